@@ -11,11 +11,18 @@ import { fusedOps } from './fusedRegistry.js';
 import { apply, backendOf } from './primitives.js';
 import { enableGrad, gradientsOf, isRecording, nodeClock, record, shouldRecord } from './tape.js';
 
-/** What an op is called with: optional tensors are null, attributes are numbers, indices are rows known on the host. */
-export interface FusedCall {
+/** What the host knows beside tensors: row numbers for kernels, other lists for the composition. */
+export interface FusedExtra {
+  readonly indices?: Int32Array;
+  readonly lists?: Readonly<Record<string, Int32Array>>;
+  /** What the node says about itself in the graph. */
+  readonly meta?: Readonly<Record<string, unknown>>;
+}
+
+/** What an op is called with: optional tensors are null, attributes are numbers. */
+export interface FusedCall extends FusedExtra {
   readonly inputs: readonly (Tensor | null)[];
   readonly attributes: Attributes;
-  readonly indices?: Int32Array;
 }
 
 export interface OutputSpec {
@@ -44,15 +51,15 @@ export interface FusedDefinition {
 export interface FusedOp {
   readonly fusedName: string;
   readonly definition: FusedDefinition;
-  (inputs: readonly (Tensor | null)[], attributes?: Attributes, extra?: { indices?: Int32Array; meta?: Readonly<Record<string, unknown>> }): Tensor;
+  (inputs: readonly (Tensor | null)[], attributes?: Attributes, extra?: FusedExtra): Tensor;
 }
 
 const present = (tensors: readonly (Tensor | null)[]): Tensor[] => tensors.filter((t): t is Tensor => t !== null);
 
 /** Defines a fused op. `defineFused('rmsNorm', { compose })` is a working op; kernels only make it faster. */
 export function defineFused(name: string, definition: FusedDefinition): FusedOp {
-  const op = (inputs: readonly (Tensor | null)[], attributes: Attributes = {}, extra: { indices?: Int32Array; meta?: Readonly<Record<string, unknown>> } = {}): Tensor => {
-    const call: FusedCall = { inputs, attributes, indices: extra.indices };
+  const op = (inputs: readonly (Tensor | null)[], attributes: Attributes = {}, extra: FusedExtra = {}): Tensor => {
+    const call: FusedCall = { ...extra, inputs, attributes };
     const given = present(inputs);
     const specs = definition.outputs?.(call) ?? [{ shape: given[0].shape, dtype: given[0].dtype }];
     const outputs = runFused(backendOf(name, given), name, inputs, specs, attributes, call.indices);

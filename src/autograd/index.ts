@@ -1,7 +1,7 @@
 // Public face of the autograd engine: `reft/autograd`.
 
 export { map, unary, dropout, randomLike, swiglu, where } from './elementwise.js';
-export { defineFused, runFused, type FusedCall, type FusedDefinition, type FusedOp, type FusedVjpCall, type OutputSpec } from './fused.js';
+export { defineFused, runFused, type FusedCall, type FusedDefinition, type FusedExtra, type FusedOp, type FusedVjpCall, type OutputSpec } from './fused.js';
 export { fusedOps } from './fusedRegistry.js';
 export { grad, site, valueAndGrad, type Params, type ValueAndGradOptions } from './grad.js';
 export { gradcheck, type GradcheckOptions } from './gradcheck.js';

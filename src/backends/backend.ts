@@ -66,6 +66,8 @@ export interface MemoryStats {
   readonly pooledBytes: number;
   readonly peakBytes: number;
   readonly liveAllocations: number;
+  /** The most that may ever be allocated. */
+  readonly limitBytes: number;
 }
 
 export interface Backend {

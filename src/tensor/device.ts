@@ -26,6 +26,20 @@ export function withBackend<T>(backend: Backend, body: () => T): T {
   }
 }
 
+export type DeviceName = 'cpu' | 'webgpu' | 'auto';
+
+/** The device asked for is not there. */
+export class DeviceError extends Error {
+  override readonly name = 'DeviceError';
+}
+
+/** Opens a device by name. 'auto' takes the best there is; 'webgpu' never falls back. */
+export async function openDevice(name: DeviceName = 'auto'): Promise<Backend> {
+  if (name === 'cpu' || name === 'auto') return defaultBackend();
+  if (name === 'webgpu') throw new DeviceError("device 'webgpu': this version has no WebGPU backend; use 'cpu'");
+  throw new RangeError(`device: expected 'cpu', 'webgpu' or 'auto', got '${String(name)}'`);
+}
+
 /** Live, pooled and peak bytes of a backend. */
 export function stats(backend: Backend = defaultBackend()): MemoryStats {
   return backend.stats();

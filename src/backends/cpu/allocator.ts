@@ -1,7 +1,7 @@
 // Hands out blocks of one growing WebAssembly memory: size classes (eight to an octave) with free lists, neighbours merged only when
 // the memory would otherwise have to grow past its limit. No tensors here, only offsets and bytes.
 
-import { OutOfMemoryError } from '../backend.js';
+import { OutOfMemoryError, type MemoryStats } from '../backend.js';
 
 const pageBytes = 65536;
 const alignment = 64;
@@ -50,8 +50,10 @@ export class Allocator {
     this.put(block.byteOffset, block.capacity);
   }
 
-  stats(): { liveBytes: number; pooledBytes: number; peakBytes: number; liveAllocations: number } {
-    return { liveBytes: this.liveBytes, pooledBytes: this.freeBytes, peakBytes: this.peakBytes, liveAllocations: this.liveCount };
+  stats(): MemoryStats {
+    return {
+      liveBytes: this.liveBytes, pooledBytes: this.freeBytes, peakBytes: this.peakBytes, liveAllocations: this.liveCount, limitBytes: this.limitBytes,
+    };
   }
 
   private put(offset: number, capacity: number): void {

@@ -1,0 +1,89 @@
+// Batches: the order examples are visited in, and examples of different lengths as one padded block.
+// Plain arrays only; tensors are made where the model runs.
+
+import { ignoreLabel } from './examples.js';
+import type { Example } from './examples.js';
+
+/** B examples padded to the longest, T. The arrays are [B, T], row-major. */
+export interface Batch {
+  readonly shape: readonly [number, number];
+  readonly inputIds: Int32Array;
+  /** 1 on an example's ids, 0 on padding. */
+  readonly attentionMask: Int32Array;
+  /** -100 on prompts and padding. Not shifted. */
+  readonly labels: Int32Array;
+  /** Of each example, how many of its ids are the prompt. */
+  readonly promptLengths: readonly number[];
+  /** Of each example, the column of its first id: 0 with padding on the right. */
+  readonly starts: readonly number[];
+}
+
+/**
+ * Pads examples to one block.
+ * @param options.side where the padding goes: right for training, left for batched generation
+ * @throws RangeError for an empty list
+ */
+export function collate(
+  examples: readonly Pick<Example, 'ids' | 'labels' | 'promptLength'>[],
+  { padTokenId, side = 'right' }: { padTokenId: number; side?: 'right' | 'left' },
+): Batch {
+  if (examples.length === 0) throw new RangeError('collate: expected at least one example, got none');
+  const width = Math.max(...examples.map(example => example.ids.length));
+  const size = examples.length * width;
+  const inputIds = new Int32Array(size).fill(padTokenId);
+  const attentionMask = new Int32Array(size);
+  const labels = new Int32Array(size).fill(ignoreLabel);
+  const starts = examples.map(example => (side === 'left' ? width - example.ids.length : 0));
+  examples.forEach((example, i) => {
+    const at = i * width + starts[i]!;
+    inputIds.set(example.ids, at);
+    attentionMask.fill(1, at, at + example.ids.length);
+    labels.set(example.labels, at);
+  });
+  return {
+    shape: [examples.length, width],
+    inputIds,
+    attentionMask,
+    labels,
+    promptLengths: examples.map(example => example.promptLength),
+    starts,
+  };
+}
+
+/**
+ * The batches of one epoch: the numbers 0 to n-1, shuffled by seed and epoch, cut into lists of `batchSize` (the last may be
+ * shorter). The same arguments give the same batches everywhere.
+ */
+export function batches(n: number, batchSize: number, seed: number, epoch: number): number[][] {
+  if (!Number.isInteger(batchSize) || batchSize < 1)
+    throw new RangeError(`batchSize: expected a whole number from 1 on, got ${batchSize}`);
+  const order = shuffled(n, seed, epoch);
+  return Array.from({ length: Math.ceil(n / batchSize) }, (_, i) => order.slice(i * batchSize, (i + 1) * batchSize));
+}
+
+/** The numbers 0 to n-1 in the order of this seed and epoch (Fisher-Yates). */
+export function shuffled(n: number, seed: number, epoch: number): number[] {
+  const order = Array.from({ length: n }, (_, i) => i);
+  const random = splitMix32(seed, epoch);
+  for (let i = n - 1; i > 0; i--) {
+    const j = Math.floor(random() * (i + 1));
+    [order[i], order[j]] = [order[j]!, order[i]!];
+  }
+  return order;
+}
+
+/** Numbers in [0, 1): SplitMix (Steele et al. 2014) with 32-bit state and murmur3's finaliser, started from seed and epoch. */
+function splitMix32(seed: number, epoch: number): () => number {
+  let state = finalise(finalise(seed >>> 0) ^ finalise(Math.floor(seed / 2 ** 32) + 0x9e3779b9) ^ Math.imul(epoch + 1, 0x85ebca6b));
+  return () => {
+    state = (state + 0x9e3779b9) >>> 0;
+    return finalise(state) / 2 ** 32;
+  };
+}
+
+function finalise(value: number): number {
+  let x = value >>> 0;
+  x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
+  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
+  return (x ^ (x >>> 16)) >>> 0;
+}

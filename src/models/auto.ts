@@ -1,0 +1,96 @@
+// `AutoModelForCausalLM.fromPretrained(name)`: from a path, an alias or a hub id to a model on a device. Finding files is io/resolve.ts,
+// formats are io/*.ts, architectures are here beside.
+
+import type { Backend } from '../backends/backend.js';
+import { fileSource, type ByteSource } from '../io/byteSource.js';
+import { FormatError } from '../io/errors.js';
+import { openGguf } from '../io/gguf.js';
+import { openLlama2c, type Llama2cConfig } from '../io/llama2c.js';
+import { resolveModel, type DownloadProgress, type ResolvedModel } from '../io/resolve.js';
+import { openSafetensors, openShardedSafetensors } from '../io/safetensors.js';
+import type { TensorFile } from '../io/tensorFile.js';
+import { openDevice, type DeviceName } from '../tensor/device.js';
+import { CausalLM } from './causalLM.js';
+import { configFromGGUF, configFromHF, configFromLlama2c, type DecoderConfig } from './config.js';
+import { loadLlama } from './llama.js';
+import { WeightLoader, type LoadProgress, type WeightDType } from './weights.js';
+
+export interface FromPretrainedOptions {
+  /** 'auto' (default) takes the best device there is; or an opened backend. */
+  device?: DeviceName | Backend;
+  /** Type of weights and hidden states; f64 runs on the reference kernels. Default f32. */
+  dtype?: WeightDType;
+  progressCallback?: (progress: LoadProgress | DownloadProgress) => void;
+  signal?: AbortSignal;
+  cacheDir?: string;
+  revision?: string;
+}
+
+/** A checkpoint that is open: what it says about itself, its tensors. */
+export interface OpenCheckpoint {
+  readonly config: DecoderConfig;
+  readonly file: TensorFile;
+}
+
+/** From bytes: a GGUF, a safetensors file with its config.json's content, or a llama2.c file. Works in a browser on dropped files. */
+export async function openCheckpoint(source: ByteSource, config?: unknown): Promise<OpenCheckpoint> {
+  if (config !== undefined) {
+    const file = await openSafetensors(source);
+    return { config: configFromHF(config, `${source.name} config`), file };
+  }
+  const magic = source.size >= 4 ? new TextDecoder().decode(await source.read(0, 4)) : '';
+  if (magic === 'GGUF') {
+    const file = await openGguf(source);
+    return { config: configFromGGUF(file.metadata, new Set(file.tensors.keys()), source.name), file };
+  }
+  const file = await openLlama2c(source);
+  return { config: configFromLlama2c(file.metadata as unknown as Llama2cConfig, source.name), file };
+}
+
+/** Opens what `resolveModel` found on disk. */
+export async function openResolved(resolved: ResolvedModel): Promise<OpenCheckpoint> {
+  if (resolved.kind !== 'folder') return openCheckpoint(await fileSource(resolved.path));
+  const { readFile, access } = await import('node:fs/promises');
+  const { join } = await import('node:path');
+  const configPath = join(resolved.path, 'config.json');
+  let json: unknown;
+  try {
+    json = JSON.parse(await readFile(configPath, 'utf8'));
+  } catch (cause) {
+    throw new FormatError(configPath, `cannot be read as JSON: ${(cause as Error).message}`, { cause });
+  }
+  const config = configFromHF(json, configPath);
+  const exists = (name: string): Promise<boolean> => access(join(resolved.path, name)).then(() => true, () => false);
+  if (await exists('model.safetensors')) return { config, file: await openSafetensors(await fileSource(join(resolved.path, 'model.safetensors'))) };
+  if (await exists('model.safetensors.index.json')) {
+    const index = await fileSource(join(resolved.path, 'model.safetensors.index.json'));
+    return { config, file: await openShardedSafetensors(index, name => fileSource(join(resolved.path, name))) };
+  }
+  throw new FormatError(resolved.path, 'has neither model.safetensors nor model.safetensors.index.json');
+}
+
+/** The model of an open checkpoint, on a device. Closes the checkpoint. */
+export async function loadCausalLM({ config, file }: OpenCheckpoint, options: FromPretrainedOptions = {}): Promise<CausalLM> {
+  try {
+    const backend = typeof options.device === 'object' ? options.device : await openDevice(options.device);
+    const loader = new WeightLoader(file, backend, {
+      dtype: options.dtype ?? 'f32',
+      ...(options.progressCallback ? { progress: options.progressCallback } : {}),
+      ...(options.signal ? { signal: options.signal } : {}),
+    });
+    loader.checkFits();
+    if (!config.tiedHead && !loader.has('lm_head.weight')) {
+      throw new FormatError(file.name, "has no 'lm_head.weight', and its configuration does not tie the head to the embedding");
+    }
+    return new CausalLM(config, await loadLlama(config, loader));
+  } finally {
+    await file.close();
+  }
+}
+
+export const AutoModelForCausalLM = {
+  /** A path (folder, .gguf, llama2.c .bin), an alias (`smollm2-135m`) or a hub id. */
+  async fromPretrained(idOrPath: string, options: FromPretrainedOptions = {}): Promise<CausalLM> {
+    return loadCausalLM(await openResolved(await resolveModel(idOrPath, options)), options);
+  },
+};

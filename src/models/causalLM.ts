@@ -1,0 +1,182 @@
+// A decoder with a language-model head: forward with edits, a cache and chosen logits; the loss at labelled positions; generation.
+// The architecture is in llama.ts, loading in auto.ts, sampling in generate.ts.
+
+import { scope } from '../autograd/scope.js';
+import type { Backend } from '../backends/backend.js';
+import { crossEntropy } from '../nn/crossEntropy.js';
+import { linear, type Linear } from '../nn/linear.js';
+import { Module } from '../nn/module.js';
+import { ropeFrequencies } from '../nn/rope.js';
+import { formatShape, type Shape } from '../tensor/shape.js';
+import type { Tensor } from '../tensor/tensor.js';
+import type { KVCache } from './cache.js';
+import type { DecoderConfig } from './config.js';
+import { components, ForwardContext, paddingOf, rotaryTables, siteName, type Component, type Site, type SiteEdit } from './context.js';
+import { generate, type Generated, type GenerateOptions, type Prompt } from './generate.js';
+import type { LlamaModel } from './llama.js';
+
+export interface ForwardOptions {
+  /** Row-major [B, T]. */
+  readonly inputIds: Int32Array;
+  readonly shape: Shape;
+  /** [B, past + T], one run of ones a row; default all ones. */
+  readonly attentionMask?: Int32Array;
+  /** [B, T]; default: the number of real tokens before, so that padding on either side changes nothing. */
+  readonly positions?: Int32Array;
+  readonly cache?: KVCache;
+  readonly edits?: readonly SiteEdit[];
+  /** Sites whose hidden states are returned. */
+  readonly collect?: readonly Site[];
+  /** Also the input of every block and the output of the final norm, as transformers' output_hidden_states. */
+  readonly hiddenStates?: boolean;
+  /** Rows b * T + t whose logits are wanted; default all. An empty list computes none. */
+  readonly logitsAt?: Int32Array;
+  /** Start here: the input of block `layer`, [B, T, hidden], in place of the embeddings. */
+  readonly from?: { readonly layer: number; readonly hiddenStates: Tensor };
+}
+
+export interface ForwardOutput {
+  /** [B, T, vocabulary], or [n, vocabulary] for n rows of `logitsAt`. */
+  readonly logits: Tensor;
+  /** Embeddings, each block's output, with the last one after the final norm; empty unless asked for. */
+  readonly hiddenStates: readonly Tensor[];
+  readonly collected: ReadonlyMap<string, Tensor>;
+}
+
+export class CausalLM extends Module {
+  readonly model: LlamaModel;
+  readonly lmHead: Linear | null;
+  readonly #config: DecoderConfig;
+  readonly #frequencies: ReturnType<typeof ropeFrequencies>;
+
+  constructor(config: DecoderConfig, parts: { model: LlamaModel; lmHead: Linear | null }) {
+    super();
+    this.model = parts.model;
+    this.lmHead = parts.lmHead;
+    this.#config = config;
+    this.#frequencies = ropeFrequencies({ headDim: config.headDim, theta: config.ropeTheta, scaling: config.ropeScaling });
+  }
+
+  get config(): DecoderConfig { return this.#config; }
+  get backend(): Backend { return this.model.embedTokens.weight.backend; }
+  get dtype(): 'f32' | 'f64' { return this.model.embedTokens.weight.dtype as 'f32' | 'f64'; }
+
+  /** Numbers in the model; a tied head counts once. */
+  get parameterCount(): number {
+    return this.parameters().reduce((n, t) => n + t.size, 0);
+  }
+
+  /** Every place an edit can stand. */
+  sites(): Site[] {
+    return Array.from({ length: this.config.layers }, (_, layer) => components.map(component => ({ layer, component }))).flat();
+  }
+
+  /** Width of the hidden states at a site. */
+  widthAt(component: Component): number {
+    const { hiddenSize, intermediateSize, heads, headDim } = this.config;
+    return component === 'mlp_activation' ? intermediateSize : component === 'attention_value_output' ? heads * headDim : hiddenSize;
+  }
+
+  forward(options: ForwardOptions): ForwardOutput {
+    const { config, model } = this;
+    const [batch, length] = options.shape;
+    const past = options.cache?.length ?? 0;
+    checkIds(options.inputIds, options.shape, config.vocabSize);
+    const mask = options.attentionMask;
+    if (mask && mask.length !== batch * (past + length)) {
+      throw new RangeError(`attentionMask: expected ${batch} x ${past + length} entries (cache and input), got ${mask.length}`);
+    }
+    const padding = mask ? paddingOf(mask, [batch, past + length])
+      : { keyStart: new Int32Array(batch), keyEnd: new Int32Array(batch).fill(past + length) };
+    const positions = options.positions ?? defaultPositions(padding.keyStart, past, options.shape);
+    for (const p of positions) {
+      if (p >= config.maxPositions || p < 0) throw new RangeError(`position ${p} is out of range: the model has ${config.maxPositions} positions`);
+    }
+    const context = new ForwardContext({
+      shape: options.shape, padding, past, ...(options.cache ? { cache: options.cache } : {}),
+      edits: checkedEdits(options.edits, config.layers), collect: options.collect ?? [],
+    });
+    const rotary = rotaryTables(positions, options.shape, this.#frequencies, this.dtype, this.backend);
+    const hiddenStates: Tensor[] = [];
+    const first = options.from?.layer ?? 0;
+    let h = options.from?.hiddenStates ?? model.embedTokens.forward(options.inputIds, options.shape);
+    for (let layer = first; layer < config.layers; layer++) {
+      if (options.hiddenStates) hiddenStates.push(h);
+      // Each block is a scope: what neither its output nor the backward pass needs goes at once.
+      [h] = scope(() => [model.layers[layer].forward(layer, h, rotary, context), context.collection] as const);
+    }
+    options.cache?.advance(length);
+    const logits = scope(() => {
+      let rows = h;
+      if (options.logitsAt) rows = h.reshape([batch * length, config.hiddenSize]).takeRows(options.logitsAt);
+      const normed = options.hiddenStates ? model.norm.forward(h) : null;
+      if (normed) hiddenStates.push(normed);
+      const out = this.head(normed && !options.logitsAt ? normed : model.norm.forward(rows));
+      return [out, normed] as const;
+    })[0];
+    return { logits, hiddenStates, collected: context.collection };
+  }
+
+  /** Normed hidden states [.., hidden] to logits [.., vocabulary]. */
+  private head(x: Tensor): Tensor {
+    return this.lmHead ? this.lmHead.forward(x) : linear(x, this.model.embedTokens.weight);
+  }
+
+  /**
+   * Mean cross-entropy over the labels [B, T] that are not negative, the label at t judging the prediction at t - 1 (as transformers does);
+   * only those logits are computed. `labelled` counts them.
+   */
+  loss(options: Omit<ForwardOptions, 'logitsAt' | 'hiddenStates'>, labels: Int32Array): { loss: Tensor; labelled: number } {
+    const { rows, targets } = labelledRows(labels, options.shape);
+    return { loss: scope(() => crossEntropy(this.forward({ ...options, logitsAt: rows }).logits, targets).mean()), labelled: rows.length };
+  }
+
+  /** Continues prompts; see GenerateOptions. */
+  generate(prompts: Prompt | readonly Prompt[], options: GenerateOptions = {}): Promise<Generated[]> {
+    return generate(this, prompts, options);
+  }
+}
+
+/** Rows whose prediction has a label, and the labels. */
+export function labelledRows(labels: Int32Array, shape: Shape): { rows: Int32Array; targets: Int32Array } {
+  const [batch, length] = shape;
+  if (labels.length !== batch * length) throw new RangeError(`labels: expected ${batch * length} for ${formatShape(shape)}, got ${labels.length}`);
+  const rows: number[] = [];
+  const targets: number[] = [];
+  for (let b = 0; b < batch; b++) {
+    for (let t = 1; t < length; t++) {
+      const label = labels[b * length + t];
+      if (label < 0) continue;
+      rows.push(b * length + t - 1);
+      targets.push(label);
+    }
+  }
+  if (rows.length === 0) throw new RangeError('labels: no position has a label');
+  return { rows: Int32Array.from(rows), targets: Int32Array.from(targets) };
+}
+
+function checkIds(ids: Int32Array, shape: Shape, vocabSize: number): void {
+  const [batch, length] = shape;
+  if (shape.length !== 2 || !(batch > 0 && length > 0) || ids.length !== batch * length) {
+    throw new RangeError(`inputIds: ${ids.length} tokens do not fill shape ${formatShape(shape)}`);
+  }
+  for (let i = 0; i < ids.length; i++) {
+    if (ids[i] < 0 || ids[i] >= vocabSize) throw new RangeError(`inputIds: token ${ids[i]} at ${i} is outside the vocabulary of ${vocabSize}`);
+  }
+}
+
+function checkedEdits(edits: readonly SiteEdit[] | undefined, layers: number): readonly SiteEdit[] {
+  for (const { site } of edits ?? []) {
+    if (!(site.layer >= 0 && site.layer < layers) || !components.includes(site.component)) {
+      throw new RangeError(`edit at ${siteName(site)}: the model has layers 0..${layers - 1} and components ${components.join(', ')}`);
+    }
+  }
+  return edits ?? [];
+}
+
+/** Position = real tokens before; padding on the left counts from 0 again. */
+function defaultPositions(keyStart: Int32Array, past: number, [batch, length]: Shape): Int32Array {
+  const positions = new Int32Array(batch * length);
+  for (let b = 0; b < batch; b++) for (let t = 0; t < length; t++) positions[b * length + t] = Math.max(0, past + t - keyStart[b]);
+  return positions;
+}

@@ -1,0 +1,144 @@
+// Generation: one pass over the left-padded prompts, then a token a step from the key/value cache. Yields a macrotask every step, so
+// that signals and aborts are seen. Sampling of one token is in sampling.ts.
+
+import { noGrad } from '../autograd/tape.js';
+import { scope } from '../autograd/scope.js';
+import { Random } from '../tensor/threefry.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { KVCache } from './cache.js';
+import type { CausalLM } from './causalLM.js';
+import type { SiteEdit } from './context.js';
+import { checkSampling, sample, type SamplingOptions } from './sampling.js';
+
+/** Token ids, or what `tokenizer.chat` gives. */
+export type Prompt = readonly number[] | Int32Array | { readonly ids: readonly number[] | Int32Array };
+
+/** Where the tokens of one step lie: row b's prompt occupies columns `starts[b]` .. `width - 1`. */
+export interface StepLayout {
+  readonly phase: 'prompt' | 'token';
+  readonly batch: number;
+  /** Columns of this step's input. */
+  readonly width: number;
+  /** First real column of each row. */
+  readonly starts: Int32Array;
+  readonly promptLengths: readonly number[];
+  /** New tokens before this step. */
+  readonly generated: number;
+}
+
+/** Edits for a step of generation; what trained edits give. */
+export interface GenerationEdits {
+  editsFor(layout: StepLayout): readonly SiteEdit[];
+}
+
+export interface GenerateOptions extends SamplingOptions {
+  /** Default 64. */
+  readonly maxNewTokens?: number;
+  /** Generation of a row ends after one of these; default the configuration's end tokens. */
+  readonly stopTokenIds?: readonly number[];
+  readonly seed?: number;
+  readonly edits?: GenerationEdits;
+  readonly signal?: AbortSignal;
+  /** Off recomputes everything each step: slow, for tests. */
+  readonly useCache?: boolean;
+  /** Called with each new token of each row. */
+  readonly onToken?: (row: number, id: number) => void;
+}
+
+export interface Generated {
+  /** New tokens only, the end token included. */
+  readonly ids: number[];
+  readonly finish: 'stop' | 'length' | 'aborted';
+  /** Seconds for the prompts, and for all later steps together. */
+  readonly promptSeconds: number;
+  readonly decodeSeconds: number;
+}
+
+const nextMacrotask = (): Promise<void> => new Promise(resolve => setTimeout(resolve, 0));
+
+export async function generate(model: CausalLM, prompts: Prompt | readonly Prompt[], options: GenerateOptions): Promise<Generated[]> {
+  const { maxNewTokens = 64, seed = 0, useCache = true, signal } = options;
+  const rows = promptRows(prompts);
+  if (!(Number.isInteger(maxNewTokens) && maxNewTokens > 0)) throw new RangeError(`maxNewTokens: expected a whole number above 0, got ${maxNewTokens}`);
+  checkSampling(options);
+  const longest = Math.max(...rows.map(r => r.length));
+  rows.forEach((row, b) => {
+    if (row.length === 0) throw new RangeError(`generate: prompt ${b} is empty`);
+    if (row.length + maxNewTokens > model.config.maxPositions) {
+      throw new RangeError(`generate: prompt ${b} has ${row.length} tokens and ${maxNewTokens} new ones were asked for; the model's context is ${model.config.maxPositions}`);
+    }
+  });
+  const stop = new Set(options.stopTokenIds ?? model.config.eosTokenIds);
+  const randoms = rows.map((_, b) => new Random(seed, b));
+  const promptLengths = rows.map(r => r.length);
+  const starts = Int32Array.from(promptLengths, n => longest - n);
+  const results = rows.map(() => [] as number[]);
+  const finished = rows.map(() => false);
+  const cache = useCache ? new KVCache(longest + Math.min(maxNewTokens, 256)) : undefined;
+  const filler = model.config.padTokenId ?? 0;
+  let promptSeconds = 0;
+  const begin = performance.now();
+  let aborted = false;
+
+  try {
+    for (let step = 0; step < maxNewTokens && finished.includes(false); step++) {
+      if (signal?.aborted) {
+        aborted = true;
+        break;
+      }
+      const whole = step === 0 || !cache;
+      const width = whole ? longest + step : 1;
+      const inputIds = new Int32Array(rows.length * width).fill(filler);
+      rows.forEach((row, b) => {
+        if (!whole) inputIds[b] = results[b][step - 1] ?? filler;
+        else inputIds.set([...row, ...padded(results[b], step, filler)], b * width + starts[b]);
+      });
+      const total = longest + step;
+      const attentionMask = new Int32Array(rows.length * total);
+      for (let b = 0; b < rows.length; b++) attentionMask.fill(1, b * total + starts[b], (b + 1) * total);
+      const layout: StepLayout = { phase: whole ? 'prompt' : 'token', batch: rows.length, width, starts, promptLengths, generated: step };
+      // The caller owns what `read` still needs; the step's scope everything else.
+      const read = noGrad(() => scope(() => {
+        const output = model.forward({
+          inputIds, shape: [rows.length, width], attentionMask, ...(cache ? { cache } : {}),
+          edits: options.edits?.editsFor(layout) ?? [],
+          logitsAt: Int32Array.from(rows, (_, b) => (b + 1) * width - 1),
+        });
+        return output.logits;
+      }));
+      const logits = await readAndFree(read);
+      const vocabulary = model.config.vocabSize;
+      rows.forEach((row, b) => {
+        if (finished[b]) return;
+        const id = sample(logits.subarray(b * vocabulary, (b + 1) * vocabulary), [...row, ...results[b]], options, randoms[b]);
+        results[b].push(id);
+        options.onToken?.(b, id);
+        if (stop.has(id)) finished[b] = true;
+      });
+      if (step === 0) promptSeconds = (performance.now() - begin) / 1000;
+      await nextMacrotask();
+    }
+  } finally {
+    cache?.dispose();
+  }
+  const decodeSeconds = (performance.now() - begin) / 1000 - promptSeconds;
+  return results.map((ids, b) => ({ ids, finish: finished[b] ? 'stop' : aborted ? 'aborted' : 'length', promptSeconds, decodeSeconds }));
+}
+
+function promptRows(prompts: Prompt | readonly Prompt[]): number[][] {
+  const isOne = !Array.isArray(prompts) || typeof prompts[0] === 'number';
+  const list = (isOne ? [prompts] : prompts) as readonly Prompt[];
+  if (list.length === 0) throw new RangeError('generate: no prompt was given');
+  return list.map(p => Array.from('ids' in p ? p.ids : p));
+}
+
+/** Rows that ended early are filled up; what they say no longer matters. */
+function padded(ids: readonly number[], length: number, filler: number): number[] {
+  return Array.from({ length }, (_, i) => ids[i] ?? filler);
+}
+
+async function readAndFree(tensor: Tensor): Promise<Float32Array> {
+  const data = await tensor.data();
+  tensor.storage.dispose();
+  return data instanceof Float32Array ? data : Float32Array.from(data);
+}

