@@ -37,7 +37,8 @@ const binary = (label: string, f: (x: Expr, y: Expr) => Expr, integers = true) =
   const tensors = [x, y].filter((t): t is Tensor => typeof t !== 'number');
   const numbers = [x, y].filter((t): t is number => typeof t === 'number');
   let dtype = tensors.map(t => t.dtype).reduce(promote);
-  if (dtype === 'bool' || (dtype === 'i32' && numbers.some(n => !Number.isInteger(n)))) dtype = dtype === 'i32' ? 'f32' : 'i32';
+  if (dtype === 'bool') dtype = 'i32';
+  if (dtype === 'i32' && numbers.some(n => !Number.isInteger(n))) dtype = 'f32';
   if (dtype === 'i32' && !integers) dtype = 'f32';
   const convert = isFloat(dtype) ? e.toF : e.toI;
   let [nextTensor, nextNumber] = [0, 0];
@@ -123,7 +124,10 @@ export const not = (x: Tensor): Tensor => map('not', e.not(bool('not', x, 0)), [
 export function where(condition: Tensor, a: TensorLike, b: TensorLike): Tensor {
   bool('where', condition, 0);
   const given = [a, b].filter((t): t is Tensor => typeof t !== 'number');
-  const dtype = given.map(t => t.dtype).reduce(promote, given.length === 0 ? 'f32' : 'bool');
+  const constants = [a, b].filter((t): t is number => typeof t === 'number');
+  let dtype = given.map(t => t.dtype).reduce(promote, given.length === 0 ? 'f32' : 'bool');
+  if (dtype === 'bool' && constants.some(n => n !== 0 && n !== 1)) dtype = 'i32';
+  if (dtype === 'i32' && constants.some(n => !Number.isInteger(n))) dtype = 'f32';
   const convert = isFloat(dtype) ? e.toF : dtype === 'i32' ? e.toI : (x: Expr): Expr => x;
   const numbers: number[] = [];
   let next = 1;

@@ -7,7 +7,7 @@ import type { DType } from '../tensor/dtype.js';
 import { isFloat } from '../tensor/dtype.js';
 import { arg, argumentsOf, constant, program, substitute, type Expr, type ScalarType } from '../tensor/expr.js';
 import {
-  broadcastAxes, broadcastStrides, contiguousStrides, reshapeStrides, sameShape, type Shape,
+  broadcastAxes, broadcastStrides, contiguousStrides, reshapeStrides, sameShape, sizeOf, type Shape,
 } from '../tensor/shape.js';
 import { Tensor } from '../tensor/tensor.js';
 import { vjpExpressions } from './derive.js';
@@ -101,8 +101,9 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
   matmul: {
     forward([a, b]) {
       const rank = a.rank;
-      const result = allocate('matmul', [...a.shape.slice(0, -1), b.shape[rank - 1]], a.dtype, a.backend);
-      a.backend.kernels.matmul({ a: a.view('matmul'), b: b.view('matmul'), output: result.view('matmul') });
+      const backend = backendOf('matmul', [a, b]);
+      const result = allocate('matmul', [...a.shape.slice(0, -1), b.shape[rank - 1]], a.dtype, backend);
+      backend.kernels.matmul({ a: a.view('matmul'), b: b.view('matmul'), output: result.view('matmul') });
       return [result];
     },
     saves: ([a, b], _, __, needs) => [...(needs[0] ? [b] : []), ...(needs[1] ? [a] : [])],
@@ -170,7 +171,8 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
 
   slice: {
     forward([x], { starts, shape }) {
-      const offset = starts.reduce((at, start, axis) => at + start * x.strides[axis], x.offset);
+      // An empty window has no place: its strides may lead past the memory.
+      const offset = sizeOf(shape) === 0 ? x.offset : starts.reduce((at, start, axis) => at + start * x.strides[axis], x.offset);
       return [new Tensor(x.storage, x.dtype, shape, x.strides, offset)];
     },
     saves: nothing,

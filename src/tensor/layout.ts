@@ -51,7 +51,7 @@ export function slice(x: Tensor, axis: number, start: number, end?: number): Ten
   const side = x.shape[at];
   const from = start < 0 ? start + side : start;
   const to = end === undefined ? side : end < 0 ? end + side : end;
-  if (!Number.isInteger(start) || !(from >= 0 && to >= from && to <= side)) {
+  if (!Number.isInteger(start) || !Number.isInteger(to) || !(from >= 0 && to >= from && to <= side)) {
     throw new ShapeError(`slice: ${start}..${end ?? ''} is out of range for axis ${at} of ${formatShape(x.shape)}`);
   }
   if (from === 0 && to === side) return x;
@@ -69,7 +69,7 @@ export function select(x: Tensor, axis: number, index: number): Tensor {
 export function split(x: Tensor, sizes: readonly number[], axis: number): Tensor[] {
   const at = normalizeAxis('split', axis, x.rank);
   const total = sizes.reduce((a, b) => a + b, 0);
-  if (total !== x.shape[at]) throw new ShapeError(`split: sizes ${sizes.join('+')} do not add to ${x.shape[at]}, axis ${at} of ${formatShape(x.shape)}`);
+  if (total !== x.shape[at] || sizes.some(size => size < 0)) throw new ShapeError(`split: sizes ${sizes.join('+')} do not add to ${x.shape[at]}, axis ${at} of ${formatShape(x.shape)}`);
   let start = 0;
   return sizes.map(size => slice(x, at, start, (start += size)));
 }
@@ -95,7 +95,7 @@ export function concat(tensors: readonly Tensor[], axis = 0): Tensor {
 
 /** Joins along a new axis. */
 export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
-  return concat(tensors.map(t => unsqueeze(t, axis)), axis < 0 ? axis : axis);
+  return concat(tensors.map(t => unsqueeze(t, axis)), axis);
 }
 
 /** Zeros around: `before` and `after` for each axis. */

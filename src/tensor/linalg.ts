@@ -1,7 +1,7 @@
 // Products of matrices: broadcasting over leading axes, vectors as matrices of one row or column, einsum.
 
 import { apply } from '../autograd/primitives.js';
-import { broadcastShapes, formatShape, ShapeError } from './shape.js';
+import { broadcastShapes, formatShape, ShapeError, sizeOf } from './shape.js';
 import type { Tensor } from './tensor.js';
 
 export function matmul(a: Tensor, b: Tensor): Tensor {
@@ -13,7 +13,7 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   if (b.shape[b.rank - 2] !== k) throw new ShapeError(`matmul: inner sides differ, ${formatShape(a.shape)} x ${formatShape(b.shape)}`);
   if (b.rank === 2 && a.rank > 2) {
     // One tall product instead of many: a weight is shared by every leading index.
-    return apply('matmul', [a.reshape([-1, k]), b], {})[0].reshape([...a.shape.slice(0, -1), n]);
+    return apply('matmul', [a.reshape([sizeOf(a.shape.slice(0, -1)), k]), b], {})[0].reshape([...a.shape.slice(0, -1), n]);
   }
   const batch = broadcastShapes('matmul', a.shape.slice(0, -2), b.shape.slice(0, -2));
   return apply('matmul', [a.expand([...batch, ...a.shape.slice(-2)]), b.expand([...batch, ...b.shape.slice(-2)])], {})[0];

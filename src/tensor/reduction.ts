@@ -60,10 +60,12 @@ function positions(x: Tensor, axis: number): Tensor {
 export function argmax(x: Tensor, axis: number, options: AxisOptions = {}): Tensor {
   const at = normalizeAxis('argmax', axis, x.rank);
   const values = x.detach();
-  const hit = values.eq(max(values, at, { keepDims: true }));
-  // The smallest position among the largest: a maximum of negated positions.
-  const index = max(hit.where(positions(x, at).neg(), -x.shape[at]), at, options);
-  return index.neg();
+  return firstTrue(values.eq(max(values, at, { keepDims: true })), at, options);
+}
+
+/** The smallest position along `axis` that is true: a maximum of negated positions. */
+function firstTrue(hit: Tensor, axis: number, options: AxisOptions): Tensor {
+  return max(hit.where(positions(hit, axis).neg(), -hit.shape[axis]), axis, options).neg();
 }
 
 export function topk(x: Tensor, k: number): { values: Tensor; indices: Tensor } {
@@ -75,7 +77,8 @@ export function topk(x: Tensor, k: number): { values: Tensor; indices: Tensor } 
   let taken = at.lt(0).expand(x.shape); // nothing yet
   for (let i = 0; i < k; i++) {
     const rest = taken.where(-Infinity, x.detach());
-    const index = argmax(rest, -1, { keepDims: true });
+    // What was taken is out, also where only -Infinity is left.
+    const index = firstTrue(rest.eq(max(rest, -1, { keepDims: true })).and(taken.not()), x.rank - 1, { keepDims: true });
     const hit = at.eq(index);
     values.push(hit.where(x, 0).sum(-1, { keepDims: true }));
     indices.push(index);

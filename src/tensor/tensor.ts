@@ -65,7 +65,9 @@ export class Tensor {
   async data(): Promise<TypedArray> {
     const dense = this.isContiguous ? this : this.detach().contiguous();
     const { allocation } = dense.view('data');
-    return dense.backend.read(allocation, this.dtype, dense.offset, this.size);
+    const result = await dense.backend.read(allocation, this.dtype, dense.offset, this.size);
+    if (dense !== this) dense.storage.dispose();
+    return result;
   }
 
   /** As `data`, at once, on backends whose memory is the host's. */

@@ -81,7 +81,7 @@ export class Allocator {
     const have = this.memory.buffer.byteLength;
     if (end > have) {
       // Grow by at least an eighth, so that many small blocks do not mean many small steps.
-      const want = Math.min(this.limitBytes, Math.max(end, have + (have >> 3)));
+      const want = Math.min(this.limitBytes, Math.max(end, have + Math.floor(have / 8)));
       try {
         this.memory.grow(Math.ceil((want - have) / pageBytes));
       } catch {

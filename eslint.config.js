@@ -1,0 +1,40 @@
+import js from '@eslint/js';
+import tseslint from 'typescript-eslint';
+
+export default tseslint.config(
+  { ignores: ['dist/', 'node_modules/', 'bench/peers/', '.tmp/', 'adapters/', 'tests/fixtures/'] },
+  js.configs.recommended,
+  ...tseslint.configs.strict,
+  ...tseslint.configs.stylistic,
+  {
+    files: ['**/*.ts'],
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    rules: {
+      '@typescript-eslint/no-floating-promises': 'error',
+      '@typescript-eslint/consistent-type-imports': ['error', { disallowTypeAnnotations: false }],
+      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }],
+      '@typescript-eslint/no-non-null-assertion': 'off',
+      '@typescript-eslint/no-empty-function': 'off',
+      '@typescript-eslint/unified-signatures': 'off',
+      'max-len': ['error', { code: 160, ignoreStrings: true, ignoreTemplateLiterals: true, ignoreRegExpLiterals: true }],
+      eqeqeq: 'error',
+    },
+  },
+  {
+    // The library runs in a browser: Node's modules are imported where they are used, not at load time.
+    files: ['src/**/*.ts'],
+    ignores: ['src/**/*Node.ts', 'src/cli/**'],
+    rules: { 'no-restricted-imports': ['error', { patterns: ['node:*'] }] },
+  },
+  {
+    // A backend knows nothing of gradients.
+    files: ['src/backends/**/*.ts'],
+    rules: { 'no-restricted-imports': ['error', { patterns: ['node:*', '**/autograd/*', '**/nn/*', '**/models/*', '**/reft/*'] }] },
+  },
+  {
+    // Layers, models and edits work on any backend.
+    files: ['src/nn/**/*.ts', 'src/models/**/*.ts', 'src/reft/**/*.ts'],
+    ignores: ['src/**/*Node.ts'],
+    rules: { 'no-restricted-imports': ['error', { patterns: ['node:*', '**/backends/cpu/*', '**/backends/webgpu/*'] }] },
+  },
+);

@@ -1,0 +1,48 @@
+// Tests on real models, for CI: SmolLM2-135M (fetched through its alias) and stories260K, and the golden tensors kept outside the repository.
+// What is not there is said and skipped, except with REQUIRE_MODELS=1, where it is a failure.
+
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { AutoModelForCausalLM, AutoTokenizer } from '../src/index.js';
+
+const root = resolve(import.meta.dirname, '..');
+const shared = resolve(process.env.REFT_SHARED ?? join(root, '..', 'shared'));
+const required = process.env.REQUIRE_MODELS === '1';
+let failed = 0;
+let passed = 0;
+
+function verdict(name: string, ok: boolean, detail = ''): void {
+  console.log(`${ok ? 'ok' : 'FAILED'}  ${name}${detail ? `: ${detail}` : ''}`);
+  if (ok) passed++;
+  else failed++;
+}
+
+function conformance(name: string, folder: string, only?: string): void {
+  const path = join(shared, folder);
+  if (!existsSync(path)) {
+    console.log(`skipped  ${name}: ${folder} is not here`);
+    if (required) failed++;
+    return;
+  }
+  const args = [join(root, 'node_modules', 'tsx', 'dist', 'cli.mjs'), join(root, 'scripts', 'conformance.ts'), path, ...(only ? ['--only', only] : [])];
+  verdict(name, spawnSync(process.execPath, args, { stdio: 'inherit' }).status === 0);
+}
+
+conformance('golden tensors', 'fixtures/reference', 'tiny-llama,models/llama3-rope,models/qwen2,models/mistral,reft/loreft,reft/loreft-gelu,reft/loreft-shared,reft/nodireft,reft/positions');
+conformance('SmolLM2-135M', 'fixtures/smollm2');
+
+const stories = join(shared, 'models', 'stories260K', 'stories260K.bin');
+if (existsSync(stories)) {
+  const model = await AutoModelForCausalLM.fromPretrained(stories);
+  const tokenizer = await AutoTokenizer.fromPretrained(stories);
+  const [{ ids }] = await model.generate([1], { maxNewTokens: 30 });
+  const text = tokenizer.decode(ids, { skipSpecialTokens: true }).trim();
+  verdict('stories260K tells its story', text.startsWith('Once upon a time, there was a little girl named Lily. She loved to play outside in the park'), text);
+} else {
+  console.log('skipped  stories260K: it is not here');
+  if (required) failed++;
+}
+
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed > 0 ? 1 : 0;

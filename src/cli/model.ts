@@ -1,0 +1,106 @@
+// A model and its tokenizer for a command: found, fetched and loaded with progress, and described in a line. Adapters too.
+
+import { stat } from 'node:fs/promises';
+import { basename } from 'node:path';
+import { tokenizerOf } from '../io/autoTokenizer.js';
+import { isHubId, pinnedModels, resolveModel, type DownloadProgress, type ResolvedModel } from '../io/resolve.js';
+import type { TensorFile } from '../io/tensorFile.js';
+import type { Tokenizer } from '../io/tokenizer.js';
+import { loadCausalLM, openResolved } from '../models/auto.js';
+import type { CausalLM } from '../models/causalLM.js';
+import type { LoadProgress } from '../models/weights.js';
+import { loadReft } from '../reft/adapterFiles.js';
+import type { ReftModel } from '../reft/reftModel.js';
+import { openDevice } from '../tensor/device.js';
+import { sizeOf } from '../tensor/shape.js';
+import { blamingInput, UsageError } from './errors.js';
+import type { ModelFlags } from './options.js';
+import { bytesText, countText, type Output, type Progress } from './output.js';
+
+export interface LoadedModel {
+  readonly model: CausalLM;
+  readonly tokenizer: Tokenizer;
+}
+
+/** The files of a model; a path that is wrong is the user's mistake, a hub that does not answer is not. */
+export async function findModel(name: string, options: { cacheDir?: string; revision?: string; signal?: AbortSignal }, output: Output): Promise<ResolvedModel> {
+  const there = await stat(name).catch(() => undefined);
+  if (!there && !isHubId(name) && !Object.hasOwn(pinnedModels, name)) {
+    throw new UsageError(`--model: ${JSON.stringify(name)} is no file or folder here, and no name the hub could have (organisation/name)`);
+  }
+  const reporter = byteProgress(output, 'fetching');
+  try {
+    const find = (): Promise<ResolvedModel> => resolveModel(name, { ...options, progressCallback: reporter.update });
+    const resolved = there ? await blamingInput(find) : await find();
+    if (resolved.note) output.note(resolved.note);
+    return resolved;
+  } finally {
+    reporter.stop();
+  }
+}
+
+/** Opens the device first, so that nothing is fetched for one that is not there. */
+export async function loadModel(flags: ModelFlags, output: Output, signal?: AbortSignal): Promise<LoadedModel> {
+  const { model: name, device, dtype, cacheDir, revision } = flags;
+  const backend = await openDevice(device);
+  const resolved = await findModel(name, { ...(cacheDir ? { cacheDir } : {}), ...(revision ? { revision } : {}), ...(signal ? { signal } : {}) }, output);
+  const tokenizer = await tokenizerOf(resolved);
+  const checkpoint = await openResolved(resolved);
+  const title = modelTitle(checkpoint.file, resolved);
+  const dtypes = dtypeCounts(checkpoint.file);
+  const reporter = byteProgress(output, 'loading');
+  try {
+    const model = await loadCausalLM(checkpoint, { device: backend, dtype, progressCallback: reporter.update, ...(signal ? { signal } : {}) });
+    const { modelType, layers } = model.config;
+    const mostly = [...dtypes].sort((a, b) => b[1] - a[1])[0]?.[0] ?? dtype;
+    reporter.stop();
+    output.say(`${title}  ${modelType}, ${layers} layers, ${countText(model.parameterCount)} parameters, ${mostly}  (${backend.name}, ${dtype})`);
+    return { model, tokenizer };
+  } finally {
+    reporter.stop();
+  }
+}
+
+/** The adapter of --adapter on a model, at the strength of --scale; null without one. */
+export async function loadAdapter(model: CausalLM, { adapter, scale }: { adapter?: string; scale?: number }, output: Output): Promise<ReftModel | null> {
+  if (adapter === undefined) {
+    if (scale !== undefined) throw new UsageError('--scale: needs an --adapter');
+    return null;
+  }
+  const reft = await loadReft(model, adapter);
+  reft.onWarning = message => { output.note(message); };
+  if (scale !== undefined) for (const intervention of reft.interventions) intervention.scale = scale;
+  return reft;
+}
+
+/** What a checkpoint calls itself, else the name of its file or folder. */
+export function modelTitle(file: TensorFile, resolved: ResolvedModel): string {
+  const name = file.metadata['general.name'];
+  return typeof name === 'string' && name.trim() !== '' ? name.trim() : basename(resolved.path);
+}
+
+/** Numbers stored in each type. */
+export function dtypeCounts(file: TensorFile): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const { dtype, shape } of file.tensors.values()) counts.set(dtype, (counts.get(dtype) ?? 0) + sizeOf(shape));
+  return counts;
+}
+
+/** A progress display that opens when the first report of a file comes. */
+function byteProgress(output: Output, verb: string): { update: (progress: LoadProgress | DownloadProgress) => void; stop: () => void } {
+  let current: { file: string; total: number; progress: Progress } | undefined;
+  const stop = (): void => {
+    current?.progress.stop();
+    current = undefined;
+  };
+  return {
+    update({ file, loaded, total }) {
+      if (current?.file !== file || current.total !== total) {
+        stop();
+        current = { file, total, progress: output.progress(`${verb} ${basename(file)}`, total, bytesText) };
+      }
+      current.progress.update(loaded);
+    },
+    stop,
+  };
+}

@@ -1,0 +1,91 @@
+// Options that several commands share, and the parsers that turn their words into checked values. Every parser refuses with one line that
+// commander puts the option's name in front of.
+
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import type { WeightDType } from '../models/weights.js';
+import type { DeviceName } from '../tensor/device.js';
+import { parsePositions } from '../reft/positions.js';
+
+export interface ModelFlags {
+  model: string;
+  device: DeviceName;
+  dtype: WeightDType;
+  cacheDir?: string;
+  revision?: string;
+}
+
+export interface SamplingFlags {
+  maxNewTokens?: number;
+  temperature: number;
+  topK?: number;
+  topP?: number;
+  repetitionPenalty?: number;
+  seed: number;
+}
+
+export function addModelOptions(command: Command): Command {
+  return command
+    .requiredOption('--model <model>', 'a folder, a .gguf or llama2.c file, the alias smollm2-135m, or a model of the hub')
+    .addOption(new Option('--device <device>', 'where to compute').choices(['auto', 'cpu', 'webgpu']).default('auto'))
+    .addOption(new Option('--dtype <dtype>', 'type of weights and hidden states').choices(['f32', 'f64']).default('f32'))
+    .option('--cache-dir <dir>', 'where downloaded models are kept')
+    .option('--revision <revision>', 'branch, tag or commit of a model of the hub');
+}
+
+export function addSamplingOptions(command: Command): Command {
+  return command
+    .option('--max-new-tokens <n>', 'most tokens to generate (default: 128, or what the context leaves)', wholeNumber(1))
+    .option('--temperature <t>', '0 always takes the most likely token', number({ min: 0 }), 0)
+    .option('--top-k <k>', 'sample among the k most likely tokens', wholeNumber(1))
+    .option('--top-p <p>', 'sample among the tokens that hold this share of the probability', number({ above: 0, max: 1 }))
+    .option('--repetition-penalty <p>', 'above 1 makes tokens seen so far less likely', number({ above: 0 }))
+    .option('--seed <n>', 'seed of the sampling', wholeNumber(0), 0);
+}
+
+export function addAdapterOption(command: Command): Command {
+  return command
+    .option('--adapter <dir>', 'a folder that reft train saved')
+    .option('--scale <c>', "strength of the adapter's edits: 0 is the base, 1 as trained (default: as saved)", number({}));
+}
+
+export function addJsonOption(command: Command): Command {
+  return command.option('--json', 'write JSON lines to stdout, and nothing else there', false);
+}
+
+export function wholeNumber(min: number): (text: string) => number {
+  return text => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || !Number.isSafeInteger(value) || value < min) {
+      throw new InvalidArgumentError(`Expected a whole number of at least ${min}.`);
+    }
+    return value;
+  };
+}
+
+export function number({ min = -Infinity, above = -Infinity, below = Infinity, max = Infinity }): (text: string) => number {
+  const bounds = [
+    min > -Infinity && `at least ${min}`, above > -Infinity && `above ${above}`, below < Infinity && `below ${below}`, max < Infinity && `at most ${max}`,
+  ].filter(Boolean).join(' and ');
+  return text => {
+    const value = Number(text);
+    if (text.trim() !== '' && Number.isFinite(value) && value >= min && value > above && value < below && value <= max) return value;
+    throw new InvalidArgumentError(`Expected a number${bounds ? ` ${bounds}` : ''}.`);
+  };
+}
+
+/** `15`, `0,3,6` or `all`. */
+export function layers(text: string): number[] | 'all' {
+  if (text === 'all') return 'all';
+  if (!/^\d+(,\d+)*$/.test(text)) throw new InvalidArgumentError('Expected layer numbers like 15 or 0,3,6, or all.');
+  return text.split(',').map(Number);
+}
+
+/** `l1`, `f7+l7`, `all` or `0,3,-1`; kept as the text it is. */
+export function positions(text: string): string {
+  try {
+    parsePositions(text);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
+  return text;
+}

@@ -1,0 +1,77 @@
+// Scaled dot-product attention with grouped queries, causal and sliding-window masks and padding on either side. Keeps only the
+// log-sum-exp for backward where a kernel exists. A query that sees no key gives zeros.
+
+import { defineFused, runFused } from '../autograd/fused.js';
+import { softmaxLast } from '../autograd/softmax.js';
+import { create } from '../tensor/create.js';
+import { formatShape, ShapeError } from '../tensor/shape.js';
+import type { Tensor } from '../tensor/tensor.js';
+
+export interface AttentionOptions {
+  /** Default 1 / sqrt(D). */
+  readonly scale?: number;
+  readonly causal?: boolean;
+  /** Query t sees keys up to t + causalOffset: the number of cached tokens. */
+  readonly causalOffset?: number;
+  /** Keys a query sees, itself included; 0 sees all. */
+  readonly window?: number;
+  /** First valid key and one past the last, for each row of the batch. */
+  readonly keyStart?: Int32Array;
+  readonly keyEnd?: Int32Array;
+}
+
+const masked = -1e30;
+
+const fused = defineFused('attention', {
+  compose({ inputs, attributes, lists }) {
+    const [q, k, v] = inputs as Tensor[];
+    const [B, H, T, D] = q.shape;
+    const [, KV, S] = k.shape;
+    const group = H / KV;
+    const { scale, causal, causalOffset, window } = attributes;
+    const { keyStart, keyEnd } = lists as { keyStart: Int32Array; keyEnd: Int32Array };
+    const mask = new Float32Array(B * T * S);
+    const visible = new Float32Array(B * T);
+    for (let b = 0; b < B; b++) {
+      for (let t = 0; t < T; t++) {
+        const from = Math.max(keyStart[b], window > 0 ? t + causalOffset - window + 1 : 0);
+        const to = Math.min(keyEnd[b], causal ? t + causalOffset + 1 : S);
+        visible[b * T + t] = to > from ? 1 : 0;
+        const row = (b * T + t) * S;
+        mask.fill(masked, row, row + S);
+        if (to > from) mask.fill(0, row + from, row + to);
+      }
+    }
+    const options = { dtype: q.dtype as 'f32', backend: q.backend };
+    const scores = q.reshape([B, KV, group, T, D]).matmul(k.unsqueeze(2).transpose()).mul(scale);
+    const probabilities = softmaxLast(scores.add(create.from(mask, [B, 1, 1, T, S], options)));
+    const seen = create.from(visible, [B, 1, 1, T, 1], options);
+    return probabilities.mul(seen).matmul(v.unsqueeze(2)).reshape([B, H, T, D]);
+  },
+  outputs({ inputs }) {
+    const { shape, dtype } = inputs[0] as Tensor;
+    return [{ shape, dtype }, { shape: shape.slice(0, 3), dtype }];
+  },
+  vjp({ inputs, outputs: [o, lse], gradient, attributes }) {
+    const [q, k, v, keyStart, keyEnd] = inputs as Tensor[];
+    const specs = [q, k, v].map(t => ({ shape: t.shape, dtype: t.dtype }));
+    const made = runFused(q.backend, 'attention.vjp', [q, k, v, keyStart, keyEnd, o, lse, gradient.contiguous()], specs, attributes);
+    return made && [...made, null, null];
+  },
+});
+
+/** q [B, H, T, D], k and v [B, KV, S, D] with H a multiple of KV: [B, H, T, D]. */
+export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
+  const [B, H, , D] = q.shape;
+  const [kB, KV, S, kD] = k.shape;
+  if (q.rank !== 4 || k.rank !== 4 || formatShape(k.shape) !== formatShape(v.shape) || kB !== B || kD !== D || H % KV !== 0) {
+    throw new ShapeError(`attention: q ${formatShape(q.shape)}, k ${formatShape(k.shape)} and v ${formatShape(v.shape)} do not fit [B,H,T,D], [B,KV,S,D], [B,KV,S,D]`);
+  }
+  const keyStart = options.keyStart ?? new Int32Array(B);
+  const keyEnd = options.keyEnd ?? new Int32Array(B).fill(S);
+  if (keyStart.length !== B || keyEnd.length !== B) throw new ShapeError(`attention: keyStart and keyEnd need ${B} entries, got ${keyStart.length} and ${keyEnd.length}`);
+  const bound = (data: Int32Array): Tensor => create.from(data, [B], { dtype: 'i32', backend: q.backend });
+  return fused([q, k, v, bound(keyStart), bound(keyEnd)], {
+    scale: options.scale ?? 1 / Math.sqrt(D), causal: options.causal ? 1 : 0, causalOffset: options.causalOffset ?? 0, window: options.window ?? 0,
+  }, { lists: { keyStart, keyEnd } });
+}

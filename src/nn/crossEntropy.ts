@@ -1,0 +1,44 @@
+// Cross-entropy from logits to a loss for each row, keeping only the log-sum-exp for backward. A negative label takes no part.
+
+import { defineFused, runFused } from '../autograd/fused.js';
+import { create } from '../tensor/create.js';
+import { formatShape, ShapeError } from '../tensor/shape.js';
+import type { Tensor } from '../tensor/tensor.js';
+
+const fused = defineFused('crossEntropy', {
+  compose({ inputs, lists }) {
+    const [logits, labelTensor] = inputs as Tensor[];
+    const [n, v] = logits.shape;
+    const labels = lists?.labels as Int32Array;
+    const at = Int32Array.from(labels, (label, i) => (label < 0 ? -1 : i * v + label));
+    const chosen = logits.reshape([n * v, 1]).takeRows(at).reshape([n]);
+    return labelTensor.ge(0).where(logits.logSumExp(-1).sub(chosen), 0);
+  },
+  outputs({ inputs }) {
+    const { shape, dtype } = inputs[0] as Tensor;
+    return [{ shape: [shape[0]], dtype }, { shape: [shape[0]], dtype }];
+  },
+  saves: ({ inputs, outputs: [, lse] }) => [...inputs, lse],
+  vjp({ inputs, outputs: [, lse], gradient }) {
+    const [logits, labels] = inputs as Tensor[];
+    const made = runFused(logits.backend, 'crossEntropy.vjp', [logits, labels, lse, gradient.contiguous()], [{ shape: logits.shape, dtype: logits.dtype }]);
+    return made && [made[0], null];
+  },
+});
+
+/** logits [n, v], a label from 0 to v - 1 for each row or a negative one for none: losses [n]. */
+export function crossEntropy(logits: Tensor, labels: Int32Array): Tensor {
+  if (logits.rank !== 2 || logits.shape[0] !== labels.length) throw new ShapeError(`crossEntropy: ${labels.length} labels for logits ${formatShape(logits.shape)}`);
+  labels.forEach((label, i) => {
+    if (label >= logits.shape[1]) throw new RangeError(`crossEntropy: label ${label} of row ${i} is outside the ${logits.shape[1]} classes`);
+  });
+  const labelTensor = create.from(labels, [labels.length], { dtype: 'i32', backend: logits.backend });
+  return fused([logits.contiguous(), labelTensor], {}, { lists: { labels } });
+}
+
+/** The mean over rows that have a label. */
+export function crossEntropyMean(logits: Tensor, labels: Int32Array): Tensor {
+  const count = labels.reduce((n, label) => n + (label >= 0 ? 1 : 0), 0);
+  if (count === 0) throw new RangeError('crossEntropy: no row has a label');
+  return crossEntropy(logits, labels).sum().div(count);
+}

@@ -1,0 +1,52 @@
+// x / rms(x) * weight over the last axis (Zhang and Sennrich 2019, eq. 4).
+
+import { defineFused, runFused } from '../autograd/fused.js';
+import { formatShape, ShapeError } from '../tensor/shape.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { Module } from './module.js';
+
+const fused = defineFused('rmsNorm', {
+  compose({ inputs, attributes: { eps } }) {
+    const [x, weight] = inputs as Tensor[];
+    return x.mul(x.square().mean(-1, { keepDims: true }).add(eps).rsqrt()).mul(weight);
+  },
+  outputs({ inputs }) {
+    const { shape, dtype } = inputs[0] as Tensor;
+    return [{ shape, dtype }, { shape: shape.slice(0, -1), dtype }];
+  },
+  saves: ({ inputs, outputs: [, rstd] }) => [...inputs, rstd],
+  vjp({ inputs, outputs: [, rstd], gradient, needs }) {
+    const [x, weight] = inputs as Tensor[];
+    const g = gradient.contiguous();
+    const dx = needs[0] ? runFused(x.backend, 'rmsNorm.vjp', [x, weight, rstd, g], [{ shape: x.shape, dtype: x.dtype }]) : [];
+    if (!dx) return null;
+    const axes = x.shape.slice(0, -1).map((_, i) => i);
+    const dw = needs[1] ? x.mul(rstd.unsqueeze(-1)).mul(g).sum(axes) : null;
+    return [dx[0] ?? null, dw];
+  },
+});
+
+/** x [.., d], weight [d]. */
+export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
+  if (weight.rank !== 1 || weight.shape[0] !== x.shape[x.rank - 1]) {
+    throw new ShapeError(`rmsNorm: weight ${formatShape(weight.shape)} does not match the last axis of ${formatShape(x.shape)}`);
+  }
+  return fused([x.contiguous(), weight], { eps });
+}
+
+export class RMSNorm extends Module {
+  readonly weight: Tensor;
+  readonly #eps: number;
+
+  constructor(weight: Tensor, eps: number) {
+    super();
+    this.weight = weight;
+    this.#eps = eps;
+  }
+
+  get eps(): number { return this.#eps; }
+
+  forward(x: Tensor): Tensor {
+    return rmsNorm(x, this.weight, this.#eps);
+  }
+}
