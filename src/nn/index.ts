@@ -1,0 +1,14 @@
+// Public face of the layers: `reft/nn`.
+
+export { attention, type AttentionOptions } from './attention.js';
+export { crossEntropy, crossEntropyMean } from './crossEntropy.js';
+export { Embedding } from './embedding.js';
+export { kaimingUniform, linearInit, normalInit, orthogonalInit, type InitOptions } from './init.js';
+export { Linear, linear } from './linear.js';
+export { activations, GatedMLP } from './mlp.js';
+export { Module } from './module.js';
+export { compactHouseholder, torchHouseholder, type OrthogonalMap } from './orthogonal.js';
+export { rmsNorm, RMSNorm } from './rmsNorm.js';
+export { rope, ropeFrequencies, ropeTables, type RopeOptions } from './rope.js';
+export { AdamW, clipGradNorm, SGD, type AdamWOptions, type OptimizerState, type ParameterGroup, type SGDOptions } from './optim.js';
+export { scheduleFactor, scheduleNames, type ScheduleName } from './schedule.js';
