@@ -25,7 +25,7 @@ export async function lossCurve(losses: readonly LossPoint[], { title = 'Trainin
     y: { type: 'log', label: 'loss (nats a token)', tickFormat: (value: number) => String(value) },
     marks: [
       Plot.frame({ stroke: '#ddd' }),
-      Plot.text([title], { frameAnchor: 'top-left', dy: -26, fontSize: 14, fontWeight: 'bold' }),
+      Plot.text([title], { frameAnchor: 'top', dy: -26, fontSize: 14, fontWeight: 'bold' }),
       Plot.lineY(training, { x: 'step', y: 'loss', stroke: '#1f6f8b', strokeWidth: 1.5 }),
       Plot.dot(training.slice(-1), { x: 'step', y: 'loss', fill: '#1f6f8b', r: 3 }),
       Plot.lineY(evaluated, { x: 'step', y: 'loss', stroke: '#c8553d', strokeWidth: 1.5 }),

@@ -1,7 +1,7 @@
 // A model and its tokenizer for a command: found, fetched and loaded with progress, and described in a line. Adapters too.
 
 import { stat } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { basename, parse } from 'node:path';
 import { tokenizerOf } from '../io/autoTokenizer.js';
 import { isHubId, pinnedModels, resolveModel, type DownloadProgress, type ResolvedModel } from '../io/resolve.js';
 import type { TensorFile } from '../io/tensorFile.js';
@@ -46,7 +46,7 @@ export async function loadModel(flags: ModelFlags, output: Output, signal?: Abor
   const resolved = await findModel(name, { ...(cacheDir ? { cacheDir } : {}), ...(revision ? { revision } : {}), ...(signal ? { signal } : {}) }, output);
   const tokenizer = await tokenizerOf(resolved);
   const checkpoint = await openResolved(resolved);
-  const title = modelTitle(checkpoint.file, resolved);
+  const title = modelTitle(name, resolved);
   const dtypes = dtypeCounts(checkpoint.file);
   const reporter = byteProgress(output, 'loading');
   try {
@@ -54,7 +54,7 @@ export async function loadModel(flags: ModelFlags, output: Output, signal?: Abor
     const { modelType, layers } = model.config;
     const mostly = [...dtypes].sort((a, b) => b[1] - a[1])[0]?.[0] ?? dtype;
     reporter.stop();
-    output.say(`${title}  ${modelType}, ${layers} layers, ${countText(model.parameterCount)} parameters, ${mostly}  (${backend.name}, ${dtype})`);
+    output.note(`${title}  ${modelType}, ${layers} layers, ${countText(model.parameterCount)} parameters, ${mostly}  (${backend.name}, ${dtype})`);
     return { model, tokenizer };
   } finally {
     reporter.stop();
@@ -73,10 +73,10 @@ export async function loadAdapter(model: CausalLM, { adapter, scale }: { adapter
   return reft;
 }
 
-/** What a checkpoint calls itself, else the name of its file or folder. */
-export function modelTitle(file: TensorFile, resolved: ResolvedModel): string {
-  const name = file.metadata['general.name'];
-  return typeof name === 'string' && name.trim() !== '' ? name.trim() : basename(resolved.path);
+/** A file by its name; a folder by its own, or by the name it was asked for where it lies in a cache. */
+export function modelTitle(asked: string, resolved: ResolvedModel): string {
+  if (resolved.kind === 'folder') return resolved.from === 'path' ? basename(resolved.path) : asked;
+  return parse(resolved.path).name;
 }
 
 /** Numbers stored in each type. */

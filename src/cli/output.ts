@@ -59,17 +59,20 @@ function barProgress(label: string, total: number, format: (value: number) => st
 function lineProgress(label: string, total: number, format: (value: number) => string): Progress {
   let last = performance.now();
   let pending = '';
+  let printed = false;
   const print = (): void => {
     if (pending) process.stderr.write(`${pending}\n`);
     pending = '';
     last = performance.now();
+    printed = true;
   };
   return {
     update(value, text = '') {
       pending = `${label}  ${format(value)}/${format(total)}${text ? `  ${text}` : ''}`;
       if (performance.now() - last >= lineEvery * 1000) print();
     },
-    stop: print,
+    // What was over before the first line was due needs none.
+    stop: () => { if (printed) print(); },
   };
 }
 

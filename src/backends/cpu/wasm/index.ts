@@ -1,15 +1,26 @@
+// The SIMD kernels behind the CPU backend: every kernel may decline a call by returning false before writing anything (f64, an unusual
+// layout), and the reference kernel then runs. Only wiring here.
+
 import type { FusedKernel, Primitives, View } from '../../backend.js';
+import { supportsRelaxedSimd } from './assembler.js';
+import type { WasmContext } from './context.js';
+import { createGatherScatter } from './gatherScatter.js';
+import { createGemm, type WasmView } from './gemm.js';
+import { createMap } from './map.js';
+import { createReduce } from './reduce.js';
 
-export interface WasmContext {
-  memory: WebAssembly.Memory;
-  scratch: (byteLength: number) => number;
-  byteOffsetOf: (view: View) => number;
-  relaxed: boolean;
-}
+export type { WasmContext } from './context.js';
 
-export type WasmKernels = { [K in keyof Primitives]: (call: Primitives[K]) => boolean } & { fused: Map<string, FusedKernel> };
+export type WasmKernels = { [K in keyof Primitives]: (call: Primitives[K]) => boolean } & { readonly fused: Map<string, FusedKernel> };
 
-export function createWasmKernels(_context: WasmContext): WasmKernels {
+/** Kernels over `memory`. With `relaxed`, multiply-adds are fused where the engine can. */
+export function createWasmKernels(wanted: WasmContext): WasmKernels {
+  const context: WasmContext = { ...wanted, relaxed: wanted.relaxed && supportsRelaxedSimd() };
+  const map = createMap(context);
+  const gemm = createGemm(context.memory, context.scratch, { relaxed: context.relaxed });
+  const at = (view: View): WasmView => ({ byteOffset: context.byteOffsetOf(view), shape: view.shape, strides: view.strides });
+  const matmul = ({ a, b, output }: Primitives['matmul']): boolean =>
+    output.dtype === 'f32' && gemm.matmul({ a: at(a), b: at(b), output: at(output) });
   const decline = (): boolean => false;
-  return { map: decline, reduce: decline, matmul: decline, copy: decline, gather: decline, scatterAdd: decline, fused: new Map() };
+  return { map, reduce: createReduce(context, map), matmul, copy: decline, ...createGatherScatter(context), fused: new Map() };
 }

@@ -1,0 +1,166 @@
+// Four f32 or i32 lanes as values of the assembler: names for its SIMD instructions, sums across lanes, and the element functions
+// (exp, log, tanh, erf, sin, cos) as instruction sequences. Loops and memory do not belong here.
+// Errors against exact results, over all finite inputs unless noted: exp, log, tanh, erf below 2 ULP; sin and cos below 2 ULP for
+// |x| <= 2^20 and meaningless beyond 2^30.
+
+import { f32x4Const, i32x4Const, op, shuffle32, type FunctionBuilder, type Local, type Value } from './assembler.js';
+
+export const splat = (x: number): Value => f32x4Const(x);
+export const splatInt = (x: number): Value => i32x4Const(x | 0);
+
+export const add = (a: Value, b: Value): Value => op('f32x4.add', a, b);
+export const sub = (a: Value, b: Value): Value => op('f32x4.sub', a, b);
+export const mul = (a: Value, b: Value): Value => op('f32x4.mul', a, b);
+export const div = (a: Value, b: Value): Value => op('f32x4.div', a, b);
+export const choose = (mask: Value, a: Value, b: Value): Value => op('v128.bitselect', a, b, mask);
+
+/** An unnamed v128 local that holds `value`. */
+export function hold(f: FunctionBuilder, value: Value): Local {
+  const local = f.local('v128');
+  f.set(local, value);
+  return local;
+}
+
+/** The sum, or another commutative operation, over the four lanes, in every lane. */
+export function acrossLanes(f: FunctionBuilder, x: Value, combine: (a: Value, b: Value) => Value = add): Local {
+  const a = hold(f, x);
+  const b = hold(f, combine(a, shuffle32(a, a, [2, 3, 0, 1])));
+  return hold(f, combine(b, shuffle32(b, b, [1, 0, 3, 2])));
+}
+
+/** Four vectors' lane sums as the lanes of one vector. */
+export function sumsOfFour(f: FunctionBuilder, [a, b, c, d]: readonly Local[]): Value {
+  const ab = add(shuffle32(a, b, [0, 4, 1, 5]), shuffle32(a, b, [2, 6, 3, 7])); // a b a b
+  const cd = add(shuffle32(c, d, [0, 4, 1, 5]), shuffle32(c, d, [2, 6, 3, 7]));
+  const [x, y] = [hold(f, ab), hold(f, cd)];
+  return add(shuffle32(x, y, [0, 1, 4, 5]), shuffle32(x, y, [2, 3, 6, 7]));
+}
+
+/** Emits a * b + c: fused where the engine may, two roundings else. */
+export type MultiplyAdd = (a: Value, b: Value, c: Value) => Value;
+
+export const multiplyAdd = (relaxed: boolean): MultiplyAdd => (a, b, c) =>
+  relaxed ? op('f32x4.relaxed_madd', a, b, c) : add(mul(a, b), c);
+
+/** The element functions over one function builder. */
+export class LaneMath {
+  readonly f: FunctionBuilder;
+  readonly madd: MultiplyAdd;
+
+  constructor(f: FunctionBuilder, relaxed: boolean) {
+    this.f = f;
+    this.madd = multiplyAdd(relaxed);
+  }
+
+  /** Horner, highest coefficient first. */
+  private polynomial(x: Value, coefficients: readonly number[]): Value {
+    return coefficients.slice(1).reduce<Value>((p, c) => this.madd(p, x, splat(c)), splat(coefficients[0]));
+  }
+
+  /** Two-constant reduction and a polynomial (Cephes expf). The power of two is applied in two factors: overflow and subnormals come out right. */
+  exp(argument: Value): Value {
+    const { f } = this;
+    // pmin and pmax keep a NaN in their first operand.
+    const x = hold(f, op('f32x4.pmax', op('f32x4.pmin', argument, splat(89)), splat(-104)));
+    const shifter = 12582912; // 1.5 * 2^23: adding it rounds to an integer in the low bits
+    const shifted = hold(f, this.madd(x, splat(Math.LOG2E), splat(shifter)));
+    const n = hold(f, sub(shifted, splat(shifter)));
+    const r = hold(f, this.madd(n, splat(2.12194440e-4), this.madd(n, splat(-0.693359375), x)));
+    const p = this.polynomial(r, [1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1]);
+    const series = hold(f, add(this.madd(p, mul(r, r), r), splat(1)));
+    const bits = hold(f, op('i32x4.sub', shifted, splat(shifter)));
+    const half = hold(f, op('i32x4.shr_s', bits, 1));
+    const power = (k: Value): Value => op('i32x4.shl', op('i32x4.add', k, splatInt(127)), 23);
+    return mul(mul(series, power(half)), power(op('i32x4.sub', bits, half)));
+  }
+
+  /** Cephes logf, with subnormal arguments scaled into range. */
+  log(argument: Value): Value {
+    const { f } = this;
+    const x = hold(f, argument);
+    const tiny = hold(f, op('f32x4.lt', x, splat(1.1754943508222875e-38)));
+    const scaled = choose(tiny, mul(x, splat(8388608)), x);
+    const start = 0x3f3504f3; // the bits of sqrt(1/2)
+    const bits = hold(f, op('i32x4.sub', scaled, splatInt(start)));
+    const exponent = op('i32x4.sub', op('i32x4.shr_s', bits, 23), op('v128.and', tiny, splatInt(23)));
+    const e = hold(f, op('f32x4.convert_i32x4_s', exponent));
+    const r = hold(f, sub(op('i32x4.add', op('v128.and', bits, splatInt(0x7fffff)), splatInt(start)), splat(1)));
+    const z = hold(f, mul(r, r));
+    const p = this.polynomial(r, [
+      7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1,
+      -2.4999993993e-1, 3.3333331174e-1,
+    ]);
+    const y = this.madd(z, splat(-0.5), this.madd(e, splat(-2.12194440e-4), mul(mul(p, r), z)));
+    const finite = hold(f, this.madd(e, splat(0.693359375), add(r, y)));
+    const atZero = choose(op('f32x4.eq', x, splat(0)), splat(-Infinity), finite);
+    const positive = choose(op('f32x4.lt', x, splat(Infinity)), atZero, x); // infinity and NaN stay themselves
+    return op('v128.or', positive, op('f32x4.lt', x, splat(0))); // all bits set is NaN
+  }
+
+  private withSignOf(x: Value, magnitude: Value): Value {
+    return choose(splatInt(0x80000000), x, magnitude);
+  }
+
+  /** A polynomial near 0 (Cephes tanhf), elsewhere 1 - 2 / (exp(2|x|) + 1). */
+  tanh(argument: Value): Value {
+    const { f } = this;
+    const x = hold(f, argument);
+    const size = hold(f, op('f32x4.abs', x));
+    const z = hold(f, mul(x, x));
+    const p = this.polynomial(z, [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1]);
+    const near = hold(f, this.madd(mul(p, z), x, x));
+    const far = sub(splat(1), div(splat(2), add(this.exp(add(size, size)), splat(1))));
+    return choose(op('f32x4.lt', size, splat(0.625)), near, this.withSignOf(x, far));
+  }
+
+  /** x P(x^2) near 0, elsewhere 1 - exp(Q(|x|)): N. Juffa's two minimax polynomials for erff. */
+  erf(argument: Value): Value {
+    const { f } = this;
+    const x = hold(f, argument);
+    const t = hold(f, op('f32x4.pmin', op('f32x4.abs', x), splat(4.5)));
+    const s = hold(f, mul(x, x));
+    const p = this.polynomial(s, [-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1]);
+    const near = hold(f, this.madd(p, x, x));
+    const q = this.polynomial(t, [
+      -1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.28717512e-1,
+    ]);
+    const far = sub(splat(1), this.exp(sub(mul(q, t), t)));
+    return choose(op('f32x4.le', t, splat(0.927734375)), near, this.withSignOf(x, far));
+  }
+
+  sin(x: Value): Value {
+    return this.sinCos(x, 0);
+  }
+
+  cos(x: Value): Value {
+    return this.sinCos(x, 1);
+  }
+
+  /** Reduction to a quarter turn in f64, then Cephes sinf and cosf; `ahead` quarter turns are added. */
+  private sinCos(argument: Value, ahead: number): Value {
+    const { f } = this;
+    const x = hold(f, argument);
+    const reduce = (pair: Value): { rest: Value; quarter: Value } => {
+      const wide = hold(f, op('f64x2.promote_low_f32x4', pair));
+      const constant = (c: number): Value => op('f64x2.splat', c);
+      const q = hold(f, op('f64x2.nearest', op('f64x2.mul', wide, constant(2 / Math.PI))));
+      // pi / 2 as 33 bits, exact in a product with q, and the rest
+      const rough = op('f64x2.sub', wide, op('f64x2.mul', q, constant(1.5707963267341256)));
+      const rest = op('f64x2.sub', rough, op('f64x2.mul', q, constant(6.077100506506192e-11)));
+      // adding 1.5 * 2^52 leaves the integer in the low word
+      return { rest: op('f32x4.demote_f64x2_zero', rest), quarter: op('f64x2.add', q, constant(6755399441055744)) };
+    };
+    const low = reduce(x);
+    const high = reduce(shuffle32(x, x, [2, 3, 2, 3]));
+    const r = hold(f, shuffle32(low.rest, high.rest, [0, 1, 4, 5]));
+    const quarter = hold(f, op('i32x4.add', shuffle32(low.quarter, high.quarter, [0, 2, 4, 6]), splatInt(ahead)));
+    const z = hold(f, mul(r, r));
+    const sine = this.madd(mul(this.polynomial(z, [-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1]), z), r, r);
+    const tail = mul(mul(this.polynomial(z, [2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2]), z), z);
+    const cosine = add(this.madd(z, splat(-0.5), tail), splat(1));
+    const odd = op('i32x4.ne', op('v128.and', quarter, splatInt(1)), splatInt(0));
+    const sign = op('i32x4.shl', op('v128.and', quarter, splatInt(2)), 30);
+    return op('v128.xor', choose(odd, cosine, sine), sign);
+  }
+}
+

@@ -1,0 +1,109 @@
+// `reft info`: what a path holds, without loading weights: a model, a file of tensors, or an adapter.
+
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { fileSource } from '../io/byteSource.js';
+import { tokenizerOf } from '../io/autoTokenizer.js';
+import { FormatError } from '../io/errors.js';
+import { openSafetensors } from '../io/safetensors.js';
+import type { TensorFile } from '../io/tensorFile.js';
+import { openResolved } from '../models/auto.js';
+import { components } from '../models/context.js';
+import type { DecoderConfig } from '../models/config.js';
+import { sizeOf } from '../tensor/shape.js';
+import { dtypeCounts, findModel, modelTitle } from './model.js';
+import { addJsonOption } from './options.js';
+import { Output } from './output.js';
+
+type Facts = Record<string, unknown>;
+
+export function addInfoCommand(program: Command): void {
+  const command = program.command('info').description('Say what a model, a file of tensors or an adapter holds.')
+    .argument('<path>', 'a model folder, a .gguf, llama2.c or .safetensors file, an adapter folder, or the name of a model')
+    .option('--cache-dir <dir>', 'where downloaded models are kept');
+  addJsonOption(command).action(info);
+}
+
+async function info(path: string, flags: { cacheDir?: string; json: boolean }): Promise<void> {
+  const output = new Output(flags.json);
+  const isThere = (file: string): Promise<boolean> => stat(file).then(s => s.isFile(), () => false);
+  let facts: Facts;
+  if (await isThere(join(path, 'adapter_config.json'))) facts = await adapterFacts(path);
+  else if (path.endsWith('.safetensors') && (await isThere(path))) facts = await tensorFacts(path);
+  else facts = await modelFacts(path, flags.cacheDir, output);
+  if (!flags.json) for (const [name, value] of Object.entries(facts)) output.say(`${name.padEnd(18)}${spell(value)}`);
+  output.event('done', facts);
+}
+
+async function adapterFacts(path: string): Promise<Facts> {
+  const configPath = join(path, 'adapter_config.json');
+  let config: unknown;
+  try {
+    config = JSON.parse(await readFile(configPath, 'utf8'));
+  } catch (cause) {
+    throw new FormatError(configPath, `cannot be read as JSON: ${(cause as Error).message}`, { cause });
+  }
+  const { parameters, bytes, dtypes, tensors } = await tensorFacts(join(path, 'adapter_model.safetensors'));
+  return { kind: 'adapter', path, ...(config as Facts), parameters, bytes, dtypes, tensors };
+}
+
+async function tensorFacts(path: string): Promise<Facts> {
+  const source = await fileSource(path);
+  const bytes = source.size;
+  const file = await openSafetensors(source);
+  try {
+    const tensors = Object.fromEntries([...file.tensors].map(([name, t]) => [name, `${t.dtype} [${t.shape}]`]));
+    return { kind: 'tensors', path, format: 'safetensors', ...counted(file), bytes, tensors };
+  } finally {
+    await file.close();
+  }
+}
+
+async function modelFacts(path: string, cacheDir: string | undefined, output: Output): Promise<Facts> {
+  const resolved = await findModel(path, cacheDir ? { cacheDir } : {}, output);
+  const { config, file } = await openResolved(resolved);
+  try {
+    const sizes = await Promise.all(resolved.files.map(async name => (await stat(name)).size));
+    return {
+      kind: 'model', name: modelTitle(path, resolved), path: resolved.path, format: file.format, from: resolved.from,
+      ...counted(file), bytes: sizes.reduce((a, b) => a + b, 0), files: resolved.files.length,
+      architecture: config.modelType, layers: config.layers, hiddenSize: config.hiddenSize, intermediateSize: config.intermediateSize, heads: config.heads,
+      kvHeads: config.kvHeads, headDim: config.headDim, vocabSize: config.vocabSize, context: config.maxPositions, tiedHead: config.tiedHead,
+      sites: siteWidths(config), tokenizer: await tokenizerFacts(resolved),
+    };
+  } finally {
+    await file.close();
+  }
+}
+
+function counted(file: TensorFile): Facts {
+  const parameters = [...file.tensors.values()].reduce((n, t) => n + sizeOf(t.shape), 0);
+  return { parameters, dtypes: Object.fromEntries(dtypeCounts(file)) };
+}
+
+/** Where edits can stand in each layer, with the width of the hidden states there. */
+function siteWidths({ hiddenSize, intermediateSize, heads, headDim }: DecoderConfig): Facts {
+  return Object.fromEntries(components.map(component => [
+    component, component === 'mlp_activation' ? intermediateSize : component === 'attention_value_output' ? heads * headDim : hiddenSize,
+  ]));
+}
+
+async function tokenizerFacts(resolved: Parameters<typeof tokenizerOf>[0]): Promise<Facts | string> {
+  try {
+    const t = await tokenizerOf(resolved);
+    const token = (id: number | undefined): string | null => (id === undefined ? null : t.idToToken(id) ?? String(id));
+    const special = { bos: token(t.bosTokenId), eos: token(t.eosTokenId), stops: t.stopTokenIds.map(token) };
+    return { vocabSize: t.vocabSize, ...special, chatTemplate: t.chatTemplate !== undefined };
+  } catch (error) {
+    // A model without a tokenizer is still a model.
+    return `none: ${(error as Error).message}`;
+  }
+}
+
+function spell(value: unknown): string {
+  if (typeof value === 'number') return value.toLocaleString('en');
+  if (Array.isArray(value)) return value.map(spell).join(', ');
+  if (value === null || typeof value !== 'object') return String(value);
+  return Object.entries(value).map(([name, v]) => `${name} ${spell(v)}`).join('; ');
+}

@@ -1,0 +1,192 @@
+// `reft train`: rows to an adapter. The loop is the trainer's; here are its options, what is shown on the way, and what lies in --out at
+// the end: the adapter, loss.svg and training.json, or a checkpoint when Ctrl-C came first.
+
+import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Option, type Command } from 'commander';
+import { tokenizeRow, type Example } from '../data/examples.js';
+import { readRows, type Row } from '../data/index.js';
+import { writeFileAtomic } from '../io/atomicWriteNode.js';
+import type { Tokenizer } from '../io/tokenizer.js';
+import { components, type Component } from '../models/context.js';
+import { saveAdapter } from '../reft/adapterFiles.js';
+import { orthogonalMapNames, type OrthogonalMapName, type ReftConfig } from '../reft/config.js';
+import { editActivations, type EditActivation } from '../reft/editOp.js';
+import { kinds, type KindName } from '../reft/kinds.js';
+import { firstEdited } from '../reft/layout.js';
+import { getReftModel, type ReftModel } from '../reft/reftModel.js';
+import { ReftTrainer } from '../reft/trainer.js';
+import { blamingInput, Interrupted, UsageError } from './errors.js';
+import { onInterrupt } from './interrupt.js';
+import { lossCurve, type LossPoint } from './lossCurve.js';
+import { loadModel } from './model.js';
+import { addJsonOption, addModelOptions, layers, number, positions, wholeNumber, type ModelFlags } from './options.js';
+import { bytesText, Output } from './output.js';
+
+interface TrainFlags extends ModelFlags {
+  data: string;
+  out: string;
+  intervention: KindName;
+  layers?: number[] | 'all';
+  positions: string;
+  rank: number;
+  tied: boolean;
+  component: Component;
+  orthogonal: OrthogonalMapName;
+  activation: EditActivation;
+  dropout: number;
+  epochs?: number;
+  steps?: number;
+  batchSize: number;
+  accumulate: number;
+  lr: number;
+  schedule: 'linear' | 'cosine' | 'constant';
+  warmup: number;
+  weightDecay: number;
+  clip: number;
+  maxLength?: number;
+  seed: number;
+  eval?: string;
+  resume: boolean;
+  json: boolean;
+}
+
+/** What training.json keeps: enough to draw the curve again, and nothing that differs between two runs of one seed. */
+interface TrainingRecord {
+  losses: LossPoint[];
+  evaluation: LossPoint[];
+}
+
+export function addTrainCommand(program: Command): void {
+  const command = program.command('train').description('Train edits on the hidden states of a frozen model and save them as an adapter.');
+  addModelOptions(command)
+    .requiredOption('--data <file>', 'rows to learn: JSON lines of prompt/completion, messages, instruction/input/output or text')
+    .requiredOption('--out <dir>', 'folder for the adapter')
+    .addOption(new Option('--intervention <kind>', 'kind of edit').choices(Object.keys(kinds)).default('loreft'))
+    .option('--layers <list>', '15, 0,3,6 or all (default: at one and two thirds of the depth)', layers)
+    .option('--positions <positions>', 'l1, f1, f7+l7, all, or numbers like 0,3,-1', positions, 'l1')
+    .option('--rank <r>', 'rank of each edit', wholeNumber(1), 4)
+    .option('--tied', 'one edit a layer for the first and the last positions', false)
+    .addOption(new Option('--component <site>', 'where in a block the edits stand').choices(components).default('block_output'))
+    .addOption(new Option('--orthogonal <map>', 'how R is kept orthonormal').choices(orthogonalMapNames).default('householder'))
+    .addOption(new Option('--activation <name>', 'activation inside the edit').choices(editActivations).default('linear'))
+    .option('--dropout <p>', 'dropout on what an edit adds', number({ min: 0, below: 1 }), 0)
+    .addOption(new Option('--epochs <n>', 'passes over the rows (default: 60)').argParser(wholeNumber(1)).conflicts('steps'))
+    .addOption(new Option('--steps <n>', 'updates, in place of epochs').argParser(wholeNumber(1)))
+    .option('--batch-size <n>', 'rows a batch', wholeNumber(1), 10)
+    .option('--accumulate <n>', 'batches an update', wholeNumber(1), 1)
+    .option('--lr <rate>', 'learning rate', number({ above: 0 }), 1e-2)
+    .addOption(new Option('--schedule <name>', 'course of the learning rate').choices(['linear', 'cosine', 'constant']).default('linear'))
+    .option('--warmup <n>', 'updates until the learning rate is reached', wholeNumber(0), 0)
+    .option('--weight-decay <w>', 'decoupled weight decay, not on R', number({ min: 0 }), 0)
+    .option('--clip <norm>', 'bound on the norm of the gradient; 0 leaves it alone', number({ min: 0 }), 1)
+    .option('--max-length <n>', 'most tokens of a row; longer prompts are cut on the left', wholeNumber(2))
+    .option('--seed <n>', 'seed of initial values, order and dropout', wholeNumber(0), 0)
+    .option('--eval <file>', 'rows to measure the loss on after each epoch and at the end')
+    .option('--resume', 'continue from the checkpoint in --out', false);
+  addJsonOption(command).action(train);
+}
+
+async function train(flags: TrainFlags): Promise<void> {
+  const output = new Output(flags.json);
+  const rows = await readRows(flags.data);
+  const evalRows = flags.eval === undefined ? undefined : await readRows(flags.eval);
+  const checkpoint = join(flags.out, 'checkpoint');
+  const recordFile = join(flags.out, 'training.json');
+  if (flags.resume && !(await stat(checkpoint).catch(() => undefined))?.isDirectory()) throw new UsageError(`--resume: no checkpoint in ${flags.out}`);
+  await mkdir(flags.out, { recursive: true });
+
+  const interruption = onInterrupt(output, 'ending after this step');
+  const { signal } = interruption;
+  try {
+    const { model, tokenizer } = await loadModel(flags, output, signal);
+    const reft = await blamingInput(() => getReftModel(model, reftConfig(flags, model.config.layers)));
+    reft.onWarning = message => { output.note(message); };
+    const examples = await tokenize(rows, tokenizer, flags.maxLength);
+    const evaluated = evalRows && (await tokenize(evalRows, tokenizer, flags.maxLength));
+    const record: TrainingRecord = flags.resume ? await readRecord(recordFile) : { losses: [], evaluation: [] };
+    describe(output, reft, examples);
+
+    const trainer = new ReftTrainer(reft, {
+      tokenizer, examples, signal,
+      ...(flags.steps !== undefined ? { steps: flags.steps } : { epochs: flags.epochs ?? 60 }),
+      batchSize: flags.batchSize, gradientAccumulation: flags.accumulate, learningRate: flags.lr, schedule: flags.schedule, warmup: flags.warmup,
+      weightDecay: flags.weightDecay, ...(flags.clip > 0 ? { maxGradNorm: flags.clip } : {}), seed: flags.seed,
+      ...(flags.resume ? { resume: checkpoint } : {}),
+      ...(evaluated ? { evaluation: { examples: evaluated } } : {}),
+      onEvaluation: ({ step, loss, perplexity, labelled }) => {
+        record.evaluation.push({ step, loss });
+        output.event('evaluation', { step, loss, perplexity, labelled });
+      },
+    });
+    const progress = output.progress('training', trainer.totalSteps);
+    let result;
+    try {
+      result = await trainer.train(step => {
+        record.losses.push({ step: step.index, loss: step.loss });
+        output.event('step', {
+          step: step.index, total: step.total, epoch: step.epoch, loss: step.loss,
+          learningRate: step.learningRate, gradNorm: step.gradNorm, seconds: step.seconds,
+        });
+        progress.update(step.index, `loss ${step.loss.toFixed(3)}  ${step.seconds.toFixed(2)} s/step`);
+      });
+    } finally {
+      progress.stop();
+    }
+    await writeFileAtomic(recordFile, `${JSON.stringify(record)}\n`);
+    if (result.aborted) {
+      await trainer.saveCheckpoint(checkpoint);
+      output.event('interrupted', { steps: result.steps, checkpoint });
+      throw new Interrupted(`interrupted after step ${result.steps} of ${trainer.totalSteps}; saved ${checkpoint}; continue with the same command and --resume`);
+    }
+    await saveAdapter(reft, flags.out);
+    await writeFileAtomic(join(flags.out, 'loss.svg'), await lossCurve(record.losses, { title: `${flags.intervention}, ${rows.length} rows`, evaluation: record.evaluation }));
+    if (flags.resume) await rm(checkpoint, { recursive: true, force: true });
+    output.say(`loss ${result.loss.toFixed(4)} over all labelled tokens, ${result.steps} steps in ${result.seconds.toFixed(1)} s`);
+    output.say(`saved ${flags.out} (${bytesText(await weightBytes(flags.out))} of weights)  loss curve ${join(flags.out, 'loss.svg')}`);
+    const { steps, loss, seconds, trainableParameters } = result;
+    output.event('done', { steps, loss, seconds, trainableParameters, adapter: flags.out });
+  } catch (error) {
+    if (signal.aborted && !(error instanceof Interrupted)) throw new Interrupted('interrupted before the first step; nothing was saved', { cause: error });
+    throw error;
+  } finally {
+    interruption.dispose();
+  }
+}
+
+function reftConfig(flags: TrainFlags, layerCount: number): ReftConfig {
+  const third = (n: number): number => Math.min(layerCount - 1, Math.round((n * layerCount) / 3));
+  return {
+    kind: flags.intervention, layers: flags.layers ?? [...new Set([third(1), third(2)])], positions: flags.positions, rank: flags.rank, tied: flags.tied,
+    component: flags.component, orthogonal: flags.orthogonal, activation: flags.activation, dropout: flags.dropout, seed: flags.seed,
+  };
+}
+
+async function tokenize(rows: readonly Row[], tokenizer: Tokenizer, maxLength?: number): Promise<Example[]> {
+  return blamingInput(() => rows.map(row => tokenizeRow(row, tokenizer, { maxLength })));
+}
+
+function describe(output: Output, reft: ReftModel, examples: readonly Example[]): void {
+  output.note(reft.summary());
+  const sum = (of: (e: Example) => number): number => examples.reduce((n, e) => n + of(e), 0);
+  const tokens = sum(e => e.ids.length);
+  const labelled = sum(e => e.labels.reduce((n, label, t) => n + (t > 0 && label >= 0 ? 1 : 0), 0));
+  const unchanged = sum(e => firstEdited(reft.interventions, e.promptLength, e.ids.length));
+  const cut = examples.filter(e => e.truncated > 0).length;
+  output.note(`${examples.length} rows, ${tokens} tokens, ${labelled} labelled; ${unchanged} tokens before the first edit`
+    + (cut > 0 ? `; ${cut} rows cut to --max-length` : ''));
+}
+
+async function readRecord(path: string): Promise<TrainingRecord> {
+  try {
+    return JSON.parse(await readFile(path, 'utf8')) as TrainingRecord;
+  } catch (cause) {
+    throw new UsageError(`--resume: ${path} cannot be read: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** Bytes of the safetensors files in a folder. */
+async function weightBytes(folder: string): Promise<number> {
+  const names = (await readdir(folder)).filter(name => name.endsWith('.safetensors'));
+  return (await Promise.all(names.map(name => stat(join(folder, name))))).reduce((n, s) => n + s.size, 0);
+}
