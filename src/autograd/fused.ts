@@ -2,12 +2,13 @@
 // an optional VJP that calls them. Where a backend has no kernel, or it declines, the composition runs and is taped as usual; second
 // derivatives always differentiate the composition. Kernels themselves live in the backends, definitions beside what they belong to.
 
+// First: ops are defined while modules that depend on each other are still loading, whichever of them is imported first.
+import { fusedOps } from './fusedRegistry.js';
 import type { Attributes, Backend } from '../backends/backend.js';
 import { allocate } from '../tensor/create.js';
 import type { DType } from '../tensor/dtype.js';
 import type { Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { fusedOps } from './fusedRegistry.js';
 import { apply, backendOf } from './primitives.js';
 import { enableGrad, gradientsOf, isRecording, nodeClock, record, shouldRecord } from './tape.js';
 
@@ -58,7 +59,7 @@ const present = (tensors: readonly (Tensor | null)[]): Tensor[] => tensors.filte
 
 /** Defines a fused op. `defineFused('rmsNorm', { compose })` is a working op; kernels only make it faster. */
 export function defineFused(name: string, definition: FusedDefinition): FusedOp {
-  const op = (inputs: readonly (Tensor | null)[], attributes: Attributes = {}, extra: FusedExtra = {}): Tensor => {
+  const fused: FusedOp = Object.assign((inputs: readonly (Tensor | null)[], attributes: Attributes = {}, extra: FusedExtra = {}): Tensor => {
     const call: FusedCall = { ...extra, inputs, attributes };
     const given = present(inputs);
     const specs = definition.outputs?.(call) ?? [{ shape: given[0].shape, dtype: given[0].dtype }];
@@ -81,8 +82,7 @@ export function defineFused(name: string, definition: FusedDefinition): FusedOp 
       }, outputs.slice(0, 1));
     }
     return outputs[0];
-  };
-  const fused = Object.assign(op, { fusedName: name, definition });
+  }, { fusedName: name, definition });
   fusedOps.set(name, fused);
   return fused;
 }

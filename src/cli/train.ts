@@ -77,7 +77,7 @@ export function addTrainCommand(program: Command): void {
     .option('--accumulate <n>', 'batches an update', wholeNumber(1), 1)
     .option('--lr <rate>', 'learning rate', number({ above: 0 }), 1e-2)
     .addOption(new Option('--schedule <name>', 'course of the learning rate').choices(['linear', 'cosine', 'constant']).default('linear'))
-    .option('--warmup <n>', 'updates until the learning rate is reached', wholeNumber(0), 0)
+    .option('--warmup <n>', 'updates until the learning rate is reached, or below 1 their share of all', number({ min: 0 }), 0)
     .option('--weight-decay <w>', 'decoupled weight decay, not on R', number({ min: 0 }), 0)
     .option('--clip <norm>', 'bound on the norm of the gradient; 0 leaves it alone', number({ min: 0 }), 1)
     .option('--max-length <n>', 'most tokens of a row; longer prompts are cut on the left', wholeNumber(2))

@@ -70,6 +70,13 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   const keyStart = options.keyStart ?? new Int32Array(B);
   const keyEnd = options.keyEnd ?? new Int32Array(B).fill(S);
   if (keyStart.length !== B || keyEnd.length !== B) throw new ShapeError(`attention: keyStart and keyEnd need ${B} entries, got ${keyStart.length} and ${keyEnd.length}`);
+  for (let b = 0; b < B; b++) {
+    if (keyStart[b] < 0 || keyEnd[b] > S) throw new RangeError(`attention: row ${b} sees keys ${keyStart[b]} to ${keyEnd[b]} of ${S}`);
+  }
+  for (const name of ['causalOffset', 'window'] as const) {
+    const value = options[name] ?? 0;
+    if (!Number.isInteger(value) || value < 0) throw new RangeError(`attention: ${name} must be a whole number from 0, got ${value}`);
+  }
   const bound = (data: Int32Array): Tensor => create.from(data, [B], { dtype: 'i32', backend: q.backend });
   return fused([q, k, v, bound(keyStart), bound(keyEnd)], {
     scale: options.scale ?? 1 / Math.sqrt(D), causal: options.causal ? 1 : 0, causalOffset: options.causalOffset ?? 0, window: options.window ?? 0,

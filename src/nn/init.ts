@@ -46,17 +46,25 @@ export function orthogonalInit(shape: readonly [number, number], options: InitOp
   return create.from(Float64Array.from(rows.flatMap(row => [...row])), shape, { dtype: options.dtype ?? 'f32', ...backendOf(options) });
 }
 
-/** Gram-Schmidt, twice over for f64 accuracy, in place. */
-export function orthonormalize(rows: Float64Array[]): void {
+/** Gram-Schmidt, twice over for f64 accuracy, in place; directions keep their signs. Rows that depend on those before are refused. */
+export function orthonormalize(rows: readonly Float64Array[]): void {
   rows.forEach((row, i) => {
+    const before = lengthOf(row);
     for (let pass = 0; pass < 2; pass++) {
-      for (let j = 0; j < i; j++) {
-        const dot = row.reduce((s, x, k) => s + x * rows[j][k], 0);
-        rows[j].forEach((x, k) => (row[k] -= dot * x));
+      for (const other of rows.slice(0, i)) {
+        let dot = 0;
+        for (let k = 0; k < row.length; k++) dot += row[k] * other[k];
+        for (let k = 0; k < row.length; k++) row[k] -= dot * other[k];
       }
     }
-    const length = Math.sqrt(row.reduce((s, x) => s + x * x, 0));
-    if (!(length > 0)) throw new RangeError('orthonormalize: the rows are linearly dependent');
-    row.forEach((x, k) => (row[k] = x / length));
+    const length = lengthOf(row);
+    if (!(length > 1e-9 * before && Number.isFinite(length))) throw new RangeError(`orthonormal rows: row ${i} depends on those before it, or is not finite`);
+    for (let k = 0; k < row.length; k++) row[k] /= length;
   });
+}
+
+export function lengthOf(x: Float64Array): number {
+  let sum = 0;
+  for (const value of x) sum += value * value;
+  return Math.sqrt(sum);
 }

@@ -1,6 +1,7 @@
 // x / rms(x) * weight over the last axis (Zhang and Sennrich 2019, eq. 4).
 
 import { defineFused, runFused } from '../autograd/fused.js';
+import { create, type CreateOptions } from '../tensor/create.js';
 import { formatShape, ShapeError } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { Module } from './module.js';
@@ -31,7 +32,7 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
   if (weight.rank !== 1 || weight.shape[0] !== x.shape[x.rank - 1]) {
     throw new ShapeError(`rmsNorm: weight ${formatShape(weight.shape)} does not match the last axis of ${formatShape(x.shape)}`);
   }
-  return fused([x.contiguous(), weight], { eps });
+  return fused([x.contiguous(), weight.contiguous()], { eps });
 }
 
 export class RMSNorm extends Module {
@@ -42,6 +43,11 @@ export class RMSNorm extends Module {
     super();
     this.weight = weight;
     this.#eps = eps;
+  }
+
+  /** Weight 1. */
+  static create({ size, eps = 1e-6, ...options }: CreateOptions & { size: number; eps?: number }): RMSNorm {
+    return new RMSNorm(create.ones([size], options), eps);
   }
 
   get eps(): number { return this.#eps; }

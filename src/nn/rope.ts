@@ -32,34 +32,42 @@ export function rope(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
 export interface RopeOptions {
   readonly headDim: number;
   readonly theta: number;
-  readonly scaling?: { readonly rope_type: string; readonly [key: string]: unknown } | null;
+  /** As in a Hugging Face config; old ones say `type` for `rope_type`. */
+  readonly scaling?: { readonly rope_type?: string; readonly [key: string]: unknown } | null;
 }
 
-/** Radians a position for each pair of dimensions, in f32 steps as Hugging Face computes them. */
+/** Radians a position for each pair of dimensions, in the f32 steps in which transformers' modeling_rope_utils.py has PyTorch compute them. */
 export function ropeFrequencies({ headDim, theta, scaling }: RopeOptions): Float32Array {
-  const plain = Float32Array.from({ length: headDim / 2 }, (_, i) => 1 / Math.fround(theta ** Math.fround((2 * i) / headDim)));
+  if (!(headDim > 0 && headDim % 2 === 0)) throw new RangeError(`rope: the head size must be even and positive, got ${headDim}`);
+  if (!(theta > 0)) throw new RangeError(`rope: theta must be positive, got ${theta}`);
+  const f = Math.fround;
+  const plain = Float32Array.from({ length: headDim / 2 }, (_, i) => 1 / f(theta ** f((2 * i) / headDim)));
+  const type = scaling?.rope_type ?? scaling?.['type'] ?? 'default';
   const number = (key: string): number => {
     const value = scaling?.[key];
-    if (typeof value !== 'number' || !(value > 0)) throw new RangeError(`rope scaling '${scaling?.rope_type}': ${key} must be a positive number, got ${String(value)}`);
+    if (typeof value !== 'number' || !(value > 0)) throw new RangeError(`rope scaling '${String(type)}': ${key} must be a positive number, got ${String(value)}`);
     return value;
   };
-  switch (scaling?.rope_type ?? 'default') {
+  switch (type) {
     case 'default':
       return plain;
-    case 'linear':
-      return plain.map(f => f / number('factor'));
+    case 'linear': {
+      const factor = number('factor');
+      return plain.map(x => x / factor);
+    }
     case 'llama3': {
       const [factor, low, high, original] = ['factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'].map(number);
-      return plain.map(f => {
-        const wavelength = (2 * Math.PI) / f;
-        if (wavelength < original / high) return f;
-        if (wavelength > original / low) return f / factor;
-        const smooth = (original / wavelength - low) / (high - low);
-        return ((1 - smooth) * f) / factor + smooth * f;
+      return plain.map(x => {
+        // PyTorch divides a number by a tensor as the reciprocal times the number.
+        const wavelength = f(f(1 / x) * f(2 * Math.PI));
+        if (wavelength < f(original / high)) return x;
+        if (wavelength > f(original / low)) return x / factor;
+        const smooth = f(f(f(f(1 / wavelength) * original) - low) / f(high - low));
+        return f(f(f(1 - smooth) * x) / factor) + f(smooth * x);
       });
     }
     default:
-      throw new RangeError(`rope scaling '${scaling?.rope_type}' is not known; known: default, linear, llama3`);
+      throw new RangeError(`rope scaling '${String(type)}' is not known; known: default, linear, llama3`);
   }
 }
 

@@ -12,6 +12,6 @@ export function scheduleFactor(name: ScheduleName, step: number, totalSteps: num
   const warmupSteps = warmup < 1 ? Math.ceil(warmup * totalSteps) : warmup;
   if (step < warmupSteps) return step / Math.max(1, warmupSteps);
   if (name === 'constant') return 1;
-  const progress = Math.min(1, (step - warmupSteps) / Math.max(1, totalSteps - warmupSteps));
+  const progress = step >= totalSteps ? 1 : (step - warmupSteps) / Math.max(1, totalSteps - warmupSteps);
   return name === 'linear' ? 1 - progress : 0.5 * (1 + Math.cos(Math.PI * progress));
 }

@@ -51,11 +51,13 @@ interface Product {
 // Blocks of the packed path: a block of A (mBlock x kBlock) stays in the second-level cache, a panel of B (kBlock x 8) in the first.
 const kBlock = 320;
 const mBlock = 128;
-const nBlock = 1024;
+const nBlock = 256;
 /** Rows of A that are packed together. */
 const mSlab = 1024;
 /** Elements of B that the unpacked paths go over again for each few rows of A. */
-const reusedElements = 32768;
+const reusedElements = 65536;
+/** Elements of B that no cache near the core holds. */
+const farElements = 2 ** 19;
 
 /**
  * Compiles the loops for this memory. `scratch(bytes)` gives a region of at least that size, 16-aligned, that nothing else uses during a
@@ -74,6 +76,7 @@ export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: num
         if (path === 'dot') runDot(kernels, p);
         else if (path === 'direct') runDirect(kernels, p);
         else if (path === 'directTransposed') runDirectTransposed(kernels, scratch, p);
+        else if (path === 'dotCopied') runDotCopied(kernels, scratch, p);
         else runPacked(kernels, scratch, p);
       });
       return true;
@@ -135,7 +138,7 @@ function transposed(p: Product): Product {
   };
 }
 
-function choose(p: Product, prefer: GemmPath | undefined): GemmPath | 'directTransposed' {
+function choose(p: Product, prefer: GemmPath | undefined): GemmPath | 'directTransposed' | 'dotCopied' {
   const { m, n, k } = p;
   const dotFits = p.aK === 4 && p.bK === 4;
   const directFits = p.bColumn === 4 && p.cColumn === 4;
@@ -143,39 +146,61 @@ function choose(p: Product, prefer: GemmPath | undefined): GemmPath | 'directTra
   if (prefer === 'dot' && dotFits) return 'dot';
   if (prefer === 'direct' && directFits) return 'direct';
   if (prefer === 'direct' && p.aRow === 4) return 'directTransposed';
+  if (prefer === 'dot' && (p.aK === 4 ? p.bColumn : p.bK === 4 ? p.aRow : 0) === 4) return 'dotCopied';
   if (prefer === 'packed') return 'packed';
-  if (dotFits && Math.min(m, n) <= 8) return 'dot';
-  if (directFits && (m <= 8 || k <= 16)) return 'direct';
+  // Measured: packing pays from about these sizes on.
+  const least = Math.min(m, n);
+  if (dotFits && (least <= 8 || (least <= 24 && k >= 192))) return 'dot';
+  if (directFits && (m <= 16 || k <= 16) && n >= least) return 'direct';
   if (p.aRow === 4 && n <= 8) return 'directTransposed';
+  if (p.aK === 4 && p.bColumn === 4 && n <= 8) return 'dotCopied';
+  if (p.bK === 4 && p.aRow === 4 && m <= 8) return 'dotCopied';
   return 'packed';
 }
 
 function runDot(kernels: GemmKernels, given: Product): void {
   const p = given.n < given.m ? transposed(given) : given;
+  if (p.m === 1 && p.k >= 128) return kernels.matvec(p.a, p.b, p.bColumn, p.c, p.cColumn, p.n, p.k);
   const columns = Math.max(4, Math.floor(reusedElements / Math.max(1, p.k) / 4) * 4);
+  const far = isFar(p);
   for (let j = 0; j < p.n; j += columns) {
     const n = Math.min(columns, p.n - j);
+    const b = p.b + j * p.bColumn;
+    if (far) touchB(kernels, p, 0, p.k, j, n);
     for (let i = 0; i < p.m; i += dotRows) {
       const run = kernels.dot[Math.min(dotRows, p.m - i)];
-      run(p.a + i * p.aRow, p.aRow, p.b + j * p.bColumn, p.bColumn, p.c + i * p.cRow + j * p.cColumn, p.cRow, p.cColumn, n, p.k);
+      run(p.a + i * p.aRow, p.aRow, b, p.bColumn, p.c + i * p.cRow + j * p.cColumn, p.cRow, p.cColumn, n, p.k);
     }
   }
 }
 
 function runDirect(kernels: GemmKernels, p: Product): void {
-  const kStep = evenBlock(p.k, kBlock);
-  const columns = Math.max(32, Math.floor(reusedElements / kStep / 32) * 32);
-  for (let k0 = 0; k0 < p.k; k0 += kStep) {
-    const k = Math.min(kStep, p.k - k0);
-    for (let j = 0; j < p.n; j += columns) {
-      const n = Math.min(columns, p.n - j);
+  const columns = Math.min(p.n, 1024);
+  const kStep = evenBlock(p.k, Math.max(32, Math.min(kBlock, Math.floor(reusedElements / columns))));
+  const far = isFar(p);
+  for (let j = 0; j < p.n; j += columns) {
+    const n = Math.min(columns, p.n - j);
+    for (let k0 = 0; k0 < p.k; k0 += kStep) {
+      const k = Math.min(kStep, p.k - k0);
       const b = p.b + k0 * p.bK + 4 * j;
+      if (far) touchB(kernels, p, k0, k, j, n);
       for (let i = 0; i < p.m; i += directRows) {
         const run = kernels.direct[Math.min(directRows, p.m - i)];
         run(p.a + i * p.aRow + k0 * p.aK, p.aRow, p.aK, b, p.bK, p.c + i * p.cRow + 4 * j, p.cRow, n, k, k0 > 0 ? 1 : 0);
       }
     }
   }
+}
+
+/** B does not fit the second-level cache: sweeping over a block in order first is faster than meeting its lines in the order of use. */
+function isFar(p: Product): boolean {
+  return p.k * p.n > farElements;
+}
+
+function touchB(kernels: GemmKernels, p: Product, k0: number, k: number, j: number, n: number): void {
+  const from = p.b + k0 * p.bK + j * p.bColumn;
+  if (p.bK === 4) kernels.touch(from, p.bColumn, 4 * k, n);
+  else if (p.bColumn === 4) kernels.touch(from, p.bK, 4 * n, k);
 }
 
 /** The transposed problem into scratch, written out transposed. */
@@ -186,12 +211,21 @@ function runDirectTransposed(kernels: GemmKernels, scratch: (byteLength: number)
   kernels.scatter(dense, 4 * t.n, t.c, t.cRow, t.cColumn, t.m, t.n, 0);
 }
 
+/** With the operand that is not contiguous along k copied so that it is: the small one. */
+function runDotCopied(kernels: GemmKernels, scratch: (byteLength: number) => number, given: Product): void {
+  const p = given.aK === 4 ? given : transposed(given);
+  const dense = scratch(4 * p.k * p.n);
+  kernels.scatter(p.b, p.bK, dense, 4, 4 * p.k, p.k, p.n, 0);
+  runDot(kernels, { ...p, b: dense, bK: 4, bColumn: 4 * p.k });
+}
+
 /**
  * For each k block: A of a slab packed once, B packed block by block, each used for all rows of the slab. Panels of a frozen B could be kept
  * by a caller-given key instead of being packed into scratch.
  */
 function runPacked(kernels: GemmKernels, scratch: (byteLength: number) => number, p: Product): void {
   const kStep = evenBlock(p.k, kBlock);
+  const far = isFar(p);
   const slab = Math.min(mSlab, p.m);
   const aBytes = 4 * kStep * roundUp(slab, tileRows);
   const bBytes = 4 * kStep * roundUp(Math.min(nBlock, p.n), tileColumns);
@@ -205,6 +239,7 @@ function runPacked(kernels: GemmKernels, scratch: (byteLength: number) => number
       kernels.pack4(p.a + i0 * p.aRow + k0 * p.aK, p.aRow, p.aK, aPanels, k, rows);
       for (let j = 0; j < p.n; j += nBlock) {
         const n = Math.min(nBlock, p.n - j);
+        if (far) touchB(kernels, p, k0, k, j, n);
         kernels.pack8(p.b + k0 * p.bK + j * p.bColumn, p.bColumn, p.bK, bPanels, k, n);
         for (let i = 0; i < rows; i += mBlock) {
           const c = p.c + (i0 + i) * p.cRow + j * p.cColumn;

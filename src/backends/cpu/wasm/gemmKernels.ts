@@ -27,6 +27,10 @@ export interface GemmKernels {
   direct: ((a: number, aRow: number, aK: number, b: number, bK: number, c: number, cRow: number, n: number, k: number, accumulate: number) => void)[];
   /** c[R, n] = a[R, k] b[k, n] where k steps of a and b are 4 bytes; one function for each R. */
   dot: ((a: number, aRow: number, b: number, bColumn: number, c: number, cRow: number, cColumn: number, n: number, k: number) => void)[];
+  /** c[n] = a[k] b[k, n] likewise, reading b in one sweep: for products that wait for memory. */
+  matvec(a: number, b: number, bColumn: number, c: number, cColumn: number, n: number, k: number): void;
+  /** Reads one word of each cache line, so that what follows finds them near. The result has no meaning. */
+  touch(from: number, rowStride: number, rowBytes: number, rows: number): number;
   /** c[i * cRow + j * cColumn] (+)= t[i * tRow + 4 j] */
   scatter(t: number, tRow: number, c: number, cRow: number, cColumn: number, m: number, n: number, accumulate: number): void;
 }
@@ -44,14 +48,16 @@ export function buildGemmModule(options: { relaxed: boolean; shared: boolean }):
   packed(m, tile(m, madd), scatter);
   for (let rows = 1; rows <= directRows; rows++) direct(m, madd, rows);
   for (let rows = 1; rows <= dotRows; rows++) dot(m, madd, rows);
+  matvec(m, madd);
+  touch(m);
   return m.bytes();
 }
 
 /** The exports in the shape of GemmKernels. */
 export function gemmKernels(exports: Record<string, WasmFunction>): GemmKernels {
   const family = (name: string, count: number) => Array.from({ length: count + 1 }, (_, rows) => exports[`${name}${rows}`]);
-  const { pack4, pack8, packed, scatter } = exports;
-  return { pack4, pack8, packed, scatter, direct: family('direct', directRows), dot: family('dot', dotRows) };
+  const { pack4, pack8, packed, matvec, touch, scatter } = exports;
+  return { pack4, pack8, packed, matvec, touch, scatter, direct: family('direct', directRows), dot: family('dot', dotRows) };
 }
 
 function pack(m: ModuleBuilder, width: 4 | 8): void {
@@ -312,6 +318,48 @@ function dot(m: ModuleBuilder, madd: Madd, rows: number): void {
   };
   columns(4);
   columns(1);
+}
+
+/** One column of b at a time, sixteen elements a step. */
+function matvec(m: ModuleBuilder, madd: Madd): void {
+  const f = m.function('matvec', { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] });
+  const [a, b, bColumn, c, cColumn, n, k] = f.params;
+  const [column, step, atA, atB] = f.localArray('i32', 4);
+  const sums = f.localArray('v128', 4);
+  const multiply = (loadName: 'v128.load' | 'v128.load32_zero', vectors: number, bytes: number) => (): void => {
+    for (let i = 0; i < vectors; i++) f.set(sums[i], madd(load(loadName, atA, 16 * i), load(loadName, atB, 16 * i), sums[i]));
+    f.add(atA, bytes);
+    f.add(atB, bytes);
+  };
+  f.loop(column, n, 1, () => {
+    f.set(atA, a);
+    f.set(atB, b);
+    sums.forEach(sum => f.set(sum, f32x4Const(0)));
+    f.set(step, 0);
+    f.loop(step, op('i32.and', k, -16), 16, multiply('v128.load', 4, 64));
+    f.loop(step, op('i32.and', k, -4), 4, multiply('v128.load', 1, 16));
+    f.loop(step, k, 1, multiply('v128.load32_zero', 1, 4));
+    f.set(sums[0], op('f32x4.add', op('f32x4.add', sums[0], sums[1]), op('f32x4.add', sums[2], sums[3])));
+    f.store('f32.store', c, sumOfLanes(f, sums[0]));
+    f.add(b, bColumn);
+    f.add(c, cColumn);
+  });
+}
+
+function touch(m: ModuleBuilder): void {
+  const f = m.function('touch', { params: ['i32', 'i32', 'i32', 'i32'], results: ['i32'] });
+  const [from, rowStride, rowBytes, rows] = f.params;
+  const [row, byte, at, seen] = f.localArray('i32', 4);
+  f.loop(row, rows, 1, () => {
+    f.set(at, from);
+    f.set(byte, 0);
+    f.loop(byte, rowBytes, 64, () => {
+      f.set(seen, op('i32.xor', seen, load('i32.load', at)));
+      f.add(at, 64);
+    });
+    f.add(from, rowStride);
+  });
+  f.return(seen);
 }
 
 /** Lane j of the result is the sum of the lanes of v[j]: (0 + 2) + (1 + 3). */

@@ -110,7 +110,7 @@ export class LaneMath {
     const p = this.polynomial(z, [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1]);
     const near = hold(f, this.madd(mul(p, z), x, x));
     const far = sub(splat(1), div(splat(2), add(this.exp(add(size, size)), splat(1))));
-    return choose(op('f32x4.lt', size, splat(0.625)), near, this.withSignOf(x, far));
+    return this.withSignOf(x, choose(op('f32x4.lt', size, splat(0.625)), near, far)); // also of a zero
   }
 
   /** x P(x^2) near 0, elsewhere 1 - exp(Q(|x|)): N. Juffa's two minimax polynomials for erff. */
@@ -125,7 +125,7 @@ export class LaneMath {
       -1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.28717512e-1,
     ]);
     const far = sub(splat(1), this.exp(sub(mul(q, t), t)));
-    return choose(op('f32x4.le', t, splat(0.927734375)), near, this.withSignOf(x, far));
+    return this.withSignOf(x, choose(op('f32x4.le', t, splat(0.927734375)), near, far));
   }
 
   sin(x: Value): Value {

@@ -1,0 +1,241 @@
+// The command as a user meets it: a process with arguments, two streams and an exit code, on a tiny random model.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { lossCurve } from '../src/cli/lossCurve.js';
+import { tinyEndToken, writeTinyFolder } from './helpers/tinyFolder.js';
+
+const main = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
+let folder: string;
+let model: string;
+let data: string;
+
+interface Run {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+  /** stdout as JSON lines; fails where a line is not one. */
+  events: Record<string, unknown>[];
+}
+
+/** Runs `reft ARGS`; `onLine` sees each line of stdout and the process. */
+function reft(args: string[], { input = '', onLine }: { input?: string; onLine?: (line: string, kill: (signal: NodeJS.Signals) => void) => void } = {}): Promise<Run> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, ['--import', 'tsx', main, ...args], { stdio: ['pipe', 'pipe', 'pipe'] });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      const start = stdout.lastIndexOf('\n') + 1;
+      stdout += text;
+      const lines = stdout.slice(start).split('\n').slice(0, -1);
+      for (const line of lines) onLine?.(line, signal => child.kill(signal));
+    });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => { stderr += text; });
+    child.on('error', reject);
+    child.on('close', code => {
+      const json = args.includes('--json');
+      try {
+        resolve({ code, stdout, stderr, events: json ? stdout.split('\n').filter(Boolean).map(line => JSON.parse(line) as Record<string, unknown>) : [] });
+      } catch (error) {
+        reject(new Error(`stdout is not JSON lines: ${stdout}`, { cause: error }));
+      }
+    });
+    child.stdin.end(input);
+  });
+}
+
+const training = (out: string, ...more: string[]): string[] => [
+  'train', '--model', model, '--data', data, '--out', join(folder, out), '--layers', '0,1', '--rank', '2', '--batch-size', '2', '--json', ...more,
+];
+const bytesOf = async (out: string): Promise<Record<string, string>> => {
+  const names = (await readdir(join(folder, out))).sort();
+  return Object.fromEntries(await Promise.all(names.map(async name => [name, (await readFile(join(folder, out, name))).toString('hex')])));
+};
+
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'reft-cli-'));
+  model = await writeTinyFolder(join(folder, 'model'));
+  data = join(folder, 'rows.jsonl');
+  await writeFile(data, '{"prompt":"one two","completion":"three"}\n{"prompt":"four","completion":"five six"}\n{"instruction":"seven","output":"eight"}\n');
+});
+after(() => rm(folder, { recursive: true, force: true }));
+
+describe('reft', { concurrency: 2 }, () => {
+  test('train writes an adapter, its record and its curve; the same seed writes the same bytes', async () => {
+    const [a, b, other] = await Promise.all([
+      reft(training('a', '--steps', '3', '--eval', data)), reft(training('b', '--steps', '3', '--eval', data)), reft(training('c', '--steps', '3', '--seed', '1')),
+    ]);
+    assert.equal(a.code, 0, a.stderr);
+    const steps = a.events.filter(e => e.event === 'step');
+    assert.deepEqual(steps.map(e => [e.step, e.total]), [[1, 3], [2, 3], [3, 3]]);
+    assert.ok(steps.every(e => Number.isFinite(e.loss) && Number.isFinite(e.learningRate) && Number.isFinite(e.gradNorm)));
+    const done = a.events.at(-1) as Record<string, unknown>;
+    assert.deepEqual(Object.keys(done), ['event', 'steps', 'loss', 'seconds', 'trainableParameters', 'adapter']);
+    assert.equal(done.steps, 3);
+    assert.equal(done.trainableParameters, 2 * (2 * 16 * 2 + 2));
+    assert.equal(done.adapter, join(folder, 'a'));
+    assert.ok((done.seconds as number) > 0);
+    // The rows to evaluate are the rows to learn: two ways to the same number.
+    const evaluation = a.events.filter(e => e.event === 'evaluation').at(-1) as Record<string, number>;
+    assert.equal(evaluation.step, 3);
+    assert.ok(Math.abs(evaluation.loss - (done.loss as number)) < 1e-6);
+
+    assert.deepEqual(Object.keys(await bytesOf('a')), ['README.md', 'adapter_config.json', 'adapter_model.safetensors', 'loss.svg', 'training.json']);
+    assert.equal(b.code, 0, b.stderr);
+    assert.deepEqual(await bytesOf('b'), await bytesOf('a'));
+    assert.equal(other.code, 0, other.stderr);
+    assert.notEqual((await bytesOf('c'))['adapter_model.safetensors'], (await bytesOf('a'))['adapter_model.safetensors']);
+    const svg = await readFile(join(folder, 'a', 'loss.svg'), 'utf8');
+    assert.match(svg, /^<svg [^>]*xmlns="http:\/\/www\.w3\.org\/2000\/svg"/);
+    assert.equal(svg, await lossCurve(steps.map(e => ({ step: e.step as number, loss: e.loss as number })), {
+      title: 'loreft, 3 rows', evaluation: a.events.filter(e => e.event === 'evaluation').map(e => ({ step: e.step as number, loss: e.loss as number })),
+    }));
+  });
+
+  test('training lowers the loss, and the adapter changes what is generated', async () => {
+    const trained = await reft(training('learned', '--epochs', '100', '--lr', '0.02'));
+    assert.equal(trained.code, 0, trained.stderr);
+    const first = trained.events.find(e => e.event === 'step') as { loss: number };
+    const { loss } = trained.events.at(-1) as { loss: number };
+    assert.ok(loss < 0.5 * first.loss, `${first.loss} fell to ${loss}`);
+    const ask = ['generate', '--model', model, '--prompt', 'one two', '--max-new-tokens', '6', '--json'];
+    const [base, edited, off] = await Promise.all([
+      reft(ask), reft([...ask, '--adapter', join(folder, 'learned')]), reft([...ask, '--adapter', join(folder, 'learned'), '--scale', '0']),
+    ]);
+    assert.equal(edited.code, 0, edited.stderr);
+    assert.notDeepEqual(edited.events.at(-1)?.ids, base.events.at(-1)?.ids);
+    assert.deepEqual(off.events.at(-1)?.ids, base.events.at(-1)?.ids);
+  });
+
+  test('Ctrl-C ends within a step, saved, and --resume ends where an unbroken run does', async () => {
+    const args = training('broken', '--steps', '400', '--dropout', '0.1');
+    let seen = 0;
+    const broken = await reft(args, { onLine: (line, kill) => { if (line.includes('"step"') && ++seen === 3) kill('SIGINT'); } });
+    assert.equal(broken.code, 130, broken.stderr);
+    const last = broken.events.at(-1) as { event: string; steps: number; checkpoint: string };
+    assert.equal(last.event, 'interrupted');
+    assert.ok(last.steps >= 3 && last.steps < 400);
+    assert.equal(last.steps, broken.events.filter(e => e.event === 'step').length);
+    assert.match(broken.stderr, /--resume/);
+    assert.ok((await stat(last.checkpoint)).isDirectory());
+    const [resumed, whole] = await Promise.all([reft([...args, '--resume']), reft(training('unbroken', '--steps', '400', '--dropout', '0.1'))]);
+    assert.equal(resumed.code, 0, resumed.stderr);
+    assert.equal((resumed.events.find(e => e.event === 'step') as { step: number }).step, last.steps + 1);
+    assert.equal(whole.code, 0, whole.stderr);
+    assert.deepEqual(await bytesOf('broken'), await bytesOf('unbroken'));
+  });
+
+  test('generate: ids are the new tokens, text leaves the end token out, people get the text alone', async () => {
+    const ask = ['generate', '--model', model, '--max-new-tokens', '5', '--temperature', '1', '--seed', '3'];
+    const [json, people, again] = await Promise.all([
+      reft([...ask, '--prompt', 'héllo', '--json']), reft([...ask, '--prompt', 'héllo']), reft([...ask, '--prompt', 'héllo', '--json']),
+    ]);
+    assert.equal(json.code, 0, json.stderr);
+    const done = json.events.at(-1) as { event: string; text: string; ids: number[]; tokensPerSecond: number };
+    assert.deepEqual(Object.keys(done), ['event', 'text', 'ids', 'tokensPerSecond']);
+    assert.ok(done.ids.length > 0 && done.ids.length <= 5);
+    assert.equal(done.text, Buffer.from(done.ids.filter(id => id !== tinyEndToken)).toString('utf8'));
+    assert.ok(done.tokensPerSecond >= 0);
+    assert.equal(people.stdout, `${done.text}\n`);
+    assert.deepEqual((again.events.at(-1) as { ids: number[] }).ids, done.ids);
+  });
+
+  test('generate --chat and --messages give the same prompt; --stop cuts the text', async () => {
+    const ask = ['generate', '--model', model, '--max-new-tokens', '8', '--json'];
+    const [chat, messages] = await Promise.all([
+      reft([...ask, '--chat', 'hi', '--system', 'be brief']),
+      reft([...ask, '--messages', '[{"role":"system","content":"be brief"},{"role":"user","content":"hi"}]']),
+    ]);
+    assert.equal(chat.code, 0, chat.stderr);
+    const { text, ids } = chat.events.at(-1) as { text: string; ids: number[] };
+    assert.deepEqual((messages.events.at(-1) as { ids: number[] }).ids, ids);
+    const stopAt = text.slice(2, 4);
+    const stopped = await reft([...ask, '--chat', 'hi', '--system', 'be brief', '--stop', stopAt]);
+    assert.equal((stopped.events.at(-1) as { text: string }).text, text.slice(0, text.indexOf(stopAt)));
+  });
+
+  test('chat answers what is piped in, with the adapter on or off', async () => {
+    const run = await reft(['chat', '--model', model, '--max-new-tokens', '3', '--json'], { input: 'hi\n/adapter off\n/nonsense\n/reset\nhi\n/quit\nnever\n' });
+    assert.equal(run.code, 0, run.stderr);
+    const answers = run.events.filter(e => e.event === 'answer');
+    assert.equal(answers.length, 2);
+    assert.deepEqual(answers[0].ids, answers[1].ids);
+    assert.deepEqual(run.events.at(-1), { event: 'done', turns: 2 });
+    assert.match(run.stderr, /no adapter/);
+    assert.match(run.stderr, /\/nonsense: not known/);
+  });
+
+  test('info tells a model', async () => {
+    const run = await reft(['info', model, '--json']);
+    assert.equal(run.code, 0, run.stderr);
+    const facts = run.events.at(-1) as Record<string, unknown>;
+    const parameters = 257 * 16 + 16 + 2 * (2 * 16 + 2 * 256 + 2 * 8 * 16 + 3 * 16 * 32);
+    assert.deepEqual([facts.kind, facts.format, facts.architecture, facts.layers], ['model', 'safetensors', 'llama', 2]);
+    assert.equal(facts.parameters, parameters);
+    assert.deepEqual(facts.dtypes, { F32: parameters });
+    assert.equal((facts.sites as Record<string, number>).mlp_activation, 32);
+    assert.deepEqual((facts.tokenizer as { stops: string[] }).stops, ['<|end|>']);
+  });
+
+  test('bad usage and bad input end with 2 and name what is wrong', async () => {
+    const bad = join(folder, 'bad.jsonl');
+    await writeFile(bad, '{"prompt":"a","completion":"b"}\n{"prompt":"a"}\n');
+    const broken = await writeTinyFolder(join(folder, 'broken-model'));
+    await writeFile(join(broken, 'model.safetensors'), 'not tensors at all');
+    const cases: [string[], RegExp][] = [
+      [training('x', '--data', join(folder, 'absent.jsonl')), /absent\.jsonl.*cannot be read/],
+      [training('x', '--data', bad), /bad\.jsonl:2: .*completion/],
+      [training('x', '--rank', 'many'), /--rank.*whole number/],
+      [training('x', '--rank', '17', '--steps', '1'), /rank: 17 is more than the 16/],
+      [training('x', '--layers', '2', '--steps', '1'), /layers: 2 is out of range/],
+      [training('x', '--positions', 'k3'), /positions 'k3': expected f<N>/],
+      [training('x', '--intervention', 'magic'), /magic.*loreft/],
+      [training('x', '--steps', '1', '--epochs', '1'), /--epochs.*--steps/],
+      [training('x', '--bogus'), /unknown option '--bogus'/],
+      [training('x', '--resume', '--steps', '1'), /no checkpoint in/],
+      [training('x', '--model', join(folder, 'nowhere')), /nowhere.*no file or folder/],
+      [training('x', '--model', broken), /model\.safetensors/],
+      [training('x', '--max-length', '5', '--steps', '1'), /rows\.jsonl:1: the completion has 6 tokens/],
+      [['generate', '--model', model, '--json'], /one of --prompt, --chat and --messages/],
+      [['generate', '--model', model, '--messages', '[{]', '--json'], /--messages: is not JSON/],
+      [['generate', '--model', model, '--prompt', 'x', '--max-new-tokens', '128', '--json'], /context is 128/],
+      [['generate', '--model', model, '--prompt', 'x', '--adapter', join(folder, 'no-adapter'), '--json'], /no-adapter/],
+      [['invent', '--json'], /unknown command 'invent'/],
+    ];
+    const runs: Run[] = [];
+    for (let i = 0; i < cases.length; i += 2) runs.push(...(await Promise.all(cases.slice(i, i + 2).map(([args]) => reft(args)))));
+    runs.forEach((run, i) => {
+      assert.equal(run.code, 2, `${cases[i][0].join(' ')}: ${run.stderr}`);
+      assert.match(run.stderr, cases[i][1]);
+      const { event, message, code } = run.events.at(-1) as { event: string; message: string; code: number };
+      assert.deepEqual([event, code], ['error', 2]);
+      assert.match(message, cases[i][1]);
+      assert.doesNotMatch(run.stderr, /\n\s+at /);
+    });
+  });
+
+  test('a device that is not there ends with 3', async () => {
+    const run = await reft(training('x', '--device', 'webgpu'));
+    assert.equal(run.code, 3, run.stderr);
+    assert.equal((run.events.at(-1) as { code: number }).code, 3);
+  });
+
+  test('every command has its --help', async () => {
+    const helps = await Promise.all(['train', 'generate', 'chat', 'info'].map(name => reft([name, '--help'])));
+    assert.deepEqual(helps.map(run => run.code), [0, 0, 0, 0]);
+    for (const option of [
+      '--model', '--data', '--out', '--intervention', '--layers', '--positions', '--rank', '--tied', '--component', '--orthogonal', '--activation', '--epochs',
+      '--steps', '--batch-size', '--accumulate', '--lr', '--schedule', '--warmup', '--weight-decay', '--dropout', '--clip', '--max-length', '--seed', '--eval',
+      '--resume', '--device', '--dtype', '--json',
+    ]) assert.ok(helps[0].stdout.includes(option), `reft train --help lists ${option}`);
+    for (const option of ['--adapter', '--prompt', '--chat', '--system', '--messages', '--max-new-tokens', '--temperature', '--scale', '--json']) {
+      assert.ok(helps[1].stdout.includes(option), `reft generate --help lists ${option}`);
+    }
+    for (const run of helps.slice(2)) assert.match(run.stdout, /--json/);
+  });
+});
