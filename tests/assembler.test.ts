@@ -12,7 +12,7 @@ const newMemory = (): WebAssembly.Memory => new WebAssembly.Memory({ initial: 1 
 
 const sample = (type: WasmType): Value => (type === 'v128' ? i32x4Const(1, 2, 3, 4) : constant(type, 1));
 
-test('every instruction validates with the types of the table', () => {
+void test('every instruction validates with the types of the table', () => {
   const relaxed = supportsRelaxedSimd();
   let checked = 0;
   for (const name of Object.keys(instructions) as InstructionName[]) {
@@ -40,7 +40,7 @@ function evaluate(result: WasmType, value: Value): number {
   return instantiate(m.bytes(), newMemory()).f();
 }
 
-test('opcodes mean what their names say', () => {
+void test('opcodes mean what their names say', () => {
   const f32 = (name: InstructionName, ...args: number[]): number => evaluate('f32', op(name, ...args));
   const i32 = (name: InstructionName, ...args: number[]): number => evaluate('i32', op(name, ...args));
   assert.equal(f32('f32.add', 2, 3), 5);
@@ -105,7 +105,7 @@ test('opcodes mean what their names say', () => {
   assert.equal(evaluate('f32', laneOp('f32x4.extract_lane', 0, laneOp('f32x4.replace_lane', 0, f32x4Const(1), 9))), 9);
 });
 
-test('constants of every size', () => {
+void test('constants of every size', () => {
   for (const value of [0, 1, -1, 63, 64, -64, -65, 127, 128, 8191, 8192, 2 ** 31 - 1, -(2 ** 31)]) assert.equal(evaluate('i32', constant('i32', value)), value);
   assert.equal(evaluate('i32', constant('i32', 2 ** 32 - 4)), -4);
   assert.equal(evaluate('i32', op('i32.wrap_i64', op('i64.shr_u', constant('i64', 2n ** 63n), 63))), 1);
@@ -113,7 +113,7 @@ test('constants of every size', () => {
   assert.equal(evaluate('f64', constant('f64', Math.PI)), Math.PI);
 });
 
-test('loops, branches, calls, select', () => {
+void test('loops, branches, calls, select', () => {
   const m = new ModuleBuilder();
   const square = m.function('square', { params: ['i32'], results: ['i32'] }, { exported: false });
   square.return(op('i32.mul', square.params[0], square.params[0]));
@@ -145,7 +145,7 @@ test('loops, branches, calls, select', () => {
   assert.equal(built.larger(4, 3), 4);
 });
 
-test('memory: loads, stores, lanes, fill and copy', () => {
+void test('memory: loads, stores, lanes, fill and copy', () => {
   const memory = newMemory();
   const m = new ModuleBuilder();
   const f = m.function('go', { params: [], results: [] });
@@ -163,7 +163,7 @@ test('memory: loads, stores, lanes, fill and copy', () => {
   assert.deepEqual([...floats.subarray(13, 15)], [1, 2]);
 });
 
-test('the shared bit decides which memory a module links to', () => {
+void test('the shared bit decides which memory a module links to', () => {
   const shared = new WebAssembly.Memory({ initial: 1, maximum: 4, shared: true });
   for (const isShared of [false, true]) {
     const m = new ModuleBuilder({ memory: { shared: isShared } });
@@ -174,7 +174,7 @@ test('the shared bit decides which memory a module links to', () => {
   }
 });
 
-test('mistakes name the instruction', () => {
+void test('mistakes name the instruction', () => {
   const m = new ModuleBuilder();
   const f = m.function('f', { params: ['f32'], results: [] });
   assert.throws(() => op('i32.add', f.params[0], 1), /i32\.add: expected a value of type i32, got f32/);

@@ -144,17 +144,17 @@ for (const relaxed of relaxedModes) {
     const shared = machine();
     const gemm = createGemm(shared.memory, shared.scratch, { relaxed, prefer });
 
-    test(`${name}: tile edges, transposes, gaps`, () => {
+    void test(`${name}: tile edges, transposes, gaps`, () => {
       fc.assert(fc.property(anyCase(fc.constantFrom(...sides), fc.constant([])), c => void check(shared, gemm, c, name)), runs);
     });
 
-    test(`${name}: batches, repeated and not, with sides from 0`, () => {
+    void test(`${name}: batches, repeated and not, with sides from 0`, () => {
       const lead = fc.array(fc.constantFrom(1, 2, 3), { minLength: 1, maxLength: 3 });
       fc.assert(fc.property(anyCase(fc.constantFrom(0, 1, 2, 3, 4, 5, 9, 17), lead), c => void check(shared, gemm, c, name)), runs);
     });
   }
 
-  test(`k over several blocks and m over several slabs, ${relaxed ? 'fused' : 'plain'}`, () => {
+  void test(`k over several blocks and m over several slabs, ${relaxed ? 'fused' : 'plain'}`, () => {
     const dense: Layout = { transposed: false, rowGap: 0, step: 1 };
     const across: Layout = { transposed: true, rowGap: 0, step: 1 };
     const common = { lead: [], repeatA: [], repeatB: [], c: dense, seed: 7 };
@@ -170,7 +170,7 @@ for (const relaxed of relaxedModes) {
   });
 }
 
-test('the same bits every time and wherever the operands lie', () => {
+void test('the same bits every time and wherever the operands lie', () => {
   const here = machine();
   const gemm = createGemm(here.memory, here.scratch);
   const dense: Layout = { transposed: false, rowGap: 0, step: 1 };
@@ -185,7 +185,7 @@ test('the same bits every time and wherever the operands lie', () => {
   }
 });
 
-test('shared memory gives the same bits', () => {
+void test('shared memory gives the same bits', () => {
   const here = machine();
   const dense: Layout = { transposed: false, rowGap: 0, step: 1 };
   const given: Case = { m: 17, n: 33, k: 65, lead: [2], a: dense, b: dense, c: dense, repeatA: [], repeatB: [], seed: 5 };

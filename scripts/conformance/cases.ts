@@ -11,7 +11,7 @@ export interface Case {
 }
 
 /** JSON files that models, tokenizers and adapters come with. */
-const notCases = /^(config|generation_config|preprocessor_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|adapter_config|.*\.index)$/;
+const notCases = /^(config|generation_config|preprocessor_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|chat_template|vocab|adapter_config|.*\.index)$/;
 const weights = /^(model|adapter_model|pytorch_model)([-.].*)?$/;
 
 /** Every case below `dir`, sorted by path. */

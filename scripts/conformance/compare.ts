@@ -20,6 +20,7 @@ export interface Measured {
 /** The part of its bar that an error takes: above 1 fails; anything that is not a number takes infinitely much. */
 export function share({ maxAbs, maxRel, bar }: Measured): number {
   const error = bar.on === 'maxRel' ? maxRel : maxAbs;
+  if (Number.isNaN(error)) return Infinity;
   return error === 0 ? 0 : error / bar.tolerance;
 }
 
@@ -43,7 +44,7 @@ export class Comparison {
       if (!(difference <= maxAbs)) maxAbs = Number.isNaN(difference) ? Infinity : difference;
       scale = Math.max(scale, Math.abs(expected[i]));
     }
-    this.add({ tensor: name, maxAbs, maxRel: maxAbs === 0 ? 0 : maxAbs / scale, bar });
+    this.add({ tensor: name, maxAbs, maxRel: maxAbs === 0 || maxAbs === Infinity ? maxAbs : maxAbs / scale, bar });
   }
 
   /** Whole numbers that must be the same ones. */

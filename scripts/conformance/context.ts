@@ -1,7 +1,7 @@
 // What the checks of one run share: the folder, the device, and the model used last. Models resolve inside the folder, save aliases.
 
 import { stat } from 'node:fs/promises';
-import { basename, dirname, join, relative as relativePath, resolve } from 'node:path';
+import { basename, dirname, isAbsolute, join, relative as relativePath, resolve } from 'node:path';
 import type { Backend } from '../../src/backends/backend.js';
 import { tokenizerOf } from '../../src/io/autoTokenizer.js';
 import { pinnedModels, resolveModel, type ResolvedModel } from '../../src/io/resolve.js';
@@ -52,7 +52,7 @@ export class RunContext {
   private async find(name: string): Promise<ResolvedModel> {
     const path = resolve(this.dir, name);
     const below = relativePath(this.dir, path);
-    const inside = below !== '' && !below.startsWith('..');
+    const inside = !below.startsWith('..') && !isAbsolute(below);
     if (inside && await stat(path).then(() => true, () => false)) return resolveModel(path);
     // A file may be named as the one its alias is pinned to.
     const alias = Object.keys(pinnedModels).find(a => a === name || basename(pinnedModels[a].member) === name);

@@ -38,10 +38,14 @@ interface Bars {
   readonly trained: Bar;
 }
 
-/** A run that the reference made in float32 has rounding of its own, which Adam's division by small second moments makes larger. */
+/**
+ * A run that the reference made in float32, on a real model, has rounding of its own, which Adam makes larger where gradients are small.
+ * Two such runs on SmolLM2-135M differ by 4e-6 in gradients, 2e-5 in losses and 1e-4 in weights; a step left out is 6e-2 in weights.
+ */
 function barsOf(settings: ReftSettings, tolerance: number): Bars {
-  if (settings.dtype !== 'float32') return { forward: relative(tolerance), gradient: relative(tolerance), losses: relative(2 * tolerance), trained: relative(2 * tolerance) };
-  return { forward: relative(1e-3), gradient: relative(1e-3), losses: absolute(2e-4), trained: relative(1e-2) };
+  const [once, trained] = [relative(tolerance), relative(2 * tolerance)];
+  if (settings.dtype !== 'float32') return { forward: once, gradient: once, losses: trained, trained };
+  return { forward: relative(1e-4), gradient: relative(1e-4), losses: absolute(2e-4), trained: relative(1e-2) };
 }
 
 /** pyreft's component as a site of ours. */
@@ -195,9 +199,11 @@ async function checkWeights(fixture: Fixture, prefix: string, intervention: Inte
 /** Trained tensors by pyreft's names; null for the ones that pyreft has and the formula does not use. */
 function trainedByPyreftName(intervention: Intervention): [string, Tensor | null][] {
   const parameters = intervention.parameters();
-  const plain = Object.entries(parameterNames[intervention.config.kind]).map(([name, own]): [string, Tensor | null] => [name, own === null ? null : parameters[own]]);
+  const named: [string, Tensor | null][] = [];
+  for (const [name, own] of Object.entries(parameterNames[intervention.config.kind])) named.push([name, own === null ? null : parameters[own]]);
   const { original } = intervention.rotationState;
-  return original ? [...plain, [rotation.original, original]] : plain;
+  if (original) named.push([rotation.original, original]);
+  return named;
 }
 
 /** The optimizer that a sentence like "AdamW lr=5e-3 (constant) betas=(0.9,0.999) eps=1e-8 weight_decay=0, no gradient clipping" names. */

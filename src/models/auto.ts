@@ -28,6 +28,8 @@ export interface FromPretrainedOptions {
 
 /** A checkpoint that is open: what it says about itself, its tensors. */
 export interface OpenCheckpoint {
+  /** A hub id, or the name of the file or folder. */
+  readonly name: string;
   readonly config: DecoderConfig;
   readonly file: TensorFile;
 }
@@ -36,15 +38,15 @@ export interface OpenCheckpoint {
 export async function openCheckpoint(source: ByteSource, config?: unknown): Promise<OpenCheckpoint> {
   if (config !== undefined) {
     const file = await openSafetensors(source);
-    return { config: configFromHF(config, `${source.name} config`), file };
+    return { name: modelName(source.name), config: configFromHF(config, `${source.name} config`), file };
   }
   const magic = source.size >= 4 ? new TextDecoder().decode(await source.read(0, 4)) : '';
   if (magic === 'GGUF') {
     const file = await openGguf(source);
-    return { config: configFromGGUF(file.metadata, new Set(file.tensors.keys()), source.name), file };
+    return { name: modelName(source.name), config: configFromGGUF(file.metadata, new Set(file.tensors.keys()), source.name), file };
   }
   const file = await openLlama2c(source);
-  return { config: configFromLlama2c(file.metadata as unknown as Llama2cConfig, source.name), file };
+  return { name: modelName(source.name), config: configFromLlama2c(file.metadata as unknown as Llama2cConfig, source.name), file };
 }
 
 /** Opens what `resolveModel` found on disk. */
@@ -60,17 +62,25 @@ export async function openResolved(resolved: ResolvedModel): Promise<OpenCheckpo
     throw new FormatError(configPath, `cannot be read as JSON: ${(cause as Error).message}`, { cause });
   }
   const config = configFromHF(json, configPath);
+  const name = modelName(resolved.path);
   const exists = (name: string): Promise<boolean> => access(join(resolved.path, name)).then(() => true, () => false);
-  if (await exists('model.safetensors')) return { config, file: await openSafetensors(await fileSource(join(resolved.path, 'model.safetensors'))) };
+  if (await exists('model.safetensors')) return { name, config, file: await openSafetensors(await fileSource(join(resolved.path, 'model.safetensors'))) };
   if (await exists('model.safetensors.index.json')) {
     const index = await fileSource(join(resolved.path, 'model.safetensors.index.json'));
-    return { config, file: await openShardedSafetensors(index, name => fileSource(join(resolved.path, name))) };
+    return { name, config, file: await openShardedSafetensors(index, shard => fileSource(join(resolved.path, shard))) };
   }
   throw new FormatError(resolved.path, 'has neither model.safetensors nor model.safetensors.index.json');
 }
 
+/** The id of a model in the hub's cache (`models--org--name/snapshots/...`); else the last part of its path. */
+function modelName(path: string): string {
+  const cached = /models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\]?$/.exec(path);
+  if (cached) return `${cached[1]}/${cached[2]}`;
+  return path.split(/[/\\]/).filter(Boolean).at(-1)?.replace(/\.(gguf|safetensors|bin)$/, '') ?? 'model';
+}
+
 /** The model of an open checkpoint, on a device. Closes the checkpoint. */
-export async function loadCausalLM({ config, file }: OpenCheckpoint, options: FromPretrainedOptions = {}): Promise<CausalLM> {
+export async function loadCausalLM({ name, config, file }: OpenCheckpoint, options: FromPretrainedOptions = {}): Promise<CausalLM> {
   try {
     const backend = typeof options.device === 'object' ? options.device : await openDevice(options.device);
     const loader = new WeightLoader(file, backend, {
@@ -82,7 +92,7 @@ export async function loadCausalLM({ config, file }: OpenCheckpoint, options: Fr
     if (!config.tiedHead && !loader.has('lm_head.weight')) {
       throw new FormatError(file.name, "has no 'lm_head.weight', and its configuration does not tie the head to the embedding");
     }
-    return new CausalLM(config, await loadLlama(config, loader));
+    return new CausalLM(config, await loadLlama(config, loader), name);
   } finally {
     await file.close();
   }

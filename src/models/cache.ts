@@ -2,7 +2,7 @@
 // into room kept for them; where a gradient flows, or the cache is shared, they are joined to it and the cache stays as it was.
 
 import { keep } from '../autograd/scope.js';
-import { allocate } from '../tensor/create.js';
+import { allocate, create } from '../tensor/create.js';
 import { concat } from '../tensor/layout.js';
 import { Tensor } from '../tensor/tensor.js';
 
@@ -62,6 +62,40 @@ export class KVCache {
     return grown;
   }
 
+  /** A copy of the first `length` tokens at the layers from `fromLayer` on, that outlives every scope. */
+  prefix(length: number, fromLayer: number): KVCache {
+    const copy = new KVCache();
+    copy.length = length;
+    copy.shared = true;
+    for (let layer = fromLayer; layer < this.layers.length; layer++) {
+      const { keys, values } = this.layers[layer];
+      const [B, KV, , D] = keys.shape;
+      const make = (from: Tensor): Tensor => {
+        const made = keep(allocate('KV cache', [B, KV, length, D], from.dtype, from.backend));
+        write(from.slice(2, 0, length), made, 0);
+        return made;
+      };
+      copy.layers[layer] = { keys: make(keys), values: make(values) };
+    }
+    return copy;
+  }
+
+  /** Caches as the rows of one batch, with zeros on the left of the shorter ones; only to be read, owned by the scope it is made in. */
+  static joined(parts: readonly KVCache[]): KVCache {
+    const joined = new KVCache();
+    joined.shared = true;
+    joined.length = Math.max(...parts.map(p => p.length));
+    parts[0].layers.forEach(({ keys: { shape: [, KV, , D], dtype, backend } }, layer) => {
+      const join = (of: 'keys' | 'values'): Tensor => {
+        const rows = create.zeros([parts.length, KV, joined.length, D], { dtype, backend });
+        parts.forEach((part, b) => write(part.layers[layer][of], rows.slice(0, b, b + 1), joined.length - part.length));
+        return rows;
+      };
+      joined.layers[layer] = { keys: join('keys'), values: join('values') };
+    });
+    return joined;
+  }
+
   dispose(): void {
     for (const layer of this.layers) {
       layer?.keys.storage.dispose();
@@ -74,6 +108,7 @@ export class KVCache {
 
 /** Copies `from` into positions `at`.. of axis 2 of `to`. */
 function write(from: Tensor, to: Tensor, at: number): void {
+  if (from.size === 0) return;
   const window = to.detach().slice(2, at, at + from.shape[2]);
   to.storage.version++;
   to.backend.kernels.copy({ input: from.view('KV cache'), output: window.view('KV cache') });

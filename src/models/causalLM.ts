@@ -31,8 +31,8 @@ export interface ForwardOptions {
   readonly hiddenStates?: boolean;
   /** Rows b * T + t whose logits are wanted; default all. An empty list computes none. */
   readonly logitsAt?: Int32Array;
-  /** Start here: the input of block `layer`, [B, T, hidden], in place of the embeddings. */
-  readonly from?: { readonly layer: number; readonly hiddenStates: Tensor };
+  /** Start here, in place of the embeddings: the input (default) or the not yet edited output of block `layer`, [B, T, hidden]. */
+  readonly from?: { readonly layer: number; readonly hiddenStates: Tensor; readonly component?: 'block_input' | 'block_output' };
 }
 
 export interface ForwardOutput {
@@ -46,13 +46,16 @@ export interface ForwardOutput {
 export class CausalLM extends Module {
   readonly model: LlamaModel;
   readonly lmHead: Linear | null;
+  /** What adapters call it: a hub id, or the name of its file or folder. */
+  readonly name: string;
   readonly #config: DecoderConfig;
   readonly #frequencies: ReturnType<typeof ropeFrequencies>;
 
-  constructor(config: DecoderConfig, parts: { model: LlamaModel; lmHead: Linear | null }) {
+  constructor(config: DecoderConfig, parts: { model: LlamaModel; lmHead: Linear | null }, name = 'model') {
     super();
     this.model = parts.model;
     this.lmHead = parts.lmHead;
+    this.name = name;
     this.#config = config;
     this.#frequencies = ropeFrequencies({ headDim: config.headDim, theta: config.ropeTheta, scaling: config.ropeScaling });
   }
@@ -98,8 +101,9 @@ export class CausalLM extends Module {
     });
     const rotary = rotaryTables(positions, options.shape, this.#frequencies, this.dtype, this.backend);
     const hiddenStates: Tensor[] = [];
-    const first = options.from?.layer ?? 0;
+    let first = options.from?.layer ?? 0;
     let h = options.from?.hiddenStates ?? model.embedTokens.forward(options.inputIds, options.shape);
+    if (options.from?.component === 'block_output') h = context.site(first++, 'block_output', h);
     for (let layer = first; layer < config.layers; layer++) {
       if (options.hiddenStates) hiddenStates.push(h);
       // Each block is a scope: what neither its output nor the backward pass needs goes at once.

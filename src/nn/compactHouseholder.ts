@@ -13,7 +13,8 @@ const reflected = sub(arg(0), mul(mul(2, arg(1)), arg(2)));
 
 /** Rows divided by their lengths; a row of zeros stays. Scaled by the largest entry first, so that squares neither overflow nor vanish. */
 function unitRows(x: Tensor): Tensor {
-  const scaled = x.div(x.detach().abs().max(1, { keepDims: true }).maximum(1e-37));
+  const largest = x.detach().abs().max(1, { keepDims: true });
+  const scaled = x.div(largest.eq(0).where(1, largest));
   // At least 1, or 0: the bound only keeps a row of zeros from dividing by 0.
   return scaled.mul(scaled.square().sum(1, { keepDims: true }).maximum(0.5).rsqrt());
 }

@@ -3,8 +3,9 @@
 
 import { arg, add, div, mul, sqrt, sub, uniform, type Expr } from '../tensor/expr.js';
 import { create } from '../tensor/create.js';
+import { formatShape, sameShape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { keep } from '../autograd/scope.js';
+import { keep, scope } from '../autograd/scope.js';
 import { mapInto } from '../autograd/primitives.js';
 import { noGrad, zeroGrad } from '../autograd/tape.js';
 
@@ -23,6 +24,12 @@ export interface OptimizerState {
   readonly tensors: ReadonlyMap<string, Tensor>;
 }
 
+/** The value, when it is a number from `least` to below `limit`. */
+function inRange(name: string, value: number, least: number, limit = Infinity): number {
+  if (!(value >= least && value < limit)) throw new RangeError(`optimizer: ${name} must be from ${least}${limit < Infinity ? ` to below ${limit}` : ''}, got ${value}`);
+  return value;
+}
+
 abstract class Optimizer {
   protected stepCount = 0;
   protected readonly groups: readonly Required<ParameterGroup>[];
@@ -30,10 +37,10 @@ abstract class Optimizer {
 
   constructor(groups: readonly ParameterGroup[] | readonly Tensor[], weightDecay: number) {
     const list = groups.length > 0 && 'storage' in groups[0] ? [{ parameters: groups as readonly Tensor[] }] : (groups as readonly ParameterGroup[]);
-    this.groups = list.map(g => {
-      const orthogonal = g.orthogonal ?? false;
-      if (orthogonal && (g.weightDecay ?? 0) !== 0) throw new RangeError('optimizer: weight decay on the parameters of an orthogonal map would move them off it');
-      return { learningRateScale: 1, weightDecay: orthogonal ? 0 : weightDecay, ...g, orthogonal };
+    this.groups = list.map(({ parameters, learningRateScale = 1, orthogonal = false, ...g }) => {
+      const decay = inRange('weightDecay', g.weightDecay ?? (orthogonal ? 0 : weightDecay), 0);
+      if (orthogonal && decay !== 0) throw new RangeError('optimizer: weight decay on the parameters of an orthogonal map would move them off it');
+      return { parameters, learningRateScale: inRange('learningRateScale', learningRateScale, 0), weightDecay: decay, orthogonal };
     });
     if (this.groups.every(g => g.parameters.length === 0)) throw new RangeError('optimizer: there is nothing to train');
   }
@@ -42,6 +49,7 @@ abstract class Optimizer {
   protected addMoments(count: number): void {
     for (const group of this.groups) {
       for (const tensor of group.parameters) {
+        if (this.moments.some(m => m.tensor === tensor)) throw new RangeError(`optimizer: ${tensor.name ?? tensor.toString()} is given twice`);
         if (!tensor.requiresGrad || !tensor.isContiguous) throw new RangeError(`optimizer: ${tensor.name ?? tensor.toString()} is not a contiguous trained leaf`);
         const zeros = (): Tensor => keep(create.zeros(tensor.shape, { dtype: tensor.dtype, backend: tensor.backend }));
         this.moments.push({ tensor, group, slots: Array.from({ length: count }, zeros) });
@@ -63,14 +71,20 @@ abstract class Optimizer {
     return { step: this.stepCount, tensors };
   }
 
-  /** Puts back what `state` gave; shapes must agree. */
+  /** Puts back what `state` gave; entries, shapes and types must be those of this optimizer. Nothing changes when they are not. */
   loadState(state: OptimizerState): void {
-    this.stepCount = state.step;
-    for (const [key, own] of this.state().tensors) {
+    const own = this.state().tensors;
+    if (!Number.isSafeInteger(state.step) || state.step < 0) throw new RangeError(`optimizer state: step must be a whole number, got ${state.step}`);
+    for (const key of state.tensors.keys()) if (!own.has(key)) throw new RangeError(`optimizer state: entry ${key} belongs to no parameter of this optimizer`);
+    const pairs = [...own].map(([key, target]) => {
       const saved = state.tensors.get(key);
-      if (!saved || saved.size !== own.size) throw new RangeError(`optimizer state: entry ${key} is missing or has another size`);
-      mapInto('optimizer state', [arg(0)], [saved.reshape(own.shape)], [own]);
-    }
+      if (!saved || !sameShape(saved.shape, target.shape) || saved.dtype !== target.dtype) {
+        throw new RangeError(`optimizer state: entry ${key} should be ${describe(target)}, got ${saved ? describe(saved) : 'nothing'}`);
+      }
+      return { saved, target };
+    });
+    this.stepCount = state.step;
+    for (const { saved, target } of pairs) mapInto('optimizer state', [arg(0)], [saved], [target]);
   }
 
   dispose(): void {
@@ -78,6 +92,8 @@ abstract class Optimizer {
     this.moments.length = 0;
   }
 }
+
+const describe = (t: Tensor): string => `${t.dtype}${formatShape(t.shape)}`;
 
 export interface AdamWOptions {
   learningRate?: number;
@@ -97,18 +113,24 @@ const adamw = [sub(mul(p, decay), mul(mul(lr, correction1), div(newM, add(mul(sq
 
 /** AdamW as torch.optim.AdamW computes it. */
 export class AdamW extends Optimizer {
-  private readonly options: Required<AdamWOptions>;
+  private readonly learningRate: number;
+  private readonly betas: readonly [number, number];
+  private readonly eps: number;
 
   constructor(groups: readonly ParameterGroup[] | readonly Tensor[], options: AdamWOptions = {}) {
     super(groups, options.weightDecay ?? 0);
-    this.options = { learningRate: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, ...options };
+    const { learningRate = 1e-3, betas: [beta1, beta2] = [0.9, 0.999], eps: epsilon = 1e-8 } = options;
+    this.betas = [inRange('beta1', beta1, 0, 1), inRange('beta2', beta2, 0, 1)];
+    this.eps = inRange('eps', epsilon, 0);
+    this.learningRate = learningRate;
     this.addMoments(2);
   }
 
   /** One step from the parameters' `grad`; a parameter without one stays as it is. */
-  step(learningRate: number = this.options.learningRate): void {
+  step(learningRate: number = this.learningRate): void {
+    inRange('learningRate', learningRate, 0);
     this.stepCount++;
-    const { betas: [b1, b2], eps: epsilon } = this.options;
+    const { betas: [b1, b2], eps: epsilon } = this;
     const corrections = [1 / (1 - b1 ** this.stepCount), 1 / Math.sqrt(1 - b2 ** this.stepCount)];
     for (const { tensor, group, slots } of this.moments) {
       if (!tensor.grad) continue;
@@ -129,21 +151,29 @@ export interface SGDOptions {
 // Arguments: parameter, gradient, velocity. Uniforms: learning rate, weight decay, momentum.
 const decayed = add(g, mul(uniform(1), p));
 const velocity = add(mul(uniform(2), m), decayed);
+const momentumStep = sub(p, mul(lr, velocity));
+const nesterovStep = sub(p, mul(lr, add(decayed, mul(uniform(2), velocity))));
 
 /** SGD as torch.optim.SGD computes it (dampening 0; the velocity starts at the first gradient). */
 export class SGD extends Optimizer {
-  private readonly options: Required<SGDOptions>;
+  private readonly learningRate: number;
+  private readonly momentum: number;
+  private readonly nesterov: boolean;
 
   constructor(groups: readonly ParameterGroup[] | readonly Tensor[], options: SGDOptions = {}) {
     super(groups, options.weightDecay ?? 0);
-    this.options = { learningRate: 1e-2, momentum: 0, nesterov: false, weightDecay: 0, ...options };
+    this.learningRate = options.learningRate ?? 1e-2;
+    this.momentum = inRange('momentum', options.momentum ?? 0, 0);
+    this.nesterov = options.nesterov ?? false;
+    if (this.nesterov && this.momentum === 0) throw new RangeError('optimizer: nesterov needs a momentum');
     this.addMoments(1);
   }
 
-  step(learningRate: number = this.options.learningRate): void {
+  step(learningRate: number = this.learningRate): void {
+    inRange('learningRate', learningRate, 0);
     this.stepCount++;
-    const { momentum, nesterov } = this.options;
-    const update = sub(p, mul(lr, nesterov ? add(decayed, mul(uniform(2), velocity)) : velocity));
+    const { momentum } = this;
+    const update = this.nesterov ? nesterovStep : momentumStep;
     for (const { tensor, group, slots: [slot] } of this.moments) {
       if (!tensor.grad) continue;
       mapInto('sgd', [update, velocity], [tensor, tensor.grad, slot], [tensor, slot], [learningRate * group.learningRateScale, group.weightDecay, momentum]);
@@ -151,14 +181,18 @@ export class SGD extends Optimizer {
   }
 }
 
-/** Scales the gradients so that their joint norm is at most `maxNorm`; gives the norm before. Nothing is read back. */
+/**
+ * Scales the gradients so that their joint norm is at most `maxNorm`, by maxNorm / (norm + 1e-6) as torch.nn.utils.clip_grad_norm_; gives the
+ * norm before, one element. Nothing is read back.
+ */
 export function clipGradNorm(parameters: Iterable<Tensor>, maxNorm: number): Tensor {
-  return noGrad(() => {
+  if (!(maxNorm > 0)) throw new RangeError(`clipGradNorm: the norm must be positive, got ${maxNorm}`);
+  return noGrad(() => scope(() => {
     const gradients = [...parameters].flatMap(t => (t.grad ? [t.grad] : []));
     if (gradients.length === 0) throw new RangeError('clipGradNorm: no parameter has a gradient');
     const norm = gradients.map(x => x.square().sum()).reduce((a, b) => a.add(b)).sqrt();
     const scale = norm.add(1e-6).pow(-1).mul(maxNorm).minimum(1);
     for (const x of gradients) mapInto('clip', [mul(arg(0), arg(1))], [x, scale], [x]);
     return norm;
-  });
+  }));
 }

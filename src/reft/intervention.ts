@@ -1,7 +1,8 @@
 // One intervention: its trained tensors at one site, and the edit-op bank they give. R is held through an orthogonal map, so that any step
 // of any optimizer leaves it orthonormal. Which tokens it edits is decided in layout.ts.
 
-import { keep } from '../autograd/scope.js';
+import { keep, scope } from '../autograd/scope.js';
+import { noGrad, shouldRecord } from '../autograd/tape.js';
 import type { Backend } from '../backends/backend.js';
 import type { Site } from '../models/context.js';
 import { compactHouseholder, torchHouseholder, type OrthogonalMap } from '../nn/orthogonal.js';
@@ -54,7 +55,7 @@ export class Intervention {
       if (spec.bias && !config.bias) return;
       const shape = spec.shape === 'matrix' ? [config.rank, width] : [config.rank];
       if (spec.start === 'orthogonal') {
-        this.setRotation(orthogonalInit(shape as [number, number], { seed: options.seed, stream, dtype, backend }));
+        scope(() => this.setRotation(orthogonalInit(shape as [number, number], { seed: options.seed, stream, dtype, backend })));
         return;
       }
       const random = new Random(options.seed, stream);
@@ -62,8 +63,10 @@ export class Intervention {
       this.plain.set(spec.name, keep(create.from(values, shape, { dtype, backend })).requireGrad());
     });
     if (config.identityStart) {
-      this.set('W', this.rotation().detach());
-      if (config.bias) this.set('b', create.zeros([config.rank], { dtype, backend }));
+      noGrad(() => scope(() => {
+        this.set('W', this.rotation());
+        if (config.bias) this.set('b', create.zeros([config.rank], { dtype, backend }));
+      }));
     }
   }
 
@@ -92,7 +95,7 @@ export class Intervention {
 
   /** Numbers in the formula's parameters: 2dr + r for loreft. */
   get parameterCount(): number {
-    return Object.values(this.parameters()).reduce((n, t) => n + t.size, 0);
+    return noGrad(() => Object.values(this.parameters()).reduce((n, t) => n + t.size, 0));
   }
 
   /** Replaces a parameter's values; R is projected into its map. */
@@ -119,11 +122,9 @@ export class Intervention {
     if (!parameters) throw new Error(`${this.id}: ${this.kind.name} has no R`);
     const versions = Object.values(parameters).map(t => t.storage.version).join(',');
     if (this.cached && this.cached.versions !== versions) this.dropCache();
-    const R = this.map.rotation(parameters);
-    if (R.needsGrad) return R;
-    if (this.cached) return this.cached.R;
-    this.cached = { versions, R: keep(R) };
-    return R;
+    if (shouldRecord(Object.values(parameters))) return this.map.rotation(parameters);
+    this.cached ??= { versions, R: keep(scope(() => this.map.rotation(parameters))) };
+    return this.cached.R;
   }
 
   private dropCache(): void {
@@ -133,10 +134,14 @@ export class Intervention {
 
   private setRotation(R: Tensor): void {
     this.dropCache();
-    const { parameters } = this.map.initial(R);
-    for (const t of Object.values(parameters)) keep(t);
-    if (this.rotationParameters) for (const [name, t] of Object.entries(this.rotationParameters)) assign(t, parameters[name], `${this.id}.R.${name}`);
-    else this.rotationParameters = parameters;
+    scope(() => {
+      const { parameters } = this.map.initial(R);
+      if (this.rotationParameters) for (const [name, t] of Object.entries(this.rotationParameters)) assign(t, parameters[name], `${this.id}.R.${name}`);
+      else {
+        for (const t of Object.values(parameters)) keep(t);
+        this.rotationParameters = parameters;
+      }
+    });
   }
 
   /** The torch map's own parameters (base [d, d], original [d, r]), for runs that must follow PyTorch step by step. */
@@ -163,6 +168,8 @@ export class Intervention {
 function assign(target: Tensor, value: Tensor, name: string): void {
   if (target.shape.join() !== value.shape.join()) throw new RangeError(`${name}: expected shape [${target.shape.join(',')}], got [${value.shape.join(',')}]`);
   target.storage.version++;
-  const from = value.dtype === target.dtype ? value : value.to(target.dtype);
-  target.backend.kernels.copy({ input: from.view(name), output: target.view(name) });
+  scope(() => {
+    const from = value.dtype === target.dtype ? value : value.to(target.dtype);
+    target.backend.kernels.copy({ input: from.view(name), output: target.view(name) });
+  });
 }

@@ -3,7 +3,7 @@
 
 import { dropout } from '../autograd/elementwise.js';
 import type { CausalLM, ForwardOptions, ForwardOutput } from '../models/causalLM.js';
-import type { SiteEdit } from '../models/context.js';
+import type { Site, SiteEdit } from '../models/context.js';
 import { siteName } from '../models/context.js';
 import type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from '../models/generate.js';
 import { create } from '../tensor/create.js';
@@ -84,6 +84,7 @@ export class ReftModel implements GenerationEdits {
   private siteEdit(intervention: Intervention, number: number, indices: Int32Array, training: TrainingMode | undefined): SiteEdit {
     const { id, site, config, kind, scale } = intervention;
     const p = config.dropout;
+    const count = this.interventions.length;
     return {
       site,
       apply(h: Tensor): Tensor {
@@ -92,7 +93,7 @@ export class ReftModel implements GenerationEdits {
           ...(scale === 1 ? {} : { scale: create.full([indices.length], scale, { dtype: h.dtype as 'f32', backend: h.backend }) }),
         };
         const bank = intervention.bank();
-        if (training && p > 0) return editWith(h, bank, rows, delta => dropout(delta, p, training.seed, training.step * 65536 + number));
+        if (training && p > 0) return editWith(h, bank, rows, delta => dropout(delta, p, training.seed, training.step * count + number));
         return edit(h, bank, rows, { id, kind: kind.name, site: siteName(site), rank: config.rank, scale });
       },
     };
@@ -118,16 +119,25 @@ export class ReftModel implements GenerationEdits {
   generate(prompts: Prompt | readonly Prompt[], options: Omit<GenerateOptions, 'edits'> = {}): Promise<Generated[]> {
     return this.base.generate(prompts, { ...options, edits: this });
   }
+
+  /** Writes an adapter folder (Node): adapter_config.json, adapter_model.safetensors, README.md. `loadReft` reads it back. */
+  async save(directory: string): Promise<void> {
+    const { saveAdapter } = await import('./adapterFiles.js');
+    await saveAdapter(this, directory);
+  }
 }
 
-function build(base: CausalLM, config: ResolvedReftConfig): Intervention[] {
+/** The interventions of a configuration, in order: what each is called, where it stands, which side of the positions it takes. */
+export function planned(config: ResolvedReftConfig): { id: string; site: Site; side: Side }[] {
   const { positions, tied, layers, component } = config;
   const pair = !tied && positions.type === 'ends' && positions.first > 0 && positions.last > 0;
   const sides: Side[] = pair ? ['prefix', 'suffix'] : ['both'];
-  return sides.flatMap((side, n) => layers.map((layer, i) => new Intervention({
-    id: `${component}/${layer}${n > 0 ? `#${n}` : ''}`, site: { layer, component }, side, config, width: base.widthAt(component),
-    seed: config.seed + n * layers.length + i, backend: base.backend, dtype: base.dtype,
-  })));
+  return sides.flatMap((side, n) => layers.map(layer => ({ id: `${component}/${layer}${n > 0 ? `#${n}` : ''}`, site: { layer, component }, side })));
+}
+
+function build(base: CausalLM, config: ResolvedReftConfig): Intervention[] {
+  const width = base.widthAt(config.component);
+  return planned(config).map((plan, i) => new Intervention({ ...plan, config, width, seed: config.seed + i, backend: base.backend, dtype: base.dtype }));
 }
 
 /** Puts a set of edits on a frozen model: `getReftModel(model, { layers: [10, 20], positions: 'l1', rank: 4 })`. */

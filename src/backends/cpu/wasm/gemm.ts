@@ -2,6 +2,7 @@
 // depends on shapes and strides (and on fused multiply-add being used or not), never on what ran before.
 
 import { instantiate } from './assembler.js';
+import { isShared } from './context.js';
 import { buildGemmModule, directRows, dotRows, gemmKernels, tileColumns, tileRows, type GemmKernels } from './gemmKernels.js';
 
 /** A strided f32 (or other 4-byte) window on the memory; strides in elements. */
@@ -51,7 +52,7 @@ interface Product {
 // Blocks of the packed path: a block of A (mBlock x kBlock) stays in the second-level cache, a panel of B (kBlock x 8) in the first.
 const kBlock = 320;
 const mBlock = 128;
-const nBlock = 256;
+const nBlock = 512;
 /** Rows of A that are packed together. */
 const mSlab = 1024;
 /** Elements of B that the unpacked paths go over again for each few rows of A. */
@@ -64,8 +65,7 @@ const farElements = 2 ** 19;
  * call; it may grow the memory.
  */
 export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: number) => number, options: GemmOptions = {}): Gemm {
-  const shared = typeof SharedArrayBuffer !== 'undefined' && memory.buffer instanceof SharedArrayBuffer;
-  const kernels = gemmKernels(instantiate(buildGemmModule({ relaxed: options.relaxed ?? false, shared }), memory));
+  const kernels = gemmKernels(instantiate(buildGemmModule({ relaxed: options.relaxed ?? false, shared: isShared(memory) }), memory));
   return {
     matmul: call => {
       const { batch, product } = foldBatch(call);
@@ -166,7 +166,7 @@ function runDot(kernels: GemmKernels, given: Product): void {
   for (let j = 0; j < p.n; j += columns) {
     const n = Math.min(columns, p.n - j);
     const b = p.b + j * p.bColumn;
-    if (far) touchB(kernels, p, 0, p.k, j, n);
+    if (far) kernels.touch(b, p.bColumn, 4 * p.k, n);
     for (let i = 0; i < p.m; i += dotRows) {
       const run = kernels.dot[Math.min(dotRows, p.m - i)];
       run(p.a + i * p.aRow, p.aRow, b, p.bColumn, p.c + i * p.cRow + j * p.cColumn, p.cRow, p.cColumn, n, p.k);
@@ -183,7 +183,7 @@ function runDirect(kernels: GemmKernels, p: Product): void {
     for (let k0 = 0; k0 < p.k; k0 += kStep) {
       const k = Math.min(kStep, p.k - k0);
       const b = p.b + k0 * p.bK + 4 * j;
-      if (far) touchB(kernels, p, k0, k, j, n);
+      if (far) kernels.touch(b, p.bK, 4 * n, k);
       for (let i = 0; i < p.m; i += directRows) {
         const run = kernels.direct[Math.min(directRows, p.m - i)];
         run(p.a + i * p.aRow + k0 * p.aK, p.aRow, p.aK, b, p.bK, p.c + i * p.cRow + 4 * j, p.cRow, n, k, k0 > 0 ? 1 : 0);
@@ -195,12 +195,6 @@ function runDirect(kernels: GemmKernels, p: Product): void {
 /** B does not fit the second-level cache: sweeping over a block in order first is faster than meeting its lines in the order of use. */
 function isFar(p: Product): boolean {
   return p.k * p.n > farElements;
-}
-
-function touchB(kernels: GemmKernels, p: Product, k0: number, k: number, j: number, n: number): void {
-  const from = p.b + k0 * p.bK + j * p.bColumn;
-  if (p.bK === 4) kernels.touch(from, p.bColumn, 4 * k, n);
-  else if (p.bColumn === 4) kernels.touch(from, p.bK, 4 * n, k);
 }
 
 /** The transposed problem into scratch, written out transposed. */
@@ -225,7 +219,6 @@ function runDotCopied(kernels: GemmKernels, scratch: (byteLength: number) => num
  */
 function runPacked(kernels: GemmKernels, scratch: (byteLength: number) => number, p: Product): void {
   const kStep = evenBlock(p.k, kBlock);
-  const far = isFar(p);
   const slab = Math.min(mSlab, p.m);
   const aBytes = 4 * kStep * roundUp(slab, tileRows);
   const bBytes = 4 * kStep * roundUp(Math.min(nBlock, p.n), tileColumns);
@@ -239,7 +232,6 @@ function runPacked(kernels: GemmKernels, scratch: (byteLength: number) => number
       kernels.pack4(p.a + i0 * p.aRow + k0 * p.aK, p.aRow, p.aK, aPanels, k, rows);
       for (let j = 0; j < p.n; j += nBlock) {
         const n = Math.min(nBlock, p.n - j);
-        if (far) touchB(kernels, p, k0, k, j, n);
         kernels.pack8(p.b + k0 * p.bK + j * p.bColumn, p.bColumn, p.bK, bPanels, k, n);
         for (let i = 0; i < rows; i += mBlock) {
           const c = p.c + (i0 + i) * p.cRow + j * p.cColumn;

@@ -4,6 +4,8 @@
 import type { FusedKernel, Primitives, View } from '../../backend.js';
 import { supportsRelaxedSimd } from './assembler.js';
 import type { WasmContext } from './context.js';
+import { createCopy } from './copy.js';
+import { registerFused } from './fused/index.js';
 import { createGatherScatter } from './gatherScatter.js';
 import { createGemm, type WasmView } from './gemm.js';
 import { createMap } from './map.js';
@@ -21,6 +23,6 @@ export function createWasmKernels(wanted: WasmContext): WasmKernels {
   const at = (view: View): WasmView => ({ byteOffset: context.byteOffsetOf(view), shape: view.shape, strides: view.strides });
   const matmul = ({ a, b, output }: Primitives['matmul']): boolean =>
     output.dtype === 'f32' && gemm.matmul({ a: at(a), b: at(b), output: at(output) });
-  const decline = (): boolean => false;
-  return { map, reduce: createReduce(context, map), matmul, copy: decline, ...createGatherScatter(context), fused: new Map() };
+  const { copy } = createCopy(context.memory);
+  return { map, reduce: createReduce(context, map), matmul, copy: ({ input, output }) => output.dtype !== 'f64' && copy({ input: at(input), output: at(output) }), ...createGatherScatter(context), fused };
 }

@@ -1,0 +1,34 @@
+// The fused kernels of the CPU, by the name of their op (or name.vjp). All take f32; anything else, and layouts a kernel was not written
+// for, they decline before writing. Only wiring here.
+
+import type { FusedKernel } from '../../../backend.js';
+import { instantiate, ModuleBuilder, type WasmFunction } from '../assembler.js';
+import { isShared, type WasmContext } from '../context.js';
+import { editKernels } from './edit.js';
+import { addNorms, normKernels } from './norms.js';
+import { addRope, ropeKernels } from './rope.js';
+import { addSoftmax, softmaxKernels } from './softmax.js';
+
+/** Exported functions by name, compiled when first asked for. */
+export type Code = () => Readonly<Record<string, WasmFunction>>;
+
+export function registerFused(map: Map<string, FusedKernel>, context: WasmContext): void {
+  const lazily = (build: (m: ModuleBuilder, context: WasmContext) => void): Code => {
+    let code: ReturnType<Code> | undefined;
+    return () => {
+      if (!code) {
+        const m = new ModuleBuilder({ memory: { shared: isShared(context.memory) } });
+        build(m, context);
+        code = instantiate(m.bytes(), context.memory);
+      }
+      return code;
+    };
+  };
+  const kernels = [
+    ...softmaxKernels(lazily(addSoftmax), context),
+    ...normKernels(lazily(addNorms), context),
+    ...ropeKernels(lazily(addRope), context),
+    ...editKernels(context),
+  ];
+  for (const [name, kernel] of kernels) map.set(name, kernel);
+}

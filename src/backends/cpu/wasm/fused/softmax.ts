@@ -1,0 +1,74 @@
+// Softmax over the last axis and cross-entropy, with their VJPs.
+
+import * as e from '../../../../tensor/expr.js';
+import type { FusedKernel } from '../../../backend.js';
+import { load, op, type ModuleBuilder } from '../assembler.js';
+import type { WasmContext } from '../context.js';
+import { div, hold, splat, sub } from '../lanes.js';
+import { addRowFunction, denseFloats, denseIntegers, rowsOf } from './rowFunction.js';
+import type { Code } from './index.js';
+
+const [a, b] = [e.arg(0), e.arg(1)];
+const [u, w] = [e.uniform(0), e.uniform(1)];
+
+export function addSoftmax(m: ModuleBuilder, { relaxed }: WasmContext): void {
+  addRowFunction(m, 'softmax', relaxed, ['row', 'row'], 0, ({ f, at: [x, y], pass }) => {
+    const [top] = pass({ inputs: [x], max: [a] });
+    const shifted = e.exp(e.sub(a, u));
+    const [total] = pass({ inputs: [x], uniforms: [top], write: [[y, shifted]], sum: [shifted] });
+    pass({ inputs: [y], uniforms: [hold(f, div(splat(1), total))], write: [[y, e.mul(a, u)]] });
+  });
+  addRowFunction(m, 'softmaxVjp', relaxed, ['row', 'row', 'row'], 0, ({ at: [y, g, dx], pass }) => {
+    const [inner] = pass({ inputs: [y, g], sum: [e.mul(a, b)] });
+    pass({ inputs: [y, g], uniforms: [inner], write: [[dx, e.mul(a, e.sub(b, u))]] });
+  });
+
+  addRowFunction(m, 'crossEntropy', relaxed, ['row', 'element', 'element', 'element'], 0, ({ f, math, at: [logits, labels, loss, lse], pass }) => {
+    const [top] = pass({ inputs: [logits], max: [a] });
+    const [total] = pass({ inputs: [logits], uniforms: [top], sum: [e.exp(e.sub(a, u))] });
+    const sum = hold(f, op('f32x4.add', top, math.log(total)));
+    f.storeLane('v128.store32_lane', 0, lse, sum);
+    const label = f.local('i32');
+    f.set(label, load('i32.load', labels));
+    f.if(op('i32.lt_s', label, 0), () => f.store('i32.store', loss, 0), () => {
+      const chosen = load('v128.load32_splat', op('i32.add', logits, op('i32.mul', label, 4)));
+      f.storeLane('v128.store32_lane', 0, loss, sub(sum, chosen));
+    });
+  });
+  addRowFunction(m, 'crossEntropyVjp', relaxed, ['row', 'element', 'element', 'element', 'row'], 0, ({ f, count, at: [logits, labels, lse, g, out], pass }) => {
+    const label = f.local('i32');
+    f.set(label, load('i32.load', labels));
+    f.if(op('i32.lt_s', label, 0), () => f.fill(out, 0, op('i32.mul', count, 4)), () => {
+      const [sum, gradient] = [hold(f, load('v128.load32_splat', lse)), hold(f, load('v128.load32_splat', g))];
+      pass({ inputs: [logits], uniforms: [sum, gradient], write: [[out, e.mul(e.exp(e.sub(a, u)), w)]] });
+      const own = f.local('i32');
+      f.set(own, op('i32.add', out, op('i32.mul', label, 4)));
+      f.storeLane('v128.store32_lane', 0, own, sub(load('v128.load32_splat', own), gradient));
+    });
+  });
+}
+
+export function softmaxKernels(code: Code, { byteOffsetOf: at }: WasmContext): [string, FusedKernel][] {
+  return [
+    ['softmax', ({ inputs: [x], outputs: [y] }) => {
+      if (!x || x.shape.length === 0 || !denseFloats([x, y])) return false;
+      code().softmax(rowsOf(x), x.shape[x.shape.length - 1], at(x), at(y));
+      return true;
+    }],
+    ['softmax.vjp', ({ inputs: [y, g], outputs: [dx] }) => {
+      if (!y || !g || y.shape.length === 0 || !denseFloats([y, g, dx])) return false;
+      code().softmaxVjp(rowsOf(y), y.shape[y.shape.length - 1], at(y), at(g), at(dx));
+      return true;
+    }],
+    ['crossEntropy', ({ inputs: [logits, labels], outputs: [loss, lse] }) => {
+      if (!logits || !labels || !denseFloats([logits, loss, lse]) || !denseIntegers(labels)) return false;
+      code().crossEntropy(logits.shape[0], logits.shape[1], at(logits), at(labels), at(loss), at(lse));
+      return true;
+    }],
+    ['crossEntropy.vjp', ({ inputs: [logits, labels, lse, g], outputs: [dlogits] }) => {
+      if (!logits || !labels || !lse || !g || !denseFloats([logits, lse, g, dlogits]) || !denseIntegers(labels)) return false;
+      code().crossEntropyVjp(logits.shape[0], logits.shape[1], at(logits), at(labels), at(lse), at(g), at(dlogits));
+      return true;
+    }],
+  ];
+}

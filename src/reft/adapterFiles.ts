@@ -1,0 +1,185 @@
+// Adapters as files: adapter_config.json (everything needed to build the edits again), adapter_model.safetensors (their parameters by the
+// names of the formula, R materialised, F32) and README.md. In memory here, for browsers too; folders are adapterFilesNode.ts's work. What
+// resuming a training run needs besides is in checkpoint.ts.
+
+import { z } from 'zod';
+import { noGrad } from '../autograd/tape.js';
+import { memorySource } from '../io/byteSource.js';
+import { FormatError } from '../io/errors.js';
+import { openSafetensors, writeSafetensors, type SafetensorsEntry } from '../io/safetensors.js';
+import { parseJsonObject } from '../io/strictJson.js';
+import type { TensorFile } from '../io/tensorFile.js';
+import type { CausalLM } from '../models/causalLM.js';
+import { create } from '../tensor/create.js';
+import { adapterReadme } from './adapterReadme.js';
+import { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
+import { modelFingerprint } from './fingerprint.js';
+import { kinds } from './kinds.js';
+import { planned, ReftModel } from './reftModel.js';
+
+export const adapterConfigFile = 'adapter_config.json';
+export const adapterModelFile = 'adapter_model.safetensors';
+const readmeFile = 'README.md';
+const formatVersion = 1;
+/** How far R R^T may be from the identity: rounding, never another matrix. */
+const orthonormalTolerance = 1e-3;
+
+/** Bytes by file name. */
+export type Files = ReadonlyMap<string, Uint8Array>;
+
+const schema = z.strictObject({
+  format: z.literal('reft-adapter'),
+  format_version: z.literal(formatVersion),
+  base_model_name_or_path: z.string(),
+  base_model_fingerprint: z.string(),
+  hidden_size: z.number().int().positive(),
+  num_hidden_layers: z.number().int().positive(),
+  trained_parameters: z.number().int().nonnegative(),
+  /** Checked by `resolveConfig`. */
+  configs: z.array(z.record(z.string(), z.unknown())).min(1),
+  interventions: z.array(z.strictObject({ id: z.string(), scale: z.number() })),
+});
+
+export type AdapterConfig = z.infer<typeof schema>;
+
+/** The adapter of a set of edits: the same edits on the same base give the same bytes. */
+export async function adapterToFiles(reft: ReftModel): Promise<Map<string, Uint8Array>> {
+  const { base } = reft;
+  const config: AdapterConfig = {
+    format: 'reft-adapter',
+    format_version: formatVersion,
+    base_model_name_or_path: base.name,
+    base_model_fingerprint: await modelFingerprint(base),
+    hidden_size: base.config.hiddenSize,
+    num_hidden_layers: base.config.layers,
+    trained_parameters: reft.parameterCount,
+    configs: reft.configs.map(c => ({ ...configToJSON(c) })),
+    interventions: reft.interventions.map(({ id, scale }) => ({ id, scale })),
+  };
+  const entries: SafetensorsEntry[] = [];
+  for (const intervention of reft.interventions) {
+    for (const [name, tensor] of Object.entries(noGrad(() => intervention.parameters()))) {
+      entries.push({ name: `${intervention.id}.${name}`, dtype: 'F32', shape: tensor.shape, data: Float32Array.from(await tensor.data()) });
+    }
+  }
+  const text = new TextEncoder();
+  return new Map([
+    [adapterModelFile, writeSafetensors(entries)],
+    [readmeFile, text.encode(adapterReadme(config, reft))],
+    [adapterConfigFile, text.encode(`${JSON.stringify(config, null, 2)}\n`)],
+  ]);
+}
+
+export interface LoadReftOptions {
+  /** Told when the adapter was trained on other weights. Default: console.warn. */
+  readonly onWarning?: (message: string) => void;
+  /** What errors call the files. */
+  readonly source?: string;
+}
+
+/**
+ * The edits of an adapter, on the base it was trained on. The files are untrusted: whatever is wrong with them is a FormatError.
+ * Other weights than the adapter's own base are a warning; other sizes are an error.
+ */
+export async function adapterFromFiles(base: CausalLM, files: Files, options: LoadReftOptions = {}): Promise<ReftModel> {
+  const { onWarning = message => { console.warn(message); }, source = 'adapter' } = options;
+  const configName = `${source}/${adapterConfigFile}`;
+  const modelName = `${source}/${adapterModelFile}`;
+  const fileOf = (name: string): Uint8Array => {
+    const bytes = files.get(name);
+    if (!bytes) throw new FormatError(source, `has no ${name}`);
+    return bytes;
+  };
+  const config = parseAdapterConfig(fileOf(adapterConfigFile), configName);
+  const { hiddenSize, layers } = base.config;
+  if (config.hidden_size !== hiddenSize || config.num_hidden_layers !== layers) {
+    throw new FormatError(configName, `was trained on ${config.base_model_name_or_path} (${config.num_hidden_layers} layers of ${config.hidden_size}); `
+      + `${base.name} has ${layers} layers of ${hiddenSize}`);
+  }
+  const configs = config.configs.map((c, i) => {
+    try {
+      return resolveConfig(c as unknown as ReftConfig, layers, component => base.widthAt(component));
+    } catch (cause) {
+      throw new FormatError(configName, `configs[${i}]: ${(cause as Error).message}`, { cause });
+    }
+  });
+  const weights = await openSafetensors(memorySource(fileOf(adapterModelFile), modelName));
+  checkTensors(weights, expectedTensors(base, configs));
+  const ids = configs.flatMap(planned).map(plan => plan.id);
+  if (new Set(ids).size !== ids.length || ids.join() !== config.interventions.map(i => i.id).join()) {
+    throw new FormatError(configName, `interventions: expected ${ids.join(', ')}, got ${config.interventions.map(i => i.id).join(', ')}`);
+  }
+  const values = new Map<string, Float32Array>();
+  for (const { name, shape } of weights.tensors.values()) {
+    const data = await weights.readFloat32(name);
+    if (!data.every(Number.isFinite)) throw new FormatError(modelName, `'${name}' has numbers that are not finite`);
+    if (name.endsWith('.R')) checkOrthonormal(data, shape, name, modelName);
+    values.set(name, data);
+  }
+
+  const reft = new ReftModel(base, configs);
+  reft.onWarning = onWarning;
+  reft.interventions.forEach((intervention, i) => {
+    intervention.scale = config.interventions[i].scale;
+    for (const [name, { shape }] of Object.entries(noGrad(() => intervention.parameters()))) {
+      const value = create.from(values.get(`${intervention.id}.${name}`) as Float32Array, shape, { dtype: base.dtype, backend: base.backend });
+      intervention.set(name, value);
+      value.storage.dispose();
+    }
+  });
+  const fingerprint = await modelFingerprint(base);
+  if (fingerprint !== config.base_model_fingerprint) {
+    onWarning(`${source}: was trained on other weights (${config.base_model_name_or_path}) than those of ${base.name}; its edits may not do what they did`);
+  }
+  return reft;
+}
+
+/** Checks the bytes of an adapter_config.json. */
+export function parseAdapterConfig(bytes: Uint8Array, source: string): AdapterConfig {
+  const parsed = schema.safeParse(parseJsonObject(bytes, source, 'the configuration'));
+  if (parsed.success) return parsed.data;
+  throw new FormatError(source, parsed.error.issues.slice(0, 3).map(i => `${i.path.join('.') || 'it'}: ${i.message}`).join('; '));
+}
+
+/** Names and shapes of the parameters a set of configurations has. */
+function expectedTensors(base: CausalLM, configs: readonly ResolvedReftConfig[]): Map<string, readonly number[]> {
+  return new Map(configs.flatMap(config => planned(config).flatMap(({ id }) => kinds[config.kind].parameters
+    .filter(spec => config.bias || !('bias' in spec && spec.bias))
+    .map((spec): [string, number[]] => [`${id}.${spec.name}`, spec.shape === 'matrix' ? [config.rank, base.widthAt(config.component)] : [config.rank]]))));
+}
+
+function checkTensors(file: TensorFile, expected: ReadonlyMap<string, readonly number[]>): void {
+  for (const [name, shape] of expected) {
+    const stored = file.tensors.get(name);
+    if (!stored) throw new FormatError(file.name, `has no tensor '${name}', which the configuration asks for`);
+    if (stored.dtype !== 'F32' || stored.shape.join() !== shape.join()) {
+      throw new FormatError(file.name, `'${name}' is ${stored.dtype} [${stored.shape}], expected F32 [${shape}]`);
+    }
+  }
+  for (const name of file.tensors.keys()) if (!expected.has(name)) throw new FormatError(file.name, `has a tensor '${name}' that the configuration does not know`);
+}
+
+function checkOrthonormal(R: Float32Array, [r, d]: readonly number[], name: string, source: string): void {
+  for (let i = 0; i < r; i++) {
+    for (let j = 0; j <= i; j++) {
+      let dot = 0;
+      for (let k = 0; k < d; k++) dot += R[i * d + k] * R[j * d + k];
+      const error = Math.abs(dot - (i === j ? 1 : 0));
+      if (!(error <= orthonormalTolerance)) {
+        throw new FormatError(source, `'${name}' must have orthonormal rows: rows ${j} and ${i} are off by ${error.toPrecision(3)}`);
+      }
+    }
+  }
+}
+
+/** Writes the adapter's files into a folder (Node), each whole or not at all; other files there are left alone. */
+export async function saveAdapter(reft: ReftModel, directory: string): Promise<void> {
+  const { writeFolder } = await import('./adapterFilesNode.js');
+  await writeFolder(directory, await adapterToFiles(reft));
+}
+
+/** The edits of an adapter folder (Node), on the base they were trained on. @throws FormatError for whatever is wrong with its files */
+export async function loadReft(base: CausalLM, directory: string, options: LoadReftOptions = {}): Promise<ReftModel> {
+  const { readFolder } = await import('./adapterFilesNode.js');
+  return adapterFromFiles(base, await readFolder(directory, [adapterConfigFile, adapterModelFile]), { source: directory, ...options });
+}

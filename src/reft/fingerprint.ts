@@ -1,0 +1,43 @@
+// Hashes that tell models and data apart: of weights as they are in memory, whatever file they came from. Not a checksum of files.
+
+import { scope } from '../autograd/scope.js';
+import { noGrad } from '../autograd/tape.js';
+import type { Example } from '../data/examples.js';
+import type { Module } from '../nn/module.js';
+import { concat } from '../tensor/layout.js';
+
+const samples = 64;
+
+/** `sha256:` and the hash of bytes in hex. @throws Error where there is no WebCrypto (a page that is not served over https or localhost) */
+export async function sha256(bytes: Uint8Array): Promise<string> {
+  // The DOM library types `crypto` as always whole; an insecure page has no `subtle`.
+  const subtle = (globalThis.crypto as Partial<Crypto> | undefined)?.subtle;
+  if (!subtle) throw new Error('sha256: WebCrypto is not available; serve the page over https or from localhost');
+  const hash = new Uint8Array(await subtle.digest('SHA-256', bytes.slice().buffer));
+  return `sha256:${Array.from(hash, b => b.toString(16).padStart(2, '0')).join('')}`;
+}
+
+/** The hash of each parameter's name, shape and 64 evenly spaced values as f32. */
+export async function modelFingerprint(model: Module): Promise<string> {
+  const parameters = [...model.namedParameters()];
+  const picked = noGrad(() => scope(() => concat(parameters.map(([, t]) => {
+    const last = t.size - 1;
+    return t.reshape([t.size, 1]).takeRows(Int32Array.from({ length: samples }, (_, i) => Math.floor((i * last) / (samples - 1))));
+  }))));
+  const values = Float32Array.from(await picked.data());
+  picked.storage.dispose();
+  const names = new TextEncoder().encode(parameters.map(([name, t]) => `${name} ${t.shape.join('x')}\n`).join(''));
+  const bytes = new Uint8Array(names.length + values.byteLength);
+  bytes.set(names);
+  const view = new DataView(bytes.buffer, names.length);
+  values.forEach((value, i) => { view.setFloat32(4 * i, value, true); });
+  return sha256(bytes);
+}
+
+/** The hash of the ids, labels and prompt lengths of examples, in order. */
+export async function examplesFingerprint(examples: readonly Example[]): Promise<string> {
+  const numbers = examples.flatMap(e => [e.ids.length, e.promptLength, ...e.ids, ...e.labels]);
+  const view = new DataView(new ArrayBuffer(4 * numbers.length));
+  numbers.forEach((n, i) => { view.setInt32(4 * i, n, true); });
+  return sha256(new Uint8Array(view.buffer));
+}

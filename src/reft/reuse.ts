@@ -1,0 +1,105 @@
+// What a frozen decoder lets training compute once, exactly. Below the lowest edited layer no hidden state ever changes, and no key or
+// value before the first edited token does, at any layer: they are kept for each example. A step then computes the tokens from the first
+// edited one on, in the layers from the lowest edited one up. Memory is bounded; examples beyond the bound are computed in full.
+
+import { keep, scope } from '../autograd/scope.js';
+import { noGrad } from '../autograd/tape.js';
+import type { Example } from '../data/examples.js';
+import { KVCache } from '../models/cache.js';
+import type { ForwardOptions } from '../models/causalLM.js';
+import { siteName, type Site } from '../models/context.js';
+import { concat, pad } from '../tensor/layout.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { firstEdited } from './layout.js';
+import type { ReftModel } from './reftModel.js';
+import { labelledSpan, type Window } from './trainerWindows.js';
+
+interface Kept {
+  /** Unedited hidden states at the starting site for the window, [1, end - start, hidden]. */
+  readonly hiddenStates: Tensor;
+  /** Keys and values of the tokens before the window, at the layers that are still computed. */
+  readonly prefix: KVCache;
+}
+
+export const defaultReuseBytes = 2 ** 30;
+
+/** True when the base cannot change, so that what is kept stays exact. */
+export const canReuse = (reft: ReftModel): boolean => reft.base.parameters().every(t => !t.requiresGrad);
+
+export class PrefixReuse {
+  private readonly reft: ReftModel;
+  private readonly site: Site & { readonly component: 'block_input' | 'block_output' };
+  private readonly windows = new Map<Example, Window>();
+  private readonly kept = new Map<Example, Kept>();
+
+  /** Which examples are kept is decided here, in their order, so that it does not depend on when they are visited. */
+  constructor(reft: ReftModel, examples: readonly Example[], budgetBytes = defaultReuseBytes) {
+    this.reft = reft;
+    const lowest = Math.min(...reft.interventions.map(i => i.site.layer));
+    const afterBlock = reft.interventions.every(i => i.site.layer > lowest || i.site.component === 'block_output');
+    this.site = { layer: lowest, component: afterBlock ? 'block_output' : 'block_input' };
+    let bytes = 0;
+    for (const example of examples) {
+      const { first, end } = labelledSpan(example);
+      // Predictions before the first edit count in the loss too: their tokens stay in the window.
+      const start = Math.min(first, firstEdited(reft.interventions, example.promptLength, example.ids.length));
+      const window = { example, start, end };
+      bytes += this.windows.has(example) ? 0 : this.bytesOf(window);
+      if (bytes > budgetBytes) break;
+      this.windows.set(example, window);
+    }
+  }
+
+  /** First layer whose blocks are still computed. */
+  private get firstLayer(): number {
+    return this.site.layer + (this.site.component === 'block_output' ? 1 : 0);
+  }
+
+  private bytesOf({ start, end }: Window): number {
+    const { layers, kvHeads, headDim, hiddenSize } = this.reft.base.config;
+    const numbers = 2 * start * kvHeads * headDim * (layers - this.firstLayer) + (end - start) * hiddenSize;
+    return numbers * (this.reft.base.dtype === 'f64' ? 8 : 4);
+  }
+
+  /** The part of an example that is still computed; undefined when nothing is kept for it. */
+  windowOf(example: Example): Window | undefined {
+    return this.windows.get(example);
+  }
+
+  /** What stands for the tokens before these windows and the layers below. Owned by the scope it is called in. */
+  stateFor(windows: readonly Window[]): Pick<ForwardOptions, 'from' | 'cache'> {
+    return noGrad(() => {
+      const parts = windows.map(w => this.kept.get(w.example) ?? this.compute(w));
+      const width = Math.max(...windows.map(w => w.end - w.start));
+      const rows = parts.map(({ hiddenStates: h }) => (h.shape[1] < width ? pad(h, [0, 0, 0], [0, width - h.shape[1], 0]) : h));
+      const from = { ...this.site, hiddenStates: concat(rows, 0) };
+      return parts.some(p => p.prefix.length > 0) ? { from, cache: KVCache.joined(parts.map(p => p.prefix)) } : { from };
+    });
+  }
+
+  /** One pass over an example, alone, so that what is kept does not depend on its neighbours. */
+  private compute({ example, start, end }: Window): Kept {
+    const kept = scope(() => {
+      const cache = new KVCache(end);
+      try {
+        const { collected } = this.reft.base.forward({
+          inputIds: example.ids.subarray(0, end), shape: [1, end], cache, collect: [this.site], logitsAt: new Int32Array(0),
+        });
+        const hiddenStates = collected.get(siteName(this.site)) as Tensor;
+        return { hiddenStates: keep(hiddenStates.slice(1, start, end).mul(1)), prefix: cache.prefix(start, this.firstLayer) };
+      } finally {
+        cache.dispose();
+      }
+    });
+    this.kept.set(example, kept);
+    return kept;
+  }
+
+  dispose(): void {
+    for (const { hiddenStates, prefix } of this.kept.values()) {
+      hiddenStates.storage.dispose();
+      prefix.dispose();
+    }
+    this.kept.clear();
+  }
+}

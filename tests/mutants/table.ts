@@ -1,0 +1,130 @@
+// Kept patches, each of which breaks one thing that a test must notice: a VJP term, a tail loop, a broadcast sum, a mask, an optimizer
+// line, the freeing of memory, a check. `search` occurs exactly once in its file; `tests` and `only` (a pattern of test names) say who
+// notices. `npm run mutants` runs them; a patch that no longer applies must be renewed with the line it breaks.
+
+export interface Mutant {
+  readonly name: string;
+  readonly file: string;
+  readonly search: string;
+  readonly replace: string;
+  readonly tests: readonly string[];
+  /** Run these tests only, for speed. */
+  readonly only?: string;
+}
+
+type Patch = readonly [name: string, search: string, replace: string, tests: string, only?: string];
+
+const patches: Record<string, readonly Patch[]> = {
+  'src/autograd/derive.ts': [
+    ['the derivative of a product by its second factor', 'mul(g, e.args[1]), mul(g, e.args[0])]', 'mul(g, e.args[1]), mul(g, e.args[1])]', 'engine-expressions', 'derivative rule'],
+    ['the sign in the derivative of a quotient', 'neg(div(mul(g, e), e.args[1]))', 'div(mul(g, e), e.args[1])', 'ops-elementwise', 'Tensor.div: gradients equal'],
+    ['the factor of rsqrt', 'mul(mul(g, -0.5), mul(e, mul(e, e)))', 'mul(mul(g, -0.5), mul(e, e))', 'ops-elementwise', 'Tensor.rsqrt: gradients equal'],
+    ['the mask of where', 'where(e.args[0], 0, g)', 'where(e.args[0], g, 0)', 'ops-elementwise', 'Tensor.where: gradients equal'],
+    ['halves at ties', 'where(eq(x, y), 0.5, 1)', 'where(eq(x, y), 1, 1)', 'ops-special', 'ties share'],
+  ],
+  'src/autograd/elementwise.ts': [
+    ["sigmoid's derivative through its value", 'e.mul(value, e.sub(1, value))', 'e.mul(value, e.add(1, value))', 'ops-elementwise', 'Tensor.sigmoid: gradients equal'],
+    ["dropout's scale", 'e.mul(float(x, 0), e.uniform(4))', 'float(x, 0)', 'ops-elementwise', 'autograd.dropout: equals'],
+  ],
+  'src/tensor/shape.ts': [
+    ['sums over broadcast sides of 1', 'if (i < lead || (shape[i - lead] === 1 && to[i] !== 1)) axes.push(i);', 'if (i < lead) axes.push(i);', 'engine-tape', 'broadcast gradients'],
+  ],
+  'src/autograd/primitives.ts': [
+    ["matmul's second gradient", "one('matmul', [a.transpose(), g], {})", 'null', 'ops-product', 'Tensor.matmul: gradients equal'],
+    ["a slice's place in its gradient", 'starts: [starts], covered: false', 'starts: [starts.map(() => 0)], covered: false', 'ops-layout', 'Tensor.slice: gradients equal'],
+    ["a join's pieces in its gradient", 'starts: starts[i], shape: x.shape', 'starts: starts[0], shape: x.shape', 'ops-layout', 'tensor.concat: gradients equal'],
+    ["a permutation's inverse", 'axes.map((_, i) => axes.indexOf(i))', 'axes', 'ops-layout', 'Tensor.permute: gradients equal'],
+    ['ties of a maximum', 'hit.mul(g.div(hit.sum(axes, { keepDims: true })))', 'hit.mul(g)', 'ops-special', 'ties share'],
+    ['matmul across backends', "backendOf('matmul', [a, b])", 'a.backend', 'engine-tape', 'two backends'],
+    ['the place of an empty window', 'sizeOf(shape) === 0 ? x.offset : ', '', 'ops-layout', 'Tensor.slice: empty'],
+  ],
+  'src/autograd/tape.ts': [
+    ['gradients that meet are added', 'const sum = before ? before.add(g) : g;\n            if (before) made', 'const sum = g;\n            if (before) made', 'engine-tape', 'diamonds'],
+    ['backward frees what was saved', 'if (!retain) node.release();', '', 'engine-tape', 'backward frees'],
+    ['in-place changes are noticed', 'storage.version !== version', 'storage.version < version', 'engine-tape', 'changed in place'],
+    ['a shared gradient is not freed early', 'if (count === 0 && made', 'if (count <= 1 && made', 'engine-random-graphs'],
+    ['orphans go when backward is done', '--storage.saves === 0 && storage.orphan', '--storage.saves < 0 && storage.orphan', 'engine-scopes', 'stays until'],
+    ['leaves do not share one gradient', 'shared(gradients, i) ? copyOf(sum)', 'false ? copyOf(sum)', 'engine-tape', 'shared gradients'],
+  ],
+  'src/autograd/scope.ts': [
+    ['saved tensors outlive their scope', "saved.has(storage) ? 'saved' : 'free'", "'free'", 'engine-scopes', 'stays until'],
+  ],
+  'src/tensor/storage.ts': [
+    ['a scope frees', "if (fate === 'free') storage.dispose();", "if (fate === 'free') storage.moveTo(null);", 'engine-scopes', 'a scope frees'],
+  ],
+  'src/tensor/reduction.ts': [
+    ['the first of equal maxima', 'positions(hit, axis).neg(), -hit.shape[axis]), axis, options).neg()', 'positions(hit, axis), -1), axis, options)', 'ops-special', 'first of equals'],
+    ['topk takes no entry twice', '.and(taken.not())', '', 'ops-special', 'first of equals'],
+    ["cumsum's doubling", 'step *= 2', 'step *= 3', 'ops-reduction', 'Tensor.cumsum: equals'],
+  ],
+  'src/autograd/softmax.ts': [
+    ['softmax is shifted', 'input.sub(input.detach().max(-1, { keepDims: true })).exp()', 'input.exp()', 'ops-special', 'softmax of masked'],
+  ],
+  'src/tensor/linalg.ts': [
+    ['a product over no elements', 'sizeOf(a.shape.slice(0, -1)), k]', '-1, k]', 'ops-product', 'Tensor.matmul: empty'],
+  ],
+  'src/tensor/threefry.ts': [
+    ['a rotation of Threefry', '[13, 15, 26, 6, 17, 29, 16, 24]', '[13, 15, 26, 6, 17, 29, 16, 25]', 'engine-random', 'known answers'],
+  ],
+  'src/backends/cpu/allocator.ts': [
+    ['the rest of a cut block', 'this.put(offset + capacity, best - capacity)', 'this.put(offset, best - capacity)', 'engine-allocator', 'do not overlap'],
+    ['merging of neighbours', 'run.size += block.size', 'run.size = block.size', 'engine-allocator', 'do not overlap'],
+  ],
+  'src/backends/cpu/erf.ts': [
+    ['the depth of erf', 'let n = 100; n >= 1; n--', 'let n = 12; n >= 1; n--', 'engine-expressions', 'erf is exact'],
+  ],
+  'src/backends/cpu/emitJs.ts': [
+    ['unsigned shifts', "e.type === 'u' ? `${x} >>> ${y}` : `${x} >> ${y}`", '`${x} >> ${y}`', 'engine-expressions', 'integers wrap'],
+  ],
+  'src/backends/cpu/reference.ts': [
+    ['skipped rows of scatterAdd', 'if (target < 0) return;', 'if (target < 0) target = 0;', 'ops-layout', 'Tensor.scatterAddRows: equals'],
+  ],
+  'src/backends/cpu/wasm/emitMap.ts': [
+    ["a row's tail", 'stage(1, row.count, () => {', 'stage(1, limitFor(4), () => {', 'ops-elementwise', 'Tensor.add: equals'],
+    ["a sum's tail takes one lane", 'i32x4Const(-1, 0, 0, 0)', 'i32x4Const(-1, -1, 0, 0)', 'ops-reduction', 'Tensor.sum: equals'],
+  ],
+  'src/backends/cpu/wasm/reduce.ts': [
+    ['the last columns of a reduction', '  strips(1, 1);\n', '', 'ops-reduction', 'Tensor.sum: equals'],
+  ],
+  'src/backends/cpu/wasm/lanes.ts': [
+    ["exp's second constant", 'splat(2.12194440e-4), this.madd(n', 'splat(0), this.madd(n', 'ops-elementwise', 'Tensor.exp: equals'],
+  ],
+  'src/backends/cpu/wasm/gatherScatter.ts': [
+    ['the tail of added rows', 'f.loop(k, rowElements, 1, () => {', 'f.loop(k, vectors, 1, () => {', 'ops-layout', 'Tensor.scatterAddRows: equals'],
+  ],
+  'src/backends/cpu/wasm/gemm.ts': [
+    ['blocks along k are added up', 'Math.min(mBlock, rows - i), n, k, k0 > 0 ? 1 : 0, edge', 'Math.min(mBlock, rows - i), n, k, 0, edge', 'gemm', 'several blocks'],
+    ['the last rows of a slab', 'const rows = Math.min(slab, p.m - i0);', 'const rows = Math.min(slab, p.m - i0) & -4;', 'gemm', 'tile edges'],
+  ],
+  'src/nn/attention.ts': [
+    ['the causal mask', 'causal ? t + causalOffset + 1 : S', 'causal ? t + causalOffset + 2 : S', 'ops-fused', 'fused.attention: equals its'],
+    ['the sliding window', 't + causalOffset - window + 1 : 0', 't + causalOffset - window : 0', 'ops-fused', 'fused.attention: equals its'],
+    ['queries that see nothing', 'to > from ? 1 : 0', '1', 'ops-fused', 'fused.attention: equals its'],
+  ],
+  'src/nn/crossEntropy.ts': [
+    ['the row of a label', 'i * v + label', 'label', 'ops-fused', 'fused.crossEntropy: equals'],
+    ['rows without a label', 'labelTensor.ge(0)', 'labelTensor.ge(-1000)', 'ops-fused', 'fused.crossEntropy: equals'],
+  ],
+  'src/nn/rmsNorm.ts': [
+    ['the epsilon of rmsNorm', '.add(eps).rsqrt()', '.rsqrt()', 'ops-fused', 'fused.rmsNorm: equals'],
+  ],
+  'src/nn/rope.ts': [
+    ['the direction of rotation', 'x1.mul(c).sub(x2.mul(s))', 'x1.mul(c).add(x2.mul(s))', 'ops-fused', 'fused.rope: equals'],
+  ],
+  'src/nn/optim.ts': [
+    ["AdamW's bias correction", 'const corrections = [1 / (1 - b1 ** this.stepCount)', 'const corrections = [1', 'engine-optim', 'AdamW follows'],
+    ["AdamW's decay", 'sub(mul(p, decay), ', 'sub(p, ', 'engine-optim', 'AdamW follows'],
+    ['clipping only shrinks', '.mul(maxNorm).minimum(1)', '.mul(maxNorm)', 'engine-optim', 'clipping scales'],
+  ],
+  'src/reft/editOp.ts': [
+    ["the edit's C h", 'u.sub(project(x, C, slots))', 'u.add(project(x, C, slots))', 'ops-fused', 'fused.edit: equals'],
+    ["the edit's slots", 'bank.takeRows(slots).matmul(x.unsqueeze(-1))', 'bank.takeRows(slots.map(() => 0)).matmul(x.unsqueeze(-1))', 'ops-fused', 'fused.edit: equals'],
+  ],
+  'src/io/safetensors.ts': [
+    ['tensors stay inside the file', 'end < begin || dataStart + end > source.size', 'end < begin', 'io-safetensors', 'broken files'],
+    ['tensors do not overlap', 'if (tensor.byteOffset !== at) {', 'if (tensor.byteOffset > at) {', 'io-safetensors', 'broken files'],
+  ],
+};
+
+export const mutants: readonly Mutant[] = Object.entries(patches).flatMap(([file, list]) =>
+  list.map(([name, search, replace, tests, only]) => ({ name, file, search, replace, tests: tests.split(' ').map(t => `tests/${t}.test.ts`), only })));

@@ -1,0 +1,183 @@
+// Orthogonal maps: R stays orthonormal whatever its parameters are and however long they are trained, any R can be its start, gradients
+// are right, and torch's map gives torch's numbers.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { gradientsOf, gradcheck, scope } from '../src/autograd/index.js';
+import { memorySource } from '../src/io/byteSource.js';
+import { openSafetensors } from '../src/io/safetensors.js';
+import { AdamW, compactHouseholder, orthogonalInit, torchHouseholder, type OrthogonalMap } from '../src/nn/index.js';
+import { tensor, type Tensor } from '../src/tensor/index.js';
+import { runs } from './helpers/draw.js';
+
+const maps: OrthogonalMap[] = [compactHouseholder, torchHouseholder];
+
+/** max |R R^T - I|, summed in f64. */
+function deviation(R: Tensor): number {
+  const [r, d] = R.shape;
+  const data = R.dataSync();
+  let worst = 0;
+  for (let i = 0; i < r; i++) {
+    for (let j = 0; j <= i; j++) {
+      let sum = i === j ? -1 : 0;
+      for (let k = 0; k < d; k++) sum += data[i * d + k] * data[j * d + k];
+      if (!(Math.abs(sum) <= worst)) worst = Math.abs(sum);
+    }
+  }
+  return worst;
+}
+
+function furthest(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  assert.equal(a.length, b.length);
+  let worst = 0;
+  for (let i = 0; i < a.length; i++) if (!(Math.abs(a[i] - b[i]) <= worst)) worst = Math.abs(a[i] - b[i]);
+  return worst;
+}
+
+const sizes = fc.tuple(fc.integer({ min: 1, max: 12 }), fc.integer({ min: 0, max: 40 })).map(([r, more]) => [r, r + more] as const);
+
+for (const map of maps) {
+  test(`${map.name}: any orthonormal start is represented`, () => fc.assert(fc.property(sizes, fc.nat(1000), fc.constantFrom('f32', 'f64'), (size, seed, dtype) => scope(() => {
+    const R = orthogonalInit(size, { seed, dtype: dtype as 'f32' });
+    const again = map.rotation(map.initial(R).parameters);
+    assert.deepEqual([...again.shape], [...size]);
+    const bound = dtype === 'f32' ? 1e-6 : 1e-13;
+    assert.ok(furthest(again.dataSync(), R.dataSync()) <= bound, `off by ${furthest(again.dataSync(), R.dataSync())}`);
+    assert.ok(deviation(again) <= bound, `deviation ${deviation(again)}`);
+  })), runs(40)));
+
+  test(`${map.name}: starts along axes, with every sign`, () => {
+    for (const rows of [[[1, 0, 0], [0, 1, 0]], [[-1, 0, 0], [0, -1, 0]], [[0, 0, 1], [-1, 0, 0]], [[0, 1, 0], [1, 0, 0], [0, 0, -1]], [[-1]], [[1]]]) {
+      const R = tensor(rows);
+      assert.ok(furthest(map.rotation(map.initial(R).parameters).dataSync(), R.dataSync()) <= 1e-6, JSON.stringify(rows));
+    }
+  });
+
+  test(`${map.name}: gradients agree with differences`, () => fc.assert(fc.asyncProperty(
+    fc.tuple(fc.integer({ min: 1, max: 4 }), fc.integer({ min: 0, max: 4 })), fc.nat(1000), async ([r, more], seed) => {
+      const { parameters } = map.initial(orthogonalInit([r, r + more], { seed, dtype: 'f64' }));
+      const [name, start] = Object.entries(parameters).find(([, t]) => t.requiresGrad) as [string, Tensor];
+      // Away from the start; torch's diagonal is held, where its int() jumps.
+      const step = tensor.normal(start.shape, { seed, std: 0.3, dtype: 'f64' });
+      const place = (p: Tensor): Tensor => start.detach().add(map === torchHouseholder ? p.tril(-1) : p);
+      await gradcheck(p => map.rotation({ ...parameters, [name]: place(p) }), [step], { seed });
+    }), runs(15)));
+
+  test(`${map.name}: stays orthonormal over 2,000 steps, and resumes`, () => {
+    const [r, d] = [4, 24];
+    const train = (parameters: Record<string, Tensor>, optimizer: AdamW, from: number, to: number): void => {
+      for (let step = from; step < to; step++) {
+        scope(() => {
+          const goal = tensor.normal([r, d], { seed: step % 50 });
+          map.rotation(parameters).sub(goal).square().sum().backward();
+          optimizer.step(0.02);
+          optimizer.zeroGrad();
+        });
+      }
+    };
+    const start = orthogonalInit([r, d], { seed: 1 });
+    const { parameters } = map.initial(start);
+    const optimizerFor = (p: Record<string, Tensor>): AdamW => new AdamW([{ parameters: Object.values(p).filter(t => t.requiresGrad), orthogonal: true }], { weightDecay: 0.1 });
+    const optimizer = optimizerFor(parameters);
+    train(parameters, optimizer, 0, 2000);
+    const R = map.rotation(parameters).detach();
+    assert.ok(furthest(R.dataSync(), start.dataSync()) > 0.1, 'it was trained');
+    assert.ok(deviation(R) <= 2e-6, `deviation ${deviation(R)}`);
+
+    // From R alone.
+    const fresh = map.initial(R).parameters;
+    assert.ok(furthest(map.rotation(fresh).dataSync(), R.dataSync()) <= 1e-6);
+    train(fresh, optimizerFor(fresh), 2000, 2300);
+    assert.ok(deviation(map.rotation(fresh)) <= 2e-6);
+
+    // From the parameters and the optimizer's state: the same bits.
+    const copy = Object.fromEntries(Object.entries(parameters).map(([k, t]) => [k, tensor(t.dataSync(), t.shape).requireGrad(t.requiresGrad)]));
+    assert.deepEqual(map.rotation(copy).dataSync(), R.dataSync());
+    const resumed = optimizerFor(copy);
+    resumed.loadState(optimizer.state());
+    train(parameters, optimizer, 2000, 2010);
+    train(copy, resumed, 2000, 2010);
+    assert.deepEqual(map.rotation(copy).dataSync(), map.rotation(parameters).dataSync());
+  });
+
+  test(`${map.name}: bad starts are refused`, () => {
+    assert.throws(() => map.initial(tensor.zeros([3, 2])), { message: `${map.name}: expected R [r, d] with r from 1 to d, got [3,2]` });
+    assert.throws(() => map.initial(tensor.zeros([0, 2])), /expected R \[r, d\] with r from 1 to d, got \[0,2\]$/);
+    assert.throws(() => map.initial(tensor.zeros([4])), /got \[4\]$/);
+    assert.throws(() => map.initial(tensor([[1, 0, 0], [2, 0, 0]])), { message: 'orthonormal rows: row 1 depends on those before it, or is not finite' });
+    assert.throws(() => map.initial(tensor([[1, NaN, 0]])), /^RangeError: orthonormal rows: row 0/);
+  });
+
+  test(`${map.name}: a start that is a little off is made orthonormal`, () => {
+    const rounded = Float32Array.from(orthogonalInit([3, 9], { seed: 4 }).dataSync(), x => Math.round(x * 1000) / 1000);
+    const R = map.rotation(map.initial(tensor(rounded, [3, 9])).parameters);
+    assert.ok(deviation(R) <= 1e-6);
+    assert.ok(furthest(R.dataSync(), rounded) <= 5e-3);
+  });
+}
+
+test('householder: orthonormal for any numbers', () => fc.assert(fc.property(sizes, fc.nat(1000), fc.constantFrom(1e-38, 1e-30, 1e-8, 1, 1e8, 1e30, 1e38), ([r, d], seed, scale) => scope(() => {
+  const V = tensor.normal([r, d], { seed }).clamp(-3, 3).mul(scale);
+  assert.ok(deviation(compactHouseholder.rotation({ V, signs: tensor.ones([r]) })) <= 1e-6);
+})), runs(40)));
+
+test('householder: rows of zeros and rows all alike are orthonormal too, with finite gradients', () => {
+  for (const V of [tensor.zeros([3, 5]), tensor.ones([3, 5]), tensor([[0, 0, 0], [0, 1, 2]])]) {
+    V.requireGrad();
+    const R = compactHouseholder.rotation({ V, signs: tensor.ones([V.shape[0]]) });
+    assert.ok(deviation(R) <= 1e-6);
+    const [g] = gradientsOf(R, [V], { gradient: tensor.normal(R.shape, { seed: 2 }) });
+    assert.ok(g?.dataSync().every(Number.isFinite));
+  }
+});
+
+test('householder: lengths and entries left of the diagonal take no part', () => {
+  const signs = tensor.ones([3]);
+  const V = tensor.normal([3, 6], { seed: 5, dtype: 'f64' });
+  const R = compactHouseholder.rotation({ V, signs: signs.to('f64') }).dataSync();
+  const changed = V.mul(tensor([[3], [0.01], [7]], { dtype: 'f64' })).add(tensor.ones([3, 6], { dtype: 'f64' }).tril(-1));
+  assert.ok(furthest(compactHouseholder.rotation({ V: changed, signs: signs.to('f64') }).dataSync(), R) <= 1e-14);
+  const leaf = V.detach().requireGrad();
+  const [g] = gradientsOf(compactHouseholder.rotation({ V: leaf, signs: signs.to('f64') }), [leaf], { gradient: tensor.normal([3, 6], { seed: 6, dtype: 'f64' }) });
+  const along = (g as Tensor).mul(V).sum(1).dataSync();
+  assert.ok(along.every(x => Math.abs(x) <= 1e-14), 'the gradient is orthogonal to each vector');
+  assert.ok((g as Tensor).tril(-1).dataSync().every(x => x === 0));
+});
+
+test('householder: memory grows as r x d', () => {
+  const [r, d] = [2, 3000];
+  const before = tensor.zeros([1]).backend.stats().liveBytes;
+  scope(() => {
+    const { parameters } = compactHouseholder.initial(orthogonalInit([r, d], { seed: 1 }));
+    const R = compactHouseholder.rotation(parameters);
+    gradientsOf(R.square().sum(), [parameters['V']]);
+    assert.ok(tensor.zeros([1]).backend.stats().liveBytes - before < 60 * r * d * 4, 'a d x d matrix would be 25 times that');
+  });
+});
+
+test('torch: R and gradients are PyTorch\'s, before and after training', async () => {
+  const path = new URL('./fixtures/nn/torchHouseholder.safetensors', import.meta.url);
+  const file = await openSafetensors(memorySource(readFileSync(path), 'torchHouseholder.safetensors'));
+  const read = async (name: string): Promise<Tensor> => tensor(await file.readFloat32(name), file.tensors.get(name)?.shape ?? []);
+  const base = await read('base');
+  for (const [from, to] of [['start', 'startR'], ['end', 'endR']]) {
+    const R = torchHouseholder.rotation({ original: await read(from), base });
+    assert.ok(furthest(R.dataSync(), (await read(to)).dataSync()) <= 1e-6, from);
+  }
+  const original = (await read('start')).requireGrad();
+  const [g] = gradientsOf(torchHouseholder.rotation({ original, base }), [original], { gradient: await read('gradientR') });
+  const expected = (await read('gradient')).dataSync();
+  assert.ok(furthest((g as Tensor).dataSync(), expected) <= 1e-6 * Math.max(...expected.map(Math.abs)));
+});
+
+test('torch: weight decay on the parameter would lose R, and is refused', () => {
+  const { parameters } = torchHouseholder.initial(orthogonalInit([2, 5], { seed: 1 }));
+  const decayed = torchHouseholder.rotation({ ...parameters, original: parameters['original'].detach().mul(0.999) });
+  assert.ok(decayed.dataSync().every(x => x === 0), 'as in the original');
+  assert.throws(() => new AdamW([{ parameters: [parameters['original']], orthogonal: true, weightDecay: 0.01 }]), {
+    message: 'optimizer: weight decay on the parameters of an orthogonal map would move them off it',
+  });
+  assert.throws(() => torchHouseholder.rotation({ original: parameters['original'], base: tensor.eye(4) }), /^ShapeError: torch: expected original \[d, r\] and base \[d, d\], got \[5,2\] and \[4,4\]$/);
+});
