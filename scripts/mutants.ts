@@ -59,7 +59,7 @@ function runTests(folder: string, { tests, only }: Pick<Mutant, 'tests' | 'only'
 /** The failed tests of a TAP report with the first lines of their errors. */
 function failures(output: string): string {
   const blocks = output.split(/^(?=# Subtest:)/m).filter(block => /^not ok/m.test(block));
-  return (blocks.length > 0 ? blocks.map(block => block.slice(0, 1500)).join('') : output.slice(-1500));
+  return blocks.length > 0 ? blocks.map(block => block.slice(0, 1500)).join('') : output.slice(-1500);
 }
 
 const chosen = process.argv.slice(2);
@@ -71,9 +71,11 @@ const problems: string[] = [];
 /** Works a queue off in both copies. */
 async function inParallel<T>(jobs: readonly T[], work: (job: T, folder: string) => Promise<void>): Promise<void> {
   const queue = [...jobs];
-  await Promise.all(folders.map(async folder => {
-    for (let job = queue.shift(); job !== undefined; job = queue.shift()) await work(job, folder);
-  }));
+  await Promise.all(
+    folders.map(async folder => {
+      for (let job = queue.shift(); job !== undefined; job = queue.shift()) await work(job, folder);
+    }),
+  );
 }
 
 try {
@@ -85,7 +87,9 @@ try {
     const only = patterns.has('') ? undefined : [...patterns].join('|');
     const { passed, failed, timedOut, output } = await runTests(folder, { tests: [file], only });
     if (failed > 0 || timedOut || passed === 0) {
-      problems.push(`${file} must pass before it can catch anything: ${passed} passed, ${failed} failed${timedOut ? ', timed out' : ''}\n${failures(output)}`);
+      problems.push(
+        `${file} must pass before it can catch anything: ${passed} passed, ${failed} failed${timedOut ? ', timed out' : ''}\n${failures(output)}`,
+      );
     }
     const names = output.split('\n').filter(line => /^\s*ok \d+ - /.test(line) && !/# SKIP/i.test(line));
     for (const pattern of patterns) {
@@ -102,7 +106,10 @@ try {
       let verdict: string;
       if (times !== 1) verdict = `does not apply: found ${times} times`;
       else {
-        writeFileSync(target, original.replace(mutant.search, () => mutant.replace));
+        writeFileSync(
+          target,
+          original.replace(mutant.search, () => mutant.replace),
+        );
         const { failed, passed, timedOut, output } = await runTests(folder, mutant);
         writeFileSync(target, original);
         if (failed > 0) verdict = `caught by ${failed} of ${failed + passed}`;

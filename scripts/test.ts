@@ -15,7 +15,10 @@ const record = args.includes('--record');
 const unknown = args.find(a => a.startsWith('--') && a !== '--record');
 if (unknown) stop(2, `${unknown} is not known; --record, or the names of test files`);
 
-const all = readdirSync(path.join(root, 'tests')).filter(name => name.endsWith('.test.ts')).sort().map(name => path.join('tests', name));
+const all = readdirSync(path.join(root, 'tests'))
+  .filter(name => name.endsWith('.test.ts'))
+  .sort()
+  .map(name => path.join('tests', name));
 const asked = args.filter(a => !a.startsWith('--'));
 // A name may be a part: `npm test engine-` runs tests/engine-*.test.ts.
 const files = asked.length === 0 ? all : all.filter(file => asked.some(a => file.includes(a.replaceAll('*', ''))));
@@ -27,7 +30,10 @@ function stop(code: number, why: string): never {
 }
 
 const tsx = createRequire(import.meta.url).resolve('tsx/cli');
-const child = spawn(process.execPath, [tsx, '--test', '--test-reporter=spec', '--test-concurrency=2', ...files], { cwd: root, stdio: ['inherit', 'pipe', 'inherit'] });
+const child = spawn(process.execPath, [tsx, '--test', '--test-reporter=spec', '--test-concurrency=2', ...files], {
+  cwd: root,
+  stdio: ['inherit', 'pipe', 'inherit'],
+});
 let tail = '';
 child.stdout.on('data', (chunk: Buffer) => {
   process.stdout.write(chunk);
@@ -43,11 +49,15 @@ child.on('close', (code, signal) => {
   const problems: string[] = [];
   if (code !== 0) problems.push(`the runner ended with ${signal ?? `code ${code}`}`);
   if (!(tests > 0)) problems.push('no test ran');
-  if (skipped > 0 || todo > 0 || cancelled > 0) problems.push(`${skipped} skipped, ${todo} todo, ${cancelled} cancelled: every test must run`);
+  if (skipped > 0 || todo > 0 || cancelled > 0)
+    problems.push(`${skipped} skipped, ${todo} todo, ${cancelled} cancelled: every test must run`);
   if (asked.length === 0) {
     if (record && problems.length === 0) writeFileSync(countFile, `${JSON.stringify({ tests: passed })}\n`);
     const recorded = existsSync(countFile) ? (JSON.parse(readFileSync(countFile, 'utf8')) as { tests: number }).tests : Infinity;
-    if (!(passed >= recorded)) problems.push(`${passed} tests passed, ${recorded} are recorded in tests/count.json (npm test -- --record after removing some on purpose)`);
+    if (!(passed >= recorded))
+      problems.push(
+        `${passed} tests passed, ${recorded} are recorded in tests/count.json (npm test -- --record after removing some on purpose)`,
+      );
   }
   // Again at the end, after any details of failures.
   console.log(`\nℹ files ${files.length}\nℹ tests ${tests}\nℹ pass ${passed}\nℹ fail ${failed}`);

@@ -22,7 +22,8 @@ const run = (outputs: Expr[], args: number[], uniforms: number[] = [], index = 0
 const x = e.arg(0);
 const geluOf = (v: Expr): Expr => e.mul(e.mul(0.5, v), e.add(1, e.erf(e.mul(v, Math.SQRT1_2))));
 /** d/dx with cotangent 1. */
-const derivative = (f: Expr): Expr => e.substitute(vjpExpressions([f], 1, [0])[0], leaf => (leaf.op === 'arg' && leaf.value === 1 ? e.constant(1) : leaf));
+const derivative = (f: Expr): Expr =>
+  e.substitute(vjpExpressions([f], 1, [0])[0], leaf => (leaf.op === 'arg' && leaf.value === 1 ? e.constant(1) : leaf));
 
 test('equal expressions are the same object, whatever the order of a sum or product', () => {
   assert.equal(e.add(x, e.exp(x)), e.add(e.exp(e.arg(0)), e.arg(0)));
@@ -56,7 +57,7 @@ test("gelu's third derivative is a small graph with the right values", () => {
   assert.ok(e.topological([third]).length < 300, `${e.topological([third]).length} nodes`);
   // gelu = x cdf(x): gelu''' = x pdf'' + 3 pdf' with pdf' = -x pdf, pdf'' = (x^2 - 1) pdf.
   for (const at of [-3, -1.2, 0, 0.4, 2.5]) {
-    const pdf = Math.exp(-at * at / 2) / Math.sqrt(2 * Math.PI);
+    const pdf = Math.exp((-at * at) / 2) / Math.sqrt(2 * Math.PI);
     const expected = at * (at * at - 1) * pdf - 3 * at * pdf;
     assert.ok(Math.abs(run([third], [at])[0] - expected) < 1e-13, `at ${at}: ${run([third], [at])[0]}, expected ${expected}`);
   }
@@ -65,19 +66,47 @@ test("gelu's third derivative is a small graph with the right values", () => {
 test('each derivative rule equals a difference', () => {
   const y = e.arg(1);
   const functions: Record<string, Expr> = {
-    add: e.add(x, y), sub: e.sub(x, y), mul: e.mul(x, y), div: e.div(x, y), neg: e.neg(x), min: e.min(x, y), max: e.max(x, y), abs: e.abs(x), exp: e.exp(x), log: e.log(y),
-    sqrt: e.sqrt(y), rsqrt: e.rsqrt(y), tanh: e.tanh(x), erf: e.erf(x), sin: e.sin(x), cos: e.cos(x), where: e.where(e.lt(x, y), e.mul(x, x), e.mul(y, x)), floor: e.floor(x),
-    custom: e.custom(e.mul(x, x), x, e.mul(2, x)), shared: e.mul(e.exp(x), e.add(e.exp(x), y)),
+    add: e.add(x, y),
+    sub: e.sub(x, y),
+    mul: e.mul(x, y),
+    div: e.div(x, y),
+    neg: e.neg(x),
+    min: e.min(x, y),
+    max: e.max(x, y),
+    abs: e.abs(x),
+    exp: e.exp(x),
+    log: e.log(y),
+    sqrt: e.sqrt(y),
+    rsqrt: e.rsqrt(y),
+    tanh: e.tanh(x),
+    erf: e.erf(x),
+    sin: e.sin(x),
+    cos: e.cos(x),
+    where: e.where(e.lt(x, y), e.mul(x, x), e.mul(y, x)),
+    floor: e.floor(x),
+    custom: e.custom(e.mul(x, x), x, e.mul(2, x)),
+    shared: e.mul(e.exp(x), e.add(e.exp(x), y)),
   };
   for (const [name, f] of Object.entries(functions)) {
     const gradients = vjpExpressions([f], 2, [0, 1]);
-    for (const at of [[0.3, 1.7], [-0.8, 0.6], [2.4, 1.1]]) {
+    for (const at of [
+      [0.3, 1.7],
+      [-0.8, 0.6],
+      [2.4, 1.1],
+    ]) {
       const analytic = run(gradients, [...at, 1]);
       analytic.forEach((g, i) => {
-        const shifted = (t: number): number => run([f], at.map((v, k) => (k === i ? v + t : v)))[0];
+        const shifted = (t: number): number =>
+          run(
+            [f],
+            at.map((v, k) => (k === i ? v + t : v)),
+          )[0];
         const h = 1e-3;
         const numeric = (8 * (shifted(h) - shifted(-h)) - (shifted(2 * h) - shifted(-2 * h))) / (12 * h);
-        assert.ok(Math.abs(g - numeric) < 1e-9 * Math.max(1, Math.abs(g)), `${name} at ${at}: d/d${i} is ${g}, differences give ${numeric}`);
+        assert.ok(
+          Math.abs(g - numeric) < 1e-9 * Math.max(1, Math.abs(g)),
+          `${name} at ${at}: d/d${i} is ${g}, differences give ${numeric}`,
+        );
       });
     }
   }
@@ -95,33 +124,86 @@ function randomExpr(next: () => number, type: 'f' | 'i' | 'u' | 'b', depth: numb
   }
   if (type === 'b') {
     const kind = pick('f', 'i', 'u') as 'f';
-    return pick(() => e.lt(sub(kind), sub(kind)), () => e.le(sub(kind), sub(kind)), () => e.eq(sub(kind), sub(kind)), () => e.ne(sub(kind), sub(kind)), () => e.and(sub('b'), sub('b')),
-      () => e.or(sub('b'), sub('b')), () => e.not(sub('b')), () => e.toB(sub('f')))();
+    return pick(
+      () => e.lt(sub(kind), sub(kind)),
+      () => e.le(sub(kind), sub(kind)),
+      () => e.eq(sub(kind), sub(kind)),
+      () => e.ne(sub(kind), sub(kind)),
+      () => e.and(sub('b'), sub('b')),
+      () => e.or(sub('b'), sub('b')),
+      () => e.not(sub('b')),
+      () => e.toB(sub('f')),
+    )();
   }
-  const shared = [() => e.add(sub(type), sub(type)), () => e.sub(sub(type), sub(type)), () => e.mul(sub(type), sub(type)), () => e.min(sub(type), sub(type)), () => e.max(sub(type), sub(type)),
-    () => e.where(sub('b'), sub(type), sub(type))];
+  const shared = [
+    () => e.add(sub(type), sub(type)),
+    () => e.sub(sub(type), sub(type)),
+    () => e.mul(sub(type), sub(type)),
+    () => e.min(sub(type), sub(type)),
+    () => e.max(sub(type), sub(type)),
+    () => e.where(sub('b'), sub(type), sub(type)),
+  ];
   if (type === 'f') {
-    return pick(...shared, () => e.div(sub('f'), sub('f')), () => e.neg(sub('f')), () => e.abs(sub('f')), () => e.floor(sub('f')), () => e.exp(sub('f')), () => e.log(sub('f')), () => e.sqrt(sub('f')),
-      () => e.rsqrt(sub('f')), () => e.tanh(sub('f')), () => e.erf(sub('f')), () => e.sin(sub('f')), () => e.cos(sub('f')), () => e.toF(sub('i')), () => e.toF(sub('b')), () => e.toF(sub('u')))();
+    return pick(
+      ...shared,
+      () => e.div(sub('f'), sub('f')),
+      () => e.neg(sub('f')),
+      () => e.abs(sub('f')),
+      () => e.floor(sub('f')),
+      () => e.exp(sub('f')),
+      () => e.log(sub('f')),
+      () => e.sqrt(sub('f')),
+      () => e.rsqrt(sub('f')),
+      () => e.tanh(sub('f')),
+      () => e.erf(sub('f')),
+      () => e.sin(sub('f')),
+      () => e.cos(sub('f')),
+      () => e.toF(sub('i')),
+      () => e.toF(sub('b')),
+      () => e.toF(sub('u')),
+    )();
   }
   const shift = Math.floor(next() * 32);
-  const whole = [...shared, () => e.bitAnd(sub(type), sub(type)), () => e.bitOr(sub(type), sub(type)), () => e.bitXor(sub(type), sub(type)), () => e.shl(sub(type), shift), () => e.shr(sub(type), shift)];
-  return type === 'i' ? pick(...whole, () => e.neg(sub('i')), () => e.toI(sub('f')), () => e.toI(sub('u')), () => e.toI(sub('b')))() : pick(...whole, () => e.toU(sub('i')))();
+  const whole = [
+    ...shared,
+    () => e.bitAnd(sub(type), sub(type)),
+    () => e.bitOr(sub(type), sub(type)),
+    () => e.bitXor(sub(type), sub(type)),
+    () => e.shl(sub(type), shift),
+    () => e.shr(sub(type), shift),
+  ];
+  return type === 'i'
+    ? pick(
+        ...whole,
+        () => e.neg(sub('i')),
+        () => e.toI(sub('f')),
+        () => e.toI(sub('u')),
+        () => e.toI(sub('b')),
+      )()
+    : pick(...whole, () => e.toU(sub('i')))();
 }
 
 test('the interpreter equals generated code on random expressions', () => {
-  fc.assert(fc.property(fc.integer({ min: 1, max: 1e6 }), fc.constantFrom('f' as const, 'i' as const, 'u' as const, 'b' as const), fc.integer({ min: 1, max: 6 }), (seed, type, depth) => {
-    const next = seededRandom(seed);
-    const expression = randomExpr(next, type, depth);
-    const args = [next() * 8 - 4, next() * 2, Math.floor(next() * 2 ** 32) | 0, Math.floor(next() * 2 ** 32), Number(next() < 0.5)];
-    const uniforms = [next() * 6 - 3, Math.floor(next() * 2 ** 32) | 0, Math.floor(next() * 2 ** 32)];
-    const at = Math.floor(next() * 1000);
-    const [generated] = run([expression], args, uniforms, at);
-    const [interpreted] = run([expression], args, uniforms, at, interpret);
-    assert.ok(Object.is(generated, interpreted), `${generated} and ${interpreted}`);
-    if (type === 'i') assert.ok(Number.isInteger(generated) && Math.abs(generated) <= 2 ** 31, `i32 is ${generated}`);
-    if (type === 'u') assert.ok(Number.isInteger(generated) && generated >= 0 && generated < 2 ** 32, `u32 is ${generated}`);
-  }), runs(400));
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 1e6 }),
+      fc.constantFrom('f' as const, 'i' as const, 'u' as const, 'b' as const),
+      fc.integer({ min: 1, max: 6 }),
+      (seed, type, depth) => {
+        const next = seededRandom(seed);
+        const expression = randomExpr(next, type, depth);
+        const args = [next() * 8 - 4, next() * 2, Math.floor(next() * 2 ** 32) | 0, Math.floor(next() * 2 ** 32), Number(next() < 0.5)];
+        const uniforms = [next() * 6 - 3, Math.floor(next() * 2 ** 32) | 0, Math.floor(next() * 2 ** 32)];
+        const at = Math.floor(next() * 1000);
+        const [generated] = run([expression], args, uniforms, at);
+        const [interpreted] = run([expression], args, uniforms, at, interpret);
+        assert.ok(Object.is(generated, interpreted), `${generated} and ${interpreted}`);
+        if (type === 'i') assert.ok(Number.isInteger(generated) && Math.abs(generated) <= 2 ** 31, `i32 is ${generated}`);
+        if (type === 'u') assert.ok(Number.isInteger(generated) && generated >= 0 && generated < 2 ** 32, `u32 is ${generated}`);
+      },
+    ),
+    runs(400),
+  );
 });
 
 test('integers wrap, shift and convert as in WASM and WGSL', () => {
@@ -148,7 +230,8 @@ test('integers wrap, shift and convert as in WASM and WGSL', () => {
 
 test('a page without code generation gets the same numbers', () => {
   const script = fileURLToPath(new URL('helpers/sameNumbers.ts', import.meta.url));
-  const output = (...flags: string[]): string => execFileSync(process.execPath, [...flags, '--import', 'tsx', script], { encoding: 'utf8' });
+  const output = (...flags: string[]): string =>
+    execFileSync(process.execPath, [...flags, '--import', 'tsx', script], { encoding: 'utf8' });
   const strict = JSON.parse(output('--disallow-code-generation-from-strings')) as { generates: boolean; bits: string };
   const usual = JSON.parse(output()) as typeof strict;
   assert.equal(strict.generates, false);
@@ -159,8 +242,18 @@ test('a page without code generation gets the same numbers', () => {
 
 test('erf is exact to 1e-15', () => {
   const known: [number, number][] = [
-    [1e-10, 1.1283791670955126e-10], [0.01, 0.011283415555849617], [0.1, 0.11246291601828489], [0.5, 0.5204998778130465], [1, 0.8427007929497149], [1.5, 0.9661051464753108],
-    [2, 0.9953222650189527], [2.5, 0.999593047982555], [3, 0.9999779095030014], [4, 0.9999999845827421], [5, 0.9999999999984626], [7, 1],
+    [1e-10, 1.1283791670955126e-10],
+    [0.01, 0.011283415555849617],
+    [0.1, 0.11246291601828489],
+    [0.5, 0.5204998778130465],
+    [1, 0.8427007929497149],
+    [1.5, 0.9661051464753108],
+    [2, 0.9953222650189527],
+    [2.5, 0.999593047982555],
+    [3, 0.9999779095030014],
+    [4, 0.9999999845827421],
+    [5, 0.9999999999984626],
+    [7, 1],
   ];
   for (const [at, value] of known) {
     assert.ok(Math.abs(erf(at) - value) <= 1e-15 * value, `erf(${at}) = ${erf(at)}, expected ${value}`);

@@ -6,11 +6,21 @@ import { AdamW, clipGradNorm, SGD, scheduleFactor } from '../src/nn/index.js';
 import { tensor, type Tensor } from '../src/tensor/index.js';
 import { machines, type Machine } from './helpers/machines.js';
 
-const gradients = [[0.5, -1.5, 0], [0.25, 2, -1], [-3, 0.125, 0.5], [1, 1, 1], [0, -0.5, 4]];
+const gradients = [
+  [0.5, -1.5, 0],
+  [0.25, 2, -1],
+  [-3, 0.125, 0.5],
+  [1, 1, 1],
+  [0, -0.5, 4],
+];
 const start = [1, -2, 0.5];
 const closeTo = (actual: Tensor, expected: readonly number[], { dtype }: Machine): void => {
   const tolerance = dtype === 'f64' ? 1e-13 : 2e-6;
-  actual.dataSync().forEach((x, i) => assert.ok(Math.abs(x - expected[i]) <= tolerance * Math.max(1, Math.abs(expected[i])), `entry ${i}: ${x}, expected ${expected[i]}`));
+  actual
+    .dataSync()
+    .forEach((x, i) =>
+      assert.ok(Math.abs(x - expected[i]) <= tolerance * Math.max(1, Math.abs(expected[i])), `entry ${i}: ${x}, expected ${expected[i]}`),
+    );
 };
 const leafOn = ({ backend, dtype }: Machine, values = start): Tensor => tensor(values, { backend, dtype }).requireGrad();
 function give(p: Tensor, values: readonly number[]): void {
@@ -72,10 +82,11 @@ for (const machine of machines) {
   });
 
   test(`state put back continues bit for bit (${machine.name})`, () => {
-    const run = (p: Tensor, optimizer: AdamW, from: number, to: number): void => gradients.slice(from, to).forEach(g => {
-      give(p, g);
-      optimizer.step();
-    });
+    const run = (p: Tensor, optimizer: AdamW, from: number, to: number): void =>
+      gradients.slice(from, to).forEach(g => {
+        give(p, g);
+        optimizer.step();
+      });
     const whole = leafOn(machine);
     run(whole, new AdamW([whole]), 0, 5);
     const first = leafOn(machine);
@@ -91,23 +102,42 @@ for (const machine of machines) {
 
 test('groups: rates, decay, parameters of an orthogonal map, and those without a gradient', () => {
   const [a, b, c] = [leafOn(machines[0]), leafOn(machines[0]), leafOn(machines[0])];
-  const optimizer = new SGD([{ parameters: [a], learningRateScale: 0.5 }, { parameters: [b], weightDecay: 0 }, { parameters: [c], orthogonal: true }], { learningRate: 1, weightDecay: 0.5 });
+  const optimizer = new SGD(
+    [
+      { parameters: [a], learningRateScale: 0.5 },
+      { parameters: [b], weightDecay: 0 },
+      { parameters: [c], orthogonal: true },
+    ],
+    { learningRate: 1, weightDecay: 0.5 },
+  );
   give(a, [1, 1, 1]);
   give(c, [1, 1, 1]);
   optimizer.step();
-  closeTo(a, start.map(x => x - 0.5 * (1 + 0.5 * x)), machines[0]);
+  closeTo(
+    a,
+    start.map(x => x - 0.5 * (1 + 0.5 * x)),
+    machines[0],
+  );
   closeTo(b, start, machines[0]);
-  closeTo(c, start.map(x => x - 1), machines[0]);
+  closeTo(
+    c,
+    start.map(x => x - 1),
+    machines[0],
+  );
   optimizer.zeroGrad();
   assert.equal(a.grad, null);
-  assert.throws(() => new SGD([{ parameters: [a], orthogonal: true, weightDecay: 0.1 }]), /^RangeError: optimizer: weight decay on the parameters of an orthogonal map/);
+  assert.throws(
+    () => new SGD([{ parameters: [a], orthogonal: true, weightDecay: 0.1 }]),
+    /^RangeError: optimizer: weight decay on the parameters of an orthogonal map/,
+  );
   assert.throws(() => new AdamW([]), /^RangeError: optimizer: there is nothing to train$/);
   assert.throws(() => new AdamW([tensor([1])]), /is not a contiguous trained leaf$/);
   assert.throws(() => clipGradNorm([leafOn(machines[0])], 1), /^RangeError: clipGradNorm: no parameter has a gradient$/);
 });
 
 test('schedules: warm-up, then constant, linear or half a cosine', () => {
-  const at = (name: 'constant' | 'linear' | 'cosine', steps: number[]): number[] => steps.map(s => Number(scheduleFactor(name, s, 12, 2).toFixed(6)));
+  const at = (name: 'constant' | 'linear' | 'cosine', steps: number[]): number[] =>
+    steps.map(s => Number(scheduleFactor(name, s, 12, 2).toFixed(6)));
   assert.deepEqual(at('constant', [0, 1, 2, 11]), [0, 0.5, 1, 1]);
   assert.deepEqual(at('linear', [0, 1, 2, 7, 11, 12]), [0, 0.5, 1, 0.5, 0.1, 0]);
   assert.deepEqual(at('cosine', [1, 2, 7, 12]), [0.5, 1, 0.5, 0]);

@@ -10,15 +10,29 @@ import { machines } from './helpers/machines.js';
 
 /** 32-bit words as BigInt: arithmetic that shares nothing with the library's. */
 const big: WordArithmetic<bigint> = {
-  word: v => BigInt(v), add: (a, b) => (a + b) & 0xffffffffn, xor: (a, b) => a ^ b,
+  word: v => BigInt(v),
+  add: (a, b) => (a + b) & 0xffffffffn,
+  xor: (a, b) => a ^ b,
   rotateLeft: (a, by) => ((a << BigInt(by)) | (a >> BigInt(32 - by))) & 0xffffffffn,
 };
 
 test("Threefry-2x32-20 gives Random123's known answers", () => {
   const vectors: [[number, number], [number, number], [number, number]][] = [
-    [[0, 0], [0, 0], [0x6b200159, 0x99ba4efe]],
-    [[0xffffffff, 0xffffffff], [0xffffffff, 0xffffffff], [0x1cb996fc, 0xbb002be7]],
-    [[0x243f6a88, 0x85a308d3], [0x13198a2e, 0x03707344], [0xc4923a9c, 0x483df7a0]],
+    [
+      [0, 0],
+      [0, 0],
+      [0x6b200159, 0x99ba4efe],
+    ],
+    [
+      [0xffffffff, 0xffffffff],
+      [0xffffffff, 0xffffffff],
+      [0x1cb996fc, 0xbb002be7],
+    ],
+    [
+      [0x243f6a88, 0x85a308d3],
+      [0x13198a2e, 0x03707344],
+      [0xc4923a9c, 0x483df7a0],
+    ],
   ];
   for (const [counter, key, expected] of vectors) {
     const words = threefry(big, [BigInt(key[0]), BigInt(key[1])], [BigInt(counter[0]), BigInt(counter[1])]);
@@ -26,7 +40,11 @@ test("Threefry-2x32-20 gives Random123's known answers", () => {
   }
   assert.deepEqual(randomWords(0, 0, 0), [0x6b200159, 0x99ba4efe]);
   assert.deepEqual(seedWords(2 ** 32 * 7 + 9), [9, 7]);
-  for (const [seed, stream, counter] of [[123456789012, 3, 77], [1, 0, 4294967295], [2 ** 53 - 1, 9, 0]]) {
+  for (const [seed, stream, counter] of [
+    [123456789012, 3, 77],
+    [1, 0, 4294967295],
+    [2 ** 53 - 1, 9, 0],
+  ]) {
     const [low, high] = seedWords(seed);
     const words = threefry(big, [BigInt(low), BigInt(high)], [BigInt(counter), BigInt(stream)]);
     assert.deepEqual(randomWords(seed, stream, counter), words.map(Number));
@@ -40,7 +58,10 @@ for (const machine of machines) {
   test(`kernels make the host's bits (${name})`, () => {
     for (const n of [1, 3, 4, 5, 63, 1000]) {
       const drawn = randomLike(zeros([n]), 2 ** 40 + 17, 5).dataSync();
-      assert.deepEqual(Array.from(drawn), Array.from({ length: n }, (_, i) => (randomWords(2 ** 40 + 17, 5, i)[0] >>> 8) * 2 ** -24));
+      assert.deepEqual(
+        Array.from(drawn),
+        Array.from({ length: n }, (_, i) => (randomWords(2 ** 40 + 17, 5, i)[0] >>> 8) * 2 ** -24),
+      );
     }
   });
 
@@ -59,7 +80,8 @@ for (const machine of machines) {
   });
 
   test(`one seed, the same bits; another seed or stream, others (${name})`, () => {
-    const draw = (seed: number, stream: number): string => Buffer.from(Float64Array.from(randomLike(zeros([64]), seed, stream).dataSync()).buffer).toString('hex');
+    const draw = (seed: number, stream: number): string =>
+      Buffer.from(Float64Array.from(randomLike(zeros([64]), seed, stream).dataSync()).buffer).toString('hex');
     assert.equal(draw(5, 1), draw(5, 1));
     assert.equal(new Set([draw(5, 1), draw(6, 1), draw(5, 2), draw(5 + 2 ** 32, 1)]).size, 4);
   });
@@ -73,7 +95,7 @@ test('host generators have the right moments and repeat', () => {
     return [mean, data.reduce((a, b) => a + (b - mean) ** 2, 0) / n];
   };
   const [mean, variance] = moments(create.normal([n], { seed: 4, mean: 2, std: 3, dtype: 'f64' }));
-  assert.ok(Math.abs(mean - 2) < 5 * 3 / Math.sqrt(n) && Math.abs(variance - 9) < 5 * 9 * Math.sqrt(2 / n), `${mean}, ${variance}`);
+  assert.ok(Math.abs(mean - 2) < (5 * 3) / Math.sqrt(n) && Math.abs(variance - 9) < 5 * 9 * Math.sqrt(2 / n), `${mean}, ${variance}`);
   const uniform = create.uniform([n], { seed: 4, low: -1, high: 3, dtype: 'f64' });
   const [middle, spread] = moments(uniform);
   assert.ok(Math.abs(middle - 1) < 5 * Math.sqrt(16 / 12 / n) && Math.abs(spread - 16 / 12) < 0.05, `${middle}, ${spread}`);
@@ -91,5 +113,6 @@ test('shuffles are permutations, all orders alike; bad seeds are refused', () =>
   }
   assert.equal(counts.size, 6);
   for (const [order, count] of counts) assert.ok(Math.abs(count - 1000) < 5 * Math.sqrt(1000), `${order}: ${count}`);
-  for (const seed of [-1, 0.5, 2 ** 53, NaN]) assert.throws(() => new Random(seed), /^RangeError: seed: expected an integer from 0 to 2\^53 - 1, got/);
+  for (const seed of [-1, 0.5, 2 ** 53, NaN])
+    assert.throws(() => new Random(seed), /^RangeError: seed: expected an integer from 0 to 2\^53 - 1, got/);
 });

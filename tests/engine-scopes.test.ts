@@ -13,7 +13,13 @@ function fresh(): Backend {
   const backend = createCpuBackend({ limitBytes: 2 ** 26 });
   scope(() => {
     const w = ones(backend, [4, 4]).requireGrad();
-    w.matmul(w.exp()).transpose().contiguous().square().add(ones(backend, [4])).sum().backward();
+    w.matmul(w.exp())
+      .transpose()
+      .contiguous()
+      .square()
+      .add(ones(backend, [4]))
+      .sum()
+      .backward();
     w.grad?.storage.dispose();
   });
   resident.set(backend, backend.stats().liveAllocations);
@@ -38,7 +44,9 @@ test('a scope frees what it made and does not return', () => {
 
 test('tensors in arrays, objects, maps, sets and class instances are returned, with their gradients', () => {
   const backend = fresh();
-  class Holder { readonly inner = { x: ones(backend) }; }
+  class Holder {
+    readonly inner = { x: ones(backend) };
+  }
   const kept = scope(() => {
     const leaf = ones(backend).requireGrad();
     leaf.square().sum().backward();
@@ -51,7 +59,15 @@ test('tensors in arrays, objects, maps, sets and class instances are returned, w
 
 test('a returned view keeps its storage', () => {
   const backend = fresh();
-  const row = scope(() => tensor([[1, 2], [3, 4]], { backend }).select(0, 1));
+  const row = scope(() =>
+    tensor(
+      [
+        [1, 2],
+        [3, 4],
+      ],
+      { backend },
+    ).select(0, 1),
+  );
   assert.deepEqual(Array.from(row.dataSync()), [3, 4]);
   assert.equal(live(backend), 1);
 });
@@ -106,10 +122,14 @@ test('saved through two scopes, freed with the outer one when nothing is returne
 
 test('a scope that throws frees everything', () => {
   const backend = fresh();
-  assert.throws(() => scope(() => {
-    ones(backend).exp();
-    throw new Error('stop');
-  }), /^Error: stop$/);
+  assert.throws(
+    () =>
+      scope(() => {
+        ones(backend).exp();
+        throw new Error('stop');
+      }),
+    /^Error: stop$/,
+  );
   assert.equal(live(backend), 0);
   scope(() => ones(backend));
   assert.equal(live(backend), 1, 'the frames are in order again');
@@ -140,7 +160,10 @@ test('scopes end in the reverse order of their beginning', () => {
 
 test('an async body is refused', () => {
   const backend = fresh();
-  assert.throws(() => scope(async () => ones(backend)), /^Error: scope: the body returned a promise; a scope is synchronous, await outside of it$/);
+  assert.throws(
+    () => scope(async () => ones(backend)),
+    /^Error: scope: the body returned a promise; a scope is synchronous, await outside of it$/,
+  );
   assert.equal(live(backend), 0);
 });
 
@@ -189,17 +212,25 @@ test('memory is flat over 300 training steps, with and without backward inside a
   const xs = tensor.normal([16, 5], { seed: 1, ...options });
   const target = xs.square().sum(-1, { keepDims: true });
   const parameters = [
-    tensor.normal([5, 12], { seed: 2, std: 0.4, ...options }), tensor.zeros([12], options), tensor.normal([12, 1], { seed: 3, std: 0.4, ...options }), tensor.zeros([1], options),
+    tensor.normal([5, 12], { seed: 2, std: 0.4, ...options }),
+    tensor.zeros([12], options),
+    tensor.normal([12, 1], { seed: 3, std: 0.4, ...options }),
+    tensor.zeros([1], options),
   ].map(t => t.requireGrad());
   const [w1, b1, w2, b2] = parameters;
-  const step = (): number => scope(() => {
-    const hidden = scope(() => xs.matmul(w1).add(b1).gelu());
-    const loss = hidden.matmul(w2).add(b2).sub(target).square().mean();
-    loss.backward();
-    noGrad(() => parameters.forEach(p => mapInto('sgd', [expr.sub(expr.arg(0), expr.mul(expr.uniform(0), expr.arg(1)))], [p, p.grad as Tensor], [p], [0.02])));
-    zeroGrad(parameters);
-    return loss.dataSync()[0];
-  });
+  const step = (): number =>
+    scope(() => {
+      const hidden = scope(() => xs.matmul(w1).add(b1).gelu());
+      const loss = hidden.matmul(w2).add(b2).sub(target).square().mean();
+      loss.backward();
+      noGrad(() =>
+        parameters.forEach(p =>
+          mapInto('sgd', [expr.sub(expr.arg(0), expr.mul(expr.uniform(0), expr.arg(1)))], [p, p.grad as Tensor], [p], [0.02]),
+        ),
+      );
+      zeroGrad(parameters);
+      return loss.dataSync()[0];
+    });
   const first = step();
   for (let i = 0; i < 4; i++) step();
   const early = backend.stats();
@@ -212,7 +243,13 @@ test('memory is flat over 300 training steps, with and without backward inside a
 
 test('reading a view back leaves nothing behind', async () => {
   const backend = fresh();
-  const x = tensor([[1, 2], [3, 4]], { backend });
+  const x = tensor(
+    [
+      [1, 2],
+      [3, 4],
+    ],
+    { backend },
+  );
   const before = live(backend);
   assert.deepEqual(Array.from(x.transpose().dataSync()), [1, 3, 2, 4]);
   assert.deepEqual(Array.from(await x.transpose().data()), [1, 3, 2, 4]);

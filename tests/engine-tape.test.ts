@@ -3,7 +3,22 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  backward, defineFused, enableGrad, expr, fusedOps, grad, gradcheck, gradientsOf, graphOf, holdIntermediates, mapInto, noGrad, scope, site, valueAndGrad, zeroGrad,
+  backward,
+  defineFused,
+  enableGrad,
+  expr,
+  fusedOps,
+  grad,
+  gradcheck,
+  gradientsOf,
+  graphOf,
+  holdIntermediates,
+  mapInto,
+  noGrad,
+  scope,
+  site,
+  valueAndGrad,
+  zeroGrad,
 } from '../src/autograd/index.js';
 import { createCpuBackend } from '../src/backends/index.js';
 import { einsum, tensor, Tensor } from '../src/tensor/index.js';
@@ -18,11 +33,16 @@ const numbers = (t: Tensor | null | undefined): number[] => Array.from((t as Ten
 const near = (actual: Tensor | null | undefined, expected: number[], tolerance = 1e-12): void => {
   const data = numbers(actual);
   assert.equal(data.length, expected.length);
-  data.forEach((x, i) => assert.ok(Math.abs(x - expected[i]) <= tolerance * Math.max(1, Math.abs(expected[i])), `entry ${i}: ${x}, expected ${expected[i]}`));
+  data.forEach((x, i) =>
+    assert.ok(Math.abs(x - expected[i]) <= tolerance * Math.max(1, Math.abs(expected[i])), `entry ${i}: ${x}, expected ${expected[i]}`),
+  );
 };
 
 test('frozen inputs record nothing and save nothing', () => {
-  const frozen = at([[1, 2], [3, 4]]);
+  const frozen = at([
+    [1, 2],
+    [3, 4],
+  ]);
   const computed = frozen.matmul(frozen).gelu().softmax().sum();
   assert.equal(computed.node, null);
   assert.equal(computed.needsGrad, false);
@@ -30,7 +50,11 @@ test('frozen inputs record nothing and save nothing', () => {
   const w = leaf([1, 2]);
   const mixed = frozen.exp().mul(w);
   assert.equal(mixed.node?.op, 'mul');
-  assert.deepEqual(graphOf([mixed]).map(n => n.op), ['mul'], 'exp of a frozen tensor is not on the tape');
+  assert.deepEqual(
+    graphOf([mixed]).map(n => n.op),
+    ['mul'],
+    'exp of a frozen tensor is not on the tape',
+  );
   assert.equal(w.storage.saves, 0, "w's values are in no wanted derivative");
   assert.throws(() => computed.backward(), /^Error: backward: this tensor depends on nothing that is trained$/);
 });
@@ -42,7 +66,11 @@ test('noGrad records nothing, enableGrad inside it does, detach cuts', () => {
     assert.notEqual(enableGrad(() => w.mul(3)).node, null);
     assert.equal(w.mul(3).node, null);
   });
-  assert.throws(() => noGrad(() => { throw new Error('x'); }));
+  assert.throws(() =>
+    noGrad(() => {
+      throw new Error('x');
+    }),
+  );
   assert.notEqual(w.mul(3).node, null);
   w.mul(w.detach()).sum().backward();
   near(w.grad, [2]);
@@ -64,7 +92,10 @@ test('a cotangent may be given, and must fit', () => {
   const w = leaf([1, 2, 3]);
   w.square().backward({ gradient: at([1, 0, -1]) });
   near(w.grad, [2, 0, -6]);
-  assert.throws(() => w.square().backward(), /^Error: backward: a tensor of shape \[3\] needs a gradient; only one element has the default 1$/);
+  assert.throws(
+    () => w.square().backward(),
+    /^Error: backward: a tensor of shape \[3\] needs a gradient; only one element has the default 1$/,
+  );
   assert.throws(() => w.square().backward({ gradient: at([1, 2]) }), /^Error: backward: the gradient has shape \[2\], the tensor \[3\]$/);
 });
 
@@ -101,7 +132,10 @@ test('one tensor used twice, shared gradients, diamonds', () => {
   const s = leaf([0.3, -0.2]);
   const h = s.sin();
   h.mul(2).exp().add(h).mul(s).sum().backward();
-  near(s.grad, [0.3, -0.2].map(t => Math.exp(2 * Math.sin(t)) + Math.sin(t) + t * (2 * Math.cos(t) * Math.exp(2 * Math.sin(t)) + Math.cos(t))));
+  near(
+    s.grad,
+    [0.3, -0.2].map(t => Math.exp(2 * Math.sin(t)) + Math.sin(t) + t * (2 * Math.cos(t) * Math.exp(2 * Math.sin(t)) + Math.cos(t))),
+  );
 });
 
 test('broadcast gradients sum over what was repeated', () => {
@@ -110,7 +144,10 @@ test('broadcast gradients sum over what was repeated', () => {
   near(row.grad, [18, 18, 18]);
   near(column.grad, [12, 12]);
   near(scalar.grad, [54]);
-  assert.deepEqual([row.grad, column.grad, scalar.grad].map(g => g?.shape), [[3], [2, 1], []]);
+  assert.deepEqual(
+    [row.grad, column.grad, scalar.grad].map(g => g?.shape),
+    [[3], [2, 1], []],
+  );
 });
 
 test('backward frees what was saved as it goes; a second one is refused, retainGraph allows it', () => {
@@ -173,7 +210,10 @@ test('valueAndGrad: any arrangement, zeros for what is not used, the caller stay
 });
 
 test('gradients at named sites, also where only frozen tensors pass', () => {
-  const frozen = at([[1, 2], [3, 4]]);
+  const frozen = at([
+    [1, 2],
+    [3, 4],
+  ]);
   const model = (w: Tensor): Tensor => {
     const h = site('hidden', frozen.square());
     return site('out', site('hidden', h.mul(w))).sum();
@@ -198,40 +238,73 @@ function orders(f: (x: Tensor) => Tensor, x: number, count: number): number[] {
     for (let n = 0; n <= count; n++) {
       results.push(y.dataSync()[0]);
       // Null: the function before was constant.
-      if (n < count) y = y.needsGrad ? gradientsOf(y, [leafX], { createGraph: true })[0]?.sum() ?? at([0]) : at([0]);
+      if (n < count) y = y.needsGrad ? (gradientsOf(y, [leafX], { createGraph: true })[0]?.sum() ?? at([0])) : at([0]);
     }
     return results;
   });
 }
 
 test('second and third derivatives equal closed forms', () => {
-  const close = (actual: number[], expected: number[]): void => actual.forEach((v, n) => assert.ok(Math.abs(v - expected[n]) <= 1e-11 * Math.max(1, Math.abs(expected[n])), `order ${n}: ${v}, expected ${expected[n]}`));
+  const close = (actual: number[], expected: number[]): void =>
+    actual.forEach((v, n) =>
+      assert.ok(Math.abs(v - expected[n]) <= 1e-11 * Math.max(1, Math.abs(expected[n])), `order ${n}: ${v}, expected ${expected[n]}`),
+    );
   const x = 0.6;
-  close(orders(t => t.pow(4), x, 3), [x ** 4, 4 * x ** 3, 12 * x ** 2, 24 * x]);
-  close(orders(t => t.mul(t).mul(t), x, 3), [x ** 3, 3 * x ** 2, 6 * x, 6]);
-  close(orders(t => t.exp(), x, 3), Array(4).fill(Math.exp(x)) as number[]);
-  close(orders(t => t.sin(), x, 3), [Math.sin(x), Math.cos(x), -Math.sin(x), -Math.cos(x)]);
-  close(orders(t => t.log(), x, 3), [Math.log(x), 1 / x, -1 / x ** 2, 2 / x ** 3]);
+  close(
+    orders(t => t.pow(4), x, 3),
+    [x ** 4, 4 * x ** 3, 12 * x ** 2, 24 * x],
+  );
+  close(
+    orders(t => t.mul(t).mul(t), x, 3),
+    [x ** 3, 3 * x ** 2, 6 * x, 6],
+  );
+  close(
+    orders(t => t.exp(), x, 3),
+    Array(4).fill(Math.exp(x)) as number[],
+  );
+  close(
+    orders(t => t.sin(), x, 3),
+    [Math.sin(x), Math.cos(x), -Math.sin(x), -Math.cos(x)],
+  );
+  close(
+    orders(t => t.log(), x, 3),
+    [Math.log(x), 1 / x, -1 / x ** 2, 2 / x ** 3],
+  );
   const t = Math.tanh(x);
   const d = 1 - t * t;
-  close(orders(v => v.tanh(), x, 3), [t, d, -2 * t * d, -2 * d * d + 4 * t * t * d]);
+  close(
+    orders(v => v.tanh(), x, 3),
+    [t, d, -2 * t * d, -2 * d * d + 4 * t * t * d],
+  );
   const s = 1 / (1 + Math.exp(-x));
   const ds = s * (1 - s);
   const d2 = ds * (1 - 2 * s);
-  close(orders(v => v.sigmoid(), x, 3), [s, ds, d2, d2 * (1 - 2 * s) - 2 * ds * ds]);
+  close(
+    orders(v => v.sigmoid(), x, 3),
+    [s, ds, d2, d2 * (1 - 2 * s) - 2 * ds * ds],
+  );
   // Through products, sums and broadcasting: f = (sum x)^3 for one element.
-  close(orders(v => v.sum().pow(3), x, 3), [x ** 3, 3 * x ** 2, 6 * x, 6]);
-  close(orders(v => v.reshape([1, 1]).matmul(v.reshape([1, 1])), x, 3), [x * x, 2 * x, 2, 0]);
+  close(
+    orders(v => v.sum().pow(3), x, 3),
+    [x ** 3, 3 * x ** 2, 6 * x, 6],
+  );
+  close(
+    orders(v => v.reshape([1, 1]).matmul(v.reshape([1, 1])), x, 3),
+    [x * x, 2 * x, 2, 0],
+  );
 });
 
 /** The gradient of <f(x), c> as a function that can itself be checked. */
-const gradientFunction = (f: (...inputs: Tensor[]) => Tensor) => (...inputs: Tensor[]): Tensor => enableGrad(() => {
-  const own = inputs.map(t => (t.needsGrad ? t : t.detach().requireGrad()));
-  const y = f(...own);
-  const weights = tensor.normal(y.shape, { seed: 5, dtype: 'f64', backend: y.backend });
-  const [g] = gradientsOf(y.mul(weights).sum(), [own[0]], { createGraph: true });
-  return g as Tensor;
-});
+const gradientFunction =
+  (f: (...inputs: Tensor[]) => Tensor) =>
+  (...inputs: Tensor[]): Tensor =>
+    enableGrad(() => {
+      const own = inputs.map(t => (t.needsGrad ? t : t.detach().requireGrad()));
+      const y = f(...own);
+      const weights = tensor.normal(y.shape, { seed: 5, dtype: 'f64', backend: y.backend });
+      const [g] = gradientsOf(y.mul(weights).sum(), [own[0]], { createGraph: true });
+      return g as Tensor;
+    });
 
 test('second derivatives of tensor functions pass gradcheck', async () => {
   const normal = (shape: number[], seed: number): Tensor => tensor.normal(shape, { seed, dtype: 'f64', backend: oracle });
@@ -257,7 +330,11 @@ test('grad of grad through valueAndGrad', () => {
   const f = (x: Tensor): Tensor => x.pow(3).sum();
   const second = grad((x: Tensor) => grad(f, { createGraph: true })(x).sum());
   near(second(at([1, 2])), [6, 12]);
-  const hessianVector = grad((x: Tensor) => grad((v: Tensor) => v.square().sum().square(), { createGraph: true })(x).mul(at([1, 0])).sum());
+  const hessianVector = grad((x: Tensor) =>
+    grad((v: Tensor) => v.square().sum().square(), { createGraph: true })(x)
+      .mul(at([1, 0]))
+      .sum(),
+  );
   // H = 8 x x^T + 4 |x|^2 I.
   near(hessianVector(at([1, 2])), [8 + 20, 16]);
 });
@@ -276,12 +353,26 @@ test('createGraph: gradients that can be differentiated again accumulate like ot
 });
 
 test('gradcheck names the wrong input, entry and path', async () => {
-  const wrong = defineFused('wrongForTest', { compose: ({ inputs: [x, y] }) => (x as Tensor).mul((y as Tensor).detach()).add(y as Tensor) });
+  const wrong = defineFused('wrongForTest', {
+    compose: ({ inputs: [x, y] }) => (x as Tensor).mul((y as Tensor).detach()).add(y as Tensor),
+  });
   fusedOps.delete('wrongForTest');
-  const inputs = [at([1, 2]), at([[3, 4], [5, 6]])];
-  await assert.rejects(gradcheck((x, y) => wrong([x, y]).sin(), inputs), /^Error: gradcheck: input 1 \[2,2\] at \[0,0\]: analytic -?[\d.]+, numeric -?[\d.]+ \(mul -> add -> sin\)$/);
+  const inputs = [
+    at([1, 2]),
+    at([
+      [3, 4],
+      [5, 6],
+    ]),
+  ];
+  await assert.rejects(
+    gradcheck((x, y) => wrong([x, y]).sin(), inputs),
+    /^Error: gradcheck: input 1 \[2,2\] at \[0,0\]: analytic -?[\d.]+, numeric -?[\d.]+ \(mul -> add -> sin\)$/,
+  );
   await gradcheck((x, y) => x.mul(y).sin(), inputs);
-  await assert.rejects(gradcheck(x => x, [tensor([1])]), /^Error: gradcheck: input 0 is f32, expected f64$/);
+  await assert.rejects(
+    gradcheck(x => x, [tensor([1])]),
+    /^Error: gradcheck: input 0 is f32, expected f64$/,
+  );
 });
 
 test('a VJP that returns the wrong shape is named', () => {
@@ -294,11 +385,20 @@ test('a VJP that returns the wrong shape is named', () => {
   const bad = defineFused('badShapeForTest', { compose: ({ inputs: [x] }) => x as Tensor, vjp: ({ gradient }) => [gradient.sum()] });
   fusedOps.delete('badShapeForTest');
   const x = tensor([1, 2], { backend }).requireGrad();
-  assert.throws(() => bad([x]).sum().backward(), /^Error: backward of badShapeForTest: the gradient of input 0 has shape \[\], expected \[2\]$/);
+  assert.throws(
+    () => bad([x]).sum().backward(),
+    /^Error: backward of badShapeForTest: the gradient of input 0 has shape \[\], expected \[2\]$/,
+  );
 });
 
 test('tensors of two backends do not meet', () => {
   const [a, b] = [createCpuBackend(), createCpuBackend()];
-  assert.throws(() => tensor([1], { backend: a }).add(tensor([1], { backend: b })), /^Error: add: inputs live on different backends \(cpu, cpu\)$/);
-  assert.throws(() => tensor([[1]], { backend: a }).matmul(tensor([[1]], { backend: b })), /^Error: matmul: inputs live on different backends/);
+  assert.throws(
+    () => tensor([1], { backend: a }).add(tensor([1], { backend: b })),
+    /^Error: add: inputs live on different backends \(cpu, cpu\)$/,
+  );
+  assert.throws(
+    () => tensor([[1]], { backend: a }).matmul(tensor([[1]], { backend: b })),
+    /^Error: matmul: inputs live on different backends/,
+  );
 });

@@ -8,6 +8,7 @@ import { createCpuBackend } from '../src/backends/index.js';
 import { AdamW, clipGradNorm, SGD, type OptimizerState } from '../src/nn/index.js';
 import { Random, tensor, type Tensor } from '../src/tensor/index.js';
 import { runs } from './helpers/draw.js';
+import { machines, oracle, type Machine } from './helpers/machines.js';
 
 /** torch.optim.AdamW on one number. */
 function adamwLoop(x: number, gradients: number[], o: { lr: number[]; betas: [number, number]; eps: number; decay: number }): number {
@@ -38,7 +39,7 @@ function sgdLoop(x: number, gradients: number[], o: { lr: number[]; momentum: nu
   return x;
 }
 
-const leaf = (data: number[] | Float64Array, shape: number[], dtype: 'f32' | 'f64' = 'f64'): Tensor => tensor(Float64Array.from(data), shape, { dtype }).requireGrad();
+const leaf = (data: number[], shape: number[], { dtype, backend }: Machine = oracle): Tensor => tensor(Float64Array.from(data), shape, { dtype, backend }).requireGrad();
 const setGrad = (t: Tensor, g: ArrayLike<number>): void => {
   t.grad = tensor(Float64Array.from(g), [...t.shape], { dtype: t.dtype, backend: t.backend });
 };
@@ -50,39 +51,39 @@ const close = (actual: ArrayLike<number>, expected: readonly number[], tolerance
 };
 
 const rates = fc.array(fc.double({ min: 1e-4, max: 0.3, noNaN: true }), { minLength: 1, maxLength: 12 });
-const common = { lr: rates, seed: fc.nat(10_000), decay: fc.constantFrom(0, 0.01, 0.5), scale: fc.constantFrom(0.5, 1, 2), dtype: fc.constantFrom('f32' as const, 'f64' as const) };
+const common = { lr: rates, seed: fc.nat(10_000), decay: fc.constantFrom(0, 0.01, 0.5), scale: fc.constantFrom(0.5, 1, 2), machine: fc.constantFrom(...machines) };
 
 test('AdamW: several steps equal the loop', () => fc.assert(fc.property(fc.record({
   ...common, betas: fc.constantFrom<[number, number]>([0.9, 0.999], [0, 0.5], [0.8, 0]), eps: fc.constantFrom(1e-8, 1e-3),
-}), ({ lr, seed, decay, scale, dtype, betas, eps }) => scope(() => {
+}), ({ lr, seed, decay, scale, machine, betas, eps }) => scope(() => {
   const random = new Random(seed);
   const n = 5;
   const start = normals(n, random).map(Math.fround);
   const gradients = lr.map(() => normals(n, random, 3).map(Math.fround));
-  const p = leaf(start, [n], dtype);
+  const p = leaf(start, [n], machine);
   const optimizer = new AdamW([{ parameters: [p], learningRateScale: scale, weightDecay: decay }], { betas, eps });
   lr.forEach((rate, i) => {
     setGrad(p, gradients[i]);
     optimizer.step(rate);
   });
-  close(p.dataSync(), start.map((x, k) => adamwLoop(x, gradients.map(g => g[k]), { lr: lr.map(r => r * scale), betas, eps, decay })), dtype === 'f64' ? 1e-12 : 1e-5);
+  close(p.dataSync(), start.map((x, k) => adamwLoop(x, gradients.map(g => g[k]), { lr: lr.map(r => r * scale), betas, eps, decay })), machine.dtype === 'f64' ? 1e-12 : 1e-5);
   optimizer.dispose();
 })), runs(60)));
 
 test('SGD: several steps equal the loop', () => fc.assert(fc.property(fc.record({
   ...common, way: fc.constantFrom({ momentum: 0, nesterov: false }, { momentum: 0.9, nesterov: false }, { momentum: 0.7, nesterov: true }),
-}), ({ lr, seed, decay, scale, dtype, way }) => scope(() => {
+}), ({ lr, seed, decay, scale, machine, way }) => scope(() => {
   const random = new Random(seed);
   const n = 5;
   const start = normals(n, random).map(Math.fround);
   const gradients = lr.map(() => normals(n, random).map(Math.fround));
-  const p = leaf(start, [n], dtype);
+  const p = leaf(start, [n], machine);
   const optimizer = new SGD([{ parameters: [p], learningRateScale: scale }], { ...way, weightDecay: decay });
   lr.forEach((rate, i) => {
     setGrad(p, gradients[i]);
     optimizer.step(rate);
   });
-  close(p.dataSync(), start.map((x, k) => sgdLoop(x, gradients.map(g => g[k]), { lr: lr.map(r => r * scale), decay, ...way })), dtype === 'f64' ? 1e-12 : 2e-5);
+  close(p.dataSync(), start.map((x, k) => sgdLoop(x, gradients.map(g => g[k]), { lr: lr.map(r => r * scale), decay, ...way })), machine.dtype === 'f64' ? 1e-12 : 2e-5);
   optimizer.dispose();
 })), runs(60)));
 

@@ -18,12 +18,46 @@ const covered = new Set(table.map(r => r.name));
 const notOps = {
   Tensor: ['constructor', 'view', 'data', 'dataSync', 'item', 'toArray', 'requireGrad', 'detach', 'backward', 'toString'],
   tensor: [
-    'Random', 'ShapeError', 'Tensor', 'create', 'defaultBackend', 'grad', 'gradcheck', 'keep', 'noGrad', 'openScope', 'scope',
-    'setDefaultBackend', 'stats', 'tensor', 'valueAndGrad', 'withBackend', 'zeroGrad',
+    'Random',
+    'ShapeError',
+    'Tensor',
+    'create',
+    'defaultBackend',
+    'grad',
+    'gradcheck',
+    'keep',
+    'noGrad',
+    'openScope',
+    'scope',
+    'setDefaultBackend',
+    'stats',
+    'tensor',
+    'valueAndGrad',
+    'withBackend',
+    'zeroGrad',
   ],
   autograd: [
-    'Node', 'backward', 'defineFused', 'enableGrad', 'expr', 'fusedOps', 'grad', 'gradcheck', 'gradientsOf', 'graphOf', 'holdIntermediates', 'isRecording',
-    'keep', 'mapInto', 'noGrad', 'openScope', 'runFused', 'scope', 'site', 'valueAndGrad', 'zeroGrad',
+    'Node',
+    'backward',
+    'defineFused',
+    'enableGrad',
+    'expr',
+    'fusedOps',
+    'grad',
+    'gradcheck',
+    'gradientsOf',
+    'graphOf',
+    'holdIntermediates',
+    'isRecording',
+    'keep',
+    'mapInto',
+    'noGrad',
+    'openScope',
+    'runFused',
+    'scope',
+    'site',
+    'valueAndGrad',
+    'zeroGrad',
   ],
 };
 
@@ -35,7 +69,9 @@ function every(group: keyof typeof notOps, names: readonly string[]): void {
   });
 }
 
-const methods = Object.entries(Object.getOwnPropertyDescriptors(Tensor.prototype)).filter(([, d]) => typeof d.value === 'function').map(([name]) => name);
+const methods = Object.entries(Object.getOwnPropertyDescriptors(Tensor.prototype))
+  .filter(([, d]) => typeof d.value === 'function')
+  .map(([name]) => name);
 every('Tensor', methods);
 every('tensor', Object.keys(tensorModule));
 every('autograd', Object.keys(autograd));
@@ -43,11 +79,21 @@ every('autograd', Object.keys(autograd));
 test('every fused op has a recipe, and every recipe an op', () => {
   const names = [...autograd.fusedOps.keys()];
   assert.ok(names.length >= 6, names.join(', '));
-  assert.deepEqual(names.filter(name => !covered.has(`fused.${name}`)), [], 'fused ops without a recipe');
+  assert.deepEqual(
+    names.filter(name => !covered.has(`fused.${name}`)),
+    [],
+    'fused ops without a recipe',
+  );
   const known = new Set([
-    ...methods.map(name => `Tensor.${name}`), ...Object.keys(tensorModule).map(name => `tensor.${name}`), ...Object.keys(autograd).map(name => `autograd.${name}`),
+    ...methods.map(name => `Tensor.${name}`),
+    ...Object.keys(tensorModule).map(name => `tensor.${name}`),
+    ...Object.keys(autograd).map(name => `autograd.${name}`),
     ...names.map(name => `fused.${name}`),
   ]);
-  assert.deepEqual([...covered].filter(name => !known.has(name)), [], 'recipes of what does not exist');
+  assert.deepEqual(
+    [...covered].filter(name => !known.has(name)),
+    [],
+    'recipes of what does not exist',
+  );
   for (const r of table) if (r.name.startsWith('fused.')) assert.equal(`fused.${r.fused ?? ''}`, r.name);
 });

@@ -15,7 +15,12 @@ const numbers = (t: Tensor): number[] => Array.from(t.dataSync());
 const near = (actual: Tensor, expected: number[], tolerance = 1e-6): void => {
   const data = numbers(actual);
   assert.equal(data.length, expected.length);
-  data.forEach((x, i) => assert.ok(Object.is(x, expected[i]) || x === expected[i] || Math.abs(x - expected[i]) <= tolerance * Math.max(1, Math.abs(expected[i])), `entry ${i}: ${x}, expected ${expected[i]}`));
+  data.forEach((x, i) =>
+    assert.ok(
+      Object.is(x, expected[i]) || x === expected[i] || Math.abs(x - expected[i]) <= tolerance * Math.max(1, Math.abs(expected[i])),
+      `entry ${i}: ${x}, expected ${expected[i]}`,
+    ),
+  );
 };
 
 everywhere('functions saturate and do not overflow', make => {
@@ -82,7 +87,9 @@ everywhere('ties share the gradient of max', make => {
   x.max().backward();
   near(x.grad as Tensor, [0, 0.5, 0.5]);
   const a = make([1, 2]).requireGrad();
-  a.maximum(make([1, 1])).sum().backward();
+  a.maximum(make([1, 1]))
+    .sum()
+    .backward();
   near(a.grad as Tensor, [0.5, 1]);
 });
 
@@ -143,7 +150,16 @@ everywhere('comparisons and indices take no gradient', make => {
 });
 
 test('making tensors: shapes, dtypes and what is refused', async () => {
-  assert.deepEqual(await tensor([[1, 2], [3, 4]]).toArray(), [[1, 2], [3, 4]]);
+  assert.deepEqual(
+    await tensor([
+      [1, 2],
+      [3, 4],
+    ]).toArray(),
+    [
+      [1, 2],
+      [3, 4],
+    ],
+  );
   assert.deepEqual(await tensor([[true], [false]]).toArray(), [[true], [false]]);
   assert.equal(tensor([]).size, 0);
   assert.deepEqual(await tensor(3).toArray(), 3);

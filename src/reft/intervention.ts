@@ -165,7 +165,8 @@ export class Intervention {
   }
 }
 
-function assign(target: Tensor, value: Tensor, name: string): void {
+/** Copies a value into a trained tensor, in place. */
+export function assign(target: Tensor, value: Tensor, name: string): void {
   if (target.shape.join() !== value.shape.join()) throw new RangeError(`${name}: expected shape [${target.shape.join(',')}], got [${value.shape.join(',')}]`);
   target.storage.version++;
   scope(() => {

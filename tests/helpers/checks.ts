@@ -19,27 +19,61 @@ const floor32 = 2 ** -120;
 
 /** The tests of one recipe. `label` tells recipes of one op apart. */
 export function checkRecipe(r: Recipe, label = r.name): void {
-  const made = (smooth: boolean, cap: number) => (drawn: ConstructorParameters<typeof Draw>[0]): Case => r.make(new Draw(drawn, { smooth, cap }));
+  const made =
+    (smooth: boolean, cap: number) =>
+    (drawn: ConstructorParameters<typeof Draw>[0]): Case =>
+      r.make(new Draw(drawn, { smooth, cap }));
   const forward = made(false, forwardCap);
   const smooth = made(true, gradientCap);
 
-  test(`${label}: equals its reference`, () => fc.assert(fc.property(forwardDraws, drawn => parity(forward(drawn))), runs(25)));
+  test(`${label}: equals its reference`, () =>
+    fc.assert(
+      fc.property(forwardDraws, drawn => parity(forward(drawn))),
+      runs(25),
+    ));
   test(`${label}: empty and one-element shapes`, () => emptyAndOne.forEach(drawn => parity(forward(drawn))));
-  if (r.views !== false) test(`${label}: views equal copies`, () => fc.assert(fc.property(forwardDraws, fc.nat(100), (drawn, way) => viewsEqualCopies(forward(drawn), way)), runs(12)));
+  if (r.views !== false)
+    test(`${label}: views equal copies`, () =>
+      fc.assert(
+        fc.property(forwardDraws, fc.nat(100), (drawn, way) => viewsEqualCopies(forward(drawn), way)),
+        runs(12),
+      ));
   if (r.differentiable !== false) {
-    test(`${label}: gradients equal differences`, () => fc.assert(fc.asyncProperty(gradientDraws, async drawn => {
-      const c = smooth(drawn);
-      await gradcheck(...floatFunction(c), { seed: drawn.seed });
-    }), runs(25)));
-    test(`${label}: f32 gradients equal the oracle's`, () => fc.assert(fc.property(gradientDraws, drawn => gradientParity(smooth(drawn), r.gradientRoundings?.[0] ?? 64)), runs(20)));
-    test(`${label}: gradients of empty and one-element shapes`, () => emptyAndOne.forEach(drawn => gradientParity(smooth(drawn), r.gradientRoundings?.[0] ?? 64)));
-    test(`${label}: the VJP is linear`, () => fc.assert(fc.property(gradientDraws, drawn => linear(smooth(drawn), drawn.seed)), runs(8)));
+    test(`${label}: gradients equal differences`, () =>
+      fc.assert(
+        fc.asyncProperty(gradientDraws, async drawn => {
+          const c = smooth(drawn);
+          await gradcheck(...floatFunction(c), { seed: drawn.seed });
+        }),
+        runs(25),
+      ));
+    test(`${label}: f32 gradients equal the oracle's`, () =>
+      fc.assert(
+        fc.property(gradientDraws, drawn => gradientParity(smooth(drawn), r.gradientRoundings?.[0] ?? 64)),
+        runs(20),
+      ));
+    test(`${label}: gradients of empty and one-element shapes`, () =>
+      emptyAndOne.forEach(drawn => gradientParity(smooth(drawn), r.gradientRoundings?.[0] ?? 64)));
+    test(`${label}: the VJP is linear`, () =>
+      fc.assert(
+        fc.property(gradientDraws, drawn => linear(smooth(drawn), drawn.seed)),
+        runs(8),
+      ));
   }
   if (r.fused !== undefined) {
-    test(`${label}: kernels equal the composition`, () => fc.assert(fc.property(forwardDraws, drawn => kernelEqualsComposition(forward(drawn))), runs(25)));
-    test(`${label}: gradients of kernels equal the composition's`, () => fc.assert(fc.property(gradientDraws, drawn => kernelGradients(smooth(drawn), r.gradientRoundings?.[0] ?? 64)), runs(25)));
+    test(`${label}: kernels equal the composition`, () =>
+      fc.assert(
+        fc.property(forwardDraws, drawn => kernelEqualsComposition(forward(drawn))),
+        runs(25),
+      ));
+    test(`${label}: gradients of kernels equal the composition's`, () =>
+      fc.assert(
+        fc.property(gradientDraws, drawn => kernelGradients(smooth(drawn), r.gradientRoundings?.[0] ?? 64)),
+        runs(25),
+      ));
   }
-  if (r.errors?.length) test(`${label}: messages for bad inputs`, () => r.errors?.forEach(([call, message]) => assert.throws(call, { message })));
+  if (r.errors?.length)
+    test(`${label}: messages for bad inputs`, () => r.errors?.forEach(([call, message]) => assert.throws(call, { message })));
 }
 
 export function checkTable(table: readonly Recipe[]): void {
@@ -69,7 +103,10 @@ export function compare(actual: Tensor, expected: Host, magnitude: Host | undefi
     const want = expected.data[k];
     const bound = roundings === 0 ? 0 : roundings * unit * Math.max(Math.abs(want), magnitude?.data[k] ?? 0) + floor32;
     const close = Object.is(data[k], want) || Math.abs(data[k] - want) <= bound || (Number.isNaN(data[k]) && Number.isNaN(want));
-    if (!close) assert.fail(`${machine.name}: entry ${k} of [${expected.shape.join(',')}] is ${data[k]}, expected ${want}, off by ${Math.abs(data[k] - want)}, allowed ${bound}`);
+    if (!close)
+      assert.fail(
+        `${machine.name}: entry ${k} of [${expected.shape.join(',')}] is ${data[k]}, expected ${want}, off by ${Math.abs(data[k] - want)}, allowed ${bound}`,
+      );
   }
 }
 
@@ -83,11 +120,18 @@ export function floatFunction(c: Case, machine: Machine = oracle): [(...inputs: 
 }
 
 /** Gradients of every float input for a cotangent, as numbers; zeros where none flows. */
-export function gradientsOn(f: (...inputs: Tensor[]) => Tensor, inputs: readonly Host[], cotangent: (shape: readonly number[]) => Host, machine: Machine): number[][] {
+export function gradientsOn(
+  f: (...inputs: Tensor[]) => Tensor,
+  inputs: readonly Host[],
+  cotangent: (shape: readonly number[]) => Host,
+  machine: Machine,
+): number[][] {
   return scope(() => {
     const leaves = inputs.map(h => place(h, machine).requireGrad());
     const output = f(...leaves);
-    const gradients = output.needsGrad ? gradientsOf(output, leaves, { gradient: place(cotangent(output.shape), machine) }) : leaves.map(() => null);
+    const gradients = output.needsGrad
+      ? gradientsOf(output, leaves, { gradient: place(cotangent(output.shape), machine) })
+      : leaves.map(() => null);
     return gradients.map((g, i) => {
       if (!g) return new Array<number>(leaves[i].size).fill(0);
       assert.deepEqual([...g.shape], [...leaves[i].shape], `${machine.name}: shape of the gradient of input ${i}`);
@@ -97,10 +141,12 @@ export function gradientsOn(f: (...inputs: Tensor[]) => Tensor, inputs: readonly
   });
 }
 
-const cotangentFor = (seed: number) => (shape: readonly number[]): Host => {
-  const draw = new Draw({ sides: [], extra: [1], seed, scale: 1, kind: 'normal' }, { smooth: true, cap: Infinity });
-  return draw.values(shape);
-};
+const cotangentFor =
+  (seed: number) =>
+  (shape: readonly number[]): Host => {
+    const draw = new Draw({ sides: [], extra: [1], seed, scale: 1, kind: 'normal' }, { smooth: true, cap: Infinity });
+    return draw.values(shape);
+  };
 
 const floats = (c: Case): Host[] => c.inputs.filter(h => h.dtype === 'float');
 
@@ -117,7 +163,10 @@ export function closeTo(actual: readonly number[], expected: readonly number[], 
   const largest = Math.max(scale, ...expected.map(Math.abs));
   const bound = roundings * eps32 * largest + floor32;
   actual.forEach((x, k) => {
-    if (!(Math.abs(x - expected[k]) <= bound)) assert.fail(`${what}: entry ${k} of ${expected.length} is ${x}, expected ${expected[k]}, off by ${Math.abs(x - expected[k])}, allowed ${bound}`);
+    if (!(Math.abs(x - expected[k]) <= bound))
+      assert.fail(
+        `${what}: entry ${k} of ${expected.length} is ${x}, expected ${expected[k]}, off by ${Math.abs(x - expected[k])}, allowed ${bound}`,
+      );
   });
 }
 
@@ -127,10 +176,15 @@ function linear(c: Case, seed: number): void {
   const [v, w] = [cotangentFor(seed), cotangentFor(seed + 1)];
   const vjp = (cotangent: (shape: readonly number[]) => Host): number[][] => gradientsOn(f, floats(c), cotangent, oracle);
   const [left, a, b] = [vjp(s => build(s, i => p * get(v(s), i) + q * get(w(s), i))), vjp(v), vjp(w)];
-  left.forEach((g, i) => g.forEach((x, k) => {
-    const largest = Math.max(c.gradientScale ?? 0, ...a[i].map(Math.abs), ...b[i].map(Math.abs));
-    assert.ok(Math.abs(x - (p * a[i][k] + q * b[i][k])) <= 1e-12 * largest, `input ${i}, entry ${k}: ${x}, expected ${p * a[i][k] + q * b[i][k]}`);
-  }));
+  left.forEach((g, i) =>
+    g.forEach((x, k) => {
+      const largest = Math.max(c.gradientScale ?? 0, ...a[i].map(Math.abs), ...b[i].map(Math.abs));
+      assert.ok(
+        Math.abs(x - (p * a[i][k] + q * b[i][k])) <= 1e-12 * largest,
+        `input ${i}, entry ${k}: ${x}, expected ${p * a[i][k] + q * b[i][k]}`,
+      );
+    }),
+  );
 }
 
 /** The same values in another layout: axes swapped in memory, a window of something larger, or repeated by a stride of 0. */
@@ -139,17 +193,36 @@ function disguise(h: Host, way: number, machine: Machine): Tensor {
   const kind = way % 3;
   if (kind === 0 && rank >= 2) {
     const axes = h.shape.map((_, i) => (i + way) % rank);
-    const stored = build(axes.map(a => h.shape[a]), i => get(h, axes.map((_, axis) => i[axes.indexOf(axis)])), h.dtype);
+    const stored = build(
+      axes.map(a => h.shape[a]),
+      i =>
+        get(
+          h,
+          axes.map((_, axis) => i[axes.indexOf(axis)]),
+        ),
+      h.dtype,
+    );
     return place(stored, machine).permute(axes.map((_, axis) => axes.indexOf(axis)));
   }
   if (kind === 1 && rank >= 1) {
     const axis = way % rank;
     const before = 1 + (way % 2);
     // Around the window lies what must not be read.
-    const larger = build(h.shape.map((s, i) => (i === axis ? s + before + 1 : s)), i => {
-      const k = i[axis] - before;
-      return k >= 0 && k < h.shape[axis] ? get(h, i.map((x, j) => (j === axis ? k : x))) : h.dtype === 'float' ? NaN : 1;
-    }, h.dtype);
+    const larger = build(
+      h.shape.map((s, i) => (i === axis ? s + before + 1 : s)),
+      i => {
+        const k = i[axis] - before;
+        return k >= 0 && k < h.shape[axis]
+          ? get(
+              h,
+              i.map((x, j) => (j === axis ? k : x)),
+            )
+          : h.dtype === 'float'
+            ? NaN
+            : 1;
+      },
+      h.dtype,
+    );
     return place(larger, machine).slice(axis, before, before + h.shape[axis]);
   }
   if (kind === 2 && rank >= 1) {
@@ -160,16 +233,31 @@ function disguise(h: Host, way: number, machine: Machine): Tensor {
   return place(h, machine);
 }
 
-const firstAlong = (h: Host, axis: number, side: number): Host => build(h.shape.map((s, i) => (i === axis ? side : s)), i => get(h, i.map((x, j) => (j === axis ? 0 : x))), h.dtype);
+const firstAlong = (h: Host, axis: number, side: number): Host =>
+  build(
+    h.shape.map((s, i) => (i === axis ? side : s)),
+    i =>
+      get(
+        h,
+        i.map((x, j) => (j === axis ? 0 : x)),
+      ),
+    h.dtype,
+  );
 
 function viewsEqualCopies(c: Case, way: number): void {
-  const flat = c.inputs.map(h => (way % 3 === 2 && h.shape.length >= 1 && sizeOf(h.shape) > 0 ? firstAlong(h, way % h.shape.length, h.shape[way % h.shape.length]) : h));
+  const flat = c.inputs.map(h =>
+    way % 3 === 2 && h.shape.length >= 1 && sizeOf(h.shape) > 0 ? firstAlong(h, way % h.shape.length, h.shape[way % h.shape.length]) : h,
+  );
   const magnitude = c.magnitude?.(...flat);
   for (const machine of machines) {
     scope(() => {
       const copies = c.run(...flat.map(h => place(h, machine)));
       const views = c.run(...flat.map(h => disguise(h, way, machine)));
-      const expected: Host = { shape: copies.shape, data: Float64Array.from(copies.dataSync()), dtype: copies.dtype === 'i32' ? 'i32' : copies.dtype === 'bool' ? 'bool' : 'float' };
+      const expected: Host = {
+        shape: copies.shape,
+        data: Float64Array.from(copies.dataSync()),
+        dtype: copies.dtype === 'i32' ? 'i32' : copies.dtype === 'bool' ? 'bool' : 'float',
+      };
       // The reference kernels read elements one by one: the same bits. Others may take another path.
       compare(views, expected, magnitude, machine.backend === oracle.backend ? 0 : 2 * c.roundings, machine);
     });

@@ -24,13 +24,14 @@ const small = [1, 2, 3, 4, 5, 7, 8, 0];
 /** On and beside the edges of vector lanes and tiles. */
 const edges = [1, 3, 4, 5, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129];
 
-const record = (sides: number[], kinds: Kind[], scales: number[]): fc.Arbitrary<Drawn> => fc.record({
-  sides: fc.array(fc.constantFrom(...sides), { maxLength: 4 }),
-  extra: fc.array(fc.constantFrom(...sides.filter(s => s > 0)), { minLength: 4, maxLength: 4 }),
-  seed: fc.integer({ min: 1, max: 1_000_000 }),
-  scale: fc.constantFrom(...scales),
-  kind: fc.constantFrom(...kinds),
-});
+const record = (sides: number[], kinds: Kind[], scales: number[]): fc.Arbitrary<Drawn> =>
+  fc.record({
+    sides: fc.array(fc.constantFrom(...sides), { maxLength: 4 }),
+    extra: fc.array(fc.constantFrom(...sides.filter(s => s > 0)), { minLength: 4, maxLength: 4 }),
+    seed: fc.integer({ min: 1, max: 1_000_000 }),
+    scale: fc.constantFrom(...scales),
+    kind: fc.constantFrom(...kinds),
+  });
 
 export const forwardDraws = fc.oneof(
   record(small, ['normal', 'ties', 'large', 'tiny', 'oneHot', 'equal'], [1, 0.3, 4]),
@@ -39,7 +40,13 @@ export const forwardDraws = fc.oneof(
 /** Values that differences with a step of 1e-3 can follow. */
 export const gradientDraws = record(small, ['normal', 'ties', 'tiny', 'oneHot', 'equal'], [1, 0.3, 2]);
 /** Shapes where loops end early: nothing, one element, one row. */
-export const emptyAndOne: Drawn[] = [[0], [0, 3], [3, 0], [2, 0, 3], [], [1], [1, 1, 1]].map((sides, i) => ({ sides, extra: [1, 1, 1, 1], seed: i + 1, scale: 1, kind: 'normal' }));
+export const emptyAndOne: Drawn[] = [[0], [0, 3], [3, 0], [2, 0, 3], [], [1], [1, 1, 1]].map((sides, i) => ({
+  sides,
+  extra: [1, 1, 1, 1],
+  seed: i + 1,
+  scale: 1,
+  kind: 'normal',
+}));
 
 export class Draw {
   readonly drawn: Drawn;
@@ -110,8 +117,14 @@ export class Draw {
     let n = 0;
     return build(shape, () => {
       const at = n++;
-      const x = { normal: () => this.normal(), ties: () => Math.round(this.normal() * 2) / 2, large: () => this.normal() * 1e3, tiny: () => this.normal() * 1e-4,
-        oneHot: () => Number(at === hot), equal: () => equal }[kind]();
+      const x = {
+        normal: () => this.normal(),
+        ties: () => Math.round(this.normal() * 2) / 2,
+        large: () => this.normal() * 1e3,
+        tiny: () => this.normal() * 1e-4,
+        oneHot: () => Number(at === hot),
+        equal: () => equal,
+      }[kind]();
       const scaled = x * scale;
       return Math.fround((Math.abs(scaled) >= limit ? scaled % limit : scaled) + shift);
     });

@@ -47,14 +47,30 @@ export function zip(f: (...x: number[]) => number, inputs: readonly Host[], dtyp
 }
 
 /** Gathers the elements along `axes` for each kept index (axes removed, or 1 with keepDims) and gives them to f. */
-export function fold(h: Host, axes: readonly number[], f: (values: number[], index: number[]) => number, keepDims = false, dtype: Host['dtype'] = h.dtype): Host {
+export function fold(
+  h: Host,
+  axes: readonly number[],
+  f: (values: number[], index: number[]) => number,
+  keepDims = false,
+  dtype: Host['dtype'] = h.dtype,
+): Host {
   const kept = h.shape.map((side, axis) => (axes.includes(axis) ? 1 : side));
   const along = h.shape.map((side, axis) => (axes.includes(axis) ? side : 1));
-  const full = build(kept, i => {
-    const values: number[] = [];
-    for (const j of indicesOf(along)) values.push(get(h, i.map((x, axis) => x + j[axis])));
-    return f(values, i);
-  }, dtype);
+  const full = build(
+    kept,
+    i => {
+      const values: number[] = [];
+      for (const j of indicesOf(along))
+        values.push(
+          get(
+            h,
+            i.map((x, axis) => x + j[axis]),
+          ),
+        );
+      return f(values, i);
+    },
+    dtype,
+  );
   return keepDims ? full : { ...full, shape: h.shape.filter((_, axis) => !axes.includes(axis)) };
 }
 
@@ -84,7 +100,7 @@ function at2(h: Host, lead: readonly number[], i: number, j: number): number {
 
 /** 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x, by 40 panels of five-point Gauss-Legendre. */
 export function erf(x: number): number {
-  const nodes = [0, 0.5384693101056831, -0.5384693101056831, 0.9061798459386640, -0.9061798459386640];
+  const nodes = [0, 0.5384693101056831, -0.5384693101056831, 0.906179845938664, -0.906179845938664];
   const weights = [0.5688888888888889, 0.4786286704993665, 0.4786286704993665, 0.2369268850561891, 0.2369268850561891];
   const end = Math.max(-6.5, Math.min(6.5, x));
   const half = end / 80;

@@ -14,7 +14,10 @@ export class Scalar {
   }
 }
 
-const unary = (f: (x: number) => number, slope: (x: number) => number) => (x: Scalar): Scalar => new Scalar(f(x.value), [x], [slope(x.value)]);
+const unary =
+  (f: (x: number) => number, slope: (x: number) => number) =>
+  (x: Scalar): Scalar =>
+    new Scalar(f(x.value), [x], [slope(x.value)]);
 
 export const naive = {
   add: (x: Scalar, y: Scalar): Scalar => new Scalar(x.value + y.value, [x, y], [1, 1]),
@@ -22,8 +25,14 @@ export const naive = {
   mul: (x: Scalar, y: Scalar): Scalar => new Scalar(x.value * y.value, [x, y], [y.value, x.value]),
   tanh: unary(Math.tanh, x => 1 - Math.tanh(x) ** 2),
   sin: unary(Math.sin, Math.cos),
-  sigmoid: unary(x => 1 / (1 + Math.exp(-x)), x => Math.exp(-x) / (1 + Math.exp(-x)) ** 2),
-  square: unary(x => x * x, x => 2 * x),
+  sigmoid: unary(
+    x => 1 / (1 + Math.exp(-x)),
+    x => Math.exp(-x) / (1 + Math.exp(-x)) ** 2,
+  ),
+  square: unary(
+    x => x * x,
+    x => 2 * x,
+  ),
   sum: (xs: readonly Scalar[]): Scalar => xs.reduce((s, x) => naive.add(s, x), new Scalar(0)),
 };
 

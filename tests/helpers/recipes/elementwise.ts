@@ -11,7 +11,10 @@ import type { Recipe, Table } from '../recipe.js';
 
 type Values = (d: Draw, shape: readonly number[]) => Host;
 const any: Values = (d, shape) => d.values(shape);
-const limited = (limit: number): Values => (d, shape) => d.values(shape, { limit });
+const limited =
+  (limit: number): Values =>
+  (d, shape) =>
+    d.values(shape, { limit });
 
 interface UnaryOptions {
   values?: Values;
@@ -27,22 +30,42 @@ interface UnaryOptions {
 const one = (name: string, run: (x: Tensor) => Tensor, f: (x: number) => number, options: UnaryOptions = {}): Recipe => {
   const { values = any, roundings = 1, magnitude, differentiable, gradientRoundings, dtype = 'float', errors } = options;
   return {
-    name: `Tensor.${name}`, differentiable, gradientRoundings, errors,
+    name: `Tensor.${name}`,
+    differentiable,
+    gradientRoundings,
+    errors,
     make: d => ({
-      inputs: [values(d, d.shape())], run, roundings,
+      inputs: [values(d, d.shape())],
+      run,
+      roundings,
       reference: x => zip(f, [x], dtype),
       ...(magnitude ? { magnitude: (x: Host) => zip(magnitude, [x]) } : {}),
     }),
   };
 };
 
-const two = (name: string, run: (x: Tensor, y: Tensor) => Tensor, f: (x: number, y: number) => number, options: {
-  values?: [Values, Values]; differentiable?: boolean; dtype?: Host['dtype']; errors?: Recipe['errors'];
-} = {}): Recipe => {
+const two = (
+  name: string,
+  run: (x: Tensor, y: Tensor) => Tensor,
+  f: (x: number, y: number) => number,
+  options: {
+    values?: [Values, Values];
+    differentiable?: boolean;
+    dtype?: Host['dtype'];
+    errors?: Recipe['errors'];
+  } = {},
+): Recipe => {
   const { values = [any, any], differentiable, dtype, errors = [] } = options;
   return {
-    name: `Tensor.${name}`, differentiable,
-    errors: [[() => run(tensor.zeros([2, 3]), tensor.zeros([2, 4])), new RegExp(`^${name}: shapes \\[2,3\\] and \\[2,4\\] do not broadcast \\(axis -1\\)$`)], ...errors],
+    name: `Tensor.${name}`,
+    differentiable,
+    errors: [
+      [
+        () => run(tensor.zeros([2, 3]), tensor.zeros([2, 4])),
+        new RegExp(`^${name}: shapes \\[2,3\\] and \\[2,4\\] do not broadcast \\(axis -1\\)$`),
+      ],
+      ...errors,
+    ],
     make(d) {
       const [a, b] = d.pair();
       // Sums over broadcast axes in the gradient are covered by the default bound.
@@ -74,10 +97,16 @@ const libm = 8;
 const cdf = (x: number): number => 0.5 * (1 + erf(x / Math.SQRT2));
 const tanhPart = (x: number): number => Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3));
 const compare = (name: 'eq' | 'ne' | 'lt' | 'le' | 'gt' | 'ge', f: (x: number, y: number) => boolean): Recipe =>
-  two(name, (x, y) => x[name](y), (x, y) => Number(f(x, y)), { differentiable: false, dtype: 'bool', values: [ties, ties] });
+  two(
+    name,
+    (x, y) => x[name](y),
+    (x, y) => Number(f(x, y)),
+    { differentiable: false, dtype: 'bool', values: [ties, ties] },
+  );
 const ties: Values = (d, shape) => zip(x => Math.round(x), [d.values(shape, { limit: 3 })]);
 const logic = (name: 'and' | 'or', f: (x: number, y: number) => number): Recipe => ({
-  name: `Tensor.${name}`, differentiable: false,
+  name: `Tensor.${name}`,
+  differentiable: false,
   errors: [[() => tensor.zeros([2])[name](tensor.zeros([2])), new RegExp(`^${name}: expected a bool tensor, got f32`)]],
   make(d) {
     const [a, b] = d.pair();
@@ -86,53 +115,155 @@ const logic = (name: 'and' | 'or', f: (x: number, y: number) => number): Recipe 
 });
 
 export const elementwise: Table = [
-  two('add', (x, y) => x.add(y), (x, y) => x + y),
-  two('sub', (x, y) => x.sub(y), (x, y) => x - y),
-  two('mul', (x, y) => x.mul(y), (x, y) => x * y, {
-    errors: [[() => tensor.zeros([2]).mul(tensor.zeros([3])), /^mul: shapes \[2\] and \[3\] do not broadcast/]],
-  }),
-  two('div', (x, y) => x.div(y), (x, y) => x / y, { values: [any, (d, shape) => d.apart(shape)] }),
+  two(
+    'add',
+    (x, y) => x.add(y),
+    (x, y) => x + y,
+  ),
+  two(
+    'sub',
+    (x, y) => x.sub(y),
+    (x, y) => x - y,
+  ),
+  two(
+    'mul',
+    (x, y) => x.mul(y),
+    (x, y) => x * y,
+    {
+      errors: [[() => tensor.zeros([2]).mul(tensor.zeros([3])), /^mul: shapes \[2\] and \[3\] do not broadcast/]],
+    },
+  ),
+  two(
+    'div',
+    (x, y) => x.div(y),
+    (x, y) => x / y,
+    { values: [any, (d, shape) => d.apart(shape)] },
+  ),
   two('maximum', (x, y) => x.maximum(y), Math.max, { values: [left, right] }),
   two('minimum', (x, y) => x.minimum(y), Math.min, { values: [left, right] }),
-  withNumber('add', (x, n) => x.add(n), (x, n) => x + n),
-  withNumber('sub', (x, n) => x.sub(n), (x, n) => x - n),
-  withNumber('mul', (x, n) => x.mul(n), (x, n) => x * n),
-  withNumber('div', (x, n) => x.div(n), (x, n) => x / n),
+  withNumber(
+    'add',
+    (x, n) => x.add(n),
+    (x, n) => x + n,
+  ),
+  withNumber(
+    'sub',
+    (x, n) => x.sub(n),
+    (x, n) => x - n,
+  ),
+  withNumber(
+    'mul',
+    (x, n) => x.mul(n),
+    (x, n) => x * n,
+  ),
+  withNumber(
+    'div',
+    (x, n) => x.div(n),
+    (x, n) => x / n,
+  ),
 
   // Repeated squaring: each product rounds once, exponents up to 5 take four.
-  ...[-3, -1, 0, 1, 2, 3, 5].map(n => one('pow', x => x.pow(n), x => x ** n, { values: (d, s) => d.apart(s, 0.5, 20), roundings: 8 })),
+  ...[-3, -1, 0, 1, 2, 3, 5].map(n =>
+    one(
+      'pow',
+      x => x.pow(n),
+      x => x ** n,
+      { values: (d, s) => d.apart(s, 0.5, 20), roundings: 8 },
+    ),
+  ),
   // exp(p log x): the error of the logarithm is multiplied by p and exponentiated.
-  ...[0.5, -1.5, 2.25].map(p => one('pow', x => x.pow(p), x => x ** p, {
-    values: (d, s) => d.positive(s, 0.5, 30), roundings: libm, magnitude: x => x ** p * (2 + Math.abs(p * Math.log(x))),
-  })),
-  one('clamp', x => x.clamp(-0.75, 1.25), x => Math.min(1.25, Math.max(-0.75, x)), { values: (d, s) => (d.smooth ? apartFrom(d, s, [-0.75, 1.25]) : d.values(s)) }),
-  one('neg', x => x.neg(), x => -x, { roundings: 0 }),
+  ...[0.5, -1.5, 2.25].map(p =>
+    one(
+      'pow',
+      x => x.pow(p),
+      x => x ** p,
+      {
+        values: (d, s) => d.positive(s, 0.5, 30),
+        roundings: libm,
+        magnitude: x => x ** p * (2 + Math.abs(p * Math.log(x))),
+      },
+    ),
+  ),
+  one(
+    'clamp',
+    x => x.clamp(-0.75, 1.25),
+    x => Math.min(1.25, Math.max(-0.75, x)),
+    { values: (d, s) => (d.smooth ? apartFrom(d, s, [-0.75, 1.25]) : d.values(s)) },
+  ),
+  one(
+    'neg',
+    x => x.neg(),
+    x => -x,
+    { roundings: 0 },
+  ),
   one('abs', x => x.abs(), Math.abs, { values: (d, s) => d.kinked(s), roundings: 0 }),
-  one('square', x => x.square(), x => x * x),
+  one(
+    'square',
+    x => x.square(),
+    x => x * x,
+  ),
   one('exp', x => x.exp(), Math.exp, { values: limited(20), roundings: libm }),
   // Near 1 the result vanishes; the reduced argument is exact, so the error stays relative to it but for the last product with ln 2.
   one('log', x => x.log(), Math.log, { values: (d, s) => d.positive(s), roundings: libm, magnitude: x => Math.abs(Math.log(x)) + 0.25 }),
   one('sqrt', x => x.sqrt(), Math.sqrt, { values: (d, s) => d.positive(s) }),
-  one('rsqrt', x => x.rsqrt(), x => 1 / Math.sqrt(x), { values: (d, s) => d.positive(s), roundings: 3 }),
+  one(
+    'rsqrt',
+    x => x.rsqrt(),
+    x => 1 / Math.sqrt(x),
+    { values: (d, s) => d.positive(s), roundings: 3 },
+  ),
   // Range reduction loses an absolute amount.
   one('sin', x => x.sin(), Math.sin, { values: limited(20), roundings: libm, magnitude: () => 1 }),
   one('cos', x => x.cos(), Math.cos, { values: limited(20), roundings: libm, magnitude: () => 1 }),
   one('tanh', x => x.tanh(), Math.tanh, { values: limited(20), roundings: libm }),
   one('erf', x => x.erf(), erf, { values: limited(5), roundings: libm }),
   one('sigmoid', x => x.sigmoid(), sigmoid, { values: limited(30), roundings: libm + 2 }),
-  one('softplus', x => x.softplus(), x => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))), {
-    // log(1 + e) loses an absolute 2^-24 where e is small.
-    values: limited(30), roundings: libm + 2, magnitude: x => Math.max(x, 0) + 1,
-  }),
-  one('relu', x => x.relu(), x => Math.max(x, 0), { values: (d, s) => d.kinked(s), roundings: 0 }),
-  one('silu', x => x.silu(), x => x * sigmoid(x), { values: limited(30), roundings: libm + 3 }),
+  one(
+    'softplus',
+    x => x.softplus(),
+    x => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))),
+    {
+      // log(1 + e) loses an absolute 2^-24 where e is small.
+      values: limited(30),
+      roundings: libm + 2,
+      magnitude: x => Math.max(x, 0) + 1,
+    },
+  ),
+  one(
+    'relu',
+    x => x.relu(),
+    x => Math.max(x, 0),
+    { values: (d, s) => d.kinked(s), roundings: 0 },
+  ),
+  one(
+    'silu',
+    x => x.silu(),
+    x => x * sigmoid(x),
+    { values: limited(30), roundings: libm + 3 },
+  ),
   // 1 + erf cancels for negative x: the error is relative to |x|.
-  one('gelu', x => x.gelu(), x => x * cdf(x), { values: limited(5), roundings: libm + 4, magnitude: x => Math.abs(x) }),
-  one('geluTanh', x => x.geluTanh(), x => 0.5 * x * (1 + tanhPart(x)), {
-    // The cubic's own rounding moves tanh by at most that of its argument, below 4 where tanh still moves.
-    values: limited(5), roundings: 2 * libm + 4, magnitude: x => Math.abs(x),
+  one(
+    'gelu',
+    x => x.gelu(),
+    x => x * cdf(x),
+    { values: limited(5), roundings: libm + 4, magnitude: x => Math.abs(x) },
+  ),
+  one(
+    'geluTanh',
+    x => x.geluTanh(),
+    x => 0.5 * x * (1 + tanhPart(x)),
+    {
+      // The cubic's own rounding moves tanh by at most that of its argument, below 4 where tanh still moves.
+      values: limited(5),
+      roundings: 2 * libm + 4,
+      magnitude: x => Math.abs(x),
+    },
+  ),
+  one('floor', x => x.floor(), Math.floor, {
+    values: (d, s) => (d.smooth ? apartFrom(d, s, []) : d.values(s)),
+    roundings: 0,
+    differentiable: false,
   }),
-  one('floor', x => x.floor(), Math.floor, { values: (d, s) => (d.smooth ? apartFrom(d, s, []) : d.values(s)), roundings: 0, differentiable: false }),
 
   compare('eq', (x, y) => x === y),
   compare('ne', (x, y) => x !== y),
@@ -143,19 +274,24 @@ export const elementwise: Table = [
   logic('and', (x, y) => x & y),
   logic('or', (x, y) => x | y),
   {
-    name: 'Tensor.not', differentiable: false,
+    name: 'Tensor.not',
+    differentiable: false,
     errors: [[() => tensor.zeros([2]).not(), /^not: expected a bool tensor, got f32/]],
     make: d => ({ inputs: [d.booleans(d.shape())], run: x => x.not(), roundings: 0, reference: x => zip(v => 1 - v, [x], 'bool') }),
   },
   {
     name: 'Tensor.where',
-    errors: [[() => tensor.zeros([2]).where(1, 2), /^where: expected a bool tensor, got f32/],
-      [() => tensor([true, false]).where(tensor.zeros([3]), 0), /^where: shapes \[2\] and \[3\] do not broadcast/]],
+    errors: [
+      [() => tensor.zeros([2]).where(1, 2), /^where: expected a bool tensor, got f32/],
+      [() => tensor([true, false]).where(tensor.zeros([3]), 0), /^where: shapes \[2\] and \[3\] do not broadcast/],
+    ],
     make(d) {
       const [a, b] = d.pair();
       const [condition] = d.pair();
       return {
-        inputs: [d.booleans(condition), d.values(a), d.values(b)], run: (c, x, y) => c.where(x, y), roundings: 0,
+        inputs: [d.booleans(condition), d.values(a), d.values(b)],
+        run: (c, x, y) => c.where(x, y),
+        roundings: 0,
         reference: (c, x, y) => zip((q, v, w) => (q ? v : w), [c, x, y]),
       };
     },
@@ -165,7 +301,12 @@ export const elementwise: Table = [
     errors: [[() => where(tensor.zeros([1]), 0, 1), /^where: expected a bool tensor/]],
     make: d => {
       const shape = d.shape();
-      return { inputs: [d.booleans(shape), d.values(shape)], run: (c, x) => where(c, 0.5, x), roundings: 0, reference: (c, x) => zip((q, v) => (q ? 0.5 : v), [c, x]) };
+      return {
+        inputs: [d.booleans(shape), d.values(shape)],
+        run: (c, x) => where(c, 0.5, x),
+        roundings: 0,
+        reference: (c, x) => zip((q, v) => (q ? 0.5 : v), [c, x]),
+      };
     },
   },
   {
@@ -174,7 +315,9 @@ export const elementwise: Table = [
     make(d) {
       const shape = d.shape();
       return {
-        inputs: [d.values(shape, { limit: 30 }), d.values(shape)], run: (g, u) => swiglu(g, u), roundings: libm + 4,
+        inputs: [d.values(shape, { limit: 30 }), d.values(shape)],
+        run: (g, u) => swiglu(g, u),
+        roundings: libm + 4,
         reference: (g, u) => zip((x, y) => x * sigmoid(x) * y, [g, u]),
       };
     },
@@ -182,8 +325,11 @@ export const elementwise: Table = [
   {
     name: 'autograd.unary',
     make: d => ({
-      inputs: [d.positive(d.shape(), 1, 8)], run: unary('halfLog', x => e.mul(0.5, e.log(x))), roundings: libm + 1,
-      reference: x => zip(v => 0.5 * Math.log(v), [x]), magnitude: x => zip(v => Math.abs(Math.log(v)) + 0.25, [x]),
+      inputs: [d.positive(d.shape(), 1, 8)],
+      run: unary('halfLog', x => e.mul(0.5, e.log(x))),
+      roundings: libm + 1,
+      reference: x => zip(v => 0.5 * Math.log(v), [x]),
+      magnitude: x => zip(v => Math.abs(Math.log(v)) + 0.25, [x]),
     }),
   },
   {
@@ -194,7 +340,8 @@ export const elementwise: Table = [
       // Uniforms reach the kernel as f32.
       const factor = Math.fround(d.normal());
       return {
-        inputs: [d.values(a, { limit: 50 }), d.values(b, { limit: 50 }), d.positive([], 1, 5)], roundings: 6,
+        inputs: [d.values(a, { limit: 50 }), d.values(b, { limit: 50 }), d.positive([], 1, 5)],
+        roundings: 6,
         run: (x, y, z) => map('mixed', e.div(e.add(e.mul(e.arg(0), e.arg(1)), e.uniform(0)), e.arg(2)), [x, y, z], [factor]),
         reference: (x, y, z) => zip((p, q, r) => (p * q + factor) / r, [x, y, z]),
         magnitude: (x, y, z) => zip((p, q, r) => (Math.abs(p * q) + Math.abs(factor)) / r, [x, y, z]),
@@ -206,45 +353,69 @@ export const elementwise: Table = [
     make: d => ({ inputs: [d.values(d.shape())], run: x => x.to('f64').to(x.dtype), roundings: 0, reference: x => x }),
   },
   {
-    name: 'Tensor.to', differentiable: false,
+    name: 'Tensor.to',
+    differentiable: false,
     make: d => ({ inputs: [d.values(d.shape())], run: x => x.to('i32'), roundings: 0, reference: x => zip(Math.trunc, [x], 'i32') }),
   },
   {
-    name: 'Tensor.to', differentiable: false,
-    make: d => ({ inputs: [zip(Math.round, [d.values(d.shape(), { limit: 4 })])], run: x => x.to('bool'), roundings: 0, reference: x => zip(v => Number(v !== 0), [x], 'bool') }),
+    name: 'Tensor.to',
+    differentiable: false,
+    make: d => ({
+      inputs: [zip(Math.round, [d.values(d.shape(), { limit: 4 })])],
+      run: x => x.to('bool'),
+      roundings: 0,
+      reference: x => zip(v => Number(v !== 0), [x], 'bool'),
+    }),
   },
   {
     name: 'autograd.dropout',
-    errors: [[() => dropout(tensor.zeros([2]), 1, 1), /^dropout: expected a probability from 0 up to 1, got 1/],
-      [() => dropout(tensor.zeros([2]), 0.5, -1), /^seed: expected an integer from 0/]],
+    errors: [
+      [() => dropout(tensor.zeros([2]), 1, 1), /^dropout: expected a probability from 0 up to 1, got 1/],
+      [() => dropout(tensor.zeros([2]), 0.5, -1), /^seed: expected an integer from 0/],
+    ],
     make(d) {
       const { seed } = d.drawn;
       const uniform = uniforms(seed, 2);
       return {
-        inputs: [d.values(d.shape())], run: x => dropout(x, 0.25, seed, 2), roundings: 2,
+        inputs: [d.values(d.shape())],
+        run: x => dropout(x, 0.25, seed, 2),
+        roundings: 2,
         reference: x => ({ ...x, data: x.data.map((v, n) => (uniform(n) >= 0.25 ? v / 0.75 : 0)) }),
       };
     },
   },
   {
-    name: 'autograd.randomLike', differentiable: false, views: false,
+    name: 'autograd.randomLike',
+    differentiable: false,
+    views: false,
     make(d) {
       const { seed } = d.drawn;
       const uniform = uniforms(seed, 3);
-      return { inputs: [d.values(d.shape())], run: x => randomLike(x, seed, 3), roundings: 0, reference: x => ({ ...x, data: x.data.map((_, n) => uniform(n)) }) };
+      return {
+        inputs: [d.values(d.shape())],
+        run: x => randomLike(x, seed, 3),
+        roundings: 0,
+        reference: x => ({ ...x, data: x.data.map((_, n) => uniform(n)) }),
+      };
     },
   },
 ];
 
 /** The uniform of element n: the host's generator, itself held to published vectors in engine-random. */
-const uniforms = (seed: number, stream: number) => (n: number): number => (randomWords(seed, stream, n)[0] >>> 8) * 2 ** -24;
+const uniforms =
+  (seed: number, stream: number) =>
+  (n: number): number =>
+    (randomWords(seed, stream, n)[0] >>> 8) * 2 ** -24;
 
 /** Values at least 0.15 from every kink (and, for floor, from whole numbers). */
 function apartFrom(d: Draw, shape: readonly number[], kinks: readonly number[]): Host {
   const h = d.values(shape, { limit: 3 });
-  return zip(x => {
-    if (kinks.length === 0) return Math.fround(Math.floor(x) + 0.5);
-    const near = kinks.find(k => Math.abs(x - k) < 0.15);
-    return Math.fround(near === undefined ? x : near + (x < near ? -0.15 : 0.15));
-  }, [h]);
+  return zip(
+    x => {
+      if (kinks.length === 0) return Math.fround(Math.floor(x) + 0.5);
+      const near = kinks.find(k => Math.abs(x - k) < 0.15);
+      return Math.fround(near === undefined ? x : near + (x < near ? -0.15 : 0.15));
+    },
+    [h],
+  );
 }

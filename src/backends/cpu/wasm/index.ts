@@ -24,5 +24,10 @@ export function createWasmKernels(wanted: WasmContext): WasmKernels {
   const matmul = ({ a, b, output }: Primitives['matmul']): boolean =>
     output.dtype === 'f32' && gemm.matmul({ a: at(a), b: at(b), output: at(output) });
   const { copy } = createCopy(context.memory);
-  return { map, reduce: createReduce(context, map), matmul, copy: ({ input, output }) => output.dtype !== 'f64' && copy({ input: at(input), output: at(output) }), ...createGatherScatter(context), fused };
+  const fused = new Map<string, FusedKernel>();
+  registerFused(fused, context);
+  return {
+    map, matmul, fused, reduce: createReduce(context, map), ...createGatherScatter(context),
+    copy: ({ input, output }) => output.dtype !== 'f64' && copy({ input: at(input), output: at(output) }),
+  };
 }

@@ -1,0 +1,91 @@
+// What a training run needs to go on bit for bit: raw parameters (an orthogonal map's own, not R), the optimizer's moments, the step, and
+// everything that must be the same in both runs. `trainer_state.safetensors` is all of it, its header included, so that one rename makes
+// a checkpoint; `trainer_state.json` shows the same state to people. The adapter's files lie beside them.
+
+import { z } from 'zod';
+import { memorySource } from '../io/byteSource.js';
+import { FormatError } from '../io/errors.js';
+import { openSafetensors, writeSafetensors, type SafetensorsEntry } from '../io/safetensors.js';
+import { parseJsonObject } from '../io/strictJson.js';
+import { create } from '../tensor/create.js';
+import type { Tensor } from '../tensor/tensor.js';
+import type { Files } from './adapterFiles.js';
+
+export const stateTensorsFile = 'trainer_state.safetensors';
+const stateFile = 'trainer_state.json';
+const formatVersion = 1;
+
+const scalar = z.union([z.string(), z.number(), z.boolean()]);
+
+const schema = z.strictObject({
+  format: z.literal('reft-trainer'),
+  format_version: z.literal(formatVersion),
+  /** Steps done. */
+  step: z.number().int().nonnegative(),
+  /** Updates the optimizer has made. */
+  optimizer_step: z.number().int().nonnegative(),
+  /** What must be the same to go on: options, data, base, edits. */
+  settings: z.record(z.string(), scalar),
+});
+
+export type TrainerSettings = Readonly<Record<string, z.infer<typeof scalar>>>;
+
+export interface TrainerState {
+  readonly step: number;
+  readonly optimizerStep: number;
+  readonly settings: TrainerSettings;
+  readonly tensors: ReadonlyMap<string, Tensor>;
+}
+
+export async function stateToFiles({ step, optimizerStep, settings, tensors }: TrainerState): Promise<Map<string, Uint8Array>> {
+  const state: z.infer<typeof schema> = { format: 'reft-trainer', format_version: formatVersion, step, optimizer_step: optimizerStep, settings: { ...settings } };
+  const entries: SafetensorsEntry[] = [];
+  for (const [name, tensor] of tensors) {
+    const data = await tensor.data();
+    entries.push({ name, dtype: tensor.dtype === 'f64' ? 'F64' : 'F32', shape: tensor.shape, data: data as Float32Array | Float64Array });
+  }
+  return new Map([
+    [stateFile, new TextEncoder().encode(`${JSON.stringify(state, null, 2)}\n`)],
+    [stateTensorsFile, writeSafetensors(entries, { state: JSON.stringify(state) })],
+  ]);
+}
+
+/**
+ * Reads a state back: `restore` is given values of the shapes and types of `expected`, only after everything was checked.
+ * @throws FormatError for bad files; RangeError naming the first setting that differs
+ */
+export async function stateFromFiles(
+  files: Files, source: string, settings: TrainerSettings, expected: ReadonlyMap<string, Tensor>,
+  restore: (state: TrainerState) => void,
+): Promise<void> {
+  const bytes = files.get(stateTensorsFile);
+  if (!bytes) throw new FormatError(source, `is no checkpoint: it has no ${stateTensorsFile}`);
+  const file = await openSafetensors(memorySource(bytes, `${source}/${stateTensorsFile}`));
+  const text = file.metadata.state;
+  if (typeof text !== 'string') throw new FormatError(file.name, 'has no state in its header');
+  const parsed = schema.safeParse(parseJsonObject(new TextEncoder().encode(text), file.name, 'the state'));
+  if (!parsed.success) throw new FormatError(file.name, parsed.error.issues.slice(0, 3).map(i => `${i.path.join('.') || 'it'}: ${i.message}`).join('; '));
+  const state = parsed.data;
+  for (const name of new Set([...Object.keys(settings), ...Object.keys(state.settings)])) {
+    if (settings[name] === state.settings[name]) continue;
+    throw new RangeError(`resume: ${name} is ${settings[name] ?? 'absent'}, but ${source} was made with ${state.settings[name] ?? 'none'}; a run can only go on unchanged`);
+  }
+  for (const name of file.tensors.keys()) if (!expected.has(name)) throw new FormatError(file.name, `has a tensor '${name}' this run does not know`);
+  const tensors = new Map<string, Tensor>();
+  try {
+    for (const [name, like] of expected) {
+      const stored = file.tensors.get(name);
+      const dtype = like.dtype === 'f64' ? 'F64' : 'F32';
+      if (!stored) throw new FormatError(file.name, `has no tensor '${name}'`);
+      if (stored.dtype !== dtype || stored.shape.join() !== like.shape.join()) {
+        throw new FormatError(file.name, `'${name}' is ${stored.dtype} [${stored.shape}], expected ${dtype} [${like.shape}]`);
+      }
+      const data = dtype === 'F64' ? await file.readFloat64(name) : await file.readFloat32(name);
+      if (!(data as Float32Array).every(Number.isFinite)) throw new FormatError(file.name, `'${name}' has numbers that are not finite`);
+      tensors.set(name, create.from(data, like.shape, { dtype: like.dtype, backend: like.backend }));
+    }
+    restore({ step: state.step, optimizerStep: state.optimizer_step, settings, tensors });
+  } finally {
+    for (const t of tensors.values()) t.storage.dispose();
+  }
+}

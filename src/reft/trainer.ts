@@ -1,0 +1,362 @@
+// Training edits: the loop. A step clears gradients, adds up those of its micro-batches, clips them, reads the loss back once and updates.
+// Rows are checked in trainerData.ts, batches made in trainerWindows.ts, what a frozen base allows to keep is in reuse.ts, files in
+// checkpoint.ts.
+
+import { scope } from '../autograd/scope.js';
+import { backward, noGrad } from '../autograd/tape.js';
+import type { Example } from '../data/examples.js';
+import type { Row } from '../data/rows.js';
+import type { Tokenizer } from '../io/tokenizer.js';
+import { AdamW, clipGradNorm } from '../nn/optim.js';
+import { scheduleFactor, scheduleNames, type ScheduleName } from '../nn/schedule.js';
+import { create } from '../tensor/create.js';
+import { stack } from '../tensor/layout.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { adapterToFiles, type Files } from './adapterFiles.js';
+import { stateFromFiles, stateTensorsFile, stateToFiles, type TrainerSettings } from './checkpoint.js';
+import { configToJSON } from './config.js';
+import { examplesFingerprint, modelFingerprint } from './fingerprint.js';
+import { assign } from './intervention.js';
+import type { ReftModel, TrainingMode } from './reftModel.js';
+import { canReuse, defaultReuseBytes, PrefixReuse } from './reuse.js';
+import { checkEdited, labelCount, prepareExamples, stepsOfEpoch, type TrainingData } from './trainerData.js';
+import { wholeWindow, windowLoss, type Window } from './trainerWindows.js';
+
+export interface TrainerOptions {
+  /** Needed for rows. */
+  readonly tokenizer?: Tokenizer;
+  readonly rows?: readonly Row[];
+  /** From `tokenizeRow`, in place of rows. */
+  readonly examples?: readonly Example[];
+  /** Either epochs or steps. */
+  readonly epochs?: number;
+  readonly steps?: number;
+  /** Rows of a micro-batch. Default 8, or all rows where there are fewer. */
+  readonly batchSize?: number;
+  /** Micro-batches of a step. Default 1. */
+  readonly gradientAccumulation?: number;
+  /** Default 9e-4. */
+  readonly learningRate?: number;
+  /** Default linear, down to 0. */
+  readonly schedule?: ScheduleName;
+  /** Steps until the learning rate is reached; below 1, their share of all steps. Default 0. */
+  readonly warmup?: number;
+  /** Decoupled; never reaches the parameters of an orthogonal map. Default 0. */
+  readonly weightDecay?: number;
+  /** Bound on the norm of all gradients together; 0 leaves them alone. Default 1. */
+  readonly maxGradNorm?: number;
+  /** Of the order of rows and of dropout. Default 0. */
+  readonly seed?: number;
+  /** Most tokens of a row: prompts are cut on the left. */
+  readonly maxLength?: number;
+  /** Measured after every `every` steps (default: after each epoch) and at the end. */
+  readonly evaluation?: TrainingData & { readonly every?: number };
+  /** Keep what a frozen base computes the same way each step. Changes no result beyond rounding. Default true. */
+  readonly reuse?: boolean;
+  /** Most bytes kept for that. Default 1 GiB. */
+  readonly reuseBudgetBytes?: number;
+  /** Ends the run at its next step, after a checkpoint where one is configured. */
+  readonly signal?: AbortSignal;
+  /** Where a checkpoint is written (Node): on an abort, and after every `everySteps` steps. */
+  readonly checkpoint?: { readonly directory: string; readonly everySteps?: number };
+  /** A checkpoint to go on from: a folder (Node), or its files. */
+  readonly resume?: string | Files;
+  readonly onStep?: (step: TrainStep) => void;
+  readonly onEvaluation?: (evaluation: Evaluation & { readonly step: number }) => void;
+}
+
+export interface TrainStep {
+  /** From 1. */
+  readonly index: number;
+  readonly total: number;
+  /** From 1. */
+  readonly epoch: number;
+  /** Mean over the labelled tokens of all its micro-batches, before the update. */
+  readonly loss: number;
+  readonly learningRate: number;
+  /** Norm of all gradients together, before clipping. */
+  readonly gradNorm: number;
+  readonly tokens: number;
+  readonly labelled: number;
+  readonly seconds: number;
+}
+
+export interface Evaluation {
+  /** Mean over all labelled tokens, dropout off. */
+  readonly loss: number;
+  readonly perplexity: number;
+  readonly labelled: number;
+  readonly rows: number;
+}
+
+export interface TrainResult {
+  /** Steps done, those before a resume included. */
+  readonly steps: number;
+  /** Mean over all labelled tokens of the training data after the last update; after an abort, the last step's own loss. */
+  readonly loss: number;
+  /** Of this run's steps alone. */
+  readonly seconds: number;
+  readonly trainableParameters: number;
+  readonly aborted: boolean;
+}
+
+const nextMacrotask = (): Promise<void> => new Promise(resolve => { setTimeout(resolve, 0); });
+
+/** What is trained, in the optimizer's order. */
+interface Trained {
+  readonly name: string;
+  readonly tensor: Tensor;
+}
+
+export class ReftTrainer {
+  readonly reft: ReftModel;
+  readonly examples: readonly Example[];
+  /** Steps of the whole run. */
+  readonly totalSteps: number;
+  /** Rows that were cut to `maxLength`. */
+  readonly truncatedRows: number;
+  private readonly options: Required<Pick<TrainerOptions, 'batchSize' | 'gradientAccumulation' | 'learningRate' | 'schedule' | 'warmup'
+    | 'weightDecay' | 'maxGradNorm' | 'seed' | 'reuse' | 'reuseBudgetBytes'>> & TrainerOptions;
+  private readonly evaluated: readonly Example[] | null;
+  private readonly stepsPerEpoch: number;
+  /** Trained tensors of the base, a head or LoRA say, are trained along. */
+  private readonly trained: readonly Trained[];
+  private readonly optimizer: AdamW;
+  private reuse: PrefixReuse | null = null;
+  private done = 0;
+  private seconds = 0;
+  private lastLoss = NaN;
+  private toResume: string | Files | undefined;
+  private running = false;
+
+  /** @throws RangeError or Error naming the option or the row that is wrong */
+  constructor(reft: ReftModel, options: TrainerOptions) {
+    this.reft = reft;
+    this.examples = prepareExamples('training', options, reft, options);
+    checkEdited(this.examples, reft);
+    const { evaluation } = options;
+    this.evaluated = evaluation ? prepareExamples('evaluation', evaluation, reft, options) : null;
+    this.truncatedRows = this.examples.filter(e => e.truncated > 0).length;
+    const n = this.examples.length;
+    this.options = {
+      ...options, batchSize: Math.min(n, options.batchSize ?? 8), gradientAccumulation: options.gradientAccumulation ?? 1,
+      learningRate: options.learningRate ?? 9e-4, schedule: options.schedule ?? 'linear', warmup: options.warmup ?? 0,
+      weightDecay: options.weightDecay ?? 0, maxGradNorm: options.maxGradNorm ?? 1, seed: options.seed ?? 0,
+      reuse: options.reuse ?? true, reuseBudgetBytes: options.reuseBudgetBytes ?? defaultReuseBytes,
+    };
+    checkOptions(this.options);
+    this.stepsPerEpoch = Math.ceil(Math.ceil(n / this.options.batchSize) / this.options.gradientAccumulation);
+    this.totalSteps = options.steps ?? (options.epochs as number) * this.stepsPerEpoch;
+    const edits = reft.trained();
+    const base = [...reft.base.namedParameters()].flatMap(([name, tensor]) => (tensor.requiresGrad ? [{ name: `base.${name}`, tensor }] : []));
+    const [orthogonal, free] = [edits.filter(t => t.orthogonal), [...edits.filter(t => !t.orthogonal), ...base]];
+    this.trained = [...orthogonal, ...free];
+    this.optimizer = new AdamW([
+      { parameters: orthogonal.map(t => t.tensor), orthogonal: true },
+      { parameters: free.map(t => t.tensor), weightDecay: this.options.weightDecay },
+    ]);
+    this.toResume = options.resume;
+  }
+
+  /** Runs the steps that are left. A loop that is left early can be taken up again. @throws Error naming the step where the loss is not finite */
+  async *steps(): AsyncGenerator<TrainStep, void, undefined> {
+    if (this.running) throw new Error('trainer: its steps are already being run');
+    const { signal, evaluation, checkpoint, onStep, onEvaluation, reuse, reuseBudgetBytes } = this.options;
+    this.running = true;
+    try {
+      if (this.toResume !== undefined) await this.loadCheckpoint(this.toResume);
+      if (reuse && canReuse(this.reft)) this.reuse = new PrefixReuse(this.reft, [...this.examples, ...(this.evaluated ?? [])], reuseBudgetBytes);
+      while (this.done < this.totalSteps) {
+        await nextMacrotask();
+        if (signal?.aborted) {
+          if (checkpoint) await this.saveCheckpoint(checkpoint.directory);
+          return;
+        }
+        const step = await this.step();
+        onStep?.(step);
+        if (this.evaluated && (this.done % (evaluation?.every ?? this.stepsPerEpoch) === 0 || this.done === this.totalSteps)) {
+          const measured = await this.measure(this.evaluated, signal);
+          if (measured) onEvaluation?.({ step: this.done, ...measured });
+        }
+        if (checkpoint?.everySteps && this.done % checkpoint.everySteps === 0) await this.saveCheckpoint(checkpoint.directory);
+        yield step;
+      }
+    } finally {
+      this.reuse?.dispose();
+      this.reuse = null;
+      this.running = false;
+    }
+  }
+
+  /** Runs the steps to the end, then measures the loss on the training data. */
+  async train(onStep?: (step: TrainStep) => void): Promise<TrainResult> {
+    for await (const step of this.steps()) onStep?.(step);
+    const aborted = this.done < this.totalSteps;
+    const loss = aborted ? this.lastLoss : (await this.evaluate()).loss;
+    return { steps: this.done, loss, seconds: this.seconds, trainableParameters: this.reft.parameterCount, aborted };
+  }
+
+  /** The loss on examples (default: the training data), dropout off. */
+  async evaluate(examples: readonly Example[] = this.examples): Promise<Evaluation> {
+    return await this.measure(prepareExamples('evaluation', { examples }, this.reft, {})) as Evaluation;
+  }
+
+  private async measure(examples: readonly Example[], signal?: AbortSignal): Promise<Evaluation | null> {
+    const { batchSize } = this.options;
+    let sum = 0;
+    for (let at = 0; at < examples.length; at += batchSize) {
+      await nextMacrotask();
+      if (signal?.aborted) return null;
+      const loss = noGrad(() => scope(() => this.groups(examples.slice(at, at + batchSize))
+        .map(windows => this.lossOf(windows)).reduce((a, b) => a.add(b))));
+      sum += await loss.item();
+      loss.storage.dispose();
+    }
+    const labelled = examples.reduce((n, e) => n + labelCount(e), 0);
+    return { loss: sum / labelled, perplexity: Math.exp(sum / labelled), labelled, rows: examples.length };
+  }
+
+  private async step(): Promise<TrainStep> {
+    const begin = performance.now();
+    const { learningRate: peak, schedule, warmup, maxGradNorm, seed } = this.options;
+    const epoch = Math.floor(this.done / this.stepsPerEpoch);
+    const groups = stepsOfEpoch(this.examples.length, this.options, epoch)[this.done % this.stepsPerEpoch]
+      .flatMap(numbers => this.groups(numbers.map(i => this.examples[i])));
+    const examples = groups.flat().map(w => w.example);
+    const labelled = examples.reduce((n, e) => n + labelCount(e), 0);
+    this.optimizer.zeroGrad();
+    const measured = scope(() => {
+      // A stream of dropout for each micro-batch; a step never has more of them than there are examples.
+      const losses = groups.map((windows, k) => this.addGradients(windows, labelled, { seed, step: this.done * this.examples.length + k }));
+      const tensors = this.optimizer.parameters;
+      const { dtype, backend } = this.reft.base;
+      // A step whose prompts are all too short to be edited has no gradients.
+      const norm = tensors.some(t => t.grad) ? clipGradNorm(tensors, maxGradNorm || Infinity) : create.zeros([], { dtype, backend });
+      return noGrad(() => stack([losses.reduce((a, b) => a.add(b)), norm]));
+    });
+    const [loss, gradNorm] = await measured.data();
+    measured.storage.dispose();
+    const learningRate = peak * scheduleFactor(schedule, this.done, this.totalSteps, warmup);
+    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
+      this.optimizer.zeroGrad();
+      const what = Number.isFinite(loss) ? `the norm of the gradients is ${gradNorm}` : `the loss is ${loss}`;
+      throw new Error(`training: ${what} at step ${this.done + 1}; the parameters are as the step before left them. Try a learning rate below ${peak}, `
+        + `a warmup, or maxGradNorm 1`);
+    }
+    this.optimizer.step(learningRate);
+    this.optimizer.zeroGrad();
+    this.done++;
+    this.lastLoss = loss;
+    const seconds = (performance.now() - begin) / 1000;
+    this.seconds += seconds;
+    return {
+      index: this.done, total: this.totalSteps, epoch: epoch + 1, loss, learningRate, gradNorm, seconds, labelled,
+      tokens: examples.reduce((n, e) => n + e.ids.length, 0),
+    };
+  }
+
+  /** Adds the gradients of these windows' share of the step's mean loss; gives that share. */
+  private addGradients(windows: readonly Window[], labelled: number, training: TrainingMode): Tensor {
+    return scope(() => {
+      const loss = this.lossOf(windows, training).mul(1 / labelled);
+      if (loss.needsGrad) backward(loss);
+      return loss.detach();
+    });
+  }
+
+  /** Rows of a micro-batch whose prefixes are kept, and the others. */
+  private groups(examples: readonly Example[]): Window[][] {
+    const kept = examples.flatMap(e => this.reuse?.windowOf(e) ?? []);
+    const whole = examples.filter(e => !this.reuse?.windowOf(e)).map(wholeWindow);
+    return [kept, whole].filter(group => group.length > 0);
+  }
+
+  /** The summed loss of a group; a group is kept as a whole or not at all. */
+  private lossOf(windows: readonly Window[], training?: TrainingMode): Tensor {
+    const kept = this.reuse?.windowOf(windows[0].example) ? this.reuse.stateFor(windows) : {};
+    return windowLoss(this.reft, windows, kept, training);
+  }
+
+  /** What a checkpoint holds, as files: the adapter, and the state of the run. */
+  async checkpointFiles(): Promise<Map<string, Uint8Array>> {
+    const state = { step: this.done, optimizerStep: this.optimizer.state().step, settings: await this.settings(), tensors: this.stateTensors() };
+    return new Map([...await adapterToFiles(this.reft), ...await stateToFiles(state)]);
+  }
+
+  /** Writes a checkpoint folder (Node), each file whole or not at all; also an adapter folder, which `loadReft` reads. */
+  async saveCheckpoint(directory: string): Promise<void> {
+    const { writeFolder } = await import('./adapterFilesNode.js');
+    await writeFolder(directory, await this.checkpointFiles());
+  }
+
+  /** Goes on from a checkpoint, bit for bit. @throws RangeError naming a setting that differs, FormatError for bad files */
+  async loadCheckpoint(from: string | Files): Promise<void> {
+    let files: Files;
+    if (typeof from === 'string') {
+      const { readFolder } = await import('./adapterFilesNode.js');
+      files = await readFolder(from, [stateTensorsFile]);
+    } else files = from;
+    await stateFromFiles(files, typeof from === 'string' ? from : 'checkpoint', await this.settings(), this.stateTensors(), state => {
+      if (state.step > this.totalSteps) throw new RangeError(`resume: the checkpoint is at step ${state.step} of ${this.totalSteps}`);
+      const moments = new Map<string, Tensor>();
+      for (const [name, tensor] of state.tensors) {
+        if (name.startsWith(momentsPrefix)) moments.set(name.slice(momentsPrefix.length), tensor);
+        else this.restore(name, tensor);
+      }
+      this.optimizer.loadState({ step: state.optimizerStep, tensors: moments });
+      this.done = state.step;
+    });
+    this.toResume = undefined;
+  }
+
+  private restore(name: string, value: Tensor): void {
+    const owner = this.reft.interventions.find(i => i.state().some(s => s.name === name));
+    if (owner) owner.setState(name, value);
+    else assign((this.trained.find(t => t.name === name) as Trained).tensor, value, name);
+  }
+
+  private stateTensors(): Map<string, Tensor> {
+    const edits = this.reft.interventions.flatMap(i => i.state());
+    const base = this.trained.filter(t => t.name.startsWith('base.'));
+    const moments = [...this.optimizer.state().tensors].map(([key, tensor]): [string, Tensor] => [momentsPrefix + key, tensor]);
+    return new Map([...[...edits, ...base].map((t): [string, Tensor] => [t.name, t.tensor]), ...moments]);
+  }
+
+  private async settings(): Promise<TrainerSettings> {
+    const { batchSize, gradientAccumulation, learningRate, schedule, warmup, weightDecay, maxGradNorm, seed, reuse, reuseBudgetBytes } = this.options;
+    const { base, configs } = this.reft;
+    return {
+      totalSteps: this.totalSteps, batchSize, gradientAccumulation, learningRate, schedule, warmup, weightDecay, maxGradNorm, seed, reuse, reuseBudgetBytes,
+      edits: JSON.stringify(configs.map(configToJSON)),
+      scales: this.reft.interventions.map(i => i.scale).join(),
+      trained: this.trained.map(t => t.name).join(),
+      dtype: base.dtype,
+      data: await examplesFingerprint(this.examples),
+      // A base that is trained along is part of the state, not of the settings.
+      ...(canReuse(this.reft) ? { base: await modelFingerprint(base) } : {}),
+    };
+  }
+
+  /** Frees the optimizer's moments; the edits stay. */
+  dispose(): void {
+    this.optimizer.dispose();
+  }
+}
+
+const momentsPrefix = 'optimizer.';
+
+function checkOptions(o: ReftTrainer['options']): void {
+  if ((o.epochs === undefined) === (o.steps === undefined)) throw new RangeError('training: expected either epochs or steps');
+  const whole = (name: string, value: number | undefined, least: number): void => {
+    if (value !== undefined && !(Number.isInteger(value) && value >= least)) throw new RangeError(`${name}: expected a whole number from ${least} on, got ${value}`);
+  };
+  for (const name of ['epochs', 'steps', 'batchSize', 'gradientAccumulation'] as const) whole(name, o[name], 1);
+  whole('evaluation.every', o.evaluation?.every, 1);
+  whole('checkpoint.everySteps', o.checkpoint?.everySteps, 1);
+  whole('seed', o.seed, 0);
+  const atLeast0 = (name: 'learningRate' | 'weightDecay' | 'maxGradNorm' | 'reuseBudgetBytes' | 'warmup'): void => {
+    if (!(o[name] >= 0 && Number.isFinite(o[name]))) throw new RangeError(`${name}: expected a number from 0 on, got ${o[name]}`);
+  };
+  for (const name of ['learningRate', 'weightDecay', 'maxGradNorm', 'reuseBudgetBytes', 'warmup'] as const) atLeast0(name);
+  if (!scheduleNames.includes(o.schedule)) throw new RangeError(`schedule: expected ${scheduleNames.join(', ')}, got '${o.schedule}'`);
+}

@@ -1,0 +1,88 @@
+// Rotary frequencies and tables against the formulas of transformers' modeling_rope_utils.py in f64, and what relative positions mean.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { rope, ropeFrequencies, ropeTables, type RopeOptions } from '../src/nn/index.js';
+import { tensor, type Tensor } from '../src/tensor/index.js';
+import { runs } from './helpers/draw.js';
+
+const near = (actual: ArrayLike<number>, expected: readonly number[], tolerance = 4e-7): void => {
+  assert.equal(actual.length, expected.length);
+  expected.forEach((x, i) => assert.ok(Math.abs(actual[i] - x) <= tolerance * Math.abs(x), `entry ${i}: ${actual[i]}, expected ${x}`));
+};
+const plain = (headDim: number, theta: number): number[] => Array.from({ length: headDim / 2 }, (_, i) => theta ** (-(2 * i) / headDim));
+
+test('frequencies are 1 / theta^(2i/D)', () => fc.assert(fc.property(fc.integer({ min: 1, max: 128 }), fc.constantFrom(10000, 100000, 500000, 1e6), (half, theta) => {
+  near(ropeFrequencies({ headDim: 2 * half, theta }), plain(2 * half, theta));
+  near(ropeFrequencies({ headDim: 2 * half, theta, scaling: { rope_type: 'default' } }), plain(2 * half, theta));
+}), runs(30)));
+
+test('linear scaling divides every frequency', () => {
+  for (const key of ['rope_type', 'type']) near(ropeFrequencies({ headDim: 8, theta: 10000, scaling: { [key]: 'linear', factor: 4 } }), plain(8, 10000).map(f => f / 4));
+});
+
+test('llama3 scaling: fast ones stay, slow ones are divided, between them a blend', () => {
+  const [headDim, theta] = [64, 500000];
+  const scaling = { rope_type: 'llama3', factor: 32, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 };
+  const kinds = new Set<string>();
+  const expected = plain(headDim, theta).map(f => {
+    const wavelength = (2 * Math.PI) / f;
+    if (wavelength < 8192 / 4) {
+      kinds.add('fast');
+      return f;
+    }
+    if (wavelength > 8192) {
+      kinds.add('slow');
+      return f / 32;
+    }
+    kinds.add('between');
+    const smooth = (8192 / wavelength - 1) / (4 - 1);
+    return (1 - smooth) * (f / 32) + smooth * f;
+  });
+  assert.equal(kinds.size, 3);
+  near(ropeFrequencies({ headDim, theta, scaling }), expected, 1e-6);
+});
+
+test('tables are cosines and sines of position times frequency, rounded to f32 in between', () => {
+  const frequencies = ropeFrequencies({ headDim: 6, theta: 10000 });
+  const positions = Int32Array.of(0, 3, 3, 70_000);
+  const { cos, sin } = ropeTables(frequencies, positions);
+  const angles = [...positions].flatMap(p => [...frequencies].map(f => Math.fround(p * f)));
+  assert.deepEqual(cos, Float32Array.from(angles, Math.cos));
+  assert.deepEqual(sin, Float32Array.from(angles, Math.sin));
+});
+
+/** x [T, D] rotated at the given positions, f64. */
+function rotated(x: Tensor, frequencies: Float32Array, positions: Int32Array): Tensor {
+  const { cos, sin } = ropeTables(frequencies, positions);
+  const [T, D] = x.shape;
+  const table = (data: Float32Array): Tensor => tensor(Float64Array.from(data), [1, T, D / 2], { dtype: 'f64' });
+  return rope(x.reshape([1, T, 1, D]), table(cos), table(sin)).reshape([T, D]);
+}
+
+test('scores depend on distance alone, and lengths stay', () => fc.assert(fc.property(fc.nat(1000), fc.integer({ min: 0, max: 500 }), fc.integer({ min: 0, max: 50 }), (seed, shift, gap) => {
+  const frequencies = ropeFrequencies({ headDim: 8, theta: 10000 });
+  const x = tensor.normal([2, 8], { seed, dtype: 'f64' });
+  const at = (start: number): Tensor => rotated(x, frequencies, Int32Array.of(start, start + gap));
+  const product = (y: Tensor): number => y.select(0, 0).mul(y.select(0, 1)).sum().dataSync()[0];
+  // The tables are f32: angles up to 550 are off by 3e-5.
+  assert.ok(Math.abs(product(at(0)) - product(at(shift))) <= 2e-3);
+  near(at(shift).square().sum(1).dataSync(), [...x.square().sum(1).dataSync()], 1e-6);
+}), runs(25)));
+
+test('the first half turns against the second, as rotate_half does', () => {
+  const quarter = rope(tensor([1, 2, 3, 4]).reshape([1, 1, 1, 4]), tensor.zeros([1, 1, 2]), tensor.ones([1, 1, 2]));
+  assert.deepEqual([...quarter.dataSync()], [-3, -4, 1, 2]);
+});
+
+test('messages', () => {
+  const bad = (options: Partial<RopeOptions>, message: string): void => assert.throws(() => ropeFrequencies({ headDim: 8, theta: 10000, ...options }), { message });
+  bad({ scaling: { rope_type: 'yarn', factor: 2 } }, "rope scaling 'yarn' is not known; known: default, linear, llama3");
+  bad({ scaling: { type: 'dynamic' } }, "rope scaling 'dynamic' is not known; known: default, linear, llama3");
+  bad({ scaling: { rope_type: 'linear' } }, "rope scaling 'linear': factor must be a positive number, got undefined");
+  bad({ scaling: { rope_type: 'linear', factor: '2' } }, "rope scaling 'linear': factor must be a positive number, got 2");
+  bad({ scaling: { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4 } }, "rope scaling 'llama3': original_max_position_embeddings must be a positive number, got undefined");
+  bad({ headDim: 7 }, 'rope: the head size must be even and positive, got 7');
+  bad({ theta: NaN }, 'rope: theta must be positive, got NaN');
+});
