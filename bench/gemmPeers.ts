@@ -119,7 +119,8 @@ export async function openPeers(): Promise<{ peers: Peer[]; missing: string[] }>
     try {
       peers.push(await open());
     } catch (error) {
-      missing.push(`${name} is not measured (${(error as Error).message.split('\n')[0]}); install the peers with: npm ci --prefix bench/peers`);
+      const reason = (error as Error).message.split('\n')[0];
+      missing.push(`${name} is not measured (${reason}); install the peers with: npm ci --prefix bench/peers`);
     }
   }
   return { peers, missing };

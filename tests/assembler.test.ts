@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  call, constant, f32x4Const, i32x4Const, i8x16Const, instantiate, laneOp, load, loadLane, ModuleBuilder, op, select, shuffle32, supportsRelaxedSimd,
-  type InstructionName, type Value, type WasmType,
+  call, constant, f32x4Const, i32x4Const, i8x16Const, instantiate, laneOp, load, loadLane, ModuleBuilder, op, select, shuffle32,
+  supportsRelaxedSimd, type InstructionName, type Value, type WasmType,
 } from '../src/backends/cpu/wasm/assembler.js';
 import { instructions } from '../src/backends/cpu/wasm/opcodes.js';
 
@@ -12,7 +12,7 @@ const newMemory = (): WebAssembly.Memory => new WebAssembly.Memory({ initial: 1 
 
 const sample = (type: WasmType): Value => (type === 'v128' ? i32x4Const(1, 2, 3, 4) : constant(type, 1));
 
-void test('every instruction validates with the types of the table', () => {
+test('every instruction validates with the types of the table', () => {
   const relaxed = supportsRelaxedSimd();
   let checked = 0;
   for (const name of Object.keys(instructions) as InstructionName[]) {
@@ -40,7 +40,7 @@ function evaluate(result: WasmType, value: Value): number {
   return instantiate(m.bytes(), newMemory()).f();
 }
 
-void test('opcodes mean what their names say', () => {
+test('opcodes mean what their names say', () => {
   const f32 = (name: InstructionName, ...args: number[]): number => evaluate('f32', op(name, ...args));
   const i32 = (name: InstructionName, ...args: number[]): number => evaluate('i32', op(name, ...args));
   assert.equal(f32('f32.add', 2, 3), 5);
@@ -72,7 +72,8 @@ void test('opcodes mean what their names say', () => {
   assert.equal(evaluate('f32', op('f32.convert_i32_u', -1)), 2 ** 32);
   assert.equal(evaluate('f64', op('f64.promote_f32', 0.5)), 0.5);
   const vector: [InstructionName, number, number, number][] = [
-    ['f32x4.add', 2, 3, 5], ['f32x4.sub', 2, 3, -1], ['f32x4.mul', 2, 3, 6], ['f32x4.div', 3, 2, 1.5], ['f32x4.min', 3, 2, 2], ['f32x4.max', 3, 2, 3],
+    ['f32x4.add', 2, 3, 5], ['f32x4.sub', 2, 3, -1], ['f32x4.mul', 2, 3, 6], ['f32x4.div', 3, 2, 1.5],
+    ['f32x4.min', 3, 2, 2], ['f32x4.max', 3, 2, 3],
     ['f32x4.pmin', 3, 2, 2], ['f32x4.pmax', 3, 2, 3],
   ];
   for (const [name, a, b, expected] of vector) {
@@ -81,7 +82,8 @@ void test('opcodes mean what their names say', () => {
   const integers: [InstructionName, number, number, number][] = [
     ['i32x4.add', 2, 3, 5], ['i32x4.sub', 2, 3, -1], ['i32x4.mul', -2, 3, -6], ['i32x4.min_s', -1, 1, -1], ['i32x4.min_u', -1, 1, 1],
     ['i32x4.max_s', -1, 1, 1], ['i32x4.max_u', -1, 1, -1], ['i32x4.lt_s', -1, 1, -1], ['i32x4.lt_u', -1, 1, 0], ['i32x4.gt_s', -1, 1, 0],
-    ['i32x4.eq', 4, 4, -1], ['i32x4.ne', 4, 4, 0], ['i32x4.le_s', 4, 4, -1], ['i32x4.ge_u', 4, 5, 0], ['v128.and', 6, 3, 2], ['v128.or', 6, 3, 7],
+    ['i32x4.eq', 4, 4, -1], ['i32x4.ne', 4, 4, 0], ['i32x4.le_s', 4, 4, -1], ['i32x4.ge_u', 4, 5, 0],
+    ['v128.and', 6, 3, 2], ['v128.or', 6, 3, 7],
     ['v128.xor', 6, 3, 5], ['v128.andnot', 6, 3, 4], ['i32x4.dot_i16x8_s', 3, 5, 15],
   ];
   for (const [name, a, b, expected] of integers) {
@@ -100,20 +102,22 @@ void test('opcodes mean what their names say', () => {
   assert.equal(evaluate('i32', op('v128.any_true', i32x4Const(0, 0, 1, 0))), 1);
   assert.equal(evaluate('i32', op('i32x4.all_true', i32x4Const(0, 0, 1, 0))), 0);
   assert.equal(evaluate('i32', op('i32x4.bitmask', i32x4Const(-1, 0, -1, 0))), 5);
-  assert.equal(evaluate('f32', laneOp('f32x4.extract_lane', 2, shuffle32(f32x4Const(0, 1, 2, 3), f32x4Const(4, 5, 6, 7), [0, 4, 7, 3]))), 7);
+  const mixed = shuffle32(f32x4Const(0, 1, 2, 3), f32x4Const(4, 5, 6, 7), [0, 4, 7, 3]);
+  assert.equal(evaluate('f32', laneOp('f32x4.extract_lane', 2, mixed)), 7);
   assert.equal(evaluate('i32', laneOp('i8x16.extract_lane_u', 15, i8x16Const(...Array.from({ length: 16 }, (_, i) => i + 240)))), 255);
   assert.equal(evaluate('f32', laneOp('f32x4.extract_lane', 0, laneOp('f32x4.replace_lane', 0, f32x4Const(1), 9))), 9);
 });
 
-void test('constants of every size', () => {
-  for (const value of [0, 1, -1, 63, 64, -64, -65, 127, 128, 8191, 8192, 2 ** 31 - 1, -(2 ** 31)]) assert.equal(evaluate('i32', constant('i32', value)), value);
+test('constants of every size', () => {
+  for (const value of [0, 1, -1, 63, 64, -64, -65, 127, 128, 8191, 8192, 2 ** 31 - 1, -(2 ** 31)])
+    assert.equal(evaluate('i32', constant('i32', value)), value);
   assert.equal(evaluate('i32', constant('i32', 2 ** 32 - 4)), -4);
   assert.equal(evaluate('i32', op('i32.wrap_i64', op('i64.shr_u', constant('i64', 2n ** 63n), 63))), 1);
   for (const value of [0, -0, 1.5, Infinity, Math.fround(1e-40)]) assert.ok(Object.is(evaluate('f32', constant('f32', value)), value));
   assert.equal(evaluate('f64', constant('f64', Math.PI)), Math.PI);
 });
 
-void test('loops, branches, calls, select', () => {
+test('loops, branches, calls, select', () => {
   const m = new ModuleBuilder();
   const square = m.function('square', { params: ['i32'], results: ['i32'] }, { exported: false });
   square.return(op('i32.mul', square.params[0], square.params[0]));
@@ -145,7 +149,7 @@ void test('loops, branches, calls, select', () => {
   assert.equal(built.larger(4, 3), 4);
 });
 
-void test('memory: loads, stores, lanes, fill and copy', () => {
+test('memory: loads, stores, lanes, fill and copy', () => {
   const memory = newMemory();
   const m = new ModuleBuilder();
   const f = m.function('go', { params: [], results: [] });
@@ -163,7 +167,7 @@ void test('memory: loads, stores, lanes, fill and copy', () => {
   assert.deepEqual([...floats.subarray(13, 15)], [1, 2]);
 });
 
-void test('the shared bit decides which memory a module links to', () => {
+test('the shared bit decides which memory a module links to', () => {
   const shared = new WebAssembly.Memory({ initial: 1, maximum: 4, shared: true });
   for (const isShared of [false, true]) {
     const m = new ModuleBuilder({ memory: { shared: isShared } });
@@ -174,7 +178,7 @@ void test('the shared bit decides which memory a module links to', () => {
   }
 });
 
-void test('mistakes name the instruction', () => {
+test('mistakes name the instruction', () => {
   const m = new ModuleBuilder();
   const f = m.function('f', { params: ['f32'], results: [] });
   assert.throws(() => op('i32.add', f.params[0], 1), /i32\.add: expected a value of type i32, got f32/);

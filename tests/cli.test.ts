@@ -11,6 +11,7 @@ import { lossCurve } from '../src/cli/lossCurve.js';
 import { tinyEndToken, writeTinyFolder } from './helpers/tinyFolder.js';
 
 const main = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
+const several = fileURLToPath(new URL('helpers/runCommands.ts', import.meta.url));
 let folder: string;
 let model: string;
 let data: string;
@@ -23,10 +24,29 @@ interface Run {
   events: Record<string, unknown>[];
 }
 
-/** Runs `reft ARGS`; `onLine` sees each line of stdout and the process. */
-function reft(args: string[], { input = '', onLine }: { input?: string; onLine?: (line: string, kill: (signal: NodeJS.Signals) => void) => void } = {}): Promise<Run> {
+interface RunOptions {
+  input?: string;
+  /** Sees each line of stdout, and can end the process. */
+  onLine?: (line: string, kill: (signal: NodeJS.Signals) => void) => void;
+}
+
+/** Runs `reft ARGS` in a process. */
+function reft(args: string[], { input = '', onLine }: RunOptions = {}): Promise<Run> {
+  return start([main, ...args], { input, ...(onLine ? { onLine } : {}) });
+}
+
+/** Runs several command lines in one process. */
+async function reftEach(commands: string[][]): Promise<Run[]> {
+  const { code, stdout, stderr } = await start([several], { input: JSON.stringify(commands) });
+  assert.equal(code, 0, stderr);
+  return (JSON.parse(stdout) as Omit<Run, 'events'>[]).map((run, i) => ({ ...run, events: commands[i].includes('--json') ? eventsOf(run.stdout) : [] }));
+}
+
+const eventsOf = (stdout: string): Run['events'] => stdout.split('\n').filter(Boolean).map(line => JSON.parse(line) as Record<string, unknown>);
+
+function start(args: string[], { input, onLine }: RunOptions): Promise<Run> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', main, ...args], { stdio: ['pipe', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, ['--import', 'tsx', ...args], { stdio: ['pipe', 'pipe', 'pipe'] });
     let stdout = '';
     let stderr = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -38,9 +58,8 @@ function reft(args: string[], { input = '', onLine }: { input?: string; onLine?:
     child.stderr.setEncoding('utf8').on('data', (text: string) => { stderr += text; });
     child.on('error', reject);
     child.on('close', code => {
-      const json = args.includes('--json');
       try {
-        resolve({ code, stdout, stderr, events: json ? stdout.split('\n').filter(Boolean).map(line => JSON.parse(line) as Record<string, unknown>) : [] });
+        resolve({ code, stdout, stderr, events: args.includes('--json') ? eventsOf(stdout) : [] });
       } catch (error) {
         reject(new Error(`stdout is not JSON lines: ${stdout}`, { cause: error }));
       }
@@ -98,32 +117,35 @@ describe('reft', { concurrency: 2 }, () => {
   });
 
   test('training lowers the loss, and the adapter changes what is generated', async () => {
-    const trained = await reft(training('learned', '--epochs', '100', '--lr', '0.02'));
+    const adapter = join(folder, 'learned');
+    const ask = ['generate', '--model', model, '--prompt', 'one two', '--max-new-tokens', '6', '--json'];
+    const [trained, base, edited, off, told] = await reftEach([
+      training('learned', '--epochs', '40', '--lr', '0.05', '--positions', 'all'), ask, [...ask, '--adapter', adapter], [...ask, '--adapter', adapter, '--scale', '0'],
+      ['info', adapter, '--json'],
+    ]);
     assert.equal(trained.code, 0, trained.stderr);
     const first = trained.events.find(e => e.event === 'step') as { loss: number };
     const { loss } = trained.events.at(-1) as { loss: number };
-    assert.ok(loss < 0.5 * first.loss, `${first.loss} fell to ${loss}`);
-    const ask = ['generate', '--model', model, '--prompt', 'one two', '--max-new-tokens', '6', '--json'];
-    const [base, edited, off] = await Promise.all([
-      reft(ask), reft([...ask, '--adapter', join(folder, 'learned')]), reft([...ask, '--adapter', join(folder, 'learned'), '--scale', '0']),
-    ]);
+    assert.ok(loss < 0.7 * first.loss, `${first.loss} fell to ${loss}`);
     assert.equal(edited.code, 0, edited.stderr);
     assert.notDeepEqual(edited.events.at(-1)?.ids, base.events.at(-1)?.ids);
     assert.deepEqual(off.events.at(-1)?.ids, base.events.at(-1)?.ids);
+    const facts = told.events.at(-1) as { kind: string; parameters: number; tensors: Record<string, string> };
+    assert.deepEqual([facts.kind, facts.parameters, facts.tensors['block_output/1.R']], ['adapter', 2 * (2 * 16 * 2 + 2), 'F32 [2,16]']);
   });
 
   test('Ctrl-C ends within a step, saved, and --resume ends where an unbroken run does', async () => {
-    const args = training('broken', '--steps', '400', '--dropout', '0.1');
+    const args = training('broken', '--steps', '150', '--dropout', '0.1');
     let seen = 0;
     const broken = await reft(args, { onLine: (line, kill) => { if (line.includes('"step"') && ++seen === 3) kill('SIGINT'); } });
     assert.equal(broken.code, 130, broken.stderr);
     const last = broken.events.at(-1) as { event: string; steps: number; checkpoint: string };
     assert.equal(last.event, 'interrupted');
-    assert.ok(last.steps >= 3 && last.steps < 400);
+    assert.ok(last.steps >= 3 && last.steps < 150);
     assert.equal(last.steps, broken.events.filter(e => e.event === 'step').length);
     assert.match(broken.stderr, /--resume/);
     assert.ok((await stat(last.checkpoint)).isDirectory());
-    const [resumed, whole] = await Promise.all([reft([...args, '--resume']), reft(training('unbroken', '--steps', '400', '--dropout', '0.1'))]);
+    const [resumed, whole] = await Promise.all([reft([...args, '--resume']), reft(training('unbroken', '--steps', '150', '--dropout', '0.1'))]);
     assert.equal(resumed.code, 0, resumed.stderr);
     assert.equal((resumed.events.find(e => e.event === 'step') as { step: number }).step, last.steps + 1);
     assert.equal(whole.code, 0, whole.stderr);
@@ -132,9 +154,8 @@ describe('reft', { concurrency: 2 }, () => {
 
   test('generate: ids are the new tokens, text leaves the end token out, people get the text alone', async () => {
     const ask = ['generate', '--model', model, '--max-new-tokens', '5', '--temperature', '1', '--seed', '3'];
-    const [json, people, again] = await Promise.all([
-      reft([...ask, '--prompt', 'héllo', '--json']), reft([...ask, '--prompt', 'héllo']), reft([...ask, '--prompt', 'héllo', '--json']),
-    ]);
+    const json = await reft([...ask, '--prompt', 'héllo', '--json']);
+    const [people, again] = await reftEach([[...ask, '--prompt', 'héllo'], [...ask, '--prompt', 'héllo', '--json']]);
     assert.equal(json.code, 0, json.stderr);
     const done = json.events.at(-1) as { event: string; text: string; ids: number[]; tokensPerSecond: number };
     assert.deepEqual(Object.keys(done), ['event', 'text', 'ids', 'tokensPerSecond']);
@@ -147,15 +168,15 @@ describe('reft', { concurrency: 2 }, () => {
 
   test('generate --chat and --messages give the same prompt; --stop cuts the text', async () => {
     const ask = ['generate', '--model', model, '--max-new-tokens', '8', '--json'];
-    const [chat, messages] = await Promise.all([
-      reft([...ask, '--chat', 'hi', '--system', 'be brief']),
-      reft([...ask, '--messages', '[{"role":"system","content":"be brief"},{"role":"user","content":"hi"}]']),
+    const brief = ['--chat', 'hi', '--system', 'be brief'];
+    const [chat, messages] = await reftEach([
+      [...ask, ...brief], [...ask, '--messages', '[{"role":"system","content":"be brief"},{"role":"user","content":"hi"}]'],
     ]);
     assert.equal(chat.code, 0, chat.stderr);
     const { text, ids } = chat.events.at(-1) as { text: string; ids: number[] };
     assert.deepEqual((messages.events.at(-1) as { ids: number[] }).ids, ids);
     const stopAt = text.slice(2, 4);
-    const stopped = await reft([...ask, '--chat', 'hi', '--system', 'be brief', '--stop', stopAt]);
+    const stopped = await reft([...ask, ...brief, '--stop', stopAt]);
     assert.equal((stopped.events.at(-1) as { text: string }).text, text.slice(0, text.indexOf(stopAt)));
   });
 
@@ -207,9 +228,7 @@ describe('reft', { concurrency: 2 }, () => {
       [['generate', '--model', model, '--prompt', 'x', '--adapter', join(folder, 'no-adapter'), '--json'], /no-adapter/],
       [['invent', '--json'], /unknown command 'invent'/],
     ];
-    const runs: Run[] = [];
-    for (let i = 0; i < cases.length; i += 2) runs.push(...(await Promise.all(cases.slice(i, i + 2).map(([args]) => reft(args)))));
-    runs.forEach((run, i) => {
+    (await reftEach(cases.map(([args]) => args))).forEach((run, i) => {
       assert.equal(run.code, 2, `${cases[i][0].join(' ')}: ${run.stderr}`);
       assert.match(run.stderr, cases[i][1]);
       const { event, message, code } = run.events.at(-1) as { event: string; message: string; code: number };
@@ -226,7 +245,7 @@ describe('reft', { concurrency: 2 }, () => {
   });
 
   test('every command has its --help', async () => {
-    const helps = await Promise.all(['train', 'generate', 'chat', 'info'].map(name => reft([name, '--help'])));
+    const helps = await reftEach(['train', 'generate', 'chat', 'info'].map(name => [name, '--help']));
     assert.deepEqual(helps.map(run => run.code), [0, 0, 0, 0]);
     for (const option of [
       '--model', '--data', '--out', '--intervention', '--layers', '--positions', '--rank', '--tied', '--component', '--orthogonal', '--activation', '--epochs',

@@ -49,7 +49,9 @@ interface Layout {
 }
 
 /** Strides of [..., rows, columns] for a layout; `repeat[i]`: leading axis i has stride 0. Also the elements spanned. */
-function layOut(lead: readonly number[], rows: number, columns: number, layout: Layout, repeat: readonly boolean[]): { strides: number[]; span: number } {
+function layOut(
+  lead: readonly number[], rows: number, columns: number, layout: Layout, repeat: readonly boolean[],
+): { strides: number[]; span: number } {
   const inner = layout.transposed ? rows : columns;
   const outer = layout.transposed ? columns : rows;
   const rowLength = inner * layout.step + layout.rowGap;
@@ -131,7 +133,9 @@ function check(machineOf: ReturnType<typeof machine>, gemm: ReturnType<typeof cr
 }
 
 const sides = [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129];
-const layout: fc.Arbitrary<Layout> = fc.record({ transposed: fc.boolean(), rowGap: fc.constantFrom(0, 0, 1, 3), step: fc.constantFrom(1, 1, 1, 2) });
+const layout: fc.Arbitrary<Layout> = fc.record({
+  transposed: fc.boolean(), rowGap: fc.constantFrom(0, 0, 1, 3), step: fc.constantFrom(1, 1, 1, 2),
+});
 const anyCase = (side: fc.Arbitrary<number>, lead: fc.Arbitrary<number[]>): fc.Arbitrary<Case> => fc.record({
   m: side, n: side, k: side, lead, a: layout, b: layout, c: layout,
   repeatA: fc.array(fc.boolean(), { minLength: 3, maxLength: 3 }), repeatB: fc.array(fc.boolean(), { minLength: 3, maxLength: 3 }),
@@ -144,17 +148,17 @@ for (const relaxed of relaxedModes) {
     const shared = machine();
     const gemm = createGemm(shared.memory, shared.scratch, { relaxed, prefer });
 
-    void test(`${name}: tile edges, transposes, gaps`, () => {
+    test(`${name}: tile edges, transposes, gaps`, () => {
       fc.assert(fc.property(anyCase(fc.constantFrom(...sides), fc.constant([])), c => void check(shared, gemm, c, name)), runs);
     });
 
-    void test(`${name}: batches, repeated and not, with sides from 0`, () => {
+    test(`${name}: batches, repeated and not, with sides from 0`, () => {
       const lead = fc.array(fc.constantFrom(1, 2, 3), { minLength: 1, maxLength: 3 });
       fc.assert(fc.property(anyCase(fc.constantFrom(0, 1, 2, 3, 4, 5, 9, 17), lead), c => void check(shared, gemm, c, name)), runs);
     });
   }
 
-  void test(`k over several blocks and m over several slabs, ${relaxed ? 'fused' : 'plain'}`, () => {
+  test(`k over several blocks and m over several slabs, ${relaxed ? 'fused' : 'plain'}`, () => {
     const dense: Layout = { transposed: false, rowGap: 0, step: 1 };
     const across: Layout = { transposed: true, rowGap: 0, step: 1 };
     const common = { lead: [], repeatA: [], repeatB: [], c: dense, seed: 7 };
@@ -170,7 +174,7 @@ for (const relaxed of relaxedModes) {
   });
 }
 
-void test('the same bits every time and wherever the operands lie', () => {
+test('the same bits every time and wherever the operands lie', () => {
   const here = machine();
   const gemm = createGemm(here.memory, here.scratch);
   const dense: Layout = { transposed: false, rowGap: 0, step: 1 };
@@ -185,7 +189,7 @@ void test('the same bits every time and wherever the operands lie', () => {
   }
 });
 
-void test('shared memory gives the same bits', () => {
+test('shared memory gives the same bits', () => {
   const here = machine();
   const dense: Layout = { transposed: false, rowGap: 0, step: 1 };
   const given: Case = { m: 17, n: 33, k: 65, lead: [2], a: dense, b: dense, c: dense, repeatA: [], repeatB: [], seed: 5 };

@@ -39,7 +39,8 @@ function sgdLoop(x: number, gradients: number[], o: { lr: number[]; momentum: nu
   return x;
 }
 
-const leaf = (data: number[], shape: number[], { dtype, backend }: Machine = oracle): Tensor => tensor(Float64Array.from(data), shape, { dtype, backend }).requireGrad();
+const leaf = (data: number[], shape: number[], { dtype, backend }: Machine = oracle): Tensor =>
+  tensor(Float64Array.from(data), shape, { dtype, backend }).requireGrad();
 const setGrad = (t: Tensor, g: ArrayLike<number>): void => {
   t.grad = tensor(Float64Array.from(g), [...t.shape], { dtype: t.dtype, backend: t.backend });
 };
@@ -51,7 +52,9 @@ const close = (actual: ArrayLike<number>, expected: readonly number[], tolerance
 };
 
 const rates = fc.array(fc.double({ min: 1e-4, max: 0.3, noNaN: true }), { minLength: 1, maxLength: 12 });
-const common = { lr: rates, seed: fc.nat(10_000), decay: fc.constantFrom(0, 0.01, 0.5), scale: fc.constantFrom(0.5, 1, 2), machine: fc.constantFrom(...machines) };
+const common = {
+  lr: rates, seed: fc.nat(10_000), decay: fc.constantFrom(0, 0.01, 0.5), scale: fc.constantFrom(0.5, 1, 2), machine: fc.constantFrom(...machines),
+};
 
 test('AdamW: several steps equal the loop', () => fc.assert(fc.property(fc.record({
   ...common, betas: fc.constantFrom<[number, number]>([0.9, 0.999], [0, 0.5], [0.8, 0]), eps: fc.constantFrom(1e-8, 1e-3),
@@ -205,8 +208,9 @@ test('messages for bad settings', () => {
   for (const [call, message] of cases) assert.throws(call, { message });
 });
 
+const sizes = fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 4 });
 test('clipGradNorm: the joint norm, and gradients scaled only when it is larger', () => fc.assert(fc.property(
-  fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 4 }), fc.nat(1000), fc.constantFrom(0.01, 1, 1000), (sides, seed, maxNorm) => scope(() => {
+  sizes, fc.nat(1000), fc.constantFrom(0.01, 1, 1000), (sides, seed, maxNorm) => scope(() => {
     const random = new Random(seed);
     const values = sides.map(n => normals(n, random));
     const ps = values.map((v, i) => leaf(v, [sides[i]]));

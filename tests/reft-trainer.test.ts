@@ -45,7 +45,7 @@ function lossOf(reft: ReftModel, examples: readonly Example[], dropout?: { seed:
 
 describe('a training run', () => {
   test('learns, and reports the loss of the model as it was before the update', async () => {
-    const { reft, trainer } = await trainedModel({ steps: 60, learningRate: 3e-2, config: { layers: [0, 2] } });
+    const { reft, trainer } = await trainedModel({ steps: 60, learningRate: 5e-2, examples: tinyExamples(3), config: { layers: [0, 2], rank: 8 } });
     const before = lossOf(reft, trainer.examples);
     const steps = await collect(trainer);
     assert.equal(steps.length, 60);
@@ -54,10 +54,10 @@ describe('a training run', () => {
     assert.ok(loss < 0.5 * before, `from ${before} to ${loss}`);
     assert.ok(Math.abs(loss - lossOf(reft, trainer.examples)) < 1e-5);
     assert.equal(perplexity, Math.exp(loss));
-    assert.deepEqual([labelled, rows], [trainer.examples.reduce((n, e) => n + e.ids.length - e.promptLength, 0), 6]);
+    assert.deepEqual([labelled, rows], [trainer.examples.reduce((n, e) => n + e.ids.length - e.promptLength, 0), 3]);
     assert.deepEqual(steps.map(s => s.index), Array.from({ length: 60 }, (_, i) => i + 1));
-    assert.equal(steps[0].learningRate, 3e-2);
-    assert.ok(Math.abs(steps[59].learningRate - 3e-2 / 60) < 1e-12);
+    assert.equal(steps[0].learningRate, 5e-2);
+    assert.ok(Math.abs(steps[59].learningRate - 5e-2 / 60) < 1e-12);
     assert.ok(steps.every(s => s.gradNorm > 0 && s.labelled === labelled && s.seconds > 0));
   });
 
@@ -133,7 +133,7 @@ describe('what a run must not do', () => {
 
   test('weight decay never reaches R (fault 1), and does reach the rest', async () => {
     for (const orthogonal of ['householder', 'torch'] as const) {
-      // Gradients are bounded to nearly nothing and Adam's step is the learning rate: only decay by lr * weightDecay = 0.1 a step shows.
+      // Adam moves a number by about the learning rate, 1e-3; decay takes a tenth of it, lr * weightDecay.
       const { reft, trainer } = await trainedModel({ learningRate: 1e-3, weightDecay: 100, schedule: 'constant', steps: 10, config: { orthogonal } });
       const before = noGrad(() => reft.interventions[0].parameters());
       const norm = (data: ArrayLike<number>): number => Math.hypot(...Array.from(data));
@@ -203,12 +203,10 @@ describe('what a run must not do', () => {
 });
 
 describe('ending early', () => {
-  test('an abort ends the run within a step; the loop may go on later', async () => {
-    const controller = new AbortController();
-    const { trainer } = await trainedModel({ signal: controller.signal });
-    setTimeout(() => { controller.abort(); }, 0);
-    const result = await trainer.train(step => { if (step.index === 3) controller.abort(); });
-    assert.ok(result.aborted && result.steps <= 3, `${result.steps} steps`);
+  test('an abort from outside, a timer or Ctrl-C, is seen', async () => {
+    const { trainer } = await trainedModel({ signal: AbortSignal.timeout(50), steps: 1e6 });
+    const { aborted, steps } = await trainer.train();
+    assert.ok(aborted && steps < 1e6);
   });
 
   test('an abort after a step is seen before the next', async () => {

@@ -316,3 +316,80 @@ test('row kernels decline other types and layouts before writing', () => {
     }
   }
 });
+
+// --- attention ----------------------------------------------------------------------------------------------------------
+
+interface AttentionCase {
+  B: number; KV: number; group: number; T: number; S: number; D: number;
+  causal: number; causalOffset: number; window: number; start: number[]; end: number[];
+}
+const attentionCases: readonly AttentionCase[] = [
+  { B: 1, KV: 1, group: 1, T: 1, S: 1, D: 4, causal: 1, causalOffset: 0, window: 0, start: [0], end: [1] },
+  { B: 2, KV: 2, group: 3, T: 7, S: 7, D: 8, causal: 1, causalOffset: 0, window: 0, start: [0, 3], end: [7, 7] }, // left padding: rows without keys
+  { B: 2, KV: 1, group: 2, T: 17, S: 17, D: 5, causal: 1, causalOffset: 0, window: 0, start: [0, 0], end: [17, 9] }, // right padding
+  { B: 1, KV: 2, group: 1, T: 35, S: 35, D: 16, causal: 1, causalOffset: 0, window: 4, start: [2], end: [35] },
+  { B: 2, KV: 1, group: 3, T: 1, S: 21, D: 64, causal: 1, causalOffset: 20, window: 0, start: [0, 6], end: [21, 21] }, // decoding
+  { B: 1, KV: 1, group: 2, T: 3, S: 13, D: 7, causal: 1, causalOffset: 10, window: 5, start: [0], end: [13] },
+  { B: 2, KV: 1, group: 2, T: 5, S: 18, D: 12, causal: 1, causalOffset: 13, window: 0, start: [4, 18], end: [18, 18] }, // the second row sees nothing
+  { B: 2, KV: 1, group: 1, T: 16, S: 33, D: 3, causal: 0, causalOffset: 0, window: 0, start: [0, 1], end: [33, 20] },
+];
+
+for (const { label, fused } of variants) {
+  test(`attention and its vjp${label}`, () => {
+    for (const { B, KV, group, T, S, D, causal, causalOffset, window, start, end } of attentionCases) {
+      arena.clear();
+      const random = numbers(T * S + D);
+      const H = KV * group;
+      // Heads inside a projection [B, T, heads, D], as a model has them; keys too.
+      const heads = (count: number, length: number): View =>
+        arena.view([B, count, length, D], { strides: [length * count * D, D, count * D, 1], value: () => 2 * random() });
+      const [q, k, v] = [heads(H, T), heads(KV, S), heads(KV, S)];
+      const [keyStart, keyEnd] = [start, end].map(list => arena.view([B], { dtype: 'i32', value: i => list[i] }));
+      const [o, lse] = [arena.view([B, H, T, D]), arena.view([B, H, T])];
+      const attributes = { scale: 1 / Math.sqrt(D), causal, causalOffset, window };
+      run(fused, 'attention', { inputs: [q, k, v, keyStart, keyEnd], outputs: [o, lse], attributes });
+
+      const g = arena.view([B, H, T, D], { value: () => random() });
+      const [qs, ks, vs, gs] = [q, k, v, g].map(view => rowsOf(arena.read(view), D));
+      const zeros = (n: number): number[][] => range(n, () => new Array<number>(D).fill(0));
+      const expected = { o: zeros(B * H * T), dq: zeros(B * H * T), dk: zeros(B * KV * S), dv: zeros(B * KV * S) };
+      const size = { dq: 0, dk: 0, dv: 0 };
+      const expectedLse = new Array<number>(B * H * T).fill(0);
+      const dot = (x: readonly number[], y: readonly number[]): number => sum(x.map((a, i) => a * y[i]));
+      for (let row = 0; row < B * H * T; row++) {
+        const [b, head, t] = [Math.floor(row / (H * T)), Math.floor(row / T) % H, row % T];
+        const from = Math.max(start[b], window > 0 ? t + causalOffset - window + 1 : 0);
+        const to = Math.min(end[b], causal ? t + causalOffset + 1 : S);
+        if (to <= from) continue;
+        const keyRow = (s: number): number => (b * KV + Math.floor(head / group)) * S + s;
+        const seen = range(to - from, i => keyRow(from + i));
+        const scores = seen.map(s => dot(qs[row], ks[s]) * attributes.scale);
+        const top = Math.max(...scores);
+        expectedLse[row] = top + Math.log(sum(scores.map(x => Math.exp(x - top))));
+        const p = softmax(scores);
+        seen.forEach((s, i) => range(D, d => (expected.o[row][d] += p[i] * vs[s][d])));
+        const delta = dot(gs[row], expected.o[row]);
+        seen.forEach((s, i) => {
+          const ds = p[i] * (dot(gs[row], vs[s]) - delta) * attributes.scale;
+          for (let d = 0; d < D; d++) {
+            expected.dq[row][d] += ds * ks[s][d];
+            expected.dk[s][d] += ds * qs[row][d];
+            expected.dv[s][d] += p[i] * gs[row][d];
+          }
+        });
+      }
+      size.dq = size.dk = 2 * D * 2 * attributes.scale; // |ds| summed over a row is at most that of g v: D terms of 2
+      size.dv = 1;
+      // A score is a dot of D products below 4, exp turns its error into a relative one of p; then sums over keys or queries.
+      const relative = (4 * D * D * attributes.scale + 4 * D + S + T * group + 40) * eps;
+      near('lse', arena.read(lse), expectedLse, () => relative);
+      near('o', arena.read(o), expected.o.flat(), () => 2 * 2 * relative);
+
+      const [dq, dk, dv] = [arena.view(q.shape), arena.view(k.shape), arena.view(v.shape)];
+      run(fused, 'attention.vjp', { inputs: [q, k, v, keyStart, keyEnd, o, lse, g], outputs: [dq, dk, dv], attributes });
+      near('dq', arena.read(dq), expected.dq.flat(), () => 4 * 2 * relative * size.dq);
+      near('dk', arena.read(dk), expected.dk.flat(), () => 4 * 2 * relative * size.dk * Math.min(T, 8) * group);
+      near('dv', arena.read(dv), expected.dv.flat(), () => 4 * relative * size.dv * T * group);
+    }
+  });
+}

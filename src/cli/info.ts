@@ -5,12 +5,12 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { fileSource } from '../io/byteSource.js';
 import { tokenizerOf } from '../io/autoTokenizer.js';
-import { FormatError } from '../io/errors.js';
 import { openSafetensors } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import { openResolved } from '../models/auto.js';
-import { components } from '../models/context.js';
 import type { DecoderConfig } from '../models/config.js';
+import { components } from '../models/context.js';
+import { adapterConfigFile, adapterModelFile, parseAdapterConfig } from '../reft/adapterFiles.js';
 import { sizeOf } from '../tensor/shape.js';
 import { dtypeCounts, findModel, modelTitle } from './model.js';
 import { addJsonOption } from './options.js';
@@ -29,7 +29,7 @@ async function info(path: string, flags: { cacheDir?: string; json: boolean }): 
   const output = new Output(flags.json);
   const isThere = (file: string): Promise<boolean> => stat(file).then(s => s.isFile(), () => false);
   let facts: Facts;
-  if (await isThere(join(path, 'adapter_config.json'))) facts = await adapterFacts(path);
+  if (await isThere(join(path, adapterConfigFile))) facts = await adapterFacts(path);
   else if (path.endsWith('.safetensors') && (await isThere(path))) facts = await tensorFacts(path);
   else facts = await modelFacts(path, flags.cacheDir, output);
   if (!flags.json) for (const [name, value] of Object.entries(facts)) output.say(`${name.padEnd(18)}${spell(value)}`);
@@ -37,15 +37,10 @@ async function info(path: string, flags: { cacheDir?: string; json: boolean }): 
 }
 
 async function adapterFacts(path: string): Promise<Facts> {
-  const configPath = join(path, 'adapter_config.json');
-  let config: unknown;
-  try {
-    config = JSON.parse(await readFile(configPath, 'utf8'));
-  } catch (cause) {
-    throw new FormatError(configPath, `cannot be read as JSON: ${(cause as Error).message}`, { cause });
-  }
-  const { parameters, bytes, dtypes, tensors } = await tensorFacts(join(path, 'adapter_model.safetensors'));
-  return { kind: 'adapter', path, ...(config as Facts), parameters, bytes, dtypes, tensors };
+  const configPath = join(path, adapterConfigFile);
+  const config = parseAdapterConfig(await readFile(configPath), configPath);
+  const { parameters, bytes, dtypes, tensors } = await tensorFacts(join(path, adapterModelFile));
+  return { kind: 'adapter', path, parameters, bytes, dtypes, ...config, tensors };
 }
 
 async function tensorFacts(path: string): Promise<Facts> {

@@ -67,8 +67,7 @@ export async function loadAdapter(model: CausalLM, { adapter, scale }: { adapter
     if (scale !== undefined) throw new UsageError('--scale: needs an --adapter');
     return null;
   }
-  const reft = await loadReft(model, adapter);
-  reft.onWarning = message => { output.note(message); };
+  const reft = await loadReft(model, adapter, { onWarning: message => { output.note(message); } });
   if (scale !== undefined) for (const intervention of reft.interventions) intervention.scale = scale;
   return reft;
 }

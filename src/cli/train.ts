@@ -73,9 +73,9 @@ export function addTrainCommand(program: Command): void {
     .option('--dropout <p>', 'dropout on what an edit adds', number({ min: 0, below: 1 }), 0)
     .addOption(new Option('--epochs <n>', 'passes over the rows (default: 60)').argParser(wholeNumber(1)).conflicts('steps'))
     .addOption(new Option('--steps <n>', 'updates, in place of epochs').argParser(wholeNumber(1)))
-    .option('--batch-size <n>', 'rows a batch', wholeNumber(1), 10)
+    .option('--batch-size <n>', 'rows a batch', wholeNumber(1), 8)
     .option('--accumulate <n>', 'batches an update', wholeNumber(1), 1)
-    .option('--lr <rate>', 'learning rate', number({ above: 0 }), 1e-2)
+    .option('--lr <rate>', 'learning rate', number({ above: 0 }), 4e-3)
     .addOption(new Option('--schedule <name>', 'course of the learning rate').choices(['linear', 'cosine', 'constant']).default('linear'))
     .option('--warmup <n>', 'updates until the learning rate is reached, or below 1 their share of all', number({ min: 0 }), 0)
     .option('--weight-decay <w>', 'decoupled weight decay, not on R', number({ min: 0 }), 0)
@@ -111,7 +111,7 @@ async function train(flags: TrainFlags): Promise<void> {
       tokenizer, examples, signal,
       ...(flags.steps !== undefined ? { steps: flags.steps } : { epochs: flags.epochs ?? 60 }),
       batchSize: flags.batchSize, gradientAccumulation: flags.accumulate, learningRate: flags.lr, schedule: flags.schedule, warmup: flags.warmup,
-      weightDecay: flags.weightDecay, ...(flags.clip > 0 ? { maxGradNorm: flags.clip } : {}), seed: flags.seed,
+      weightDecay: flags.weightDecay, maxGradNorm: flags.clip, seed: flags.seed,
       ...(flags.resume ? { resume: checkpoint } : {}),
       ...(evaluated ? { evaluation: { examples: evaluated } } : {}),
       onEvaluation: ({ step, loss, perplexity, labelled }) => {

@@ -12,7 +12,10 @@ const fused = defineFused('crossEntropy', {
     const labels = lists?.labels as Int32Array;
     const at = Int32Array.from(labels, (label, i) => (label < 0 ? -1 : i * v + label));
     const chosen = logits.reshape([n * v, 1]).takeRows(at).reshape([n]);
-    return labelTensor.ge(0).where(logits.logSumExp(-1).sub(chosen), 0);
+    // Both sides less the row's largest: differences of large logits lose nothing.
+    const top = logits.detach().max(-1, { keepDims: true });
+    const rest = logits.sub(top).exp().sum(-1).log();
+    return labelTensor.ge(0).where(rest.sub(chosen.sub(top.reshape([n]))), 0);
   },
   outputs({ inputs }) {
     const { shape, dtype } = inputs[0] as Tensor;

@@ -23,7 +23,9 @@ const fused = defineFused('rope', definition);
 /** x [B, T, H, D], cos and sin [B|1, T, D/2]: rotated, contiguous. */
 export function rope(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
   const [batch, length, , dim] = x.shape;
-  if (x.rank !== 4 || dim % 2 !== 0 || cos.rank !== 3 || (cos.shape[0] !== 1 && cos.shape[0] !== batch) || cos.shape[1] !== length || cos.shape[2] !== dim / 2) {
+  const fits = (table: Tensor): boolean =>
+    table.rank === 3 && (table.shape[0] === 1 || table.shape[0] === batch) && table.shape[1] === length && table.shape[2] === dim / 2;
+  if (x.rank !== 4 || dim % 2 !== 0 || !fits(cos) || formatShape(sin.shape) !== formatShape(cos.shape)) {
     throw new ShapeError(`rope: tables ${formatShape(cos.shape)} do not fit ${formatShape(x.shape)}, expected [${batch}|1,${length},${dim / 2}]`);
   }
   return fused([x, cos, sin], { inverse: 0 });

@@ -96,6 +96,28 @@ const patches: Record<string, readonly Patch[]> = {
     ['blocks along k are added up', 'Math.min(mBlock, rows - i), n, k, k0 > 0 ? 1 : 0, edge', 'Math.min(mBlock, rows - i), n, k, 0, edge', 'gemm', 'several blocks'],
     ['the last rows of a slab', 'const rows = Math.min(slab, p.m - i0);', 'const rows = Math.min(slab, p.m - i0) & -4;', 'gemm', 'tile edges'],
   ],
+  'src/backends/cpu/wasm/fused/softmax.ts': [
+    ["the inner product in softmax's VJP", 'e.mul(a, e.sub(b, u))', 'e.mul(a, b)', 'ops-fused', 'fused.softmax: gradients of kernels'],
+    ['the label in the VJP of cross-entropy', "sub(load('v128.load32_splat', own), gradient)", "load('v128.load32_splat', own)", 'ops-fused',
+      'fused.crossEntropy: gradients of kernels'],
+    ['rows without a label in the VJP', "f.fill(out, 0, op('i32.mul', count, 4))", 'f.fill(out, 0, 4)', 'ops-fused', 'fused.crossEntropy: gradients of kernels'],
+  ],
+  'src/backends/cpu/wasm/fused/norms.ts': [
+    ['the part along x in the VJP of rmsNorm', 'e.sub(e.mul(gw, u), e.mul(a, v))', 'e.mul(gw, u)', 'ops-fused', 'fused.rmsNorm: gradients of kernels'],
+    ['the mean in the VJP of layerNorm', 'e.sub(e.sub(gw, w), e.mul(normal', 'e.sub(gw, e.mul(normal', 'ops-fused', 'fused.layerNorm: gradients of kernels'],
+  ],
+  'src/backends/cpu/wasm/fused/rope.ts': [
+    ['the tables of a batch', 'const tableB = cos.shape[0] === 1 ? 0 :', 'const tableB = cos.shape[0] > 0 ? 0 :', 'ops-fused', 'fused.rope: equals'],
+    ['the way back', 'inverse ? -1 : 1', '1', 'ops-fused', 'fused.rope .2.: gradients of kernels'],
+  ],
+  'src/backends/cpu/wasm/fused/edit.ts': [
+    ["the scale in the edit's VJP", 'products.map(total => hold(f, mul(total, scale)))', 'products', 'ops-fused', 'fused.edit .2.: gradients of kernels'],
+    ['the sign of dC', "accumulate(h, block.rowsOf('dC'), s, e.sub)", "accumulate(h, block.rowsOf('dC'), s, e.add)", 'ops-fused', 'fused.edit .2.: gradients of kernels'],
+    ['ranks beyond the blocks of four', 'for (const size of [4, 1])', 'for (const size of [4])', 'ops-fused', 'fused.edit: equals'],
+  ],
+  'src/backends/cpu/wasm/copy.ts': [
+    ['axes that merge', 'outer.from === axis.side * axis.from', 'outer.from >= axis.from', 'copy'],
+  ],
   'src/nn/attention.ts': [
     ['the causal mask', 'causal ? t + causalOffset + 1 : S', 'causal ? t + causalOffset + 2 : S', 'ops-fused', 'fused.attention: equals its'],
     ['the sliding window', 't + causalOffset - window + 1 : 0', 't + causalOffset - window : 0', 'ops-fused', 'fused.attention: equals its'],
@@ -112,13 +134,24 @@ const patches: Record<string, readonly Patch[]> = {
     ['the direction of rotation', 'x1.mul(c).sub(x2.mul(s))', 'x1.mul(c).add(x2.mul(s))', 'ops-fused', 'fused.rope: equals'],
   ],
   'src/nn/optim.ts': [
-    ["AdamW's bias correction", 'const corrections = [1 / (1 - b1 ** this.stepCount)', 'const corrections = [1', 'engine-optim', 'AdamW follows'],
-    ["AdamW's decay", 'sub(mul(p, decay), ', 'sub(p, ', 'engine-optim', 'AdamW follows'],
-    ['clipping only shrinks', '.mul(maxNorm).minimum(1)', '.mul(maxNorm)', 'engine-optim', 'clipping scales'],
+    ["AdamW's bias correction", 'const corrections = [1 / (1 - b1 ** this.stepCount)', 'const corrections = [1', 'nn-optim', 'AdamW: several'],
+    ["AdamW's decay", 'sub(mul(p, decay), ', 'sub(p, ', 'nn-optim', 'AdamW: several'],
+    ["SGD's velocity", 'add(mul(uniform(2), m), decayed)', 'add(m, decayed)', 'nn-optim', 'SGD: several'],
+    ['clipping only shrinks', '.mul(maxNorm).minimum(1)', '.mul(maxNorm)', 'nn-optim', 'clipGradNorm'],
+  ],
+  'src/nn/compactHouseholder.ts': [
+    ['what lies left of the diagonal', 'unitRows(V.triu())', 'unitRows(V)', 'nn-orthogonal', 'left of the diagonal'],
+    ['the order of reflections', 'let i = r - 1; i >= 0; i--', 'let i = 0; i < r; i++', 'nn-orthogonal', 'any orthonormal start'],
+  ],
+  'src/nn/schedule.ts': [
+    ['the length of the decline', 'Math.max(1, totalSteps - warmupSteps)', 'Math.max(1, totalSteps)', 'nn-schedule', 'as transformers'],
   ],
   'src/reft/editOp.ts': [
     ["the edit's C h", 'u.sub(project(x, C, slots))', 'u.add(project(x, C, slots))', 'ops-fused', 'fused.edit: equals'],
     ["the edit's slots", 'bank.takeRows(slots).matmul(x.unsqueeze(-1))', 'bank.takeRows(slots.map(() => 0)).matmul(x.unsqueeze(-1))', 'ops-fused', 'fused.edit: equals'],
+  ],
+  'src/reft/positions.ts': [
+    ['short prompts are halved', 'const half = Math.floor(promptLength / 2);', 'const half = promptLength;', 'reft-positions', 'short prompts'],
   ],
   'src/io/safetensors.ts': [
     ['tensors stay inside the file', 'end < begin || dataStart + end > source.size', 'end < begin', 'io-safetensors', 'broken files'],

@@ -281,7 +281,8 @@ const editing = (held: boolean): Recipe => ({
     const flags = d.integer(15) + 1; // which of A, b, C, e there are
     const has = [0, 1, 2, 3].map(bit => (flags >> bit) % 2 === 1);
     const names = editActivations.filter(a => !(d.smooth && a === 'relu'));
-    const activation = names[d.integer(names.length)];
+    // Half of them linear, which is what kernels take.
+    const activation = d.flip() ? 'linear' : names[d.integer(names.length)];
     const small = (shape: number[]): Host => d.values(shape, { limit: 2 });
     const banks = [
       [slots, r, dim],

@@ -134,7 +134,8 @@ export function loadLane(name: InstructionName, lane: number, address: Operand, 
 
 /** i8x16.shuffle: byte i of the result is byte lanes[i] of the 32 bytes of a and b. */
 export function shuffle(a: Operand, b: Operand, lanes: readonly number[]): Value {
-  if (lanes.length !== 16 || lanes.some(l => !Number.isInteger(l) || l < 0 || l > 31)) throw new Error('shuffle: expected 16 lanes of 0 to 31');
+  const known = lanes.every(l => Number.isInteger(l) && l >= 0 && l < 32);
+  if (lanes.length !== 16 || !known) throw new Error('shuffle: expected 16 lanes of 0 to 31');
   return { type: 'v128', code: [lifted('shuffle', [a, b], ['v128', 'v128']), 0xfd, 0x0d, lanes] };
 }
 
@@ -151,7 +152,8 @@ export function select(a: Value, b: Operand, condition: Operand): Value {
 
 /** A call; a value if the function has a result. */
 export function call(target: FunctionBuilder, ...operands: readonly Operand[]): Value {
-  return { type: target.results[0], code: [lifted(`call ${target.name}`, operands, target.params.map(p => p.type)), 0x10, unsigned(target.index)] };
+  const given = lifted(`call ${target.name}`, operands, target.params.map(p => p.type));
+  return { type: target.results[0], code: [given, 0x10, unsigned(target.index)] };
 }
 
 export interface Signature {

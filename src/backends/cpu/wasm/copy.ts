@@ -88,8 +88,9 @@ function emitRuns(m: ModuleBuilder): void {
   // memory.copy costs a call: short runs go by vectors and single words.
   f.if(op('i32.gt_u', bytes, 512), () => move(() => f.copy(to, from, bytes)), () => move(() => {
     f.set(at, 0);
-    f.loop(at, op('i32.and', bytes, -16), 16, () => f.store('v128.store', op('i32.add', to, at), load('v128.load', op('i32.add', from, at))));
-    f.loop(at, bytes, 4, () => f.store('i32.store', op('i32.add', to, at), load('i32.load', op('i32.add', from, at))));
+    const [source, target] = [op('i32.add', from, at), op('i32.add', to, at)];
+    f.loop(at, op('i32.and', bytes, -16), 16, () => f.store('v128.store', target, load('v128.load', source)));
+    f.loop(at, bytes, 4, () => f.store('i32.store', target, load('i32.load', source)));
   }));
 }
 

@@ -214,8 +214,7 @@ function runDotCopied(kernels: GemmKernels, scratch: (byteLength: number) => num
 }
 
 /**
- * For each k block: A of a slab packed once, B packed block by block, each used for all rows of the slab. Panels of a frozen B could be kept
- * by a caller-given key instead of being packed into scratch.
+ * For each k block: A of a slab packed once, B packed block by block, each used for all rows of the slab.
  */
 function runPacked(kernels: GemmKernels, scratch: (byteLength: number) => number, p: Product): void {
   const kStep = evenBlock(p.k, kBlock);

@@ -3,7 +3,8 @@
 // blocks, is decided in gemm.ts, not here. All strides and pointers are in bytes.
 //
 // Inner loops are not unrolled: V8 moves all loads of a block to its front, so unrolled steps spill registers. A step's loads and
-// accumulators together must fit the 15 vector registers it has; 4x8 does (42 GFLOP/s plain, 53 fused on a 3.5 GHz Zen 4; unrolled by two: 28).
+// accumulators together must fit the 15 vector registers it has; 4x8 does (42 GFLOP/s plain, 53 fused on a Zen 4 core, 28 when
+// unrolled by two); 5x8, 6x8 and 4x12 do not (27 to 39).
 
 import {
   call, f32x4Const, laneOp, load, ModuleBuilder, op, select, shuffle32, type FunctionBuilder, type Local, type Value, type WasmFunction,
@@ -18,13 +19,17 @@ export const dotRows = 2;
 
 /** The exports of the module, by family. */
 export interface GemmKernels {
-  /** Panels of 4 (8) along one axis, k inside: to[panel][k][0..3] = from[(4 panel + i) * panelStride + k * kStride]; the last one zero-padded. */
+  /** Panels of 4 (8) along one axis, the last one zero-padded: to[panel][k][i] = from[(4 panel + i) * panelStride + k * kStride]. */
   pack4(from: number, panelStride: number, kStride: number, to: number, k: number, count: number): void;
   pack8(from: number, panelStride: number, kStride: number, to: number, k: number, count: number): void;
   /** c (+)= packed a times packed b; `tile` is 128 bytes of scratch. k > 0. */
-  packed(a: number, b: number, c: number, cRow: number, cColumn: number, m: number, n: number, k: number, accumulate: number, tile: number): void;
+  packed(
+    a: number, b: number, c: number, cRow: number, cColumn: number, m: number, n: number, k: number, accumulate: number, tile: number,
+  ): void;
   /** c[R, n] (+)= a[R, k] b[k, n] where columns of b and c are 4 bytes apart; one function for each R. */
-  direct: ((a: number, aRow: number, aK: number, b: number, bK: number, c: number, cRow: number, n: number, k: number, accumulate: number) => void)[];
+  direct: ((
+    a: number, aRow: number, aK: number, b: number, bK: number, c: number, cRow: number, n: number, k: number, accumulate: number,
+  ) => void)[];
   /** c[R, n] = a[R, k] b[k, n] where k steps of a and b are 4 bytes; one function for each R. */
   dot: ((a: number, aRow: number, b: number, bColumn: number, c: number, cRow: number, cColumn: number, n: number, k: number) => void)[];
   /** c[n] = a[k] b[k, n] likewise, reading b in one sweep: for products that wait for memory. */
@@ -210,7 +215,8 @@ function packed(m: ModuleBuilder, tileOf: FunctionBuilder, scatter: FunctionBuil
       }, () => {
         f.do(call(tileOf, aPanel, b, k, edge, 4 * tileColumns, 0));
         const smaller = (left: Local, most: number): Value => select(left, most, op('i32.lt_u', left, most));
-        f.do(call(scatter, edge, 4 * tileColumns, cTile, cRow, cColumn, smaller(rowsLeft, tileRows), smaller(columnsLeft, tileColumns), accumulate));
+        const [height, width] = [smaller(rowsLeft, tileRows), smaller(columnsLeft, tileColumns)];
+        f.do(call(scatter, edge, 4 * tileColumns, cTile, cRow, cColumn, height, width, accumulate));
       });
       f.add(aPanel, op('i32.mul', k, 4 * tileRows));
       f.add(cTile, op('i32.mul', cRow, tileRows));
@@ -241,7 +247,9 @@ function direct(m: ModuleBuilder, madd: Madd, rows: number): void {
       atC.forEach((p, i) => f.set(p, i === 0 ? c : op('i32.add', atC[i - 1], cRow)));
       atA.forEach((p, i) => f.set(p, i === 0 ? a : op('i32.add', atA[i - 1], aRow)));
       f.set(atB, b);
-      const start = (value: (i: number, j: number) => Value) => (): void => sums.forEach((row, i) => row.forEach((sum, j) => f.set(sum, value(i, j))));
+      const start = (value: (i: number, j: number) => Value) => (): void => {
+        sums.forEach((row, i) => row.forEach((sum, j) => f.set(sum, value(i, j))));
+      };
       f.if(accumulate, start((i, j) => load(loadName, atC[i], 16 * j)), start(() => f32x4Const(0)));
       f.set(step, 0);
       f.loop(step, k, 1, () => {

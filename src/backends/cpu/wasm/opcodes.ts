@@ -35,7 +35,9 @@ function make(code: readonly number[], signature: string, immediate: Instruction
 type Family<Prefix extends string, Names extends string> = { [K in Names as `${Prefix}.${K}`]: Instruction };
 
 /** Instructions `prefix.name` with consecutive opcodes from `first` on and one signature. */
-function run<P extends string, N extends string>(prefix: P, names: readonly N[], first: number, signature: string, escape?: number): Family<P, N> {
+function run<P extends string, N extends string>(
+  prefix: P, names: readonly N[], first: number, signature: string, escape?: number,
+): Family<P, N> {
   const entries = names.map((name, i) => {
     const code = escape === undefined ? [first + i] : [escape, ...unsigned(first + i)];
     return [`${prefix}.${name}`, make(code, signature)];
@@ -49,7 +51,8 @@ const memory = (code: number, signature: string): Instruction => make([code], si
 const simd = (code: number, signature: string): Instruction => make([0xfd, ...unsigned(code)], signature);
 const simdMemory = (code: number, signature: string): Instruction => make([0xfd, ...unsigned(code)], signature, 'memory');
 const lane = (code: number, signature: string, lanes: number): Instruction => make([0xfd, ...unsigned(code)], signature, 'lane', lanes);
-const memoryLane = (code: number, signature: string, lanes: number): Instruction => make([0xfd, ...unsigned(code)], signature, 'memoryLane', lanes);
+const memoryLane = (code: number, signature: string, lanes: number): Instruction =>
+  make([0xfd, ...unsigned(code)], signature, 'memoryLane', lanes);
 
 const compareInts = ['eq', 'ne', 'lt_s', 'lt_u', 'gt_s', 'gt_u', 'le_s', 'le_u', 'ge_s', 'ge_u'] as const;
 const compareFloats = ['eq', 'ne', 'lt', 'gt', 'le', 'ge'] as const;
@@ -68,7 +71,8 @@ const multiplyFrom16 = ['extmul_low_i16x8_s', 'extmul_high_i16x8_s', 'extmul_low
 
 const scalar = {
   'i32.load': memory(0x28, 'i:i'), 'i64.load': memory(0x29, 'i:l'), 'f32.load': memory(0x2a, 'i:f'), 'f64.load': memory(0x2b, 'i:d'),
-  'i32.load8_s': memory(0x2c, 'i:i'), 'i32.load8_u': memory(0x2d, 'i:i'), 'i32.load16_s': memory(0x2e, 'i:i'), 'i32.load16_u': memory(0x2f, 'i:i'),
+  'i32.load8_s': memory(0x2c, 'i:i'), 'i32.load8_u': memory(0x2d, 'i:i'),
+  'i32.load16_s': memory(0x2e, 'i:i'), 'i32.load16_u': memory(0x2f, 'i:i'),
   'i32.store': memory(0x36, 'ii:'), 'i64.store': memory(0x37, 'il:'), 'f32.store': memory(0x38, 'if:'), 'f64.store': memory(0x39, 'id:'),
   'i32.store8': memory(0x3a, 'ii:'), 'i32.store16': memory(0x3b, 'ii:'),
   'i32.eqz': plain(0x45, 'i:i'), ...run('i32', compareInts, 0x46, 'ii:i'),
@@ -110,21 +114,27 @@ const vectorLanes = {
 };
 
 const vectorMath = {
-  ...run('i8x16', compareInts, 35, 'vv:v', 0xfd), ...run('i16x8', compareInts, 45, 'vv:v', 0xfd), ...run('i32x4', compareInts, 55, 'vv:v', 0xfd),
+  ...run('i8x16', compareInts, 35, 'vv:v', 0xfd), ...run('i16x8', compareInts, 45, 'vv:v', 0xfd),
+  ...run('i32x4', compareInts, 55, 'vv:v', 0xfd),
   ...run('f32x4', compareFloats, 65, 'vv:v', 0xfd), ...run('f64x2', compareFloats, 71, 'vv:v', 0xfd),
   'v128.not': simd(77, 'v:v'), ...run('v128', ['and', 'andnot', 'or', 'xor'], 78, 'vv:v', 0xfd),
   'v128.bitselect': simd(82, 'vvv:v'), 'v128.any_true': simd(83, 'v:i'),
-  'i8x16.all_true': simd(99, 'v:i'), 'i8x16.bitmask': simd(100, 'v:i'), 'i16x8.all_true': simd(131, 'v:i'), 'i16x8.bitmask': simd(132, 'v:i'),
+  'i8x16.all_true': simd(99, 'v:i'), 'i8x16.bitmask': simd(100, 'v:i'),
+  'i16x8.all_true': simd(131, 'v:i'), 'i16x8.bitmask': simd(132, 'v:i'),
   'i32x4.all_true': simd(163, 'v:i'), 'i32x4.bitmask': simd(164, 'v:i'),
   ...run('i8x16', ['abs', 'neg'], 96, 'v:v', 0xfd), ...run('i8x16', shifts, 107, 'vi:v', 0xfd),
   'i8x16.add': simd(110, 'vv:v'), 'i8x16.sub': simd(113, 'vv:v'), ...run('i8x16', extremes, 118, 'vv:v', 0xfd),
   ...run('i8x16', ['narrow_i16x8_s', 'narrow_i16x8_u'], 101, 'vv:v', 0xfd),
-  ...run('i16x8', ['abs', 'neg'], 128, 'v:v', 0xfd), ...run('i16x8', shifts, 139, 'vi:v', 0xfd), ...run('i16x8', extendFrom8, 135, 'v:v', 0xfd),
+  ...run('i16x8', ['abs', 'neg'], 128, 'v:v', 0xfd), ...run('i16x8', shifts, 139, 'vi:v', 0xfd),
+  ...run('i16x8', extendFrom8, 135, 'v:v', 0xfd),
   ...run('i16x8', ['narrow_i32x4_s', 'narrow_i32x4_u'], 133, 'vv:v', 0xfd),
-  'i16x8.add': simd(142, 'vv:v'), 'i16x8.sub': simd(145, 'vv:v'), 'i16x8.mul': simd(149, 'vv:v'), ...run('i16x8', extremes, 150, 'vv:v', 0xfd),
-  ...run('i32x4', ['abs', 'neg'], 160, 'v:v', 0xfd), ...run('i32x4', shifts, 171, 'vi:v', 0xfd), ...run('i32x4', extendFrom16, 167, 'v:v', 0xfd),
+  'i16x8.add': simd(142, 'vv:v'), 'i16x8.sub': simd(145, 'vv:v'), 'i16x8.mul': simd(149, 'vv:v'),
+  ...run('i16x8', extremes, 150, 'vv:v', 0xfd),
+  ...run('i32x4', ['abs', 'neg'], 160, 'v:v', 0xfd), ...run('i32x4', shifts, 171, 'vi:v', 0xfd),
+  ...run('i32x4', extendFrom16, 167, 'v:v', 0xfd),
   ...run('i32x4', ['extadd_pairwise_i16x8_s', 'extadd_pairwise_i16x8_u'], 126, 'v:v', 0xfd),
-  'i32x4.add': simd(174, 'vv:v'), 'i32x4.sub': simd(177, 'vv:v'), 'i32x4.mul': simd(181, 'vv:v'), ...run('i32x4', extremes, 182, 'vv:v', 0xfd),
+  'i32x4.add': simd(174, 'vv:v'), 'i32x4.sub': simd(177, 'vv:v'), 'i32x4.mul': simd(181, 'vv:v'),
+  ...run('i32x4', extremes, 182, 'vv:v', 0xfd),
   'i32x4.dot_i16x8_s': simd(186, 'vv:v'), ...run('i32x4', multiplyFrom16, 188, 'vv:v', 0xfd),
   ...run('i64x2', ['abs', 'neg'], 192, 'v:v', 0xfd), ...run('i64x2', shifts, 203, 'vi:v', 0xfd),
   'i64x2.add': simd(206, 'vv:v'), 'i64x2.sub': simd(209, 'vv:v'), 'i64x2.mul': simd(213, 'vv:v'),

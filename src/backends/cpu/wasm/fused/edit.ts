@@ -7,6 +7,7 @@ import type { FusedKernel, View } from '../../../backend.js';
 import { instantiate, load, ModuleBuilder, op, type FunctionBuilder, type Local, type Value, type WasmFunction } from '../assembler.js';
 import { isShared, type WasmContext } from '../context.js';
 import { add, hold, LaneMath, mul, splat, sub } from '../lanes.js';
+import { loadFields, writeFields } from './fields.js';
 import { denseFloats, denseIntegers, emitPass } from './rowFunction.js';
 
 /** Which optional operands there are. */
@@ -53,11 +54,7 @@ function addForEachRow(m: ModuleBuilder, name: string, relaxed: boolean, body: (
   const f = m.function(name, { params: ['i32'], results: [] });
   const math = new LaneMath(f, relaxed);
   const [descriptor] = f.params;
-  const field = Object.fromEntries(fields.map((key, i) => {
-    const local = f.local('i32');
-    f.set(local, load('i32.load', descriptor, 4 * i));
-    return [key, local];
-  })) as Record<Field, Local>;
+  const field = loadFields(f, descriptor, fields);
   const [i, slot, place, rowBytes, bankBytes, biasBytes, h, g, output, u] = f.localArray('i32', 10);
   const scale = f.local('v128');
   f.set(rowBytes, op('i32.mul', field.width, 4));
@@ -188,7 +185,7 @@ export function editKernels(context: WasmContext): [string, FusedKernel][] {
     const headBytes = 4 * fields.length;
     const descriptor = context.scratch(headBytes + indices.byteLength);
     const all: Partial<Record<Field, number>> = { ...values, indices: descriptor + headBytes, rows: indices.length };
-    new Int32Array(memory.buffer, descriptor, fields.length).set(fields.map(key => all[key] ?? 0));
+    writeFields(memory, descriptor, fields, all);
     new Int32Array(memory.buffer, descriptor + headBytes, indices.length).set(indices);
     codeFor(present)[name](descriptor);
   };

@@ -4,6 +4,7 @@
 import type { FusedKernel } from '../../../backend.js';
 import { instantiate, ModuleBuilder, type WasmFunction } from '../assembler.js';
 import { isShared, type WasmContext } from '../context.js';
+import { addAttention, addAttentionVjp, attentionKernels } from './attention.js';
 import { editKernels } from './edit.js';
 import { addNorms, normKernels } from './norms.js';
 import { addRope, ropeKernels } from './rope.js';
@@ -29,6 +30,7 @@ export function registerFused(map: Map<string, FusedKernel>, context: WasmContex
     ...normKernels(lazily(addNorms), context),
     ...ropeKernels(lazily(addRope), context),
     ...editKernels(context),
+    ...attentionKernels(lazily(addAttention), lazily(addAttentionVjp), context),
   ];
   for (const [name, kernel] of kernels) map.set(name, kernel);
 }

@@ -1,0 +1,26 @@
+// Arguments of kernels that have many: words in scratch memory, read into locals by name.
+
+import { load, type FunctionBuilder, type Local } from '../assembler.js';
+
+/** Locals with the words at `descriptor`, in the order of `names`; names in `floats` are f32. */
+export function loadFields<N extends string>(f: FunctionBuilder, descriptor: Local, names: readonly N[], floats: readonly N[] = []): Record<N, Local> {
+  const entries = names.map((name, i) => {
+    const type = floats.includes(name) ? 'f32' : 'i32';
+    const local = f.local(type);
+    f.set(local, load(`${type}.load`, descriptor, 4 * i));
+    return [name, local] as const;
+  });
+  return Object.fromEntries(entries) as Record<N, Local>;
+}
+
+/** Writes what `loadFields` reads; a name without a value is 0. */
+export function writeFields<N extends string>(
+  memory: WebAssembly.Memory, descriptor: number, names: readonly N[], values: Partial<Record<N, number>>, floats: readonly N[] = [],
+): void {
+  const words = new DataView(memory.buffer, descriptor, 4 * names.length);
+  names.forEach((name, i) => {
+    const value = values[name] ?? 0;
+    if (floats.includes(name)) words.setFloat32(4 * i, value, true);
+    else words.setInt32(4 * i, value, true);
+  });
+}
