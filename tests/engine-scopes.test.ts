@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { expr, keep, mapInto, noGrad, openScope, scope, zeroGrad, holdIntermediates } from '../src/autograd/index.js';
 import { createCpuBackend, type Backend } from '../src/backends/index.js';
-import { tensor, Tensor } from '../src/tensor/index.js';
+import { tensor, type Tensor } from '../src/tensor/index.js';
 
 const ones = (backend: Backend, shape: number[] = [8]): Tensor => tensor.ones(shape, { backend });
 /** What a backend keeps for its kernels, not for tensors. */

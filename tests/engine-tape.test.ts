@@ -21,7 +21,7 @@ import {
   zeroGrad,
 } from '../src/autograd/index.js';
 import { createCpuBackend } from '../src/backends/index.js';
-import { einsum, tensor, Tensor } from '../src/tensor/index.js';
+import { einsum, tensor, type Tensor } from '../src/tensor/index.js';
 
 const oracle = createCpuBackend({ simd: false });
 const at = (values: number[] | number[][], shape?: number[]): Tensor => {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { scope } from '../src/autograd/index.js';
-import { Tensor, tensor } from '../src/tensor/index.js';
+import { tensor, type Tensor } from '../src/tensor/index.js';
 import { machines } from './helpers/machines.js';
 
 const everywhere = (name: string, body: (make: (values: number[]) => Tensor, dtype: 'f32' | 'f64') => void): void => {

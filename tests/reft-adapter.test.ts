@@ -127,17 +127,21 @@ describe('adapter files that are wrong', () => {
       return true;
     });
   }
-  const configured = (message: RegExp, change: (config: Record<string, any>) => void): Promise<void> => refused(files => {
-    const config = JSON.parse(new TextDecoder().decode(files.get('adapter_config.json'))) as Record<string, any>;
+  interface Config extends Record<string, unknown> {
+    configs: Record<string, unknown>[];
+    interventions: Record<string, unknown>[];
+  }
+  const configured = (message: RegExp, change: (config: Config) => void): Promise<void> => refused(files => {
+    const config = JSON.parse(new TextDecoder().decode(files.get('adapter_config.json'))) as Config;
     change(config);
     files.set('adapter_config.json', new TextEncoder().encode(JSON.stringify(config)));
   }, message);
   const stored = (message: RegExp, change: (entries: Record<string, SafetensorsEntry>) => void): Promise<void> => refused(async files => {
     const file = await openSafetensors(memorySource(files.get('adapter_model.safetensors')!, 'm'));
-    const entries: Record<string, any> = {};
+    const entries: Record<string, SafetensorsEntry> = {};
     for (const { name, shape } of file.tensors.values()) entries[name] = { name, dtype: 'F32', shape, data: await file.readFloat32(name) };
     change(entries);
-    files.set('adapter_model.safetensors', writeSafetensors(Object.values(entries) as SafetensorsEntry[]));
+    files.set('adapter_model.safetensors', writeSafetensors(Object.values(entries)));
   }, message);
 
   test('are refused with what is wrong', async () => {
@@ -153,7 +157,7 @@ describe('adapter files that are wrong', () => {
     await stored(/has no tensor 'block_output\/1\.W'/, e => { delete e['block_output/1.W']; });
     await stored(/has a tensor 'more' that the configuration does not know/, e => { e.more = { name: 'more', dtype: 'F32', shape: [1], data: Float32Array.of(1) }; });
     await stored(/'block_output\/1\.b' has numbers that are not finite/, e => { e['block_output/1.b'].data[0] = NaN; });
-    await stored(/'block_output\/1\.R' must have orthonormal rows: rows 0 and 0 are off by/, e => { e['block_output/1.R'].data[0] += 1; });
+    await stored(/'block_output\/1\.R' must have orthonormal rows: rows 0 and 0 are off by/, e => { e['block_output/1.R'].data[0] = 3; });
   });
 
   test('a folder without an adapter is named', async () => {

@@ -33,10 +33,9 @@ async function agree(config: ReftConfig, { options = {}, examples = tinyExamples
 
 describe('with and without reuse, steps agree', () => {
   test('the last prompt token, at each layer and component', async () => {
-    for (const layer of [0, 1, 2]) {
-      for (const component of ['block_output', 'block_input', 'attention_output', 'mlp_activation'] as const) {
-        await agree({ layers: [layer], component, positions: 'l1', rank: 2 }, { options: { steps: 2 } });
-      }
+    for (const layer of [0, 1, 2]) await agree({ layers: [layer], positions: 'l1', rank: 2 }, { options: { steps: 2 } });
+    for (const component of ['block_input', 'attention_output', 'mlp_activation'] as const) {
+      await agree({ layers: [1], component, positions: 'l1', rank: 2 }, { options: { steps: 2 } });
     }
   });
 

@@ -4,7 +4,7 @@
 import { keep } from '../autograd/scope.js';
 import { allocate, create } from '../tensor/create.js';
 import { concat } from '../tensor/layout.js';
-import { Tensor } from '../tensor/tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 
 interface LayerCache {
   /** [B, KV, capacity, D], of which the first `length` positions hold tokens. */

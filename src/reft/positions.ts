@@ -15,8 +15,8 @@ export function parsePositions(value: string | readonly number[]): Positions {
   if (typeof value !== 'string') return checkedList(value);
   const text = value.trim();
   if (text === 'all') return { type: 'all' };
-  const ends = /^(?:f(\d+))?\+?(?:l(\d+))?$/.exec(text);
-  if (ends && text !== '' && text !== '+' && (text.includes('+') ? ends[1] !== undefined && ends[2] !== undefined : true)) {
+  const ends = /^(?![+]|$)(?:f(\d+))?(?:(?:^|[+])l(\d+))?$/.exec(text);
+  if (ends) {
     const [first, last] = [Number(ends[1] ?? 0), Number(ends[2] ?? 0)];
     if (first + last === 0) throw new RangeError(`positions '${value}': edits nothing`);
     return { type: 'ends', first, last };

@@ -137,10 +137,9 @@ export interface Row {
 
 /** Vectors an iteration: short expressions are held up by the loop and by memory, long ones fill the machine. */
 export function unrolling(expressions: readonly Expr[]): number {
-  const long = ['exp', 'log', 'tanh', 'erf', 'sin', 'cos'];
-  let work = 0;
-  for (const e of topological(expressions)) work += long.includes(e.op) ? 20 : 1;
-  return work <= 16 ? 4 : work <= 40 ? 2 : 1;
+  const nodes = topological(expressions);
+  if (nodes.some(e => ['exp', 'log', 'tanh', 'erf', 'sin', 'cos'].includes(e.op))) return 1;
+  return nodes.length <= 16 ? 4 : nodes.length <= 40 ? 2 : 1;
 }
 
 export function emitRow(math: LaneMath, row: Row): void {

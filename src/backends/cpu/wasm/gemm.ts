@@ -175,7 +175,7 @@ function runDot(kernels: GemmKernels, given: Product): void {
 }
 
 function runDirect(kernels: GemmKernels, p: Product): void {
-  const columns = Math.min(p.n, 1024);
+  const columns = Math.min(p.n, 2048);
   const kStep = evenBlock(p.k, Math.max(32, Math.min(kBlock, Math.floor(reusedElements / columns))));
   const far = isFar(p);
   for (let j = 0; j < p.n; j += columns) {
