@@ -161,16 +161,18 @@ eachSide('layerNorm and its vjp', (n, fused, random) => {
   const off = (i: number): number => (2 * n + 16) * eps * (1 + most[i] * r[i]);
   near('rstd', arena.read(rstd), r, i => off(i) * r[i] * 2);
   const normal = xs.flatMap((row, i) => row.map(v => (v - m[i]) * r[i]));
-  near('y', arena.read(y), normal.map((v, i) => v * w[i % n] + b[i % n]), i => (3 * off(Math.floor(i / n)) * (1 + Math.abs(normal[i])) + 4 * eps) * (w[i % n] + b[i % n]));
+  near('y', arena.read(y), normal.map((v, i) => v * w[i % n] + b[i % n]),
+    i => (3 * off(Math.floor(i / n)) * (1 + Math.abs(normal[i])) + 4 * eps) * (w[i % n] + b[i % n]));
 
   run(fused, 'layerNorm.vjp', { inputs: [x, weight, mean, rstd, g], outputs: [dx] });
   const size: number[] = [];
   const gradient = xs.flatMap((row, i) => {
     const gw = row.map((_, j) => gs[i][j] * w[j]);
     const [a, c] = [sum(gw) / n, sum(gw.map((v, j) => v * normal[i * n + j])) / n];
+    const wide = sum(gw.map((v, k) => Math.abs(v) * (1 + Math.abs(normal[i * n + k])))) / n;
     return row.map((_, j) => {
       const at = normal[i * n + j];
-      size.push(r[i] * (Math.abs(gw[j]) + sum(gw.map(Math.abs)) / n + (1 + Math.abs(at)) * (sum(gw.map((v, k) => Math.abs(v) * (1 + Math.abs(normal[i * n + k])))) / n)));
+      size.push(r[i] * (Math.abs(gw[j]) + sum(gw.map(Math.abs)) / n + (1 + Math.abs(at)) * wide));
       return r[i] * (gw[j] - a - at * c);
     });
   });

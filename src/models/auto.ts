@@ -6,7 +6,7 @@ import { fileSource, type ByteSource } from '../io/byteSource.js';
 import { FormatError } from '../io/errors.js';
 import { openGguf } from '../io/gguf.js';
 import { openLlama2c, type Llama2cConfig } from '../io/llama2c.js';
-import { resolveModel, type DownloadProgress, type ResolvedModel } from '../io/resolve.js';
+import { pinnedModels, resolveModel, type DownloadProgress, type ResolvedModel } from '../io/resolve.js';
 import { openSafetensors, openShardedSafetensors } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import { openDevice, type DeviceName } from '../tensor/device.js';
@@ -72,11 +72,13 @@ export async function openResolved(resolved: ResolvedModel): Promise<OpenCheckpo
   throw new FormatError(resolved.path, 'has neither model.safetensors nor model.safetensors.index.json');
 }
 
-/** The id of a model in the hub's cache (`models--org--name/snapshots/...`); else the last part of its path. */
+/** The id of a model in the hub's cache (`models--org--name/snapshots/...`), the alias of a pinned file; else the last part of its path. */
 function modelName(path: string): string {
   const cached = /models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\]?$/.exec(path);
   if (cached) return `${cached[1]}/${cached[2]}`;
-  return path.split(/[/\\]/).filter(Boolean).at(-1)?.replace(/\.(gguf|safetensors|bin)$/, '') ?? 'model';
+  const last = path.split(/[/\\]/).filter(Boolean).at(-1);
+  const pinned = Object.entries(pinnedModels).find(([, { member }]) => member.split('/').at(-1) === last);
+  return pinned?.[0] ?? last?.replace(/\.(gguf|safetensors|bin)$/, '') ?? 'model';
 }
 
 /** The model of an open checkpoint, on a device. Closes the checkpoint. */

@@ -5,7 +5,7 @@
 import type { Expr, Program, ScalarType } from '../../../tensor/expr.js';
 import { topological } from '../../../tensor/expr.js';
 import { i32x4Const, load, loadLane, op, type FunctionBuilder, type InstructionName, type Local, type Value } from './assembler.js';
-import { acrossLanes, choose, div, hold, LaneMath, splat, splatInt } from './lanes.js';
+import { acrossLanes, choose, div, hold, type LaneMath, splat, splatInt } from './lanes.js';
 
 /** Programs whose masks are only compared, combined and chosen by; arithmetic on masks has no lanes here. */
 export function emittable(program: Program): boolean {
