@@ -90,27 +90,26 @@ eachSide('crossEntropy and its vjp', (n, fused, random) => {
   const rows = 5;
   const logits = arena.view([rows, n], { value: i => 12 * random() + (i < n ? 500 : 0) });
   const labels = arena.view([rows], { dtype: 'i32', value: i => (i === 2 ? -100 : (i * 31) % n) });
-  const [loss, lse] = [arena.view([rows]), arena.view([rows])];
-  run(fused, 'crossEntropy', { inputs: [logits, labels], outputs: [loss, lse] });
+  const [loss, top, total] = range(3, () => arena.view([rows]));
+  run(fused, 'crossEntropy', { inputs: [logits, labels], outputs: [loss, top, total] });
   const xs = rowsOf(arena.read(logits), n);
   const ids = arena.read(labels);
-  const exact = xs.map(row => {
-    const top = Math.max(...row);
-    return top + Math.log(sum(row.map(x => Math.exp(x - top))));
-  });
-  // Absolute: rounding of x - max and of max + log(sum), and the relative error of the sum.
-  const slack = (i: number): number => (n + 40) * eps + 3 * eps * Math.abs(exact[i]);
-  near('lse', arena.read(lse), exact, slack);
-  near('loss', arena.read(loss), exact.map((v, i) => (ids[i] < 0 ? 0 : v - xs[i][ids[i]])), i => 2 * slack(i));
+  const tops = xs.map(row => Math.max(...row));
+  const totals = xs.map((row, i) => sum(row.map(x => Math.exp(x - tops[i]))));
+  assert.deepEqual([...arena.read(top)], tops);
+  near('total', arena.read(total), totals, i => (n + 40) * eps * totals[i]);
+  // Relative error of the sum, 3 ULP of the logarithm, rounding of max - chosen and of the addition.
+  const exact = xs.map((row, i) => (ids[i] < 0 ? 0 : Math.log(totals[i]) + (tops[i] - row[ids[i]])));
+  near('loss', arena.read(loss), exact, i => (n + 40) * eps + 4 * eps * (Math.log(totals[i]) + Math.abs(exact[i])));
   assert.equal(arena.read(loss)[2], 0);
 
   const g = arena.view([rows], { value: () => random() });
   const dlogits = arena.view([rows, n]);
-  run(fused, 'crossEntropy.vjp', { inputs: [logits, labels, lse, g], outputs: [dlogits] });
+  run(fused, 'crossEntropy.vjp', { inputs: [logits, labels, top, total, g], outputs: [dlogits] });
   const gs = arena.read(g);
-  const saved = arena.read(lse);
-  const expected = xs.flatMap((row, i) => row.map((x, j) => (ids[i] < 0 ? 0 : (Math.exp(x - saved[i]) - Number(j === ids[i])) * gs[i])));
-  // exp(x - lse): the rounding of the difference is up to |x - lse| / 2 units of 2^-23; then a subtraction from 1.
+  const sums = arena.read(total);
+  const expected = xs.flatMap((row, i) => row.map((x, j) => (ids[i] < 0 ? 0 : (Math.exp(x - tops[i]) / sums[i] - Number(j === ids[i])) * gs[i])));
+  // exp(x - max): the rounding of the difference is up to |x - max| / 2 units of 2^-23; then a subtraction from 1.
   near('dlogits', arena.read(dlogits), expected, i => {
     const r = Math.floor(i / n);
     return ids[r] < 0 ? 0 : 40 * eps * (Math.abs(expected[i]) + Math.abs(gs[r]) * Number(i % n === ids[r])) + 1e-37;

@@ -1,4 +1,5 @@
-// Cross-entropy from logits to a loss for each row, keeping only the log-sum-exp for backward. A negative label takes no part.
+// Cross-entropy from logits to a loss for each row, keeping of each row only its largest logit and the sum of exponentials for backward
+// (their logarithm in f32 would not: it is off by its own rounding in every probability). A negative label takes no part.
 
 import { defineFused, runFused } from '../autograd/fused.js';
 import { create } from '../tensor/create.js';
@@ -19,12 +20,14 @@ const fused = defineFused('crossEntropy', {
   },
   outputs({ inputs }) {
     const { shape, dtype } = inputs[0] as Tensor;
-    return [{ shape: [shape[0]], dtype }, { shape: [shape[0]], dtype }];
+    const row = { shape: [shape[0]], dtype };
+    return [row, row, row];
   },
-  saves: ({ inputs, outputs: [, lse] }) => [...inputs, lse],
-  vjp({ inputs, outputs: [, lse], gradient }) {
+  saves: ({ inputs, outputs: [, top, total] }) => [...inputs, top, total],
+  vjp({ inputs, outputs: [, top, total], gradient }) {
     const [logits, labels] = inputs as Tensor[];
-    const made = runFused(logits.backend, 'crossEntropy.vjp', [logits, labels, lse, gradient.contiguous()], [{ shape: logits.shape, dtype: logits.dtype }]);
+    const specs = [{ shape: logits.shape, dtype: logits.dtype }];
+    const made = runFused(logits.backend, 'crossEntropy.vjp', [logits, labels, top, total, gradient.contiguous()], specs);
     return made && [made[0], null];
   },
 });

@@ -16,6 +16,9 @@ const limited =
   (d, shape) =>
     d.values(shape, { limit });
 
+/** Differences cannot follow functions that bend without end near 0. */
+const awayFrom0: Values = (d, shape) => d.positive(shape, d.smooth ? 1 : 0.25);
+
 interface UnaryOptions {
   values?: Values;
   roundings?: number;
@@ -23,12 +26,14 @@ interface UnaryOptions {
   magnitude?: (x: number) => number;
   differentiable?: boolean;
   gradientRoundings?: Recipe['gradientRoundings'];
+  /** Slopes that vanish where the function saturates are off by roundings of the steepest one. */
+  gradientScale?: number;
   dtype?: Host['dtype'];
   errors?: Recipe['errors'];
 }
 
 const one = (name: string, run: (x: Tensor) => Tensor, f: (x: number) => number, options: UnaryOptions = {}): Recipe => {
-  const { values = any, roundings = 1, magnitude, differentiable, gradientRoundings, dtype = 'float', errors } = options;
+  const { values = any, roundings = 1, magnitude, differentiable, gradientRoundings, gradientScale, dtype = 'float', errors } = options;
   return {
     name: `Tensor.${name}`,
     differentiable,
@@ -40,6 +45,7 @@ const one = (name: string, run: (x: Tensor) => Tensor, f: (x: number) => number,
       roundings,
       reference: x => zip(f, [x], dtype),
       ...(magnitude ? { magnitude: (x: Host) => zip(magnitude, [x]) } : {}),
+      ...(gradientScale === undefined ? {} : { gradientScale }),
     }),
   };
 };
@@ -137,7 +143,7 @@ export const elementwise: Table = [
     'div',
     (x, y) => x.div(y),
     (x, y) => x / y,
-    { values: [any, (d, shape) => d.apart(shape)] },
+    { values: [any, (d, shape) => d.apart(shape, d.smooth ? 1 : 0.3)] },
   ),
   two('maximum', (x, y) => x.maximum(y), Math.max, { values: [left, right] }),
   two('minimum', (x, y) => x.minimum(y), Math.min, { values: [left, right] }),
@@ -168,7 +174,8 @@ export const elementwise: Table = [
       'pow',
       x => x.pow(n),
       x => x ** n,
-      { values: (d, s) => d.apart(s, 0.5, 20), roundings: 8 },
+      // Differences cannot follow x^-3 closer to 0 than this.
+      { values: (d, s) => d.apart(s, d.smooth ? 1 : 0.5, 20), roundings: 8 },
     ),
   ),
   // exp(p log x): the error of the logarithm is multiplied by p and exponentiated.
@@ -178,7 +185,7 @@ export const elementwise: Table = [
       x => x.pow(p),
       x => x ** p,
       {
-        values: (d, s) => d.positive(s, 0.5, 30),
+        values: (d, s) => d.positive(s, d.smooth ? 1 : 0.5, 30),
         roundings: libm,
         magnitude: x => x ** p * (2 + Math.abs(p * Math.log(x))),
       },
@@ -204,20 +211,20 @@ export const elementwise: Table = [
   ),
   one('exp', x => x.exp(), Math.exp, { values: limited(20), roundings: libm }),
   // Near 1 the result vanishes; the reduced argument is exact, so the error stays relative to it but for the last product with ln 2.
-  one('log', x => x.log(), Math.log, { values: (d, s) => d.positive(s), roundings: libm, magnitude: x => Math.abs(Math.log(x)) + 0.25 }),
-  one('sqrt', x => x.sqrt(), Math.sqrt, { values: (d, s) => d.positive(s) }),
+  one('log', x => x.log(), Math.log, { values: awayFrom0, roundings: libm, magnitude: x => Math.abs(Math.log(x)) + 0.25 }),
+  one('sqrt', x => x.sqrt(), Math.sqrt, { values: awayFrom0 }),
   one(
     'rsqrt',
     x => x.rsqrt(),
     x => 1 / Math.sqrt(x),
-    { values: (d, s) => d.positive(s), roundings: 3 },
+    { values: awayFrom0, roundings: 3 },
   ),
   // Range reduction loses an absolute amount.
-  one('sin', x => x.sin(), Math.sin, { values: limited(20), roundings: libm, magnitude: () => 1 }),
-  one('cos', x => x.cos(), Math.cos, { values: limited(20), roundings: libm, magnitude: () => 1 }),
-  one('tanh', x => x.tanh(), Math.tanh, { values: limited(20), roundings: libm }),
-  one('erf', x => x.erf(), erf, { values: limited(5), roundings: libm }),
-  one('sigmoid', x => x.sigmoid(), sigmoid, { values: limited(30), roundings: libm + 2 }),
+  one('sin', x => x.sin(), Math.sin, { values: limited(20), roundings: libm, magnitude: () => 1, gradientScale: 1 }),
+  one('cos', x => x.cos(), Math.cos, { values: limited(20), roundings: libm, magnitude: () => 1, gradientScale: 1 }),
+  one('tanh', x => x.tanh(), Math.tanh, { values: limited(20), roundings: libm, gradientScale: 1 }),
+  one('erf', x => x.erf(), erf, { values: limited(5), roundings: libm, gradientScale: 1 }),
+  one('sigmoid', x => x.sigmoid(), sigmoid, { values: limited(30), roundings: libm + 2, gradientScale: 1 }),
   one(
     'softplus',
     x => x.softplus(),
@@ -239,14 +246,14 @@ export const elementwise: Table = [
     'silu',
     x => x.silu(),
     x => x * sigmoid(x),
-    { values: limited(30), roundings: libm + 3 },
+    { values: limited(30), roundings: libm + 3, gradientScale: 1 },
   ),
   // 1 + erf cancels for negative x: the error is relative to |x|.
   one(
     'gelu',
     x => x.gelu(),
     x => x * cdf(x),
-    { values: limited(5), roundings: libm + 4, magnitude: x => Math.abs(x) },
+    { values: limited(5), roundings: libm + 4, magnitude: x => Math.abs(x), gradientScale: 1 },
   ),
   one(
     'geluTanh',
@@ -257,6 +264,7 @@ export const elementwise: Table = [
       values: limited(5),
       roundings: 2 * libm + 4,
       magnitude: x => Math.abs(x),
+      gradientScale: 1,
     },
   ),
   one('floor', x => x.floor(), Math.floor, {

@@ -60,10 +60,11 @@ function along(
     roundings?: (n: number) => number;
     limit?: number;
     empty?: boolean;
-    dtype?: Host['dtype'];
+    /** g minus its mean under the softmax: what is left may be far below g. */
+    gradientScale?: number;
   } = {},
 ): Recipe {
-  const { magnitude, roundings = n => n + 16, limit = 40, empty = false } = options;
+  const { magnitude, roundings = n => n + 16, limit = 40, empty = false, gradientScale } = options;
   return {
     name: `Tensor.${name}`,
     errors: [badAxis(name, x => run(x, 2))],
@@ -84,6 +85,7 @@ function along(
         roundings: roundings(shape[at]),
         reference: h => build(shape, i => f(row(h, i), i[at])),
         ...(magnitude ? { magnitude: (h: Host) => build(shape, i => magnitude(row(h, i), i[at])) } : {}),
+        ...(gradientScale === undefined ? {} : { gradientScale }),
       };
     },
   };
@@ -157,6 +159,8 @@ export const reductions: Table = [
       (x, axes, keepDims) => x.variance(axes, { keepDims, correction }),
       {
         // The mean's own error enters each square. One value with correction 1 gives 0/0.
+        // Where all are equal the gradient is 0, and nothing says how exactly differences must be.
+        values: (d, s) => (d.smooth ? d.distinct(s) : d.values(s)),
         several: correction === 1,
         empty: false,
         magnitude: v => total(v.map(x => x * x + mean(v.map(Math.abs)) ** 2)) / Math.max(1, v.length - correction),
@@ -222,14 +226,14 @@ export const reductions: Table = [
     'softmax',
     (row, k) => Math.exp(row[k] - lse(row)),
     (x, axis) => x.softmax(axis),
-    { roundings: n => n + 100 },
+    { roundings: n => n + 100, gradientScale: 1 },
   ),
   {
     ...along(
       'logSoftmax',
       (row, k) => row[k] - lse(row),
       (x, axis) => x.logSoftmax(axis),
-      { magnitude: row => largest(row) + 1, roundings: n => n + 20 },
+      { magnitude: row => largest(row) + 1, roundings: n => n + 20, gradientScale: 1 },
     ),
     errors: [badAxis('max', x => x.logSoftmax(2))],
   },

@@ -89,10 +89,12 @@ export interface Accumulator {
   readonly op: 'sum' | 'max';
   readonly type: 'f' | 'i';
   readonly parts: readonly Local[];
+  /** Float sums: takes the parts in every so often, so that no number is added to a sum of tens of thousands of others. */
+  readonly outer: Local | undefined;
 }
 
 export function accumulator(f: FunctionBuilder, reduction: 'sum' | 'max', type: 'f' | 'i' = 'f', count = 4): Accumulator {
-  return { op: reduction, type, parts: f.localArray('v128', count) };
+  return { op: reduction, type, parts: f.localArray('v128', count), outer: reduction === 'sum' && type === 'f' ? f.local('v128') : undefined };
 }
 
 export function combineWith(acc: Accumulator): (a: Value, b: Value) => Value {
@@ -107,17 +109,34 @@ export function startValue(acc: Accumulator): Value {
 
 export function resetAccumulator(f: FunctionBuilder, acc: Accumulator): void {
   for (const part of acc.parts) f.set(part, startValue(acc));
+  if (acc.outer) f.set(acc.outer, startValue(acc));
 }
 
-/** The total in every lane. */
-export function totalOf(f: FunctionBuilder, acc: Accumulator): Local {
+/** The parts combined into one vector. */
+function combined(acc: Accumulator): Value {
   const combine = combineWith(acc);
   let parts: Value[] = [...acc.parts];
   while (parts.length > 1) {
     const half = parts.length / 2;
     parts = parts.slice(0, half).map((part, i) => combine(part, parts[half + i]));
   }
-  return acrossLanes(f, parts[0], combine);
+  return parts[0];
+}
+
+/** Moves the parts into the outer sum. */
+function fold(f: FunctionBuilder, acc: Accumulator): void {
+  if (!acc.outer) return;
+  f.set(acc.outer, op('f32x4.add', acc.outer, combined(acc)));
+  for (const part of acc.parts) f.set(part, startValue(acc));
+}
+
+/** Iterations between folds. */
+const foldEvery = 64;
+
+/** The total in every lane. */
+export function totalOf(f: FunctionBuilder, acc: Accumulator): Local {
+  const vector = combined(acc);
+  return acrossLanes(f, acc.outer ? op('f32x4.add', acc.outer, vector) : vector, combineWith(acc));
 }
 
 /** One walk along a row. */
@@ -209,8 +228,20 @@ export function emitRow(math: LaneMath, row: Row): void {
   };
 
   const done = f.local('i32');
+  const folding = sums.filter(({ into }) => into.outer !== undefined);
   const stage = (elements: number, limit: Local, run: () => void): void => {
-    f.loop(done, limit, elements, run);
+    if (folding.length === 0 || elements === 1) {
+      f.loop(done, limit, elements, run);
+      return;
+    }
+    const [chunk, end] = f.localArray('i32', 2);
+    f.set(chunk, done);
+    f.loop(chunk, limit, foldEvery * elements, () => {
+      f.set(end, op('i32.add', done, foldEvery * elements));
+      f.if(op('i32.gt_u', end, limit), () => f.set(end, limit));
+      f.loop(done, end, elements, run);
+      for (const { into } of folding) fold(f, into);
+    });
   };
   const limitFor = (elements: number): Local => {
     const limit = f.local('i32');

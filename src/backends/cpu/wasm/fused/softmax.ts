@@ -23,24 +23,26 @@ export function addSoftmax(m: ModuleBuilder, { relaxed }: WasmContext): void {
     pass({ inputs: [y, g], uniforms: [inner], write: [[dx, e.mul(a, e.sub(b, u))]] });
   });
 
-  addRowFunction(m, 'crossEntropy', relaxed, ['row', 'element', 'element', 'element'], 0, ({ f, math, at: [logits, labels, loss, lse], pass }) => {
-    const [top] = pass({ inputs: [logits], max: [a] });
-    const [total] = pass({ inputs: [logits], uniforms: [top], sum: [e.exp(e.sub(a, u))] });
-    const sum = hold(f, op('f32x4.add', top, math.log(total)));
-    f.storeLane('v128.store32_lane', 0, lse, sum);
+  addRowFunction(m, 'crossEntropy', relaxed, ['row', 'element', 'element', 'element', 'element'], 0, ({ f, math, at: [logits, labels, loss, top, total], pass }) => {
+    const [most] = pass({ inputs: [logits], max: [a] });
+    const [sum] = pass({ inputs: [logits], uniforms: [most], sum: [e.exp(e.sub(a, u))] });
+    f.storeLane('v128.store32_lane', 0, top, most);
+    f.storeLane('v128.store32_lane', 0, total, sum);
     const label = f.local('i32');
     f.set(label, load('i32.load', labels));
     f.if(op('i32.lt_s', label, 0), () => f.store('i32.store', loss, 0), () => {
       const chosen = load('v128.load32_splat', op('i32.add', logits, op('i32.mul', label, 4)));
-      f.storeLane('v128.store32_lane', 0, loss, sub(sum, chosen));
+      f.storeLane('v128.store32_lane', 0, loss, op('f32x4.add', math.log(sum), sub(most, chosen)));
     });
   });
-  addRowFunction(m, 'crossEntropyVjp', relaxed, ['row', 'element', 'element', 'element', 'row'], 0, ({ f, count, at: [logits, labels, lse, g, out], pass }) => {
+  const moves = ['row', 'element', 'element', 'element', 'element', 'row'] as const;
+  addRowFunction(m, 'crossEntropyVjp', relaxed, moves, 0, ({ f, count, at: [logits, labels, top, total, g, out], pass }) => {
     const label = f.local('i32');
     f.set(label, load('i32.load', labels));
     f.if(op('i32.lt_s', label, 0), () => f.fill(out, 0, op('i32.mul', count, 4)), () => {
-      const [sum, gradient] = [hold(f, load('v128.load32_splat', lse)), hold(f, load('v128.load32_splat', g))];
-      pass({ inputs: [logits], uniforms: [sum, gradient], write: [[out, e.mul(e.exp(e.sub(a, u)), w)]] });
+      const [most, gradient] = [hold(f, load('v128.load32_splat', top)), hold(f, load('v128.load32_splat', g))];
+      const share = hold(f, div(gradient, load('v128.load32_splat', total)));
+      pass({ inputs: [logits], uniforms: [most, share], write: [[out, e.mul(e.exp(e.sub(a, u)), w)]] });
       const own = f.local('i32');
       f.set(own, op('i32.add', out, op('i32.mul', label, 4)));
       f.storeLane('v128.store32_lane', 0, own, sub(load('v128.load32_splat', own), gradient));
@@ -60,14 +62,14 @@ export function softmaxKernels(code: Code, { byteOffsetOf: at }: WasmContext): [
       code().softmaxVjp(rowsOf(y), y.shape[y.shape.length - 1], at(y), at(g), at(dx));
       return true;
     }],
-    ['crossEntropy', ({ inputs: [logits, labels], outputs: [loss, lse] }) => {
-      if (!logits || !labels || !denseFloats([logits, loss, lse]) || !denseIntegers(labels)) return false;
-      code().crossEntropy(logits.shape[0], logits.shape[1], at(logits), at(labels), at(loss), at(lse));
+    ['crossEntropy', ({ inputs: [logits, labels], outputs: [loss, top, total] }) => {
+      if (!logits || !labels || !denseFloats([logits, loss, top, total]) || !denseIntegers(labels)) return false;
+      code().crossEntropy(logits.shape[0], logits.shape[1], at(logits), at(labels), at(loss), at(top), at(total));
       return true;
     }],
-    ['crossEntropy.vjp', ({ inputs: [logits, labels, lse, g], outputs: [dlogits] }) => {
-      if (!logits || !labels || !lse || !g || !denseFloats([logits, lse, g, dlogits]) || !denseIntegers(labels)) return false;
-      code().crossEntropyVjp(logits.shape[0], logits.shape[1], at(logits), at(labels), at(lse), at(g), at(dlogits));
+    ['crossEntropy.vjp', ({ inputs: [logits, labels, top, total, g], outputs: [dlogits] }) => {
+      if (!logits || !labels || !top || !total || !g || !denseFloats([logits, top, total, g, dlogits]) || !denseIntegers(labels)) return false;
+      code().crossEntropyVjp(logits.shape[0], logits.shape[1], at(logits), at(labels), at(top), at(total), at(g), at(dlogits));
       return true;
     }],
   ];
