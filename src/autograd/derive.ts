@@ -18,7 +18,7 @@ const extremum = (first: (x: Expr, y: Expr) => Expr): Rule => (e, g) => {
   return [where(first(x, y), mul(g, share), where(eq(x, y), mul(g, share), 0)), where(first(y, x), mul(g, share), where(eq(x, y), mul(g, share), 0))];
 };
 
-const rules: { [K in ExprOp]: Rule } = {
+const rules: Record<ExprOp, Rule> = {
   const: zero, arg: zero, uniform: zero, index: zero, floor: zero,
   add: (_, g) => [g, g],
   sub: (_, g) => [g, neg(g)],

@@ -5,7 +5,8 @@ import type { Expr } from '../tensor/expr.js';
 import { isFloat, promote, type DType } from '../tensor/dtype.js';
 import { broadcastShapes } from '../tensor/shape.js';
 import { create } from '../tensor/create.js';
-import { Tensor, type TensorLike } from '../tensor/tensor.js';
+import type { Tensor} from '../tensor/tensor.js';
+import { type TensorLike } from '../tensor/tensor.js';
 import { apply, scalarType } from './primitives.js';
 import { seedWords, threefry, type WordArithmetic } from '../tensor/threefry.js';
 

@@ -5,7 +5,7 @@ import type { Tensor } from '../tensor/tensor.js';
 import { enableGrad, gradientsOf } from './tape.js';
 
 /** A tensor, or tensors by name or in a list. */
-export type Params = Tensor | readonly Tensor[] | { readonly [name: string]: Tensor };
+export type Params = Tensor | readonly Tensor[] | Readonly<Record<string, Tensor>>;
 
 type GradsOf<P> = P extends Tensor ? Tensor : { [K in keyof P]: Tensor };
 

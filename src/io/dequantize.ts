@@ -76,7 +76,7 @@ function decodeQ4_1(bytes: Uint8Array, blocks: number, out: Float32Array, start:
 }
 
 /** Every block format that can be read. */
-export const blockFormats: { readonly [K in BlockDType]: BlockFormat } = {
+export const blockFormats: Readonly<Record<BlockDType, BlockFormat>> = {
   Q8_0: { blockLength: 32, blockBytes: 34, decode: decodeQ8_0 },
   Q4_0: { blockLength: 32, blockBytes: 18, decode: decodeQ4_0 },
   Q4_1: { blockLength: 32, blockBytes: 20, decode: decodeQ4_1 },

@@ -10,14 +10,14 @@ export type StoredDType = PlainDType | BlockDType;
 /** The arrays that hold stored values; F16 and BF16 are raw bits in a Uint16Array, BOOL is 0 or 1 in a Uint8Array. */
 export type StoredArray = Float32Array | Float64Array | Uint16Array | BigInt64Array | Int32Array | Int16Array | Int8Array | Uint8Array;
 
-type ArrayMaker = {
+interface ArrayMaker {
   new (buffer: ArrayBufferLike, byteOffset: number, length: number): StoredArray;
   readonly BYTES_PER_ELEMENT: number;
   readonly name: string;
-};
+}
 
 /** The array class of each plain type; its element size is the type's size. */
-export const plainArrays: { readonly [K in PlainDType]: ArrayMaker } = {
+export const plainArrays: Readonly<Record<PlainDType, ArrayMaker>> = {
   F32: Float32Array,
   F16: Uint16Array,
   BF16: Uint16Array,

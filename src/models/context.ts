@@ -2,7 +2,8 @@
 // data; edits are values given to `forward`, applied where they stand. There are no hooks: nothing outlives the call.
 
 import { site } from '../autograd/grad.js';
-import { ropeFrequencies, ropeTables } from '../nn/rope.js';
+import type { ropeFrequencies} from '../nn/rope.js';
+import { ropeTables } from '../nn/rope.js';
 import type { Backend } from '../backends/backend.js';
 import { create } from '../tensor/create.js';
 import { formatShape, type Shape } from '../tensor/shape.js';

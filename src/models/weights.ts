@@ -6,7 +6,7 @@ import { FormatError } from '../io/errors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import { allocate } from '../tensor/create.js';
 import { formatShape, sameShape, sizeOf, type Shape } from '../tensor/shape.js';
-import { Tensor } from '../tensor/tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 
 export interface LoadProgress {
   readonly file: string;

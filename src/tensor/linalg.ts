@@ -46,7 +46,8 @@ export function einsum(equation: string, ...tensors: Tensor[]): Tensor {
     const kept = [...have].filter(letter => want.includes(letter)).join('');
     const summed = drop.length > 0 ? x.sum(drop) : x;
     const ordered = [...want].filter(letter => kept.includes(letter));
-    return summed.permute(ordered.map(letter => kept.indexOf(letter))).reshape([...want].map(letter => (kept.includes(letter) ? (sides.get(letter) as number) : 1)));
+    return summed.permute(ordered.map(letter => kept.indexOf(letter)))
+      .reshape([...want].map(letter => (kept.includes(letter) ? (sides.get(letter) as number) : 1)));
   };
   if (tensors.length === 1) return arrange(tensors[0], inputs[0], output);
   const [p, q] = inputs;
