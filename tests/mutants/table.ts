@@ -151,7 +151,7 @@ const patches: Record<string, readonly Patch[]> = {
     ["the edit's slots", 'bank.takeRows(slots).matmul(x.unsqueeze(-1))', 'bank.takeRows(slots.map(() => 0)).matmul(x.unsqueeze(-1))', 'ops-fused', 'fused.edit: equals'],
   ],
   'src/reft/positions.ts': [
-    ['short prompts are halved', 'const half = Math.floor(promptLength / 2);', 'const half = promptLength;', 'reft-positions', 'short prompts'],
+    ['short prompts are halved', 'const half = Math.floor(promptLength / 2);', 'const half = promptLength;', 'reft-positions', 'halves of a short prompt'],
   ],
   'src/io/safetensors.ts': [
     ['tensors stay inside the file', 'end < begin || dataStart + end > source.size', 'end < begin', 'io-safetensors', 'broken files'],
