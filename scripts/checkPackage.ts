@@ -53,9 +53,10 @@ try {
     "export const twice = defineFused('twice', { compose: ({ inputs: [x] }) => (x as Tensor).mul(2) });",
   ].join('\n'));
   const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
-  for (const resolution of ['nodenext', 'bundler']) {
-    run('node', [tsc, '--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2023,esnext.disposable,dom', '--module', resolution === 'bundler' ? 'esnext' : 'nodenext',
-      '--moduleResolution', resolution, '--types', '', 'consumer.ts'], project);
+  for (const [moduleResolution, module] of [['nodenext', 'nodenext'], ['bundler', 'esnext']]) {
+    const compilerOptions = { noEmit: true, strict: true, target: 'es2022', lib: ['es2023', 'esnext.disposable', 'dom'], types: [], module, moduleResolution };
+    writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['consumer.ts'] }));
+    run('node', [tsc, '-p', '.'], project);
   }
   console.log('a consumer compiles against the types');
   console.log(run('npx', ['reft', '--version'], project).trim());
