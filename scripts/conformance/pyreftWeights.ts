@@ -8,6 +8,7 @@ import type { KindName } from '../../src/reft/kinds.js';
 import type { CausalLM } from '../../src/models/causalLM.js';
 import type { Component } from '../../src/models/context.js';
 import { create } from '../../src/tensor/create.js';
+import { hostBackend } from '../../src/tensor/device.js';
 import type { Tensor } from '../../src/tensor/tensor.js';
 import { Unsupported } from './context.js';
 import type { HostArray } from './fixture.js';
@@ -91,13 +92,16 @@ export function buildIntervention(model: CausalLM, spec: InterventionSpec): Inte
       plain[own].requireGrad(false);
     } else throw new RangeError(`intervention ${spec.number}: has no weights '${name}'`);
   }
-  if (plain.R) setRotation(intervention, weights, place);
+  const hosted = ({ shape, data }: HostArray): Tensor => create.from(data, shape, { dtype, backend: hostBackend(backend) });
+  if (plain.R) setRotation(intervention, weights, place, hosted);
   return intervention;
 }
 
-function setRotation(intervention: Intervention, weights: PyreftWeights, place: (a: HostArray) => Tensor): void {
+type Place = (a: HostArray) => Tensor;
+
+function setRotation(intervention: Intervention, weights: PyreftWeights, place: Place, hosted: Place): void {
   const [original, base, transposed] = [rotation.original, rotation.base, rotation.transposed].map(name => weights.get(name));
   if (original && base) intervention.setRotationParameters({ original: place(original).requireGrad(), base: place(base) });
-  else if (transposed) intervention.set('R', place(transposed).transpose().contiguous());
+  else if (transposed) intervention.set('R', hosted(transposed).transpose().contiguous());
   else throw new RangeError(`${intervention.id}: has neither '${rotation.transposed}' nor '${rotation.original}' with '${rotation.base}'`);
 }

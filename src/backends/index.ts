@@ -2,3 +2,4 @@
 
 export { OutOfMemoryError, type Allocation, type Attributes, type Backend, type FusedKernel, type Kernels, type MemoryStats, type Primitives, type View } from './backend.js';
 export { createCpuBackend, type CpuOptions } from './cpu/cpu.js';
+export { createWebGpuBackend, WebGPUError, type WebGpuBackend, type WebGpuOptions } from './webgpu/index.js';

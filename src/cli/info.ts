@@ -32,7 +32,8 @@ async function info(path: string, flags: { cacheDir?: string; json: boolean }): 
   if (await isThere(join(path, adapterConfigFile))) facts = await adapterFacts(path);
   else if (path.endsWith('.safetensors') && (await isThere(path))) facts = await tensorFacts(path);
   else facts = await modelFacts(path, flags.cacheDir, output);
-  if (!flags.json) for (const [name, value] of Object.entries(facts)) output.say(`${name.padEnd(18)}${spell(value)}`);
+  const width = Math.max(...Object.keys(facts).map(name => name.length)) + 2;
+  if (!flags.json) for (const [name, value] of Object.entries(facts)) output.say(`${name.padEnd(width)}${spell(value)}`);
   output.event('done', facts);
 }
 

@@ -28,9 +28,9 @@ function unitRows(x: Tensor): Tensor {
 export const compactHouseholder: OrthogonalMap = {
   name: 'householder',
 
-  initial(R) {
+  initial(R, target = R) {
     const { vectors, signs } = reflectionsOf(orthonormalRows('householder', R));
-    const options = { dtype: R.dtype, backend: R.backend };
+    const options = { dtype: target.dtype, backend: target.backend };
     const V = Float64Array.from(vectors.flatMap(v => [...v]));
     return { parameters: { V: create.from(V, R.shape, options).requireGrad(), signs: create.from(signs, [signs.length], options) } };
   },

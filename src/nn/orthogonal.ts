@@ -1,6 +1,8 @@
 // Keeping R [r, d] orthonormal by construction: R is computed from free parameters by an orthogonal map, once a step, so that no
 // optimizer can move it off the Stiefel manifold. The maps themselves have a file each.
 
+import type { Backend } from '../backends/backend.js';
+import type { DType } from '../tensor/dtype.js';
 import type { Tensor } from '../tensor/tensor.js';
 
 export { compactHouseholder } from './compactHouseholder.js';
@@ -8,8 +10,11 @@ export { torchHouseholder } from './torchHouseholder.js';
 
 export interface OrthogonalMap {
   readonly name: string;
-  /** Parameters whose rotation is R [r, d] (orthonormalised first, if it is a little off). The trained ones require gradients. Reads R back. */
-  initial(R: Tensor): { parameters: Record<string, Tensor> };
+  /**
+   * Parameters whose rotation is R [r, d] (orthonormalised first, if it is a little off), where R is or on `target`. The trained ones
+   * require gradients. R is read at once: its backend's memory must be the host's.
+   */
+  initial(R: Tensor, target?: { readonly dtype: DType; readonly backend: Backend }): { parameters: Record<string, Tensor> };
   /** R [r, d] with orthonormal rows, on the tape. */
   rotation(parameters: Readonly<Record<string, Tensor>>): Tensor;
 }

@@ -16,7 +16,7 @@ import type { OrthogonalMap } from './orthogonal.js';
 export const torchHouseholder: OrthogonalMap = {
   name: 'torch',
 
-  initial(R) {
+  initial(R, target = R) {
     const rows = orthonormalRows('torch', R);
     const [r, d] = R.shape;
     // B: the rows of R as columns, completed by the remaining columns of the same reflections. X = -I then gives R. O(d^2 r).
@@ -29,7 +29,7 @@ export const torchHouseholder: OrthogonalMap = {
     }
     const X = new Float64Array(d * r);
     for (let i = 0; i < r; i++) X[i * (r + 1)] = -1;
-    const options = { dtype: R.dtype, backend: R.backend };
+    const options = { dtype: target.dtype, backend: target.backend };
     return { parameters: { original: create.from(X, [d, r], options).requireGrad(), base: create.from(base, [d, d], options) } };
   },
 

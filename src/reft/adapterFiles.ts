@@ -11,6 +11,7 @@ import { parseJsonObject } from '../io/strictJson.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import type { CausalLM } from '../models/causalLM.js';
 import { create } from '../tensor/create.js';
+import { hostBackend } from '../tensor/device.js';
 import { adapterReadme } from './adapterReadme.js';
 import { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 import { modelFingerprint } from './fingerprint.js';
@@ -122,7 +123,7 @@ export async function adapterFromFiles(base: CausalLM, files: Files, options: Lo
   reft.interventions.forEach((intervention, i) => {
     intervention.scale = config.interventions[i].scale;
     for (const [name, { shape }] of Object.entries(noGrad(() => intervention.parameters()))) {
-      const value = create.from(values.get(`${intervention.id}.${name}`) as Float32Array, shape, { dtype: base.dtype, backend: base.backend });
+      const value = create.from(values.get(`${intervention.id}.${name}`) as Float32Array, shape, { dtype: base.dtype, backend: hostBackend(base.backend) });
       intervention.set(name, value);
       value.storage.dispose();
     }

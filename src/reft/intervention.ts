@@ -8,6 +8,7 @@ import type { Site } from '../models/context.js';
 import { compactHouseholder, torchHouseholder, type OrthogonalMap } from '../nn/orthogonal.js';
 import { orthogonalInit } from '../nn/init.js';
 import { create } from '../tensor/create.js';
+import { hostBackend } from '../tensor/device.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { Random } from '../tensor/threefry.js';
 import type { ResolvedReftConfig, OrthogonalMapName } from './config.js';
@@ -37,6 +38,7 @@ export class Intervention {
   /** c in h + c (edited - h). */
   scale: number;
   private readonly map: OrthogonalMap;
+  private readonly target: { readonly dtype: 'f32' | 'f64'; readonly backend: Backend };
   private readonly plain = new Map<string, Tensor>();
   private rotationParameters: Record<string, Tensor> | null = null;
   private cached: { versions: string; R: Tensor } | null = null;
@@ -50,12 +52,13 @@ export class Intervention {
     this.scale = config.scale;
     this.kind = kinds[config.kind];
     this.map = orthogonalMaps[config.orthogonal];
+    this.target = { dtype, backend };
     const bound = 1 / Math.sqrt(width);
     this.kind.parameters.forEach((spec, stream) => {
       if (spec.bias && !config.bias) return;
       const shape = spec.shape === 'matrix' ? [config.rank, width] : [config.rank];
       if (spec.start === 'orthogonal') {
-        scope(() => this.setRotation(orthogonalInit(shape as [number, number], { seed: options.seed, stream, dtype, backend })));
+        scope(() => this.setRotation(orthogonalInit(shape as [number, number], { seed: options.seed, stream, dtype, backend: hostBackend(backend) })));
         return;
       }
       const random = new Random(options.seed, stream);
@@ -64,7 +67,7 @@ export class Intervention {
     });
     if (config.identityStart) {
       noGrad(() => scope(() => {
-        this.set('W', this.rotation());
+        assign(this.plain.get('W') as Tensor, this.rotation(), `${this.id}.W`);
         if (config.bias) this.set('b', create.zeros([config.rank], { dtype, backend }));
       }));
     }
@@ -98,7 +101,7 @@ export class Intervention {
     return noGrad(() => Object.values(this.parameters()).reduce((n, t) => n + t.size, 0));
   }
 
-  /** Replaces a parameter's values; R is projected into its map. */
+  /** Replaces a parameter's values; R is projected into its map, and must lie in memory of the host's (see `hostBackend`). */
   set(name: string, value: Tensor): void {
     if (name === 'R') {
       this.setRotation(value);
@@ -135,7 +138,7 @@ export class Intervention {
   private setRotation(R: Tensor): void {
     this.dropCache();
     scope(() => {
-      const { parameters } = this.map.initial(R);
+      const { parameters } = this.map.initial(R, this.target);
       if (this.rotationParameters) for (const [name, t] of Object.entries(this.rotationParameters)) assign(t, parameters[name], `${this.id}.R.${name}`);
       else {
         for (const t of Object.values(parameters)) keep(t);
@@ -170,7 +173,9 @@ export function assign(target: Tensor, value: Tensor, name: string): void {
   if (target.shape.join() !== value.shape.join()) throw new RangeError(`${name}: expected shape [${target.shape.join(',')}], got [${value.shape.join(',')}]`);
   target.storage.version++;
   scope(() => {
-    const from = value.dtype === target.dtype ? value : value.to(target.dtype);
-    target.backend.kernels.copy({ input: from.view(name), output: target.view(name) });
+    const { dtype, backend } = target;
+    const near = value.backend === backend ? value : create.from(value.dataSync(), value.shape, { dtype, backend });
+    const from = near.dtype === dtype ? near : near.to(dtype);
+    backend.kernels.copy({ input: from.view(name), output: target.view(name) });
   });
 }

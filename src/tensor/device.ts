@@ -33,11 +33,33 @@ export class DeviceError extends Error {
   override readonly name = 'DeviceError';
 }
 
-/** Opens a device by name. 'auto' takes the best there is; 'webgpu' never falls back. */
+let host: Backend | null = null;
+
+/** `backend` itself where its memory is the host's, else a CPU backend beside it, for values that must be read at once. */
+export function hostBackend(backend: Backend): Backend {
+  if (backend.readSync) return backend;
+  host ??= createCpuBackend();
+  return host;
+}
+
+let gpu: Promise<Backend> | null = null;
+
+/**
+ * Opens a device by name, once a process. 'webgpu' never falls back: without an adapter it throws a DeviceError that says what is missing.
+ * 'auto' is the CPU: until the fused kernels are there on WebGPU too, it is the faster one.
+ */
 export async function openDevice(name: DeviceName = 'auto'): Promise<Backend> {
   if (name === 'cpu' || name === 'auto') return defaultBackend();
-  if (name === 'webgpu') throw new DeviceError("device 'webgpu': this version has no WebGPU backend; use 'cpu'");
-  throw new RangeError(`device: expected 'cpu', 'webgpu' or 'auto', got '${String(name)}'`);
+  if (name !== 'webgpu') throw new RangeError(`device: expected 'cpu', 'webgpu' or 'auto', got '${String(name)}'`);
+  const { createWebGpuBackend, WebGPUError } = await import('../backends/webgpu/index.js');
+  try {
+    gpu ??= createWebGpuBackend();
+    return await gpu;
+  } catch (error) {
+    gpu = null;
+    if (error instanceof WebGPUError) throw new DeviceError(`device 'webgpu': ${error.message}`, { cause: error });
+    throw error;
+  }
 }
 
 /** Live, pooled and peak bytes of a backend. */
