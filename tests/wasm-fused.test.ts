@@ -221,7 +221,9 @@ for (const { label, fused } of variants) {
   for (const which of editCases) {
     const name = Object.entries(which).filter(([, there]) => there).map(([key]) => key).join(' ');
     test(`edit and its vjp with ${name}${label}`, () => {
-      for (const [n, d, r, s] of [[1, 1, 1, 1], [3, 5, 2, 2], [6, 16, 4, 2], [9, 65, 5, 3], [9, 33, 8, 1], [4, 7, 13, 2]]) {
+      const sizes = [[1, 1, 1, 1], [3, 5, 2, 2], [6, 16, 4, 2], [9, 65, 5, 3], [9, 33, 8, 1], [4, 7, 13, 2]];
+      const asProducts = [[30, 65, 5, 1], [75, 16, 1, 1], [13, 7, 13, 1]];
+      for (const [n, d, r, s] of [...sizes, ...asProducts]) {
         arena.clear();
         const random = numbers(n * d + r);
         const draw = (shape: number[]): View => arena.view(shape, { value: () => random() });
@@ -278,8 +280,8 @@ for (const { label, fused } of variants) {
         want.e = want.b.map(v => -v);
         const duBound = (d + 4) * eps * d;
         near('dh', arena.read(dh), want.h, () => 2 * r * (duBound + (r + 4) * eps * d) + eps);
-        const sizes: Record<string, number> = { A: d, b: d, C: d, e: d, P: 2 * d + 2 };
-        for (const [key, view] of gradients) near(`d${key}`, arena.read(view), want[key], () => m * (duBound + (m + 4) * eps * sizes[key]));
+        const size: Record<string, number> = { A: d, b: d, C: d, e: d, P: 2 * d + 2 };
+        for (const [key, view] of gradients) near(`d${key}`, arena.read(view), want[key], () => m * (duBound + (m + 4) * eps * size[key]));
       }
     });
   }

@@ -1,3 +1,4 @@
+// Many rows of one slot are matrix products (editProducts.ts); here is the rest, row by row.
 // The edit op: h' = h + c P^T (A h + b - (C h + e)) on the edited rows, and its VJP, for the linear activation. Four ranks are handled in
 // one pass over d, then single ones; code is compiled for which of A, b, C, e are present. What is called u is A h + b - (C h + e).
 
@@ -7,6 +8,7 @@ import type { FusedKernel, View } from '../../../backend.js';
 import { instantiate, load, ModuleBuilder, op, type FunctionBuilder, type Local, type Value, type WasmFunction } from '../assembler.js';
 import { isShared, type WasmContext } from '../context.js';
 import { add, hold, LaneMath, mul, splat, sub } from '../lanes.js';
+import { createEditProducts } from './editProducts.js';
 import { loadFields, writeFields } from './fields.js';
 import { denseFloats, denseIntegers, emitPass } from './rowFunction.js';
 
@@ -169,6 +171,9 @@ function addVjp(m: ModuleBuilder, relaxed: boolean, present: Present): void {
 
 export function editKernels(context: WasmContext): [string, FusedKernel][] {
   const { memory, byteOffsetOf: at } = context;
+  const products = createEditProducts(context);
+  /** Whether matrix products pay: one slot, and enough rows and ranks. */
+  const asProducts = (P: View, rows: number): boolean => P.shape[0] === 1 && rows >= 8 && rows * P.shape[1] >= 32;
   const compiled = new Map<string, Readonly<Record<string, WasmFunction>>>();
   const codeFor = (present: Present): Readonly<Record<string, WasmFunction>> => {
     const key = JSON.stringify(present);
@@ -197,6 +202,10 @@ export function editKernels(context: WasmContext): [string, FusedKernel][] {
       const [h, slots, A, b, C, e, P, scale] = inputs;
       if (attributes.activation !== 0 || !indices || !h || !slots || !P || !scale) return false;
       if (!denseIntegers(slots) || !denseFloats([h, A, b, C, e, P, scale, result, u])) return false;
+      if (asProducts(P, indices.length)) {
+        products.forward({ indices, h, A, b, C, e, P, scale, u }, result);
+        return true;
+      }
       bytesOf(result).set(bytesOf(h));
       run('edit', { A: !!A, b: !!b, C: !!C, e: !!e }, indices, {
         slots: at(slots), ranks: P.shape[1], width: P.shape[2], h: at(h), P: at(P), scale: at(scale), u: at(u), output: at(result),
@@ -209,6 +218,12 @@ export function editKernels(context: WasmContext): [string, FusedKernel][] {
       if (attributes.activation !== 0 || !indices || !h || !slots || !P || !scale || !u || !g) return false;
       if (!denseIntegers(slots) || !denseFloats([h, A, b, C, e, P, scale, u, g, ...outputs])) return false;
       const [dh, ...gradients] = outputs;
+      if (asProducts(P, indices.length)) {
+        const rest = [...gradients];
+        const [dA, db, dC, de] = [A, b, C, e].map(view => (view ? rest.shift() : undefined));
+        products.vjp({ indices, h, A, b, C, e, P, scale, u }, { g, dh, dA, db, dC, de, dP: rest[0] });
+        return true;
+      }
       bytesOf(dh).set(bytesOf(g));
       for (const gradient of gradients) bytesOf(gradient).fill(0);
       let next = 0;
