@@ -18,18 +18,21 @@ function verdict(name: string, ok: boolean, detail = ''): void {
   else failed++;
 }
 
-function conformance(name: string, folder: string, only?: string): void {
+function conformance(name: string, folder: string, ...more: string[]): void {
   const path = join(shared, folder);
   if (!existsSync(path)) {
     console.log(`skipped  ${name}: ${folder} is not here`);
     if (required) failed++;
     return;
   }
-  const args = [join(root, 'node_modules', 'tsx', 'dist', 'cli.mjs'), join(root, 'scripts', 'conformance.ts'), path, ...(only ? ['--only', only] : [])];
+  const args = [join(root, 'node_modules', 'tsx', 'dist', 'cli.mjs'), join(root, 'scripts', 'conformance.ts'), path, ...more];
   verdict(name, spawnSync(process.execPath, args, { stdio: 'inherit' }).status === 0);
 }
 
-conformance('golden tensors', 'fixtures/reference', 'tiny-llama,models/llama3-rope,models/qwen2,models/mistral,reft/loreft,reft/loreft-gelu,reft/loreft-shared,reft/nodireft,reft/positions');
+const supported = ['tiny-llama', 'models/llama3-rope', 'models/qwen2', 'models/mistral', 'reft/positions',
+  ...['loreft', 'loreft-gelu', 'loreft-shared', 'nodireft', 'noreft', 'consreft', 'lobireft', 'direft'].flatMap(kind => [`reft/${kind}`, `reft/${kind}-saved-by-pyreft`])];
+conformance('golden tensors', 'fixtures/reference', '--only', supported.join());
+if (process.env.REQUIRE_WEBGPU === '1') conformance('golden tensors on WebGPU', 'fixtures/reference', '--device', 'webgpu', '--only', supported.join());
 conformance('SmolLM2-135M', 'fixtures/smollm2');
 
 const stories = join(shared, 'models', 'stories260K', 'stories260K.bin');
