@@ -3,7 +3,7 @@
 
 import {
   add, arg, constant, cos, div, eq, exp, lt, mul, neg, sin, sub, where,
-  type Expr, type ExprOp,
+  topological, type Expr, type ExprOp,
 } from '../tensor/expr.js';
 
 /** Cotangents of the arguments of `e`, given that of its value; null where nothing flows. */
@@ -53,8 +53,8 @@ export function vjpExpressions(outputs: readonly Expr[], argCount: number, wante
     const before = cotangents.get(e);
     cotangents.set(e, before ? add(before, g) : g);
   };
-  // 'custom' hides its value's insides from evaluation order, but its argument must still be visited after it.
-  const order = withCustomArguments(outputs);
+  // A custom node is differentiated by its variable, not through the insides of its value.
+  const order = topological(outputs, 1);
   outputs.forEach((output, j) => {
     if (output.type === 'f') accumulate(output, arg(argCount + j));
   });
@@ -72,19 +72,3 @@ export function vjpExpressions(outputs: readonly Expr[], argCount: number, wante
     return sum;
   });
 }
-
-/** Arguments before uses, where a custom node uses the variable it is differentiated by. */
-function withCustomArguments(outputs: readonly Expr[]): Expr[] {
-  const seen = new Set<Expr>();
-  const order: Expr[] = [];
-  const visit = (e: Expr): void => {
-    if (seen.has(e)) return;
-    seen.add(e);
-    if (e.op === 'custom') visit(e.args[1]);
-    else e.args.forEach(visit);
-    order.push(e);
-  };
-  outputs.forEach(visit);
-  return order;
-}
-

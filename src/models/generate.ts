@@ -3,6 +3,7 @@
 
 import { noGrad } from '../autograd/tape.js';
 import { scope } from '../autograd/scope.js';
+import { nextMacrotask } from '../tensor/macrotask.js';
 import { Random } from '../tensor/threefry.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { KVCache } from './cache.js';
@@ -53,8 +54,6 @@ export interface Generated {
   readonly promptSeconds: number;
   readonly decodeSeconds: number;
 }
-
-const nextMacrotask = (): Promise<void> => new Promise(resolve => setTimeout(resolve, 0));
 
 export async function generate(model: CausalLM, prompts: Prompt | readonly Prompt[], options: GenerateOptions): Promise<Generated[]> {
   const { maxNewTokens = 64, seed = 0, useCache = true, signal } = options;

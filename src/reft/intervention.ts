@@ -6,11 +6,10 @@ import { noGrad, shouldRecord } from '../autograd/tape.js';
 import type { Backend } from '../backends/backend.js';
 import type { Site } from '../models/context.js';
 import { compactHouseholder, torchHouseholder, type OrthogonalMap } from '../nn/orthogonal.js';
-import { orthogonalInit } from '../nn/init.js';
+import { linearInit, orthogonalInit } from '../nn/init.js';
 import { create } from '../tensor/create.js';
 import { hostBackend } from '../tensor/device.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { Random } from '../tensor/threefry.js';
 import type { ResolvedReftConfig, OrthogonalMapName } from './config.js';
 import type { EditBank } from './editOp.js';
 import { kinds, type EditKind } from './kinds.js';
@@ -53,7 +52,6 @@ export class Intervention {
     this.kind = kinds[config.kind];
     this.map = orthogonalMaps[config.orthogonal];
     this.target = { dtype, backend };
-    const bound = 1 / Math.sqrt(width);
     this.kind.parameters.forEach((spec, stream) => {
       if (spec.bias && !config.bias) return;
       const shape = spec.shape === 'matrix' ? [config.rank, width] : [config.rank];
@@ -61,9 +59,9 @@ export class Intervention {
         scope(() => this.setRotation(orthogonalInit(shape as [number, number], { seed: options.seed, stream, dtype, backend: hostBackend(backend) })));
         return;
       }
-      const random = new Random(options.seed, stream);
-      const values = Float64Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => (spec.start === 'unit' ? random.next() : bound * (2 * random.next() - 1)));
-      this.plain.set(spec.name, keep(create.from(values, shape, { dtype, backend })).requireGrad());
+      const start = { seed: options.seed, stream, dtype, backend };
+      const value = spec.start === 'unit' ? create.uniform(shape, start) : linearInit(shape, { ...start, fanIn: width });
+      this.plain.set(spec.name, keep(value).requireGrad());
     });
     if (config.identityStart) {
       noGrad(() => scope(() => {

@@ -11,6 +11,7 @@ import { AdamW, clipGradNorm } from '../nn/optim.js';
 import { scheduleFactor, scheduleNames, type ScheduleName } from '../nn/schedule.js';
 import { create } from '../tensor/create.js';
 import { stack } from '../tensor/layout.js';
+import { nextMacrotask } from '../tensor/macrotask.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { adapterToFiles, type Files } from './adapterFiles.js';
 import { stateFromFiles, stateTensorsFile, stateToFiles, type TrainerSettings } from './checkpoint.js';
@@ -99,8 +100,6 @@ export interface TrainResult {
   readonly trainableParameters: number;
   readonly aborted: boolean;
 }
-
-const nextMacrotask = (): Promise<void> => new Promise(resolve => { setTimeout(resolve, 0); });
 
 /** What is trained, in the optimizer's order. */
 interface Trained {

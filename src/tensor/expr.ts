@@ -203,14 +203,17 @@ export function program(outputs: readonly Expr[], argCount: number): Program {
   return found;
 }
 
-/** The nodes an evaluation needs, each after its arguments. */
-export function topological(outputs: readonly Expr[]): Expr[] {
+/**
+ * The nodes an evaluation needs, each after its arguments. Of a custom node only argument `customArgument` is followed: its value (0, for
+ * evaluation) or its variable (1, for differentiation).
+ */
+export function topological(outputs: readonly Expr[], customArgument: 0 | 1 = 0): Expr[] {
   const seen = new Set<Expr>();
   const order: Expr[] = [];
   const visit = (e: Expr): void => {
     if (seen.has(e)) return;
     seen.add(e);
-    if (e.op === 'custom') visit(e.args[0]);
+    if (e.op === 'custom') visit(e.args[customArgument]);
     else e.args.forEach(visit);
     order.push(e);
   };
