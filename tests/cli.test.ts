@@ -239,6 +239,34 @@ describe('reft', { concurrency: 2 }, () => {
     });
   });
 
+  test('devices lists each device, or why it is not there', async () => {
+    const [run, people] = await reftEach([['devices', '--json'], ['devices']]);
+    assert.equal(run.code, 0, run.stderr);
+    const [cpu, webgpu, done] = run.events as Record<string, unknown>[];
+    assert.deepEqual([cpu.device, cpu.available], ['cpu', true]);
+    assert.ok((cpu.cores as number) >= 1);
+    assert.equal(webgpu.device, 'webgpu');
+    if (webgpu.available) assert.ok(typeof webgpu.adapter === 'string' && typeof webgpu.software === 'boolean');
+    else assert.match(webgpu.reason as string, /adapter|webgpu/);
+    assert.equal(done.event, 'done');
+    assert.match(people.stdout, /^cpu .*\nwebgpu .*\nauto /);
+  });
+
+  test('a run that dies goes on from its last checkpoint and ends where an unbroken one does; identity start', async () => {
+    const args = training('killed', '--steps', '60', '--save-every', '5', '--identity-start');
+    let seen = 0;
+    const killed = await reft(args, { onLine: (line, kill) => { if (line.includes('"step"') && ++seen === 13) kill('SIGKILL'); } });
+    assert.notEqual(killed.code, 0);
+    const [resumed, whole] = await Promise.all([reft([...args, '--resume']), reft(training('not-killed', '--steps', '60', '--identity-start'))]);
+    assert.equal(resumed.code, 0, resumed.stderr);
+    const first = (resumed.events.find(e => e.event === 'step') as { step: number }).step;
+    assert.ok(first > 10 && first % 5 === 1, `went on at step ${first}`);
+    assert.equal(whole.code, 0, whole.stderr);
+    const [{ 'training.json': record, 'loss.svg': curve, ...files }, { 'training.json': _, 'loss.svg': __, ...expected }] = [await bytesOf('killed'), await bytesOf('not-killed')];
+    assert.deepEqual(files, expected);
+    assert.ok(record && curve);
+  });
+
   test('a device that is not there ends with 3', async () => {
     const run = await reft(training('x', '--device', 'webgpu', '--steps', '1'));
     const there = await createWebGpuBackend().then(backend => backend.close().then(() => true), () => false);
@@ -247,12 +275,12 @@ describe('reft', { concurrency: 2 }, () => {
   });
 
   test('every command has its --help', async () => {
-    const helps = await reftEach(['train', 'generate', 'chat', 'info'].map(name => [name, '--help']));
-    assert.deepEqual(helps.map(run => run.code), [0, 0, 0, 0]);
+    const helps = await reftEach(['train', 'generate', 'chat', 'info', 'devices'].map(name => [name, '--help']));
+    assert.deepEqual(helps.map(run => run.code), [0, 0, 0, 0, 0]);
     for (const option of [
       '--model', '--data', '--out', '--intervention', '--layers', '--positions', '--rank', '--tied', '--component', '--orthogonal', '--activation', '--epochs',
       '--steps', '--batch-size', '--accumulate', '--lr', '--schedule', '--warmup', '--weight-decay', '--dropout', '--clip', '--max-length', '--seed', '--eval',
-      '--resume', '--device', '--dtype', '--json',
+      '--resume', '--save-every', '--identity-start', '--device', '--dtype', '--json',
     ]) assert.ok(helps[0].stdout.includes(option), `reft train --help lists ${option}`);
     for (const option of ['--adapter', '--prompt', '--chat', '--system', '--messages', '--max-new-tokens', '--temperature', '--scale', '--json']) {
       assert.ok(helps[1].stdout.includes(option), `reft generate --help lists ${option}`);

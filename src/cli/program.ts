@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { addChatCommand } from './chat.js';
+import { addDevicesCommand } from './devices.js';
 import { exitCodeOf, exitCodes, Interrupted } from './errors.js';
 import { addGenerateCommand } from './generate.js';
 import { addInfoCommand } from './info.js';
@@ -22,6 +23,7 @@ export async function run(args: readonly string[]): Promise<number> {
   addGenerateCommand(program);
   addChatCommand(program);
   addInfoCommand(program);
+  addDevicesCommand(program);
   for (const command of [program, ...program.commands]) command.exitOverride().configureOutput({ outputError: () => {} });
   try {
     await program.parseAsync(args, { from: 'user' });

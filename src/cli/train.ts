@@ -21,7 +21,7 @@ import { onInterrupt } from './interrupt.js';
 import { lossCurve, type LossPoint } from './lossCurve.js';
 import { loadModel } from './model.js';
 import { addJsonOption, addModelOptions, layers, number, positions, wholeNumber, type ModelFlags } from './options.js';
-import { bytesText, Output } from './output.js';
+import { bytesText, Output, type Progress } from './output.js';
 
 interface TrainFlags extends ModelFlags {
   data: string;
@@ -35,6 +35,7 @@ interface TrainFlags extends ModelFlags {
   orthogonal: OrthogonalMapName;
   activation: EditActivation;
   dropout: number;
+  identityStart: boolean;
   epochs?: number;
   steps?: number;
   batchSize: number;
@@ -47,6 +48,7 @@ interface TrainFlags extends ModelFlags {
   maxLength?: number;
   seed: number;
   eval?: string;
+  saveEvery?: number;
   resume: boolean;
   json: boolean;
 }
@@ -70,6 +72,7 @@ export function addTrainCommand(program: Command): void {
     .addOption(new Option('--component <site>', 'where in a block the edits stand').choices(components).default('block_output'))
     .addOption(new Option('--orthogonal <map>', 'how R is kept orthonormal').choices(orthogonalMapNames).default('householder'))
     .addOption(new Option('--activation <name>', 'activation inside the edit').choices(editActivations).default('linear'))
+    .option('--identity-start', 'begin with edits that change nothing', false)
     .option('--dropout <p>', 'dropout on what an edit adds', number({ min: 0, below: 1 }), 0)
     .addOption(new Option('--epochs <n>', 'passes over the rows (default: 60)').argParser(wholeNumber(1)).conflicts('steps'))
     .addOption(new Option('--steps <n>', 'updates, in place of epochs').argParser(wholeNumber(1)))
@@ -83,6 +86,7 @@ export function addTrainCommand(program: Command): void {
     .option('--max-length <n>', 'most tokens of a row; longer prompts are cut on the left', wholeNumber(2))
     .option('--seed <n>', 'seed of initial values, order and dropout', wholeNumber(0), 0)
     .option('--eval <file>', 'rows to measure the loss on after each epoch and at the end')
+    .option('--save-every <n>', 'steps between two checkpoints (default: 25 on a device that can be lost, else only on Ctrl-C)', wholeNumber(1))
     .option('--resume', 'continue from the checkpoint in --out', false);
   addJsonOption(command).action(train);
 }
@@ -104,7 +108,9 @@ async function train(flags: TrainFlags): Promise<void> {
     reft.onWarning = message => { output.note(message); };
     const examples = await tokenize(rows, tokenizer, flags.maxLength);
     const evaluated = evalRows && (await tokenize(evalRows, tokenizer, flags.maxLength));
-    const record: TrainingRecord = flags.resume ? await readRecord(recordFile) : { losses: [], evaluation: [] };
+    let record: TrainingRecord = flags.resume ? await readRecord(recordFile) : { losses: [], evaluation: [] };
+    const saveRecord = (): Promise<void> => writeFileAtomic(recordFile, `${JSON.stringify(record)}\n`);
+    let progress: Progress | undefined;
     describe(output, reft, examples);
 
     const trainer = new ReftTrainer(reft, {
@@ -112,36 +118,41 @@ async function train(flags: TrainFlags): Promise<void> {
       ...(flags.steps !== undefined ? { steps: flags.steps } : { epochs: flags.epochs ?? 60 }),
       batchSize: flags.batchSize, gradientAccumulation: flags.accumulate, learningRate: flags.lr, schedule: flags.schedule, warmup: flags.warmup,
       weightDecay: flags.weightDecay, maxGradNorm: flags.clip, seed: flags.seed,
+      checkpoint: { directory: checkpoint, ...(flags.saveEvery === undefined ? {} : { everySteps: flags.saveEvery }) },
       ...(flags.resume ? { resume: checkpoint } : {}),
       ...(evaluated ? { evaluation: { examples: evaluated } } : {}),
-      onEvaluation: ({ step, loss, perplexity, labelled }) => {
-        record.evaluation.push({ step, loss });
-        output.event('evaluation', { step, loss, perplexity, labelled });
-      },
-    });
-    const progress = output.progress('training', trainer.totalSteps);
-    let result;
-    try {
-      result = await trainer.train(step => {
+      onStep: step => {
+        // A run that was cut off had gone on after its checkpoint.
+        const fresh = (point: LossPoint): boolean => point.step < step.index;
+        if (record.losses.at(-1)?.step !== step.index - 1) record = { losses: record.losses.filter(fresh), evaluation: record.evaluation.filter(fresh) };
         record.losses.push({ step: step.index, loss: step.loss });
         output.event('step', {
           step: step.index, total: step.total, epoch: step.epoch, loss: step.loss,
           learningRate: step.learningRate, gradNorm: step.gradNorm, seconds: step.seconds,
         });
-        progress.update(step.index, `loss ${step.loss.toFixed(3)}  ${step.seconds.toFixed(2)} s/step`);
-      });
+        progress?.update(step.index, `loss ${step.loss.toFixed(3)}  ${step.seconds.toFixed(2)} s/step`);
+      },
+      onCheckpoint: saveRecord,
+      onEvaluation: ({ step, loss, perplexity, labelled }) => {
+        record.evaluation.push({ step, loss });
+        output.event('evaluation', { step, loss, perplexity, labelled });
+      },
+    });
+    progress = output.progress('training', trainer.totalSteps);
+    let result;
+    try {
+      result = await trainer.train();
     } finally {
       progress.stop();
+      await saveRecord();
     }
-    await writeFileAtomic(recordFile, `${JSON.stringify(record)}\n`);
     if (result.aborted) {
-      await trainer.saveCheckpoint(checkpoint);
       output.event('interrupted', { steps: result.steps, checkpoint });
       throw new Interrupted(`interrupted after step ${result.steps} of ${trainer.totalSteps}; saved ${checkpoint}; continue with the same command and --resume`);
     }
     await saveAdapter(reft, flags.out);
     await writeFileAtomic(join(flags.out, 'loss.svg'), await lossCurve(record.losses, { title: `${flags.intervention}, ${rows.length} rows`, evaluation: record.evaluation }));
-    if (flags.resume) await rm(checkpoint, { recursive: true, force: true });
+    await rm(checkpoint, { recursive: true, force: true });
     output.say(`loss ${result.loss.toFixed(4)} over all labelled tokens, ${result.steps} steps in ${result.seconds.toFixed(1)} s`);
     output.say(`saved ${flags.out} (${bytesText(await weightBytes(flags.out))} of weights)  loss curve ${join(flags.out, 'loss.svg')}`);
     const { steps, loss, seconds, trainableParameters } = result;
@@ -159,6 +170,7 @@ function reftConfig(flags: TrainFlags, layerCount: number): ReftConfig {
   return {
     kind: flags.intervention, layers: flags.layers ?? [...new Set([third(1), third(2)])], positions: flags.positions, rank: flags.rank, tied: flags.tied,
     component: flags.component, orthogonal: flags.orthogonal, activation: flags.activation, dropout: flags.dropout, seed: flags.seed,
+    identityStart: flags.identityStart,
   };
 }
 

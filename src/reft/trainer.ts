@@ -58,11 +58,16 @@ export interface TrainerOptions {
   readonly reuseBudgetBytes?: number;
   /** Ends the run at its next step, after a checkpoint where one is configured. */
   readonly signal?: AbortSignal;
-  /** Where a checkpoint is written (Node): on an abort, and after every `everySteps` steps. */
+  /**
+   * Where a checkpoint is written (Node): on an abort, and after every `everySteps` steps. Default: never in between where memory is the
+   * host's, every 25 steps on a device that can be lost with all it holds.
+   */
   readonly checkpoint?: { readonly directory: string; readonly everySteps?: number };
   /** A checkpoint to go on from: a folder (Node), or its files. */
   readonly resume?: string | Files;
   readonly onStep?: (step: TrainStep) => void;
+  /** After each checkpoint of a run that goes on; awaited. */
+  readonly onCheckpoint?: (step: number) => void | Promise<void>;
   readonly onEvaluation?: (evaluation: Evaluation & { readonly step: number }) => void;
 }
 
@@ -123,6 +128,7 @@ export class ReftTrainer {
   private readonly optimizer: AdamW;
   private reuse: PrefixReuse | null = null;
   private done = 0;
+  private savedAt: number | null = null;
   private seconds = 0;
   private lastLoss = NaN;
   private toResume: string | Files | undefined;
@@ -161,6 +167,7 @@ export class ReftTrainer {
   async *steps(): AsyncGenerator<TrainStep, void, undefined> {
     if (this.running) throw new Error('trainer: its steps are already being run');
     const { signal, evaluation, checkpoint, onStep, onEvaluation, reuse, reuseBudgetBytes } = this.options;
+    const saveEvery = checkpoint?.everySteps ?? (checkpoint && !this.reft.base.backend.readSync ? 25 : Infinity);
     this.running = true;
     try {
       if (this.toResume !== undefined) await this.loadCheckpoint(this.toResume);
@@ -177,14 +184,27 @@ export class ReftTrainer {
           const measured = await this.measure(this.evaluated, signal);
           if (measured) onEvaluation?.({ step: this.done, ...measured });
         }
-        if (checkpoint?.everySteps && this.done % checkpoint.everySteps === 0) await this.saveCheckpoint(checkpoint.directory);
+        if (checkpoint && this.done % saveEvery === 0) {
+          await this.saveCheckpoint(checkpoint.directory);
+          await this.options.onCheckpoint?.(this.done);
+        }
         yield step;
       }
+    } catch (error) {
+      throw this.explained(error);
     } finally {
       this.reuse?.dispose();
       this.reuse = null;
       this.running = false;
     }
+  }
+
+  /** An error of the device itself ends a run whose state may be gone: says where it can be taken up again. */
+  private explained(error: unknown): unknown {
+    const { checkpoint } = this.options;
+    if (!(error instanceof Error) || error.name !== 'WebGPUError') return error;
+    const saved = checkpoint && this.savedAt !== null ? `; ${checkpoint.directory} holds the run up to step ${this.savedAt}: resume from there` : '; nothing of the run was saved';
+    return new Error(`training: step ${this.done + 1} of ${this.totalSteps}: ${error.message}${saved}`, { cause: error });
   }
 
   /** Runs the steps to the end, then measures the loss on the training data. */
@@ -286,6 +306,7 @@ export class ReftTrainer {
   async saveCheckpoint(directory: string): Promise<void> {
     const { writeFolder } = await import('./adapterFilesNode.js');
     await writeFolder(directory, await this.checkpointFiles());
+    this.savedAt = this.done;
   }
 
   /** Goes on from a checkpoint, bit for bit. @throws RangeError naming a setting that differs, FormatError for bad files */
@@ -305,6 +326,7 @@ export class ReftTrainer {
       this.optimizer.loadState({ step: state.optimizerStep, tensors: moments });
       this.done = state.step;
     });
+    if (typeof from === 'string') this.savedAt = this.done;
     this.toResume = undefined;
   }
 
