@@ -17,6 +17,11 @@ const examples: Example[] = [[5, 9, 3, 7, 11, 4], [8, 2, 6, 1, 3, 12, 10], [4, 4
   ids: Int32Array.from(ids), promptLength: 3, labels: Int32Array.from(ids, (id, t) => (t < 3 ? -100 : id)), truncated: 0, where: `row ${i}`,
 }));
 
+function occupied({ counters, ...backend }: WebGpuBackend): Record<string, number> {
+  const { liveBytes, pooledBytes } = backend.stats();
+  return { liveBytes, pooledBytes, buffers: counters.buffers, pipelines: counters.pipelines };
+}
+
 async function trainer(device: WebGpuBackend, options: Partial<TrainerOptions>): Promise<ReftTrainer> {
   const reft = getReftModel(await tinyModel({ device }), { layers: [1], positions: 'l1', rank: 2 });
   return new ReftTrainer(reft, { examples, batchSize: 3, learningRate: 1e-2, schedule: 'constant', ...options });
@@ -25,13 +30,12 @@ async function trainer(device: WebGpuBackend, options: Partial<TrainerOptions>):
 if (gpu) {
   test('500 steps: live and pooled bytes are flat, a step reads its loss back and nothing else, and compiles nothing new', async () => {
     const run = await trainer(gpu, { steps: 500 });
-    let settled: object | undefined;
+    let settled: Record<string, number> | undefined;
     let { reads } = gpu.counters;
     for await (const step of run.steps()) {
       if (step.index > 1) assert.equal(gpu.counters.reads - reads, 1, `step ${step.index}`);
       ({ reads } = gpu.counters);
-      const { liveBytes, pooledBytes } = gpu.stats();
-      const now = { liveBytes, pooledBytes, buffers: gpu.counters.buffers, pipelines: gpu.counters.pipelines };
+      const now = occupied(gpu);
       if (step.index === 20) settled = now;
       if (step.index > 20) assert.deepEqual(now, settled, `step ${step.index}`);
     }

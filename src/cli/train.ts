@@ -110,7 +110,7 @@ async function train(flags: TrainFlags): Promise<void> {
     const evaluated = evalRows && (await tokenize(evalRows, tokenizer, flags.maxLength));
     let record: TrainingRecord = flags.resume ? await readRecord(recordFile) : { losses: [], evaluation: [] };
     const saveRecord = (): Promise<void> => writeFileAtomic(recordFile, `${JSON.stringify(record)}\n`);
-    let progress: Progress | undefined;
+    const shown: { progress?: Progress } = {};
     describe(output, reft, examples);
 
     const trainer = new ReftTrainer(reft, {
@@ -130,7 +130,7 @@ async function train(flags: TrainFlags): Promise<void> {
           step: step.index, total: step.total, epoch: step.epoch, loss: step.loss,
           learningRate: step.learningRate, gradNorm: step.gradNorm, seconds: step.seconds,
         });
-        progress?.update(step.index, `loss ${step.loss.toFixed(3)}  ${step.seconds.toFixed(2)} s/step`);
+        shown.progress?.update(step.index, `loss ${step.loss.toFixed(3)}  ${step.seconds.toFixed(2)} s/step`);
       },
       onCheckpoint: saveRecord,
       onEvaluation: ({ step, loss, perplexity, labelled }) => {
@@ -138,7 +138,7 @@ async function train(flags: TrainFlags): Promise<void> {
         output.event('evaluation', { step, loss, perplexity, labelled });
       },
     });
-    progress = output.progress('training', trainer.totalSteps);
+    const progress = (shown.progress = output.progress('training', trainer.totalSteps));
     let result;
     try {
       result = await trainer.train();
