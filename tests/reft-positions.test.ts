@@ -2,8 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
-import { editedRows, formatPositions, getReftModel, layoutOf, parsePositions, resolvePositions } from '../src/reft/index.js';
+import { noGrad } from '../src/autograd/tape.js';
+import { tokenizerFromFolder } from '../src/io/tokenizerNode.js';
+import {
+  adapterFromFiles, adapterToFiles, editedRows, formatPositions, getReftModel, layoutOf, parsePositions, ReftTrainer, resolvePositions, type NewTokens,
+} from '../src/reft/index.js';
+import { tokenSpans } from '../src/reft/tokenSpans.js';
 import { tinyModel } from './helpers/tinyModel.js';
 
 describe('positions', () => {
@@ -12,7 +18,7 @@ describe('positions', () => {
     assert.deepEqual(parsePositions(' l2 '), { type: 'ends', first: 0, last: 2 });
     assert.deepEqual(parsePositions([4, -1]), { type: 'list', list: [4, -1] });
     for (const text of ['', '+', 'f', 'x1', 'f1+', '+l1', 'l1+f1', 'f1l', '1,,2', 'f-1', '1.5', 'f1+l1+f1', 'f7l7', 'ALL']) {
-      assert.throws(() => parsePositions(text), /^RangeError: positions '.*': expected f<N>, l<M>, f<N>\+l<M>, all, or numbers like 0,3,-1$/, text);
+      assert.throws(() => parsePositions(text), /^RangeError: positions '.*': expected f<N>, l<M>, f<N>\+l<M>, all, none, numbers like 0,3,-1, match:\/re\/ or marker:text$/, text);
     }
     assert.throws(() => parsePositions('f0'), /edits nothing/);
     assert.throws(() => parsePositions('f0+l0'), /edits nothing/);
@@ -68,7 +74,7 @@ describe('the rows they come to', () => {
     const reft = getReftModel(await tinyModel(), { layers: [1], positions: 'l1', rank: 1 });
     const [intervention] = reft.interventions;
     const training = editedRows(intervention, layoutOf(new Int32Array(7).fill(1), [1, 7], [4])).indices;
-    const prompt = { phase: 'prompt', batch: 1, width: 4, starts: Int32Array.of(0), promptLengths: [4], generated: 0 } as const;
+    const prompt = { phase: 'prompt', batch: 1, width: 4, starts: Int32Array.of(0), promptLengths: [4], generated: 0, ids: [[1, 2, 3, 4]] } as const;
     assert.deepEqual([...training], [3]);
     assert.equal(reft.editsFor(prompt).length, 1);
     assert.deepEqual([...editedRows(intervention, { ...prompt, lengths: [4] }).indices], [3]);
@@ -78,5 +84,113 @@ describe('the rows they come to', () => {
   test('an error names the row and the intervention', async () => {
     await assert.rejects(rowsOf('3', [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], [4, 2]), /^RangeError: row 1, block_output\/1: position 3 is out of range for a prompt of 2/);
     assert.throws(() => layoutOf(Int32Array.of(1, 1, 0), [1, 3], [3]), /row 0: a prompt of 3 tokens in a sequence of 2/);
+  });
+});
+
+describe('positions found in the text', async () => {
+  const tokenizer = await tokenizerFromFolder(fileURLToPath(new URL('fixtures/tokenizer/bpe', import.meta.url)));
+  const found = (positions: string, text: string): string[] => {
+    const ids = Int32Array.from(tokenizer.encode(text));
+    const { positions: at } = resolvePositions(parsePositions(positions), ids.length, ids.length, 'both', { ids, tokenizer });
+    return at.map(p => tokenizer.decode([ids[p]]));
+  };
+
+  test('spans cover the text without gaps, characters of several tokens whole', () => {
+    for (const text of ['Once upon a time', 'naïve 🙂🙂 日本語 end', '']) {
+      const ids = Int32Array.from(tokenizer.encode(text));
+      const spans = tokenSpans(ids, tokenizer);
+      assert.equal(spans.text, tokenizer.decode(ids));
+      ids.forEach((_, t) => {
+        assert.ok(spans.ends[t] > spans.starts[t] || spans.text === '');
+        if (t > 0) assert.ok(spans.starts[t] === spans.ends[t - 1] || spans.starts[t] === spans.starts[t - 1]);
+      });
+      if (ids.length > 0) assert.equal(spans.ends.at(-1), spans.text.length);
+    }
+  });
+
+  test('match takes every token that overlaps a match, marker the last of the last occurrence', () => {
+    const text = 'The cat saw a dog. The dog ran.';
+    assert.equal(found('match:/dog/', text).join('').replaceAll(' ', ''), 'dogdog');
+    assert.equal(found('match:/DOG/i', text).length, found('match:/dog/', text).length);
+    assert.deepEqual(found('match:/zebra/', text), []);
+    const ids = Int32Array.from(tokenizer.encode(text));
+    const marked = resolvePositions(parsePositions('marker:The dog'), ids.length, ids.length, 'both', { ids, tokenizer });
+    assert.equal(marked.positions.length, 1);
+    assert.match(tokenizer.decode(ids.subarray(0, marked.positions[0] + 1)), /The dog$/);
+    assert.deepEqual(resolvePositions(parsePositions('marker:fish'), ids.length, ids.length, 'both', { ids, tokenizer }), { positions: [], dropped: 1 });
+    for (const text of ['match:/a+b/gi', 'marker:<|im_start|>assistant\n']) assert.equal(formatPositions(parsePositions(text)), text);
+    assert.throws(() => parsePositions('match:/(/'), /^RangeError: positions 'match:\/\(\/': .*[Rr]egular expression/);
+    assert.throws(() => parsePositions('match:x'), /expected match:/);
+    assert.throws(() => resolvePositions(parsePositions('match:/x/'), 2, 2, 'both', { ids }), /need the tokenizer: set reft\.tokenizer$/);
+    assert.throws(() => resolvePositions(parsePositions('match:/x/'), 2, 2, 'both', { tokenizer }), /need the ids/);
+  });
+
+  test('a function gets the ids of the prompt alone', () => {
+    const positions = parsePositions(prompt => [prompt.indexOf(7), -1]);
+    assert.deepEqual(resolvePositions(positions, 4, 6, 'both', { ids: [5, 7, 1, 2, 7, 7] }).positions, [1, 3]);
+    assert.throws(() => resolvePositions(parsePositions(() => [4]), 4, 6, 'both', { ids: [0, 0, 0, 0, 0, 0] }), /position 4 is out of range for a prompt of 4/);
+    assert.throws(() => formatPositions(positions), /a function cannot be written/);
+  });
+});
+
+describe('schedules of new tokens', () => {
+  const examples = [[5, 9, 3, 7, 11, 4, 2, 2], [8, 2, 6, 1, 3, 12, 10]].map((ids, i) => ({
+    ids: Int32Array.from(ids), promptLength: 3, labels: Int32Array.from(ids, (id, t) => (t < 3 ? -100 : id)), truncated: 0, where: `row ${i}`,
+  }));
+  const schedules: NewTokens[] = ['none', 'all', { first: 2 }, { every: 3 }, ({ id, index }) => id % 2 === 0 || index === 1];
+
+  test('pick new tokens by their number or their ids', () => {
+    const ids = [9, 9, 1, 2, 3, 4, 5, 6];
+    const expected = [[], [2, 3, 4, 5, 6, 7], [2, 3], [2, 5], [3, 5, 7]];
+    schedules.forEach((newTokens, i) => {
+      assert.deepEqual(resolvePositions(parsePositions('none'), 2, 8, 'both', { newTokens, ids }).positions, expected[i], `schedule ${i}`);
+    });
+    assert.deepEqual(resolvePositions(parsePositions('l1'), 2, 8, 'both', { newTokens: { every: 2 }, ids }).positions, [1, 2, 4, 6]);
+  });
+
+  test('generation with and without a cache, in a batch and alone, edits what one forward over the whole sequence edits', async () => {
+    const model = await tinyModel();
+    const prompts = [[5, 9, 3, 7], [8, 2]];
+    for (const newTokens of schedules) {
+      const reft = getReftModel(model, { layers: [0, 2], positions: 'l1', newTokens, rank: 2, scale: 4 });
+      const options = { maxNewTokens: 7, stopTokenIds: [] };
+      const ids = (results: { ids: number[] }[]): number[][] => results.map(r => r.ids);
+      const cached = ids(await reft.generate(prompts, options));
+      assert.deepEqual(ids(await reft.generate(prompts, { ...options, useCache: false })), cached);
+      assert.deepEqual(await Promise.all(prompts.map(async p => ids(await reft.generate(p, options))[0])), cached);
+      for (const [b, prompt] of prompts.entries()) {
+        const whole = Int32Array.from([...prompt, ...cached[b]]);
+        const shape = [1, whole.length];
+        const layout = layoutOf(new Int32Array(whole.length).fill(1), shape, [prompt.length], whole);
+        const best = await noGrad(() => reft.forward({ inputIds: whole, shape }, layout)).logits.argmax(-1).data();
+        assert.deepEqual([...best.subarray(prompt.length - 1, -1)], cached[b]);
+      }
+    }
+  });
+
+  test('training follows them, with reuse and without', async () => {
+    for (const newTokens of schedules) {
+      const losses: number[][] = [];
+      for (const reuse of [true, false]) {
+        const reft = getReftModel(await tinyModel(), { layers: [1], positions: 'none', newTokens: newTokens === 'none' ? 'all' : newTokens, rank: 2 });
+        const trainer = new ReftTrainer(reft, { examples, steps: 3, learningRate: 0.02, reuse });
+        const all: number[] = [];
+        for await (const step of trainer.steps()) all.push(step.loss);
+        losses.push(all);
+      }
+      losses[0].forEach((loss, i) => assert.ok(Math.abs(loss - losses[1][i]) < 1e-5));
+      assert.ok(losses[0][2] < losses[0][0]);
+    }
+  });
+
+  test('are checked, saved and read back; a function is refused by name', async () => {
+    const model = await tinyModel();
+    for (const newTokens of [{ every: 0 }, { first: 1, every: 2 }, 'some', 3]) {
+      assert.throws(() => getReftModel(model, { layers: [1], newTokens: newTokens as NewTokens }), /newTokens: expected 'none', 'all', \{ first: k \}/);
+    }
+    const reft = getReftModel(model, { layers: [1], positions: 'marker:x', newTokens: { every: 2 }, rank: 1 });
+    const again = await adapterFromFiles(model, await adapterToFiles(reft));
+    assert.deepEqual([again.configs[0].newTokens, again.configs[0].positions], [{ every: 2 }, { type: 'marker', text: 'x' }]);
+    await assert.rejects(adapterToFiles(getReftModel(model, { layers: [1], newTokens: () => true, rank: 1 })), /newTokens: a function cannot be written/);
   });
 });

@@ -249,7 +249,7 @@ describe('what is refused', () => {
     await refused({ examples: [tinyExample(60, 10, 1)] }, /^RangeError: tiny:1: has 70 tokens, the model's context is 64; give a maxLength/);
     await refused({ examples: [{ ...tinyExample(4, 2, 2), labels: new Int32Array(6).fill(-100) }] }, /^RangeError: tiny:2: no token has a label/);
     await refused({ examples: [tinyExample(0, 5, 3)] }, /^RangeError: tiny:3: a row without a prompt has no positions l1; use 'all'/);
-    await refused({ examples: [tinyExample(4, 2, 4)] }, /^RangeError: tiny:4: position 4 is out of range for a prompt of 4 tokens$/, { positions: [0, 4] });
+    await refused({ examples: [tinyExample(4, 2, 4)] }, /^RangeError: tiny:4: block_output\/1: position 4 is out of range for a prompt of 4 tokens$/, { positions: [0, 4] });
     await refused({ examples: [tinyExample(1, 5, 5)] }, /^RangeError: training: no token of any row is edited: the prompts are too short/);
   });
 

@@ -6,7 +6,7 @@ import { resolveConfig } from '../../src/reft/config.js';
 import { Intervention } from '../../src/reft/intervention.js';
 import type { KindName } from '../../src/reft/kinds.js';
 import type { CausalLM } from '../../src/models/causalLM.js';
-import type { Component } from '../../src/models/context.js';
+import type { Component } from '../../src/models/sites.js';
 import { create } from '../../src/tensor/create.js';
 import { hostBackend } from '../../src/tensor/device.js';
 import type { Tensor } from '../../src/tensor/tensor.js';
@@ -76,7 +76,7 @@ export function buildIntervention(model: CausalLM, spec: InterventionSpec): Inte
   const bias = [...weights.keys()].some(name => name.endsWith('.bias'));
   const config = resolveConfig(
     { kind, layers: [layer], rank, component, activation: spec.activation, bias, orthogonal: torch ? 'torch' : 'householder' },
-    model.config.layers, c => model.widthAt(c),
+    model.config,
   );
   const intervention = new Intervention({
     id: `${component}/${layer}#${spec.number}`, site: { layer, component }, side: 'both', config, width: model.widthAt(component), seed: 0, backend, dtype,

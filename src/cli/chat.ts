@@ -33,7 +33,7 @@ export function addChatCommand(program: Command): void {
 async function chat(flags: ChatFlags): Promise<void> {
   const output = new Output(flags.json);
   const loaded = await loadModel(flags, output);
-  const reft = await loadAdapter(loaded.model, flags, output);
+  const reft = await loadAdapter(loaded, flags, output);
   const messages: ChatMessage[] = [];
   let turns = 0;
   let speaking: AbortController | undefined;

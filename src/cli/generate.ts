@@ -42,7 +42,7 @@ async function run(flags: GenerateFlags): Promise<void> {
   const interruption = onInterrupt(output, 'ending after this token');
   try {
     const loaded = await loadModel(flags, output, interruption.signal);
-    const reft = await loadAdapter(loaded.model, flags, output);
+    const reft = await loadAdapter(loaded, flags, output);
     const ids = await blamingInput(() => toIds(loaded.tokenizer));
     const result = await answer(loaded, reft, ids, flags, {
       signal: interruption.signal,

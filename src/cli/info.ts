@@ -9,7 +9,7 @@ import { openSafetensors } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import { openResolved } from '../models/auto.js';
 import type { DecoderConfig } from '../models/config.js';
-import { components } from '../models/context.js';
+import { components } from '../models/sites.js';
 import { adapterConfigFile, adapterModelFile, parseAdapterConfig } from '../reft/adapterFiles.js';
 import { sizeOf } from '../tensor/shape.js';
 import { dtypeCounts, findModel, modelTitle } from './model.js';

@@ -62,12 +62,13 @@ export async function loadModel(flags: ModelFlags, output: Output, signal?: Abor
 }
 
 /** The adapter of --adapter on a model, at the strength of --scale; null without one. */
-export async function loadAdapter(model: CausalLM, { adapter, scale }: { adapter?: string; scale?: number }, output: Output): Promise<ReftModel | null> {
+export async function loadAdapter({ model, tokenizer }: LoadedModel, { adapter, scale }: { adapter?: string; scale?: number }, output: Output): Promise<ReftModel | null> {
   if (adapter === undefined) {
     if (scale !== undefined) throw new UsageError('--scale: needs an --adapter');
     return null;
   }
   const reft = await loadReft(model, adapter, { onWarning: message => { output.note(message); } });
+  reft.tokenizer = tokenizer;
   if (scale !== undefined) for (const intervention of reft.interventions) intervention.scale = scale;
   return reft;
 }

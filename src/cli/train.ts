@@ -8,7 +8,7 @@ import { tokenizeRow, type Example } from '../data/examples.js';
 import { readRows, type Row } from '../data/index.js';
 import { writeFileAtomic } from '../io/atomicWriteNode.js';
 import type { Tokenizer } from '../io/tokenizer.js';
-import { components, type Component } from '../models/context.js';
+import { components, type Component } from '../models/sites.js';
 import { saveAdapter } from '../reft/adapterFiles.js';
 import { orthogonalMapNames, type OrthogonalMapName, type ReftConfig } from '../reft/config.js';
 import { editActivations, type EditActivation } from '../reft/editOp.js';
@@ -105,6 +105,7 @@ async function train(flags: TrainFlags): Promise<void> {
   try {
     const { model, tokenizer } = await loadModel(flags, output, signal);
     const reft = await blamingInput(() => getReftModel(model, reftConfig(flags, model.config.layers)));
+    reft.tokenizer = tokenizer;
     reft.onWarning = message => { output.note(message); };
     const examples = await tokenize(rows, tokenizer, flags.maxLength);
     const evaluated = evalRows && (await tokenize(evalRows, tokenizer, flags.maxLength));
@@ -183,7 +184,7 @@ function describe(output: Output, reft: ReftModel, examples: readonly Example[])
   const sum = (of: (e: Example) => number): number => examples.reduce((n, e) => n + of(e), 0);
   const tokens = sum(e => e.ids.length);
   const labelled = sum(e => e.labels.reduce((n, label, t) => n + (t > 0 && label >= 0 ? 1 : 0), 0));
-  const unchanged = sum(e => firstEdited(reft.interventions, e.promptLength, e.ids.length));
+  const unchanged = sum(e => firstEdited(reft.interventions, { ...e, length: e.ids.length }, reft.tokenizer));
   const cut = examples.filter(e => e.truncated > 0).length;
   output.note(`${examples.length} rows, ${tokens} tokens, ${labelled} labelled; ${unchanged} tokens before the first edit`
     + (cut > 0 ? `; ${cut} rows cut to --max-length` : ''));

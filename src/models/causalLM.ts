@@ -11,9 +11,10 @@ import { formatShape, type Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { KVCache } from './cache.js';
 import type { DecoderConfig } from './config.js';
-import { components, ForwardContext, paddingOf, rotaryTables, siteName, type Component, type Site, type SiteEdit } from './context.js';
+import { ForwardContext, paddingOf, rotaryTables, type SiteEdit } from './context.js';
 import { generate, type Generated, type GenerateOptions, type Prompt } from './generate.js';
 import type { LlamaModel } from './llama.js';
+import { blockComponents, checkSite, headsAt, isHeadComponent, parseSite, widthAt, type Component, type Site } from './sites.js';
 
 export interface ForwardOptions {
   /** Row-major [B, T]. */
@@ -27,12 +28,14 @@ export interface ForwardOptions {
   readonly edits?: readonly SiteEdit[];
   /** Sites whose hidden states are returned. */
   readonly collect?: readonly Site[];
+  /** Told of every site as it is passed, after the edits that stand there. */
+  readonly onSite?: (site: Site, hiddenStates: Tensor, edits: readonly SiteEdit[]) => void;
   /** Also the input of every block and the output of the final norm, as transformers' output_hidden_states. */
   readonly hiddenStates?: boolean;
   /** Rows b * T + t whose logits are wanted; default all. An empty list computes none. */
   readonly logitsAt?: Int32Array;
-  /** Start here, in place of the embeddings: the input (default) or the not yet edited output of block `layer`, [B, T, hidden]. */
-  readonly from?: { readonly layer: number; readonly hiddenStates: Tensor; readonly component?: 'block_input' | 'block_output' };
+  /** Start here, in place of the embeddings: the input (default) or the not yet edited output of block `layer`, or not yet edited embeddings, [B, T, hidden]. */
+  readonly from?: { readonly layer: number; readonly hiddenStates: Tensor; readonly component?: 'embeddings' | 'block_input' | 'block_output' };
 }
 
 export interface ForwardOutput {
@@ -69,15 +72,24 @@ export class CausalLM extends Module {
     return this.parameters().reduce((n, t) => n + t.size, 0);
   }
 
-  /** Every place an edit can stand. */
-  sites(): Site[] {
-    return Array.from({ length: this.config.layers }, (_, layer) => components.map(component => ({ layer, component }))).flat();
+  /** Every place an edit can stand, in the order they are passed. With `heads`, single heads after the component they are of. */
+  sites({ heads = false }: { heads?: boolean } = {}): Site[] {
+    const { config } = this;
+    const blocks = Array.from({ length: config.layers }, (_, layer) => blockComponents.flatMap(component => [
+      { layer, component },
+      ...(heads && isHeadComponent(component) ? Array.from({ length: headsAt(component, config) }, (__, head) => ({ layer, component, head })) : []),
+    ])).flat();
+    return [{ layer: 0, component: 'embeddings' }, ...blocks, { layer: config.layers - 1, component: 'final_norm' }];
   }
 
-  /** Width of the hidden states at a site. */
-  widthAt(component: Component): number {
-    const { hiddenSize, intermediateSize, heads, headDim } = this.config;
-    return component === 'mlp_activation' ? intermediateSize : component === 'attention_value_output' ? heads * headDim : hiddenSize;
+  /** A site by any of its names, see `parseSite`. */
+  site(name: string): Site {
+    return parseSite(name, this.config);
+  }
+
+  /** Width of the hidden states at a component, or of one head there. */
+  widthAt(component: Component, head?: number): number {
+    return widthAt(component, this.config, head);
   }
 
   forward(options: ForwardOptions): ForwardOutput {
@@ -97,12 +109,15 @@ export class CausalLM extends Module {
     }
     const context = new ForwardContext({
       shape: options.shape, padding, past, ...(options.cache ? { cache: options.cache } : {}),
-      edits: checkedEdits(options.edits, config.layers), collect: options.collect ?? [],
+      headDim: config.headDim, edits: options.edits ?? [], collect: options.collect ?? [], ...(options.onSite ? { onSite: options.onSite } : {}),
     });
+    for (const { site } of options.edits ?? []) checkSite(site, config);
+    for (const site of options.collect ?? []) checkSite(site, config);
     const rotary = rotaryTables(positions, options.shape, this.#frequencies, this.dtype, this.backend);
     const hiddenStates: Tensor[] = [];
     let first = options.from?.layer ?? 0;
     let h = options.from?.hiddenStates ?? model.embedTokens.forward(options.inputIds, options.shape);
+    if (!options.from || options.from.component === 'embeddings') h = context.site(0, 'embeddings', h);
     if (options.from?.component === 'block_output') h = context.site(first++, 'block_output', h);
     for (let layer = first; layer < config.layers; layer++) {
       if (options.hiddenStates) hiddenStates.push(h);
@@ -110,13 +125,14 @@ export class CausalLM extends Module {
       [h] = scope(() => [model.layers[layer].forward(layer, h, rotary, context), context.collection] as const);
     }
     options.cache?.advance(length);
+    // The norm of rows that nobody asked for is left out, unless its site is.
+    const atNorm = options.hiddenStates || options.onSite || [...options.edits ?? [], ...(options.collect ?? []).map(site => ({ site }))].some(e => e.site.component === 'final_norm');
     const logits = scope(() => {
-      let rows = h;
-      if (options.logitsAt) rows = h.reshape([batch * length, config.hiddenSize]).takeRows(options.logitsAt);
-      const normed = options.hiddenStates ? model.norm.forward(h) : null;
-      if (normed) hiddenStates.push(normed);
-      const out = this.head(normed && !options.logitsAt ? normed : model.norm.forward(rows));
-      return [out, normed] as const;
+      const rowsOf = (x: Tensor): Tensor => (options.logitsAt ? x.reshape([batch * length, config.hiddenSize]).takeRows(options.logitsAt) : x);
+      const normed = atNorm ? context.site(config.layers - 1, 'final_norm', model.norm.forward(h)) : null;
+      if (options.hiddenStates && normed) hiddenStates.push(normed);
+      const out = this.head(normed ? rowsOf(normed) : model.norm.forward(rowsOf(h)));
+      return [out, normed, context.collection] as const;
     })[0];
     return { logits, hiddenStates, collected: context.collection };
   }
@@ -167,15 +183,6 @@ function checkIds(ids: Int32Array, shape: Shape, vocabSize: number): void {
   for (let i = 0; i < ids.length; i++) {
     if (ids[i] < 0 || ids[i] >= vocabSize) throw new RangeError(`inputIds: token ${ids[i]} at ${i} is outside the vocabulary of ${vocabSize}`);
   }
-}
-
-function checkedEdits(edits: readonly SiteEdit[] | undefined, layers: number): readonly SiteEdit[] {
-  for (const { site } of edits ?? []) {
-    if (!(site.layer >= 0 && site.layer < layers) || !components.includes(site.component)) {
-      throw new RangeError(`edit at ${siteName(site)}: the model has layers 0..${layers - 1} and components ${components.join(', ')}`);
-    }
-  }
-  return edits ?? [];
 }
 
 /** Position = real tokens before; padding on the left counts from 0 again. */

@@ -6,29 +6,20 @@ import type { ropeFrequencies} from '../nn/rope.js';
 import { ropeTables } from '../nn/rope.js';
 import type { Backend } from '../backends/backend.js';
 import { create } from '../tensor/create.js';
+import { concat } from '../tensor/layout.js';
 import { formatShape, type Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { KVCache } from './cache.js';
+import { siteName, type Component, type Site } from './sites.js';
 
-/** Where an edit, a probe or a patch may stand, in the order a block passes them. All are [B, T, width]. */
-export const components = [
-  'block_input', 'attention_input', 'attention_value_output', 'attention_output', 'mlp_input', 'mlp_activation', 'mlp_output', 'block_output',
-] as const;
-export type Component = (typeof components)[number];
-
-export interface Site {
-  readonly layer: number;
-  readonly component: Component;
-}
+export { components, siteName, type Component, type Site } from './sites.js';
 
 /** An edit resolved for one batch. */
 export interface SiteEdit {
   readonly site: Site;
-  /** The edited hidden states, of the same shape [B, T, width]. */
+  /** The edited hidden states, of the same shape [B, T, width]; of a site that is one head, that head's. */
   apply(hiddenStates: Tensor): Tensor;
 }
-
-export const siteName = ({ layer, component }: Site): string => `${component}/${layer}`;
 
 export interface Padding {
   /** First real key and one past the last, for each row. */
@@ -63,33 +54,51 @@ export class ForwardContext {
   readonly cache: KVCache | undefined;
   private readonly edits = new Map<string, SiteEdit[]>();
   private readonly collected: Map<string, Tensor> | undefined;
-  private readonly wanted: ReadonlySet<string>;
+  private readonly wanted = new Map<string, Site[]>();
+  private readonly headDim: number;
+  private readonly onSite: ((site: Site, hiddenStates: Tensor, edits: readonly SiteEdit[]) => void) | undefined;
 
   constructor(options: {
-    shape: Shape; padding: Padding; past: number; cache?: KVCache; edits?: readonly SiteEdit[]; collect?: readonly Site[];
+    shape: Shape; padding: Padding; past: number; headDim: number; cache?: KVCache; edits?: readonly SiteEdit[]; collect?: readonly Site[];
+    /** Told of every site as it is passed, after its edits. */
+    onSite?: (site: Site, hiddenStates: Tensor, edits: readonly SiteEdit[]) => void;
   }) {
     [this.batch, this.length] = options.shape;
     this.padding = options.padding;
     this.past = options.past;
     this.cache = options.cache;
-    for (const edit of options.edits ?? []) {
-      const name = siteName(edit.site);
-      const list = this.edits.get(name);
-      if (list) list.push(edit);
-      else this.edits.set(name, [edit]);
-    }
-    this.wanted = new Set(options.collect?.map(siteName));
+    this.headDim = options.headDim;
+    this.onSite = options.onSite;
+    const add = <T>(map: Map<string, T[]>, { layer, component }: Site, item: T): void => {
+      const name = siteName({ layer, component });
+      const list = map.get(name);
+      if (list) list.push(item);
+      else map.set(name, [item]);
+    };
+    for (const edit of options.edits ?? []) add(this.edits, edit.site, edit);
+    for (const wanted of options.collect ?? []) add(this.wanted, wanted, wanted);
     this.collected = this.wanted.size > 0 ? new Map() : undefined;
   }
 
-  /** Passes the hidden states of a site on: edited, collected, with a name for gradients. */
+  /** Passes the hidden states of a site on: edited, collected, with a name for gradients. Edits apply in the order they were given. */
   site(layer: number, component: Component, hiddenStates: Tensor): Tensor {
     const name = siteName({ layer, component });
+    const edits = this.edits.get(name) ?? [];
     let h = hiddenStates;
-    for (const edit of this.edits.get(name) ?? []) h = edit.apply(h);
+    for (const edit of edits) h = edit.site.head === undefined ? edit.apply(h) : this.onHead(h, edit.site.head, edit);
     h = site(name, h);
-    if (this.wanted.has(name)) this.collected?.set(name, h);
+    for (const wanted of this.wanted.get(name) ?? []) {
+      this.collected?.set(siteName(wanted), wanted.head === undefined ? h : h.slice(-1, wanted.head * this.headDim, (wanted.head + 1) * this.headDim));
+    }
+    this.onSite?.({ layer, component }, h, edits);
     return h;
+  }
+
+  /** Edits one head's columns. */
+  private onHead(h: Tensor, head: number, edit: SiteEdit): Tensor {
+    const [from, to, width] = [head * this.headDim, (head + 1) * this.headDim, h.shape[2]];
+    const parts = [h.slice(-1, 0, from), edit.apply(h.slice(-1, from, to)), h.slice(-1, to, width)];
+    return concat(parts.filter(part => part.shape[2] > 0), -1);
   }
 
   get collection(): ReadonlyMap<string, Tensor> {

@@ -25,6 +25,8 @@ export interface StepLayout {
   readonly promptLengths: readonly number[];
   /** New tokens before this step. */
   readonly generated: number;
+  /** The ids of each row so far, prompt and new tokens. */
+  readonly ids: readonly (readonly number[])[];
 }
 
 /** Edits for a step of generation; what trained edits give. */
@@ -95,7 +97,10 @@ export async function generate(model: CausalLM, prompts: Prompt | readonly Promp
       const total = longest + step;
       const attentionMask = new Int32Array(rows.length * total);
       for (let b = 0; b < rows.length; b++) attentionMask.fill(1, b * total + starts[b], (b + 1) * total);
-      const layout: StepLayout = { phase: whole ? 'prompt' : 'token', batch: rows.length, width, starts, promptLengths, generated: step };
+      const layout: StepLayout = {
+        phase: whole ? 'prompt' : 'token', batch: rows.length, width, starts, promptLengths, generated: step,
+        ids: rows.map((row, b) => [...row, ...padded(results[b], step, filler)]),
+      };
       // The caller owns what `read` still needs; the step's scope everything else.
       const read = noGrad(() => scope(() => {
         const output = model.forward({

@@ -40,9 +40,9 @@ export class LlamaAttention extends Module {
     const [batch, length] = x.shape;
     const split = (y: Tensor, n: number): Tensor => y.reshape([batch, length, n, headDim]);
     const byHead = (y: Tensor): Tensor => y.permute([0, 2, 1, 3]);
-    const q = byHead(rope(split(this.qProj.forward(x), heads), rotary.cos, rotary.sin));
-    let k = byHead(rope(split(this.kProj.forward(x), kvHeads), rotary.cos, rotary.sin));
-    let v = byHead(split(this.vProj.forward(x), kvHeads));
+    const q = byHead(rope(split(context.site(layer, 'query_output', this.qProj.forward(x)), heads), rotary.cos, rotary.sin));
+    let k = byHead(rope(split(context.site(layer, 'key_output', this.kProj.forward(x)), kvHeads), rotary.cos, rotary.sin));
+    let v = byHead(split(context.site(layer, 'value_output', this.vProj.forward(x)), kvHeads));
     if (context.cache) ({ keys: k, values: v } = context.cache.extend(layer, k, v));
     const o = attention(q, k, v, {
       causal: true, causalOffset: context.past, ...(slidingWindow ? { window: slidingWindow } : {}), ...context.padding,
@@ -69,7 +69,7 @@ export class LlamaBlock extends Module {
   forward(layer: number, x: Tensor, rotary: Rotary, context: ForwardContext): Tensor {
     let h = context.site(layer, 'block_input', x);
     const a = context.site(layer, 'attention_input', this.inputLayernorm.forward(h));
-    h = h.add(context.site(layer, 'attention_output', this.selfAttn.forward(layer, a, rotary, context)));
+    h = context.site(layer, 'block_middle', h.add(context.site(layer, 'attention_output', this.selfAttn.forward(layer, a, rotary, context))));
     const m = context.site(layer, 'mlp_input', this.postAttentionLayernorm.forward(h));
     const activation = context.site(layer, 'mlp_activation', this.mlp.activate(m));
     h = h.add(context.site(layer, 'mlp_output', this.mlp.downProj.forward(activation)));

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { noGrad } from '../autograd/tape.js';
 import { memorySource } from '../io/byteSource.js';
 import { FormatError } from '../io/errors.js';
+import { nodeOnly } from '../io/nodeOnly.js';
 import { openSafetensors, writeSafetensors, type SafetensorsEntry } from '../io/safetensors.js';
 import { parseJsonObject } from '../io/strictJson.js';
 import type { TensorFile } from '../io/tensorFile.js';
@@ -99,7 +100,7 @@ export async function adapterFromFiles(base: CausalLM, files: Files, options: Lo
   }
   const configs = config.configs.map((c, i) => {
     try {
-      return resolveConfig(c as unknown as ReftConfig, layers, component => base.widthAt(component));
+      return resolveConfig(c as unknown as ReftConfig, base.config);
     } catch (cause) {
       throw new FormatError(configName, `configs[${i}]: ${(cause as Error).message}`, { cause });
     }
@@ -146,7 +147,7 @@ export function parseAdapterConfig(bytes: Uint8Array, source: string): AdapterCo
 function expectedTensors(base: CausalLM, configs: readonly ResolvedReftConfig[]): Map<string, readonly number[]> {
   return new Map(configs.flatMap(config => planned(config).flatMap(({ id }) => kinds[config.kind].parameters
     .filter(spec => config.bias || !('bias' in spec && spec.bias))
-    .map((spec): [string, number[]] => [`${id}.${spec.name}`, spec.shape === 'matrix' ? [config.rank, base.widthAt(config.component)] : [config.rank]]))));
+    .map((spec): [string, number[]] => [`${id}.${spec.name}`, spec.shape === 'matrix' ? [config.rank, base.widthAt(config.component, config.heads?.[0])] : [config.rank]]))));
 }
 
 function checkTensors(file: TensorFile, expected: ReadonlyMap<string, readonly number[]>): void {
@@ -175,12 +176,14 @@ function checkOrthonormal(R: Float32Array, [r, d]: readonly number[], name: stri
 
 /** Writes the adapter's files into a folder (Node), each whole or not at all; other files there are left alone. */
 export async function saveAdapter(reft: ReftModel, directory: string): Promise<void> {
+  nodeOnly('saving into a folder', 'use adapterToFiles(reft)');
   const { writeFolder } = await import('./adapterFilesNode.js');
   await writeFolder(directory, await adapterToFiles(reft));
 }
 
 /** The edits of an adapter folder (Node), on the base they were trained on. @throws FormatError for whatever is wrong with its files */
 export async function loadReft(base: CausalLM, directory: string, options: LoadReftOptions = {}): Promise<ReftModel> {
+  nodeOnly('loading from a folder', 'use adapterFromFiles(base, files)');
   const { readFolder } = await import('./adapterFilesNode.js');
   return adapterFromFiles(base, await readFolder(directory, [adapterConfigFile, adapterModelFile]), { source: directory, ...options });
 }

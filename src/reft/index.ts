@@ -9,5 +9,5 @@ export { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig }
 export { edit, editActivations, type EditActivation, type EditBank, type EditRows } from './editOp.js';
 export { Intervention, type TrainedTensor } from './intervention.js';
 export { kinds, type EditKind, type KindName } from './kinds.js';
-export { editedRows, type SequenceLayout } from './layout.js';
-export { formatPositions, parsePositions, resolvePositions, type Positions } from './positions.js';
+export { editedRows, positionsOf, type Sequence, type SequenceLayout } from './layout.js';
+export { formatPositions, parsePositions, resolvePositions, type NewToken, type NewTokens, type PositionFunction, type Positions } from './positions.js';

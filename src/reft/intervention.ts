@@ -4,7 +4,7 @@
 import { keep, scope } from '../autograd/scope.js';
 import { noGrad, shouldRecord } from '../autograd/tape.js';
 import type { Backend } from '../backends/backend.js';
-import type { Site } from '../models/context.js';
+import type { Site } from '../models/sites.js';
 import { compactHouseholder, torchHouseholder, type OrthogonalMap } from '../nn/orthogonal.js';
 import { linearInit, orthogonalInit } from '../nn/init.js';
 import { create } from '../tensor/create.js';

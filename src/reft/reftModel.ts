@@ -2,9 +2,10 @@
 // values given to its forward. Training is in trainer.ts, files in adapterFiles.ts.
 
 import { dropout } from '../autograd/elementwise.js';
+import type { Tokenizer } from '../io/tokenizer.js';
 import type { CausalLM, ForwardOptions, ForwardOutput } from '../models/causalLM.js';
-import type { Site, SiteEdit } from '../models/context.js';
-import { siteName } from '../models/context.js';
+import type { SiteEdit } from '../models/context.js';
+import { siteName, type Site } from '../models/sites.js';
 import type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from '../models/generate.js';
 import { create } from '../tensor/create.js';
 import type { Tensor } from '../tensor/tensor.js';
@@ -12,7 +13,7 @@ import { resolveConfig, type ReftConfig, type ResolvedReftConfig } from './confi
 import { edit, editWith } from './editOp.js';
 import { Intervention, type TrainedTensor } from './intervention.js';
 import { editedRows, type SequenceLayout } from './layout.js';
-import { formatPositions, type Side } from './positions.js';
+import { describeNewTokens, describePositions, type Side } from './positions.js';
 
 /** Dropout while training: a different mask for each step and intervention. */
 export interface TrainingMode {
@@ -29,6 +30,8 @@ export class ReftModel implements GenerationEdits {
   enabled = true;
   /** Told once when a prompt is too short for its positions. */
   onWarning: (message: string) => void = message => console.warn(message);
+  /** Needed by positions that look at the text of a prompt; a trainer with a tokenizer sets it. */
+  tokenizer: Tokenizer | undefined;
   private warned = false;
 
   constructor(base: CausalLM, configs: readonly ResolvedReftConfig[]) {
@@ -55,7 +58,7 @@ export class ReftModel implements GenerationEdits {
   summary(): string {
     const trained = this.parameterCount;
     const total = this.base.parameterCount;
-    const lines = this.configs.map(c => `${c.kind} at ${c.component} of layers ${c.layers.join(', ')}, positions ${formatPositions(c.positions)}, rank ${c.rank}${c.tied ? ', tied' : ''}`);
+    const lines = this.configs.map(c => `${c.kind} at ${c.component} of layers ${c.layers.join(', ')}, positions ${describePositions(c.positions)}${c.newTokens === (c.positions.type === 'all' ? 'all' : 'none') ? '' : `, new tokens ${describeNewTokens(c.newTokens)}`}, rank ${c.rank}${c.tied ? ', tied' : ''}`);
     return [...lines, `${trained.toLocaleString('en')} trained of ${total.toLocaleString('en')} (${((100 * trained) / total).toFixed(4)} %)`].join('\n');
   }
 
@@ -65,10 +68,10 @@ export class ReftModel implements GenerationEdits {
     const taken = new Map<string, Set<number>>();
     return this.interventions.flatMap((intervention, number) => {
       if (!intervention.enabled) return [];
-      const { indices, dropped } = editedRows(intervention, layout);
+      const { indices, dropped } = editedRows(intervention, layout, this.tokenizer);
       if (dropped > 0 && !this.warned) {
         this.warned = true;
-        this.onWarning(`positions ${formatPositions(intervention.config.positions)}: some prompts are too short; their missing positions are left out`);
+        this.onWarning(`positions ${describePositions(intervention.config.positions)}: some prompts are too short; their missing positions are left out`);
       }
       const name = siteName(intervention.site);
       const rows = taken.get(name) ?? new Set<number>();
@@ -110,10 +113,10 @@ export class ReftModel implements GenerationEdits {
   }
 
   editsFor(step: StepLayout): SiteEdit[] {
-    const { batch, width, promptLengths, generated } = step;
+    const { batch, width, promptLengths, generated, ids } = step;
     // A single new token: its row's first token lies `position` columns to the left.
     const starts = step.phase === 'prompt' ? step.starts : Int32Array.from(promptLengths, n => -(n + generated - 1));
-    return this.edits({ batch, width, starts, promptLengths, lengths: promptLengths.map(n => n + generated) });
+    return this.edits({ batch, width, starts, promptLengths, lengths: promptLengths.map(n => n + generated), ids });
   }
 
   generate(prompts: Prompt | readonly Prompt[], options: Omit<GenerateOptions, 'edits'> = {}): Promise<Generated[]> {
@@ -129,25 +132,26 @@ export class ReftModel implements GenerationEdits {
 
 /** The interventions of a configuration, in order: what each is called, where it stands, which side of the positions it takes. */
 export function planned(config: ResolvedReftConfig): { id: string; site: Site; side: Side }[] {
-  const { positions, tied, layers, component } = config;
+  const { positions, tied, layers, component, heads } = config;
   const pair = !tied && positions.type === 'ends' && positions.first > 0 && positions.last > 0;
   const sides: Side[] = pair ? ['prefix', 'suffix'] : ['both'];
-  return sides.flatMap((side, n) => layers.map(layer => ({ id: `${component}/${layer}${n > 0 ? `#${n}` : ''}`, site: { layer, component }, side })));
+  const sites = layers.flatMap((layer): Site[] => (heads ?? [undefined]).map(head => ({ layer, component, ...(head === undefined ? {} : { head }) })));
+  return sides.flatMap((side, n) => sites.map(site => ({ id: `${siteName(site)}${n > 0 ? `#${n}` : ''}`, site, side })));
 }
 
 function build(base: CausalLM, config: ResolvedReftConfig): Intervention[] {
-  const width = base.widthAt(config.component);
+  const width = base.widthAt(config.component, config.heads?.[0]);
   return planned(config).map((plan, i) => new Intervention({ ...plan, config, width, seed: config.seed + i, backend: base.backend, dtype: base.dtype }));
 }
 
 /** Puts a set of edits on a frozen model: `getReftModel(model, { layers: [10, 20], positions: 'l1', rank: 4 })`. */
 export function getReftModel(base: CausalLM, config: ReftConfig | readonly ReftConfig[]): ReftModel {
   const list = Array.isArray(config) ? (config as readonly ReftConfig[]) : [config as ReftConfig];
-  return new ReftModel(base, list.map(c => resolveConfig(c, base.config.layers, component => base.widthAt(component))));
+  return new ReftModel(base, list.map(c => resolveConfig(c, base.config)));
 }
 
-/** The layout of a padded batch whose real tokens are the ones of `attentionMask` [B, T]. */
-export function layoutOf(attentionMask: Int32Array, shape: readonly number[], promptLengths: readonly number[]): SequenceLayout {
+/** The layout of a padded batch [B, T] whose real tokens are the ones of `attentionMask`; `inputIds` where positions depend on them. */
+export function layoutOf(attentionMask: Int32Array, shape: readonly number[], promptLengths: readonly number[], inputIds?: Int32Array): SequenceLayout {
   const [batch, width] = shape;
   const starts = new Int32Array(batch);
   const lengths = new Int32Array(batch);
@@ -157,5 +161,6 @@ export function layoutOf(attentionMask: Int32Array, shape: readonly number[], pr
     lengths[b] = row.reduce((n, m) => n + m, 0);
     if (promptLengths[b] > lengths[b]) throw new RangeError(`row ${b}: a prompt of ${promptLengths[b]} tokens in a sequence of ${lengths[b]}`);
   }
-  return { batch, width, starts, promptLengths, lengths };
+  const ids = inputIds && Array.from(starts, (start, b) => inputIds.subarray(b * width + start, b * width + start + lengths[b]));
+  return { batch, width, starts, promptLengths, lengths, ...(ids ? { ids } : {}) };
 }

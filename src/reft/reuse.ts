@@ -7,7 +7,7 @@ import { noGrad } from '../autograd/tape.js';
 import type { Example } from '../data/examples.js';
 import { KVCache } from '../models/cache.js';
 import type { ForwardOptions } from '../models/causalLM.js';
-import { siteName, type Site } from '../models/context.js';
+import { siteName, type Site } from '../models/sites.js';
 import { concat, pad } from '../tensor/layout.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { firstEdited } from './layout.js';
@@ -28,7 +28,7 @@ export const canReuse = (reft: ReftModel): boolean => reft.base.parameters().eve
 
 export class PrefixReuse {
   private readonly reft: ReftModel;
-  private readonly site: Site & { readonly component: 'block_input' | 'block_output' };
+  private readonly site: Site & { readonly component: 'embeddings' | 'block_input' | 'block_output' };
   private readonly windows = new Map<Example, Window>();
   private readonly kept = new Map<Example, Kept>();
 
@@ -36,13 +36,14 @@ export class PrefixReuse {
   constructor(reft: ReftModel, examples: readonly Example[], budgetBytes = defaultReuseBytes) {
     this.reft = reft;
     const lowest = Math.min(...reft.interventions.map(i => i.site.layer));
-    const afterBlock = reft.interventions.every(i => i.site.layer > lowest || i.site.component === 'block_output');
-    this.site = { layer: lowest, component: afterBlock ? 'block_output' : 'block_input' };
+    const afterBlock = reft.interventions.every(i => i.site.layer > lowest || i.site.component === 'block_output' || i.site.component === 'final_norm');
+    const atEmbeddings = reft.interventions.some(i => i.site.component === 'embeddings');
+    this.site = { layer: lowest, component: atEmbeddings ? 'embeddings' : afterBlock ? 'block_output' : 'block_input' };
     let bytes = 0;
     for (const example of examples) {
       const { first, end } = labelledSpan(example);
       // Predictions before the first edit count in the loss too: their tokens stay in the window.
-      const start = Math.min(first, firstEdited(reft.interventions, example.promptLength, example.ids.length));
+      const start = Math.min(first, firstEdited(reft.interventions, { ...example, length: example.ids.length }, reft.tokenizer));
       const window = { example, start, end };
       bytes += this.windows.has(example) ? 0 : this.bytesOf(window);
       if (bytes > budgetBytes) break;

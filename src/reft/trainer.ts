@@ -6,6 +6,7 @@ import { scope } from '../autograd/scope.js';
 import { backward, noGrad } from '../autograd/tape.js';
 import type { Example } from '../data/examples.js';
 import type { Row } from '../data/rows.js';
+import { nodeOnly } from '../io/nodeOnly.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import { AdamW, clipGradNorm } from '../nn/optim.js';
 import { scheduleFactor, scheduleNames, type ScheduleName } from '../nn/schedule.js';
@@ -137,6 +138,7 @@ export class ReftTrainer {
   /** @throws RangeError or Error naming the option or the row that is wrong */
   constructor(reft: ReftModel, options: TrainerOptions) {
     this.reft = reft;
+    reft.tokenizer ??= options.tokenizer;
     this.examples = prepareExamples('training', options, reft, options);
     checkEdited(this.examples, reft);
     const { evaluation } = options;
@@ -304,6 +306,7 @@ export class ReftTrainer {
 
   /** Writes a checkpoint folder (Node), each file whole or not at all; also an adapter folder, which `loadReft` reads. */
   async saveCheckpoint(directory: string): Promise<void> {
+    nodeOnly('a checkpoint in a folder', 'use checkpointFiles()');
     const { writeFolder } = await import('./adapterFilesNode.js');
     await writeFolder(directory, await this.checkpointFiles());
     this.savedAt = this.done;
@@ -313,6 +316,7 @@ export class ReftTrainer {
   async loadCheckpoint(from: string | Files): Promise<void> {
     let files: Files;
     if (typeof from === 'string') {
+      nodeOnly('resuming from a folder', "give the checkpoint's files");
       const { readFolder } = await import('./adapterFilesNode.js');
       files = await readFolder(from, [stateTensorsFile]);
     } else files = from;

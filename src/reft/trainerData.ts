@@ -5,7 +5,8 @@ import { batches } from '../data/collate.js';
 import { tokenizeRow, type Example } from '../data/examples.js';
 import type { Row } from '../data/rows.js';
 import type { Tokenizer } from '../io/tokenizer.js';
-import { formatPositions, resolvePositions } from './positions.js';
+import { positionsOf } from './layout.js';
+import { describePositions } from './positions.js';
 import type { ReftModel } from './reftModel.js';
 
 export interface TrainingData {
@@ -34,13 +35,13 @@ function checkExample({ ids, labels, promptLength, where }: Example, reft: ReftM
     throw new RangeError(`${where}: has ${ids.length} tokens, the model's context is ${maxPositions}; give a maxLength to cut the prompt`);
   }
   if (!labels.some((label, t) => t > 0 && label >= 0)) throw new RangeError(`${where}: no token has a label to learn`);
-  for (const { config, side } of reft.interventions) {
-    const { positions } = config;
-    if (positions.type !== 'all' && promptLength === 0) {
-      throw new RangeError(`${where}: a row without a prompt has no positions ${formatPositions(positions)}; use 'all', or prompt and completion`);
+  for (const intervention of reft.interventions) {
+    const { positions, newTokens } = intervention.config;
+    if (newTokens === 'none' && promptLength === 0) {
+      throw new RangeError(`${where}: a row without a prompt has no positions ${describePositions(positions)}; use 'all', or prompt and completion`);
     }
     try {
-      resolvePositions(positions, promptLength, ids.length, side);
+      positionsOf(intervention, { promptLength, length: ids.length, ids }, reft.tokenizer);
     } catch (error) {
       throw new RangeError(`${where}: ${(error as Error).message}`, { cause: error });
     }
@@ -50,7 +51,7 @@ function checkExample({ ids, labels, promptLength, where }: Example, reft: ReftM
 /** Refuses data on which nothing could be learned: no token of any row is edited. */
 export function checkEdited(examples: readonly Example[], reft: ReftModel): void {
   const edited = examples.some(e => reft.interventions.some(i => i.enabled
-    && resolvePositions(i.config.positions, e.promptLength, e.ids.length, i.side).positions.length > 0));
+    && positionsOf(i, { ...e, length: e.ids.length }, reft.tokenizer).positions.length > 0));
   if (!reft.enabled || !edited) {
     const why = reft.enabled ? 'the prompts are too short for their positions, or the interventions are switched off' : 'the edits are switched off';
     throw new RangeError(`training: no token of any row is edited: ${why}`);

@@ -54,6 +54,7 @@ export function windowBatch(windows: readonly Window[], padTokenId: number): Win
   });
   const layout = {
     batch, width, starts: windows.map(w => -w.start), promptLengths: windows.map(w => w.example.promptLength), lengths: windows.map(w => w.end),
+    ids: windows.map(w => w.example.ids),
   };
   return { inputIds, shape: [batch, width], attentionMask, layout, rows: Int32Array.from(rows), targets: Int32Array.from(targets) };
 }
