@@ -12,7 +12,7 @@ import { tinyIds, tinyModel } from './helpers/tinyModel.js';
 const sizes = { layers: 4, hiddenSize: 16, intermediateSize: 32, heads: 4, kvHeads: 2, headDim: 4 };
 const maxDifference = async (a: Tensor, b: Tensor): Promise<number> => {
   const [x, y] = [await a.data(), await b.data()];
-  return x.reduce((most, v, i) => Math.max(most, Math.abs(v - y[i])), 0);
+  return Float64Array.from(x).reduce((most, v, i) => Math.max(most, Math.abs(v - y[i])), 0);
 };
 
 describe('names of sites', () => {
@@ -81,7 +81,8 @@ describe('sites of a model', () => {
     for (const component of headComponents) {
       const site = { layer: 1, component };
       const heads = model.widthAt(component) / model.widthAt(component, 0);
-      const run = (edits: { site: Site; apply: (h: Tensor) => Tensor }[]) => noGrad(() => model.forward({ ...inputs, edits, collect: [site, { ...site, head: 1 }] }));
+      const collect = [site, { ...site, head: 1 }];
+      const run = (edits: { site: Site; apply: (h: Tensor) => Tensor }[]) => noGrad(() => model.forward({ ...inputs, edits, collect }));
       const [base, one, all, whole] = [
         run([]), run([{ site: { ...site, head: 1 }, apply: h => h.mul(2) }]),
         run(Array.from({ length: heads }, (_, head) => ({ site: { ...site, head }, apply: (h: Tensor) => h.mul(2) }))), run([{ site, apply: h => h.mul(2) }]),

@@ -62,7 +62,9 @@ export async function loadModel(flags: ModelFlags, output: Output, signal?: Abor
 }
 
 /** The adapter of --adapter on a model, at the strength of --scale; null without one. */
-export async function loadAdapter({ model, tokenizer }: LoadedModel, { adapter, scale }: { adapter?: string; scale?: number }, output: Output): Promise<ReftModel | null> {
+export async function loadAdapter(
+  { model, tokenizer }: LoadedModel, { adapter, scale }: { adapter?: string; scale?: number }, output: Output,
+): Promise<ReftModel | null> {
   if (adapter === undefined) {
     if (scale !== undefined) throw new UsageError('--scale: needs an --adapter');
     return null;

@@ -1,6 +1,7 @@
 // A decoder with a language-model head: forward with edits, a cache and chosen logits; the loss at labelled positions; generation.
 // The architecture is in llama.ts, loading in auto.ts, sampling in generate.ts.
 
+import { valueAndGrad } from '../autograd/grad.js';
 import { scope } from '../autograd/scope.js';
 import type { Backend } from '../backends/backend.js';
 import { crossEntropy } from '../nn/crossEntropy.js';
@@ -14,7 +15,7 @@ import type { DecoderConfig } from './config.js';
 import { ForwardContext, paddingOf, rotaryTables, type SiteEdit } from './context.js';
 import { generate, type Generated, type GenerateOptions, type Prompt } from './generate.js';
 import type { LlamaModel } from './llama.js';
-import { blockComponents, checkSite, headsAt, isHeadComponent, parseSite, widthAt, type Component, type Site } from './sites.js';
+import { blockComponents, checkSite, headsAt, isHeadComponent, parseSite, siteName, widthAt, type Component, type Site } from './sites.js';
 
 export interface ForwardOptions {
   /** Row-major [B, T]. */
@@ -34,7 +35,7 @@ export interface ForwardOptions {
   readonly hiddenStates?: boolean;
   /** Rows b * T + t whose logits are wanted; default all. An empty list computes none. */
   readonly logitsAt?: Int32Array;
-  /** Start here, in place of the embeddings: the input (default) or the not yet edited output of block `layer`, or not yet edited embeddings, [B, T, hidden]. */
+  /** Start here: the input (default) or the not yet edited output of block `layer`, or not yet edited embeddings, [B, T, hidden]. */
   readonly from?: { readonly layer: number; readonly hiddenStates: Tensor; readonly component?: 'embeddings' | 'block_input' | 'block_output' };
 }
 
@@ -149,6 +150,28 @@ export class CausalLM extends Module {
   loss(options: Omit<ForwardOptions, 'logitsAt' | 'hiddenStates'>, labels: Int32Array): { loss: Tensor; labelled: number } {
     const { rows, targets } = labelledRows(labels, options.shape);
     return { loss: scope(() => crossEntropy(this.forward({ ...options, logitsAt: rows }).logits, targets).mean()), labelled: rows.length };
+  }
+
+  /**
+   * The loss and its gradient at sites, by any of their names: each [B, T, width], by our name, after the edits that stand there. A site that
+   * the loss does not depend on gets zeros.
+   */
+  gradients(
+    options: Omit<ForwardOptions, 'logitsAt' | 'hiddenStates'>, labels: Int32Array, sites: readonly (Site | string)[],
+  ): { loss: Tensor; gradients: Map<string, Tensor> } {
+    const wanted = sites.map(s => (typeof s === 'string' ? this.site(s) : checkSite(s, this.config)));
+    const whole = ({ layer, component }: Site): string => siteName({ layer, component });
+    // The final norm is only passed for all rows where somebody looks at it.
+    const collect = [...options.collect ?? [], ...wanted.filter(s => s.component === 'final_norm')];
+    const { value, sites: found } = valueAndGrad(() => this.loss({ ...options, collect }, labels).loss, { at: wanted.map(whole) })([]);
+    const { headDim } = this.config;
+    return {
+      loss: value,
+      gradients: new Map(wanted.map(s => {
+        const gradient = found[whole(s)][0];
+        return [siteName(s), s.head === undefined ? gradient : gradient.slice(-1, s.head * headDim, (s.head + 1) * headDim)];
+      })),
+    };
   }
 
   /** Continues prompts; see GenerateOptions. */

@@ -19,6 +19,22 @@ export interface SiteEdit {
   readonly site: Site;
   /** The edited hidden states, of the same shape [B, T, width]; of a site that is one head, that head's. */
   apply(hiddenStates: Tensor): Tensor;
+  /** What a drawing or a list of the graph says of it. */
+  readonly about?: EditDescription;
+}
+
+/** An edit as a node of the graph. */
+export interface EditDescription {
+  /** Unique among the edits of a forward. */
+  readonly id: string;
+  readonly kind: string;
+  readonly rank?: number;
+  readonly positions?: string;
+  readonly scale?: number;
+  /** Shapes of what it holds, by name. */
+  readonly parameters?: Readonly<Record<string, Shape>>;
+  /** Rows b * T + t that it edits in this forward; absent: all. */
+  readonly rows?: readonly number[];
 }
 
 export interface Padding {

@@ -4,7 +4,7 @@ export { AutoModelForCausalLM, loadCausalLM, openCheckpoint, type FromPretrained
 export { KVCache } from './cache.js';
 export { CausalLM, labelledRows, type ForwardOptions, type ForwardOutput } from './causalLM.js';
 export { configFromGGUF, configFromHF, configFromLlama2c, knownArchitectures, type DecoderConfig } from './config.js';
-export type { SiteEdit } from './context.js';
+export type { EditDescription, SiteEdit } from './context.js';
 export type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from './generate.js';
 export type { SamplingOptions } from './sampling.js';
 export { components, headComponents, parseSite, siteName, type Component, type Site } from './sites.js';

@@ -88,10 +88,13 @@ export function resolveConfig(config: ReftConfig, sizes: SiteSizes): ResolvedRef
   const layerCount = sizes.layers;
   const only = c.component === 'embeddings' ? 0 : c.component === 'final_norm' ? layerCount - 1 : null;
   if (c.layers === undefined && only === null) throw new RangeError(`layers: ${c.component} is in every layer; say in which`);
-  const layers = only !== null && (c.layers === undefined || c.layers === 'all') ? [only] : c.layers === 'all' ? Array.from({ length: layerCount }, (_, i) => i) : typeof c.layers === 'number' ? [c.layers] : c.layers as number[];
+  const all = only === null ? Array.from({ length: layerCount }, (_, i) => i) : [only];
+  const layers = c.layers === undefined || c.layers === 'all' ? all : typeof c.layers === 'number' ? [c.layers] : c.layers;
   for (const layer of layers) if (layer >= layerCount) throw new RangeError(`layers: ${layer} is out of range, the model has layers 0..${layerCount - 1}`);
   if (new Set(layers).size !== layers.length) throw new RangeError(`layers: [${layers.join(',')}] names a layer twice`);
-  for (const layer of layers) for (const head of c.heads ?? [undefined]) checkSite({ layer, component: c.component, ...(head === undefined ? {} : { head }) }, sizes);
+  for (const layer of layers) {
+    for (const head of c.heads ?? [undefined]) checkSite({ layer, component: c.component, ...(head === undefined ? {} : { head }) }, sizes);
+  }
   if (c.heads && new Set(c.heads).size !== c.heads.length) throw new RangeError(`heads: [${c.heads.join(',')}] names a head twice`);
   const width = widthAt(c.component, sizes, c.heads?.[0]);
   if (c.rank > width) throw new RangeError(`rank: ${c.rank} is more than the ${width} numbers of a hidden state at ${c.component}`);

@@ -2,6 +2,7 @@
 
 export { getReftModel, layoutOf, ReftModel, type TrainingMode } from './reftModel.js';
 export { adapterFromFiles, adapterToFiles, loadReft, saveAdapter, type Files, type LoadReftOptions } from './adapterFiles.js';
+export { EditGraph, trace, type EditNode, type GraphJSON, type InsertedEdit, type SiteNode, type TraceInputs } from './graph.js';
 export { modelFingerprint } from './fingerprint.js';
 export { ReftTrainer, type Evaluation, type TrainerOptions, type TrainResult, type TrainStep } from './trainer.js';
 export type { TrainingData } from './trainerData.js';

@@ -50,7 +50,8 @@ export function editedRows(intervention: Intervention, layout: SequenceLayout, t
     const [start, promptLength, ids] = [starts[b], promptLengths[b], layout.ids?.[b]];
     try {
       // A window behind the prompt asks nothing of it.
-      const inPrompt = start + promptLength > 0 ? promptPositions(config.positions, promptLength, side, { tokenizer, ...(ids ? { ids } : {}) }) : { positions: [], dropped: 0 };
+      const inPrompt = start + promptLength > 0 ? promptPositions(config.positions, promptLength, side, { tokenizer, ...(ids ? { ids } : {}) })
+        : { positions: [], dropped: 0 };
       dropped += inPrompt.dropped;
       for (const p of inPrompt.positions) if (start + p >= 0 && start + p < width) indices.push(b * width + start + p);
       if (newTokens === 'none') continue;

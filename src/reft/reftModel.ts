@@ -2,6 +2,7 @@
 // values given to its forward. Training is in trainer.ts, files in adapterFiles.ts.
 
 import { dropout } from '../autograd/elementwise.js';
+import { noGrad } from '../autograd/tape.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import type { CausalLM, ForwardOptions, ForwardOutput } from '../models/causalLM.js';
 import type { SiteEdit } from '../models/context.js';
@@ -58,7 +59,11 @@ export class ReftModel implements GenerationEdits {
   summary(): string {
     const trained = this.parameterCount;
     const total = this.base.parameterCount;
-    const lines = this.configs.map(c => `${c.kind} at ${c.component} of layers ${c.layers.join(', ')}, positions ${describePositions(c.positions)}${c.newTokens === (c.positions.type === 'all' ? 'all' : 'none') ? '' : `, new tokens ${describeNewTokens(c.newTokens)}`}, rank ${c.rank}${c.tied ? ', tied' : ''}`);
+    const lines = this.configs.map(c => {
+      const usual = c.newTokens === (c.positions.type === 'all' ? 'all' : 'none');
+      return `${c.kind} at ${c.component} of layers ${c.layers.join(', ')}${c.heads ? `, heads ${c.heads.join(', ')}` : ''}, positions ${describePositions(c.positions)}`
+        + `${usual ? '' : `, new tokens ${describeNewTokens(c.newTokens)}`}, rank ${c.rank}${c.tied ? ', tied' : ''}`;
+    });
     return [...lines, `${trained.toLocaleString('en')} trained of ${total.toLocaleString('en')} (${((100 * trained) / total).toFixed(4)} %)`].join('\n');
   }
 
@@ -90,6 +95,10 @@ export class ReftModel implements GenerationEdits {
     const count = this.interventions.length;
     return {
       site,
+      get about() {
+        const parameters = Object.fromEntries(Object.entries(noGrad(() => intervention.parameters())).map(([name, t]) => [name, t.shape]));
+        return { id, kind: kind.name, rank: config.rank, positions: describePositions(config.positions), scale, parameters, rows: [...indices] };
+      },
       apply(h: Tensor): Tensor {
         const rows = {
           indices, slots: new Int32Array(indices.length),
@@ -108,8 +117,17 @@ export class ReftModel implements GenerationEdits {
   }
 
   /** Mean cross-entropy over the labelled tokens, with edits. */
-  loss(options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>, labels: Int32Array, layout: SequenceLayout, training?: TrainingMode): { loss: Tensor; labelled: number } {
+  loss(
+    options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>, labels: Int32Array, layout: SequenceLayout, training?: TrainingMode,
+  ): { loss: Tensor; labelled: number } {
     return this.base.loss({ ...options, edits: this.edits(layout, training) }, labels);
+  }
+
+  /** The loss's gradient at sites (any of their names), each [B, T, width], after the edits that stand there. */
+  gradients(
+    options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>, labels: Int32Array, layout: SequenceLayout, sites: readonly (Site | string)[],
+  ): { loss: Tensor; gradients: Map<string, Tensor> } {
+    return this.base.gradients({ ...options, edits: this.edits(layout) }, labels, sites);
   }
 
   editsFor(step: StepLayout): SiteEdit[] {
