@@ -23,28 +23,25 @@ function* filesOfTar(tar: Buffer): Generator<[string, Buffer]> {
   }
 }
 
-/** The archive in the installed package, or undefined without it. */
-function archive(): string | undefined {
+/** A file of the installed package @sparticuz/chromium, or undefined without it. */
+export function chromiumPart(name: string): string | undefined {
   try {
     const entry = createRequire(import.meta.url).resolve('@sparticuz/chromium');
-    const file = path.join(entry.slice(0, entry.lastIndexOf(`${path.sep}build${path.sep}`)), 'bin', 'swiftshader.tar.br');
+    const file = path.join(entry.slice(0, entry.lastIndexOf(`${path.sep}build${path.sep}`)), 'bin', name);
     return existsSync(file) ? file : undefined;
   } catch {
     return undefined;
   }
 }
 
-/** Unpacks the archive once for each version of it; several processes may try at the same time. */
-function unpacked(file: string): string {
+/** A folder that `fill` fills once for each `name`; several processes may try at the same time. */
+export function filledFolder(name: string, fill: (folder: string) => void): string {
   const user = typeof process.getuid === 'function' ? process.getuid() : 0;
-  const folder = path.join(os.tmpdir(), `reft-swiftshader-${user}-${statSync(file).size}`);
+  const folder = path.join(os.tmpdir(), `reft-${name}-${user}`);
   if (existsSync(folder)) return folder;
   mkdirSync(os.tmpdir(), { recursive: true });
   const fresh = mkdtempSync(`${folder}-`);
-  for (const [name, bytes] of filesOfTar(brotliDecompressSync(readFileSync(file)))) {
-    writeFileSync(path.join(fresh, name), bytes);
-    chmodSync(path.join(fresh, name), 0o755);
-  }
+  fill(fresh);
   try {
     renameSync(fresh, folder);
   } catch (error) {
@@ -54,6 +51,14 @@ function unpacked(file: string): string {
   return folder;
 }
 
+/** Unpacks a .tar.br of the package, its folders left out. */
+export function unpackTo(folder: string, archive: string): void {
+  for (const [name, bytes] of filesOfTar(brotliDecompressSync(readFileSync(archive)))) {
+    writeFileSync(path.join(folder, name), bytes);
+    chmodSync(path.join(folder, name), 0o755);
+  }
+}
+
 const systemFolders = ['/lib', '/usr/lib', '/lib64', '/usr/lib64', '/usr/local/lib', '/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu'];
 
 /**
@@ -61,9 +66,9 @@ const systemFolders = ['/lib', '/usr/lib', '/lib64', '/usr/lib64', '/usr/local/l
  * Linux on x64 (the archive holds nothing else), or where VK_ICD_FILENAMES already names a driver.
  */
 export function swiftShaderEnvironment(): Record<string, string> {
-  const file = archive();
+  const file = chromiumPart('swiftshader.tar.br');
   if (!file || process.platform !== 'linux' || process.arch !== 'x64' || process.env['VK_ICD_FILENAMES']) return {};
-  const folder = unpacked(file);
+  const folder = filledFolder(`swiftshader-${statSync(file).size}`, fresh => unpackTo(fresh, file));
   const result: Record<string, string> = { VK_ICD_FILENAMES: path.join(folder, 'vk_swiftshader_icd.json') };
   if (!systemFolders.some(f => existsSync(path.join(f, 'libvulkan.so.1')))) {
     result['LD_LIBRARY_PATH'] = [folder, process.env['LD_LIBRARY_PATH']].filter(Boolean).join(':');

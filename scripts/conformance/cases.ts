@@ -1,8 +1,7 @@
 // Which cases a folder holds, and which of them globs choose. A case is a path without extension; folders that pyreft saved are cases
 // themselves; the files of models, tokenizers and adapters are not.
 
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { lastOf } from './files.js';
 
 export interface Case {
   /** Below the folder of all cases, with '/', without extension. */
@@ -14,24 +13,20 @@ export interface Case {
 const notCases = /^(config|generation_config|preprocessor_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|chat_template|vocab|adapter_config|.*\.index)$/;
 const weights = /^(model|adapter_model|pytorch_model)([-.].*)?$/;
 
-/** Every case below `dir`, sorted by path. */
-export async function findCases(dir: string): Promise<Case[]> {
+/** The cases among the paths of files, sorted. */
+export function findCases(paths: readonly string[]): Case[] {
   const found = new Map<string, Case>();
-  const walk = async (folder: string): Promise<void> => {
-    for (const entry of await readdir(join(dir, folder), { withFileTypes: true })) {
-      const path = folder === '' ? entry.name : `${folder}/${entry.name}`;
-      if (entry.isDirectory()) {
-        if (entry.name.endsWith('-saved-by-pyreft')) found.set(path, { path, type: 'saved' });
-        else if (!entry.name.endsWith('-saved-by-peft')) await walk(path);
-        continue;
-      }
-      const match = /^(.+)\.(json|safetensors)$/.exec(entry.name);
-      if (!match || notCases.test(match[1]) || weights.test(match[1])) continue;
-      const stem = path.slice(0, -match[2].length - 1);
-      if (match[2] === 'safetensors' || !found.has(stem)) found.set(stem, { path: stem, type: match[2] === 'json' ? 'json' : 'tensors' });
+  for (const path of paths) {
+    const saved = /^(.*?-saved-by-(?:pyreft|peft))\//.exec(path)?.[1];
+    if (saved) {
+      if (saved.endsWith('-saved-by-pyreft')) found.set(saved, { path: saved, type: 'saved' });
+      continue;
     }
-  };
-  await walk('');
+    const match = /^(.+)\.(json|safetensors)$/.exec(lastOf(path));
+    if (!match || notCases.test(match[1]) || weights.test(match[1])) continue;
+    const stem = path.slice(0, -match[2].length - 1);
+    if (match[2] === 'safetensors' || !found.has(stem)) found.set(stem, { path: stem, type: match[2] === 'json' ? 'json' : 'tensors' });
+  }
   return [...found.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 

@@ -1,24 +1,14 @@
-// A case on disk: NAME.json (settings) and NAME.safetensors (tensors), read on the host. What they mean is known by the checks.
+// A case: NAME.json (settings) and NAME.safetensors (tensors), read on the host. What they mean is known by the checks.
 
-import { readFile } from 'node:fs/promises';
-import { fileSource } from '../../src/io/byteSource.js';
 import { FormatError } from '../../src/io/errors.js';
 import { openSafetensors } from '../../src/io/safetensors.js';
 import type { TensorFile } from '../../src/io/tensorFile.js';
+import type { CaseFiles } from './files.js';
 
 /** Numbers with their shape, on the host. */
 export interface HostArray {
   readonly shape: readonly number[];
   readonly data: Float64Array;
-}
-
-/** The content of a JSON file; a FormatError names the file where it has none. */
-export async function readJson(path: string): Promise<unknown> {
-  try {
-    return JSON.parse(await readFile(path, 'utf8'));
-  } catch (cause) {
-    throw new FormatError(path, `cannot be read as JSON: ${(cause as Error).message}`, { cause });
-  }
 }
 
 export class Fixture {
@@ -32,10 +22,10 @@ export class Fixture {
   }
 
   /** `path` has no extension. */
-  static async open(path: string): Promise<Fixture> {
-    const settings = await readJson(`${path}.json`);
+  static async open(files: CaseFiles, path: string): Promise<Fixture> {
+    const settings = await files.json(`${path}.json`);
     if (typeof settings !== 'object' || settings === null || Array.isArray(settings)) throw new FormatError(`${path}.json`, 'expected an object of settings');
-    return new Fixture(settings as Record<string, unknown>, await openSafetensors(await fileSource(`${path}.safetensors`)));
+    return new Fixture(settings as Record<string, unknown>, await openSafetensors(await files.open(`${path}.safetensors`)));
   }
 
   close(): Promise<void> {

@@ -10,13 +10,15 @@ import { components, type Component } from '../../src/models/sites.js';
 import { AdamW } from '../../src/nn/optim.js';
 import { edit, type EditBank, type EditRows } from '../../src/reft/editOp.js';
 import type { Intervention } from '../../src/reft/intervention.js';
+import { parameterNames, rotation, type PyreftKind, type PyreftWeights } from '../../src/reft/formats/pyreftWeights.js';
+import type { PlacedKind } from '../../src/reft/kinds.js';
 import { create } from '../../src/tensor/create.js';
 import type { Tensor } from '../../src/tensor/tensor.js';
 import { absolute, relative, type Bar, type Comparison } from './compare.js';
 import { take, Unsupported } from './context.js';
 import type { Fixture, HostArray } from './fixture.js';
 import { masked, readBatch, type Batch } from './forward.js';
-import { activationOf, buildIntervention, kindOf, parameterNames, rotation, type PyreftWeights } from './pyreftWeights.js';
+import { activationOf, buildIntervention, kindOf } from './pyreftWeights.js';
 
 const schema = z.looseObject({
   model: z.string(),
@@ -168,7 +170,7 @@ async function checkFreeRotation(
     return create.from(data, shape, { dtype, backend }).requireGrad();
   }));
   const edits = editsOf(plan, interventions, (intervention, number) => {
-    const { A, b, C, e, P } = intervention.kind.place({ ...intervention.parameters(), R: leaves[number] });
+    const { A, b, C, e, P } = (intervention.kind as PlacedKind).place({ ...intervention.parameters(), R: leaves[number] });
     const lead = (t: Tensor | null | undefined): Tensor | null => (t ? t.unsqueeze(0) : null);
     return { A: lead(A), b: lead(b), C: lead(C), e: lead(e), P: P.unsqueeze(0), activation: intervention.config.activation };
   });
@@ -201,7 +203,7 @@ async function checkWeights(fixture: Fixture, prefix: string, intervention: Inte
 function trainedByPyreftName(intervention: Intervention): [string, Tensor | null][] {
   const parameters = intervention.parameters();
   const named: [string, Tensor | null][] = [];
-  for (const [name, own] of Object.entries(parameterNames[intervention.config.kind])) named.push([name, own === null ? null : parameters[own]]);
+  for (const [name, own] of Object.entries(parameterNames[intervention.config.kind as PyreftKind])) named.push([name, own === null ? null : parameters[own]]);
   const { original } = intervention.rotationState;
   if (original) named.push([rotation.original, original]);
   return named;

@@ -2,20 +2,15 @@
 // Exit 0 when something ran and nothing failed or was unsupported, 1 when not, 2 bad usage, 3 device absent.
 
 import { stat } from 'node:fs/promises';
-import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { ZodError } from 'zod';
 import { exitCodes } from '../../src/cli/errors.js';
 import { DeviceError, openDevice } from '../../src/tensor/device.js';
-import { findCases, globTest, type Case } from './cases.js';
-import { Comparison } from './compare.js';
-import { folderOf, RunContext, Unsupported } from './context.js';
-import { Fixture, readJson } from './fixture.js';
-import { checkForward } from './forward.js';
-import { checkPositions } from './positions.js';
-import { checkSaved } from './pyreftSaved.js';
-import { checkReft, readSettings } from './reft.js';
-import { checkTexts } from './texts.js';
+import { findCases, globTest } from './cases.js';
+import { RunContext } from './context.js';
+import { folderFiles } from './filesNode.js';
+import { devices, runCase, type Device } from './suite.js';
+
+export type { CaseResult } from './suite.js';
 
 const usage = `Usage: npm run conformance -- DIR [--device cpu|webgpu] [--only GLOB,GLOB] [--json]
 
@@ -23,25 +18,9 @@ Compares with the golden tensors below DIR. A case is a path without extension, 
 A GLOB matches the whole path, * crosses /, a bare folder means all below it.
 `;
 
-const devices = ['cpu', 'webgpu'] as const;
-type Device = (typeof devices)[number];
-/** Of one forward pass, relative to a tensor's largest value; twice that after training. */
-const tolerances: Readonly<Record<Device, number>> = { cpu: 1e-5, webgpu: 1e-4 };
-
 export interface Streams {
   out(text: string): void;
   error(text: string): void;
-}
-
-export interface CaseResult {
-  readonly case: string;
-  readonly device: Device;
-  readonly status: 'pass' | 'fail' | 'unsupported';
-  /** Of the worst tensor; null where nothing was compared, or where it is not finite. */
-  readonly maxAbs: number | null;
-  readonly maxRel: number | null;
-  readonly tolerance: number | null;
-  readonly tensor: string | null;
 }
 
 /** Runs the command; gives its exit code. */
@@ -66,13 +45,14 @@ export async function runConformance(args: readonly string[], streams: Streams):
     streams.error(`${(error as Error).message}\n`);
     return error instanceof DeviceError ? exitCodes.deviceAbsent : exitCodes.failed;
   }
-  const all = await findCases(dir);
+  const files = folderFiles(dir, message => { streams.error(`${message}\n`); });
+  const all = findCases(await files.list());
   const tests = options.globs.map(globTest);
   options.globs.forEach((glob, i) => {
     if (!all.some(c => tests[i](c.path))) streams.error(`--only: '${glob}' matches no case\n`);
   });
   const chosen = all.filter(c => tests.length === 0 || tests.some(matches => matches(c.path)));
-  const context = new RunContext(dir, backend, message => { streams.error(`${message}\n`); });
+  const context = new RunContext(files, backend);
   const counts = { pass: 0, fail: 0, unsupported: 0 };
   const width = Math.max(4, ...chosen.map(c => c.path.length));
   if (!json) streams.out(`${row(['case', 'status', 'max abs', 'max rel', 'tolerance', 'tensor'], width)}\n`);
@@ -109,47 +89,6 @@ function readArguments(args: readonly string[]): { dir: string; device: Device; 
   const globs = values.only.flatMap(list => list.split(',')).map(glob => glob.trim()).filter(glob => glob !== '');
   if (values.only.length > 0 && globs.length === 0) throw new RangeError('--only: names no case');
   return { dir: positionals[0], device, globs, json: values.json, help: values.help };
-}
-
-async function runCase(c: Case, context: RunContext, device: Device): Promise<{ result: CaseResult; message: string | null }> {
-  const comparison = new Comparison();
-  let status: CaseResult['status'];
-  let message: string | null = null;
-  try {
-    await check(c, context, tolerances[device], comparison);
-    if (comparison.count === 0) throw new Error('holds nothing to compare');
-    status = comparison.passed ? 'pass' : 'fail';
-  } catch (error) {
-    status = error instanceof Unsupported ? 'unsupported' : 'fail';
-    message = error instanceof ZodError ? error.issues.map(i => `${i.path.join('.')}: ${i.message}`).join('; ') : (error as Error).message;
-  }
-  const worst = status === 'unsupported' ? null : comparison.worst;
-  const finite = (n: number | undefined): number | null => (n !== undefined && Number.isFinite(n) ? n : null);
-  const result: CaseResult = {
-    case: c.path, device, status, maxAbs: finite(worst?.maxAbs), maxRel: finite(worst?.maxRel),
-    tolerance: finite(worst?.bar.tolerance), tensor: worst?.tensor ?? null,
-  };
-  return { result, message };
-}
-
-/** Runs the check a case asks for, by what it is called and what it holds. */
-async function check(c: Case, context: RunContext, tolerance: number, comparison: Comparison): Promise<void> {
-  if (c.type === 'saved') return checkSaved(c.path, context, tolerance, comparison);
-  const path = join(context.dir, c.path);
-  if (c.type === 'json' && basename(path) === 'positions') return checkPositions(await readJson(`${path}.json`), comparison);
-  if (c.type === 'json' && basename(path) === 'texts') return checkTexts(await readJson(`${path}.json`), context, comparison);
-  const fixture = await Fixture.open(path);
-  try {
-    const { settings } = fixture;
-    if (fixture.has('source_positions')) throw new Unsupported('interchange interventions are not supported');
-    if (typeof settings.config === 'object' && settings.config !== null && 'peft_type' in settings.config) {
-      throw new Unsupported('adapters of peft are not supported');
-    }
-    if (fixture.has('unit_locations')) return await checkReft(fixture, await context.model(readSettings(settings).model), tolerance, comparison);
-    return await checkForward(fixture, await context.model(folderOf(c.path)), tolerance, comparison);
-  } finally {
-    await fixture.close();
-  }
 }
 
 const figure = (value: number | null): string => (value === null ? '-' : value === 0 ? '0' : value.toExponential(1));

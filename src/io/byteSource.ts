@@ -3,6 +3,7 @@
 // Nothing about any format may be put in here.
 
 import { FormatError } from './errors.js';
+import { nodeOnly } from './nodeOnly.js';
 
 /** Random access to a fixed number of bytes. Reads outside [0, size) throw a FormatError ("truncated"). */
 export interface ByteSource {
@@ -18,7 +19,7 @@ export interface ByteSource {
 }
 
 /** Throws a FormatError unless [offset, offset + length) lies inside the source. */
-function checkRange(source: { readonly name: string; readonly size: number }, offset: number, length: number): void {
+export function checkRange(source: { readonly name: string; readonly size: number }, offset: number, length: number): void {
   const sound = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0;
   if (sound && offset + length <= source.size) return;
   throw new FormatError(source.name, `truncated: expected ${length} bytes at offset ${offset}, the file has ${source.size} bytes`);
@@ -65,39 +66,9 @@ export function blobSource(blob: Blob, name: string): ByteSource {
  * A missing file rejects with the system's own error, a folder with an Error that says so.
  */
 export async function fileSource(path: string): Promise<ByteSource> {
-  if (typeof process === 'undefined' || !process.versions?.node) {
-    throw new Error(`fileSource('${path}'): files can be opened by path in Node only; in the browser use blobSource(file, file.name)`);
-  }
-  const { open } = await import('node:fs/promises');
-  const handle = await open(path, 'r');
-  const stat = await handle.stat();
-  if (!stat.isFile()) {
-    await handle.close();
-    throw new Error(`fileSource: expected a file, '${path}' is ${stat.isDirectory() ? 'a folder' : 'not a regular file'}`);
-  }
-  const source = {
-    name: path,
-    size: stat.size,
-    async read(offset: number, length: number): Promise<Uint8Array> {
-      checkRange(source, offset, length);
-      const target = new Uint8Array(length);
-      await source.readInto(offset, target);
-      return target;
-    },
-    async readInto(offset: number, target: Uint8Array): Promise<void> {
-      checkRange(source, offset, target.byteLength);
-      let done = 0;
-      while (done < target.byteLength) {
-        const { bytesRead } = await handle.read(target, done, target.byteLength - done, offset + done);
-        if (bytesRead === 0) {
-          throw new FormatError(path, `truncated: expected ${target.byteLength} bytes at offset ${offset}, ${done} came`);
-        }
-        done += bytesRead;
-      }
-    },
-    close: (): Promise<void> => handle.close(),
-  };
-  return source;
+  nodeOnly(`fileSource('${path}')`, 'use blobSource(file, file.name)');
+  const { openFileSource } = await import('./fileSourceNode.js');
+  return openFileSource(path);
 }
 
 /** Fills `target` from any source, with `readInto` where the source has it. */
