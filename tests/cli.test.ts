@@ -135,6 +135,27 @@ describe('reft', { concurrency: 2 }, () => {
     assert.deepEqual([facts.kind, facts.parameters, facts.tensors['block_output/1.R']], ['adapter', 2 * (2 * 16 * 2 + 2), 'F32 [2,16]']);
   });
 
+  test('eval measures the model and the adapter; --dpo learns which answers are preferred', async () => {
+    const pairs = join(folder, 'pairs.jsonl');
+    await writeFile(pairs, '{"prompt":"one two","chosen":"three","rejected":"four"}\n{"prompt":"four","chosen":"five six","rejected":"seven"}\n');
+    const adapter = join(folder, 'evaluated');
+    const ask = ['eval', '--model', model, '--data', data, '--json'];
+    const [trained, base, edited, preferred] = await reftEach([
+      training('evaluated', '--epochs', '60', '--lr', '0.05', '--positions', 'all'), ask, [...ask, '--adapter', adapter, '--batch-size', '2'],
+      training('preferred', '--data', pairs, '--dpo', '0.5', '--epochs', '30', '--lr', '0.05', '--identity-start'),
+    ]);
+    assert.equal(base.code, 0, base.stderr);
+    const [before, after] = [base, edited].map(run => run.events.at(-1) as Record<string, number>);
+    assert.deepEqual(Object.keys(before), ['event', 'loss', 'perplexity', 'exactMatch', 'rows']);
+    assert.equal(before.rows, 3);
+    assert.ok(Math.abs(before.perplexity - Math.exp(before.loss)) < 1e-6 * before.perplexity);
+    assert.ok(Math.abs(after.loss - (trained.events.at(-1) as { loss: number }).loss) < 1e-5, 'the loss that training ended with');
+    assert.ok(after.loss < before.loss && after.exactMatch >= before.exactMatch);
+    assert.equal(preferred.code, 0, preferred.stderr);
+    const steps = preferred.events.filter(e => e.event === 'step') as { loss: number }[];
+    assert.ok(Math.abs(steps[0].loss - Math.LN2) < 1e-4 && (steps.at(-1)?.loss as number) < 0.5);
+  });
+
   test('Ctrl-C ends within a step, saved, and --resume ends where an unbroken run does', async () => {
     const args = training('broken', '--steps', '150', '--dropout', '0.1');
     let seen = 0;
@@ -275,8 +296,8 @@ describe('reft', { concurrency: 2 }, () => {
   });
 
   test('every command has its --help', async () => {
-    const helps = await reftEach(['train', 'generate', 'chat', 'info', 'devices'].map(name => [name, '--help']));
-    assert.deepEqual(helps.map(run => run.code), [0, 0, 0, 0, 0]);
+    const helps = await reftEach(['train', 'generate', 'chat', 'info', 'devices', 'eval'].map(name => [name, '--help']));
+    assert.deepEqual(helps.map(run => run.code), [0, 0, 0, 0, 0, 0]);
     for (const option of [
       '--model', '--data', '--out', '--intervention', '--layers', '--positions', '--rank', '--tied', '--component', '--orthogonal', '--activation', '--epochs',
       '--steps', '--batch-size', '--accumulate', '--lr', '--schedule', '--warmup', '--weight-decay', '--dropout', '--clip', '--max-length', '--seed', '--eval',

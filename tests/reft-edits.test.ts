@@ -7,22 +7,22 @@ import { scope } from '../src/autograd/scope.js';
 import { noGrad } from '../src/autograd/tape.js';
 import { collate } from '../src/data/collate.js';
 import type { Backend } from '../src/backends/backend.js';
-import { edit, getReftModel, kinds, layoutOf, type EditKind, type ReftConfig, type ReftModel } from '../src/reft/index.js';
+import { edit, getReftModel, kinds, layoutOf, type PlacedKind, type ReftConfig, type ReftModel } from '../src/reft/index.js';
 import { create } from '../src/tensor/create.js';
 import type { Tensor } from '../src/tensor/tensor.js';
 import { tinyExample } from './helpers/tinyExamples.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';
 
-const allKinds = Object.values(kinds) as EditKind[];
+const allKinds = Object.values(kinds) as PlacedKind[];
 const furthest = (a: ArrayLike<number>, b: ArrayLike<number>): number => Math.max(...Array.from(a, (x, i) => Math.abs(x - b[i])));
 const normal = (shape: number[], seed: number): Tensor => create.normal(shape, { seed, dtype: 'f64' });
 
 /** The bank of a kind from tensors [slots, r, d] and [slots, r] by parameter name. */
-const bankOf = (kind: EditKind, tensors: readonly Tensor[]) => kind.place(Object.fromEntries(kind.parameters.map((p, i) => [p.name, tensors[i]])));
+const bankOf = (kind: PlacedKind, tensors: readonly Tensor[]) => kind.place(Object.fromEntries(kind.parameters.map((p, i) => [p.name, tensors[i]])));
 
 describe('every kind', () => {
   const [slots, r, d] = [2, 3, 5];
-  const parameters = (kind: EditKind): Tensor[] => kind.parameters.map((p, i) => normal(p.shape === 'matrix' ? [slots, r, d] : [slots, r], 10 + i));
+  const parameters = (kind: PlacedKind): Tensor[] => kind.parameters.map((p, i) => normal(p.shape === 'matrix' ? [slots, r, d] : [slots, r], 10 + i));
   const rows = { indices: Int32Array.of(4, 0, 3), slots: Int32Array.of(1, 0, 1) };
 
   test('has the gradients of its formula, with several slots, a scale and an activation', async () => {
@@ -54,7 +54,7 @@ describe('every kind', () => {
   });
 
   /** The formulas of the paper in plain numbers. */
-  function formula(kind: EditKind, h: number[], values: number[][]): number[] {
+  function formula(kind: PlacedKind, h: number[], values: number[][]): number[] {
     const p = Object.fromEntries(kind.parameters.map(({ name }, i) => [name, values[i]]));
     const times = (M: number[]): number[] => Array.from({ length: r }, (_, i) => h.reduce((s, x, k) => s + M[i * d + k] * x, 0));
     const plus = (a: number[], b: number[], sign = 1): number[] => a.map((x, i) => x + sign * b[i]);
@@ -158,7 +158,7 @@ describe('on a model', () => {
     await assert.rejects(build({ layers: [1, 1] }), /names a layer twice/);
     await assert.rejects(build({ layers: [1], rank: 17 }), /rank: 17 is more than the 16 numbers of a hidden state/);
     await assert.rejects(build({ layers: [1], kind: 'lora' as 'loreft' }), /intervention 'lora' is not known; known: loreft, direft/);
-    await assert.rejects(build({ layers: [1], kind: 'consreft', identityStart: true }), /consreft has no W that could start at R/);
+    await assert.rejects(build({ layers: [1], kind: 'consreft', identityStart: true }), /consreft has no start that changes nothing/);
     await assert.rejects(build({ layers: [1], ranks: 2 } as ReftConfig), /ReFT configuration: .*ranks/);
   });
 

@@ -3,7 +3,9 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { addChatCommand } from './chat.js';
+import { addConvertCommand } from './convert.js';
 import { addDevicesCommand } from './devices.js';
+import { addEvalCommand } from './eval.js';
 import { exitCodeOf, exitCodes, Interrupted } from './errors.js';
 import { addGenerateCommand } from './generate.js';
 import { addInfoCommand } from './info.js';
@@ -22,6 +24,8 @@ export async function run(args: readonly string[]): Promise<number> {
   addTrainCommand(program);
   addGenerateCommand(program);
   addChatCommand(program);
+  addEvalCommand(program);
+  addConvertCommand(program);
   addInfoCommand(program);
   addDevicesCommand(program);
   for (const command of [program, ...program.commands]) command.exitOverride().configureOutput({ outputError: () => {} });

@@ -2,10 +2,10 @@
 // the end: the adapter, loss.svg and training.json, or a checkpoint when Ctrl-C came first.
 
 import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { Option, type Command } from 'commander';
 import { tokenizeRow, type Example } from '../data/examples.js';
-import { readRows, type Row } from '../data/index.js';
+import { parsePreferences, readRows, type PreferencePair, type Row } from '../data/index.js';
 import { writeFileAtomic } from '../io/atomicWriteNode.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import { components, type Component } from '../models/sites.js';
@@ -49,6 +49,7 @@ interface TrainFlags extends ModelFlags {
   seed: number;
   eval?: string;
   saveEvery?: number;
+  dpo?: number;
   resume: boolean;
   json: boolean;
 }
@@ -87,13 +88,15 @@ export function addTrainCommand(program: Command): void {
     .option('--seed <n>', 'seed of initial values, order and dropout', wholeNumber(0), 0)
     .option('--eval <file>', 'rows to measure the loss on after each epoch and at the end')
     .option('--save-every <n>', 'steps between two checkpoints (default: 25 on a device that can be lost, else only on Ctrl-C)', wholeNumber(1))
+    .option('--dpo <beta>', 'rows are preferences, {"prompt" or "messages","chosen","rejected"}: prefer the chosen answers, beta near 0.1', number({ above: 0 }))
     .option('--resume', 'continue from the checkpoint in --out', false);
   addJsonOption(command).action(train);
 }
 
 async function train(flags: TrainFlags): Promise<void> {
   const output = new Output(flags.json);
-  const rows = await readRows(flags.data);
+  const rows = flags.dpo === undefined ? await readRows(flags.data) : [];
+  if (flags.dpo !== undefined && flags.eval !== undefined) throw new UsageError('--eval: not with --dpo');
   const evalRows = flags.eval === undefined ? undefined : await readRows(flags.eval);
   const checkpoint = join(flags.out, 'checkpoint');
   const recordFile = join(flags.out, 'training.json');
@@ -107,7 +110,8 @@ async function train(flags: TrainFlags): Promise<void> {
     const reft = await blamingInput(() => getReftModel(model, reftConfig(flags, model.config.layers)));
     reft.tokenizer = tokenizer;
     reft.onWarning = message => { output.note(message); };
-    const examples = await tokenize(rows, tokenizer, flags.maxLength);
+    const pairs = flags.dpo === undefined ? [] : await readPairs(flags, tokenizer);
+    const examples = pairs.length > 0 ? pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]) : await tokenize(rows, tokenizer, flags.maxLength);
     const evaluated = evalRows && (await tokenize(evalRows, tokenizer, flags.maxLength));
     let record: TrainingRecord = flags.resume ? await readRecord(recordFile) : { losses: [], evaluation: [] };
     const saveRecord = (): Promise<void> => writeFileAtomic(recordFile, `${JSON.stringify(record)}\n`);
@@ -115,7 +119,7 @@ async function train(flags: TrainFlags): Promise<void> {
     describe(output, reft, examples);
 
     const trainer = new ReftTrainer(reft, {
-      tokenizer, examples, signal,
+      tokenizer, signal, ...(flags.dpo === undefined ? { examples } : { preferences: { pairs, beta: flags.dpo } }),
       ...(flags.steps !== undefined ? { steps: flags.steps } : { epochs: flags.epochs ?? 60 }),
       batchSize: flags.batchSize, gradientAccumulation: flags.accumulate, learningRate: flags.lr, schedule: flags.schedule, warmup: flags.warmup,
       weightDecay: flags.weightDecay, maxGradNorm: flags.clip, seed: flags.seed,
@@ -152,9 +156,9 @@ async function train(flags: TrainFlags): Promise<void> {
       throw new Interrupted(`interrupted after step ${result.steps} of ${trainer.totalSteps}; saved ${checkpoint}; continue with the same command and --resume`);
     }
     await saveAdapter(reft, flags.out);
-    await writeFileAtomic(join(flags.out, 'loss.svg'), await lossCurve(record.losses, { title: `${flags.intervention}, ${rows.length} rows`, evaluation: record.evaluation }));
+    await writeFileAtomic(join(flags.out, 'loss.svg'), await lossCurve(record.losses, { title: `${flags.intervention}, ${pairs.length > 0 ? `${pairs.length} pairs` : `${rows.length} rows`}`, evaluation: record.evaluation }));
     await rm(checkpoint, { recursive: true, force: true });
-    output.say(`loss ${result.loss.toFixed(4)} over all labelled tokens, ${result.steps} steps in ${result.seconds.toFixed(1)} s`);
+    output.say(`loss ${result.loss.toFixed(4)} over all ${flags.dpo === undefined ? 'labelled tokens' : 'pairs'}, ${result.steps} steps in ${result.seconds.toFixed(1)} s`);
     output.say(`saved ${flags.out} (${bytesText(await weightBytes(flags.out))} of weights)  loss curve ${join(flags.out, 'loss.svg')}`);
     const { steps, loss, seconds, trainableParameters } = result;
     output.event('done', { steps, loss, seconds, trainableParameters, adapter: flags.out });
@@ -188,6 +192,10 @@ function describe(output: Output, reft: ReftModel, examples: readonly Example[])
   const cut = examples.filter(e => e.truncated > 0).length;
   output.note(`${examples.length} rows, ${tokens} tokens, ${labelled} labelled; ${unchanged} tokens before the first edit`
     + (cut > 0 ? `; ${cut} rows cut to --max-length` : ''));
+}
+
+async function readPairs({ data, maxLength }: TrainFlags, tokenizer: Tokenizer): Promise<PreferencePair[]> {
+  return parsePreferences(await readFile(data, 'utf8'), basename(data), tokenizer, { maxLength });
 }
 
 async function readRecord(path: string): Promise<TrainingRecord> {

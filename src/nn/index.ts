@@ -9,7 +9,9 @@ export { LayerNorm, layerNorm } from './layerNorm.js';
 export { Linear, linear } from './linear.js';
 export { activationNamed, activations, GatedMLP, MLP } from './mlp.js';
 export { Module } from './module.js';
-export { compactHouseholder, torchHouseholder, type OrthogonalMap } from './orthogonal.js';
+export {
+  cayley, compactHouseholder, matrixExponential, polarRetraction, qrRetraction, torchHouseholder, type OrthogonalMap,
+} from './orthogonal.js';
 export { rmsNorm, RMSNorm } from './rmsNorm.js';
 export { rope, ropeFrequencies, ropeTables, type RopeOptions } from './rope.js';
 export { AdamW, clipGradNorm, SGD, type AdamWOptions, type OptimizerState, type ParameterGroup, type SGDOptions } from './optim.js';

@@ -14,10 +14,11 @@ import type { OrthogonalMap } from './orthogonal.js';
  * and R vanishes.
  */
 export const torchHouseholder: OrthogonalMap = {
-  name: 'torch',
+  name: 'torchHouseholder',
+  batched: false,
 
   initial(R, target = R) {
-    const rows = orthonormalRows('torch', R);
+    const rows = orthonormalRows('torchHouseholder', R);
     const [r, d] = R.shape;
     // B: the rows of R as columns, completed by the remaining columns of the same reflections. X = -I then gives R. O(d^2 r).
     const { vectors } = reflectionsOf(rows);
@@ -36,7 +37,7 @@ export const torchHouseholder: OrthogonalMap = {
   rotation({ original, base }) {
     const [d, r] = original.shape;
     if (original.rank !== 2 || r > d || formatShape(base.shape) !== `[${d},${d}]`) {
-      throw new ShapeError(`torch: expected original [d, r] and base [d, d], got ${formatShape(original.shape)} and ${formatShape(base.shape)}`);
+      throw new ShapeError(`torchHouseholder: expected original [d, r] and base [d, d], got ${formatShape(original.shape)} and ${formatShape(base.shape)}`);
     }
     const options = { dtype: original.dtype, backend: original.backend };
     const A = original.tril(-1);

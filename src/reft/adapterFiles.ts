@@ -13,10 +13,13 @@ import type { TensorFile } from '../io/tensorFile.js';
 import type { CausalLM } from '../models/causalLM.js';
 import { create } from '../tensor/create.js';
 import { hostBackend } from '../tensor/device.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { adapterReadme } from './adapterReadme.js';
 import { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 import { modelFingerprint } from './fingerprint.js';
-import { kinds } from './kinds.js';
+import { trainedBaseParameters } from './baseParameters.js';
+import { assign, parameterSpecs } from './intervention.js';
+import type { ParameterSpec } from './kinds.js';
 import { planned, ReftModel } from './reftModel.js';
 
 export const adapterConfigFile = 'adapter_config.json';
@@ -40,6 +43,8 @@ const schema = z.strictObject({
   /** Checked by `resolveConfig`. */
   configs: z.array(z.record(z.string(), z.unknown())).min(1),
   interventions: z.array(z.strictObject({ id: z.string(), scale: z.number() })),
+  /** Weights of the base that were trained along: `base.<name>` in the tensors. */
+  base_parameters: z.array(z.string()).min(1).optional(),
 });
 
 export type AdapterConfig = z.infer<typeof schema>;
@@ -47,22 +52,28 @@ export type AdapterConfig = z.infer<typeof schema>;
 /** The adapter of a set of edits: the same edits on the same base give the same bytes. */
 export async function adapterToFiles(reft: ReftModel): Promise<Map<string, Uint8Array>> {
   const { base } = reft;
+  const trained = trainedBaseParameters(base);
+  const names = trained.map(([name]) => name);
   const config: AdapterConfig = {
     format: 'reft-adapter',
     format_version: formatVersion,
     base_model_name_or_path: base.name,
-    base_model_fingerprint: await modelFingerprint(base),
+    base_model_fingerprint: await modelFingerprint(base, names),
     hidden_size: base.config.hiddenSize,
     num_hidden_layers: base.config.layers,
-    trained_parameters: reft.parameterCount,
+    trained_parameters: trained.reduce((n, [, t]) => n + t.size, reft.parameterCount),
     configs: reft.configs.map(c => ({ ...configToJSON(c) })),
     interventions: reft.interventions.map(({ id, scale }) => ({ id, scale })),
+    ...(names.length > 0 ? { base_parameters: names } : {}),
   };
   const entries: SafetensorsEntry[] = [];
   for (const intervention of reft.interventions) {
     for (const [name, tensor] of Object.entries(noGrad(() => intervention.parameters()))) {
       entries.push({ name: `${intervention.id}.${name}`, dtype: 'F32', shape: tensor.shape, data: Float32Array.from(await tensor.data()) });
     }
+  }
+  for (const [name, tensor] of trained) {
+    entries.push({ name: `base.${name}`, dtype: 'F32', shape: tensor.shape, data: Float32Array.from(await tensor.data()) });
   }
   const text = new TextEncoder();
   return new Map([
@@ -81,7 +92,7 @@ export interface LoadReftOptions {
 
 /**
  * The edits of an adapter, on the base it was trained on. The files are untrusted: whatever is wrong with them is a FormatError.
- * Other weights than the adapter's own base are a warning; other sizes are an error.
+ * Other weights than the adapter's own base are a warning; other sizes are an error. Weights of the base that were trained along are put into the base.
  */
 export async function adapterFromFiles(base: CausalLM, files: Files, options: LoadReftOptions = {}): Promise<ReftModel> {
   const { onWarning = message => { console.warn(message); }, source = 'adapter' } = options;
@@ -106,7 +117,11 @@ export async function adapterFromFiles(base: CausalLM, files: Files, options: Lo
     }
   });
   const weights = await openSafetensors(memorySource(fileOf(adapterModelFile), modelName));
-  checkTensors(weights, expectedTensors(base, configs));
+  const along = baseParametersOf(base, config.base_parameters ?? [], configName);
+  const expected = new Map<string, Pick<ParameterSpec, 'shape' | 'start'>>([
+    ...expectedTensors(base, configs), ...along.map(([name, { shape }]) => [`base.${name}`, { shape, start: 'linear' }] as const),
+  ]);
+  checkTensors(weights, expected);
   const ids = configs.flatMap(planned).map(plan => plan.id);
   if (new Set(ids).size !== ids.length || ids.join() !== config.interventions.map(i => i.id).join()) {
     throw new FormatError(configName, `interventions: expected ${ids.join(', ')}, got ${config.interventions.map(i => i.id).join(', ')}`);
@@ -115,7 +130,7 @@ export async function adapterFromFiles(base: CausalLM, files: Files, options: Lo
   for (const { name, shape } of weights.tensors.values()) {
     const data = await weights.readFloat32(name);
     if (!data.every(Number.isFinite)) throw new FormatError(modelName, `'${name}' has numbers that are not finite`);
-    if (name.endsWith('.R')) checkOrthonormal(data, shape, name, modelName);
+    if (expected.get(name)?.start === 'orthogonal') checkOrthonormal(data, shape, name, modelName);
     values.set(name, data);
   }
 
@@ -129,7 +144,12 @@ export async function adapterFromFiles(base: CausalLM, files: Files, options: Lo
       value.storage.dispose();
     }
   });
-  const fingerprint = await modelFingerprint(base);
+  const fingerprint = await modelFingerprint(base, config.base_parameters);
+  for (const [name, tensor] of along) {
+    const value = create.from(values.get(`base.${name}`) as Float32Array, tensor.shape, { dtype: base.dtype, backend: base.backend });
+    assign(tensor.requireGrad(), value, name);
+    value.storage.dispose();
+  }
   if (fingerprint !== config.base_model_fingerprint) {
     onWarning(`${source}: was trained on other weights (${config.base_model_name_or_path}) than those of ${base.name}; its edits may not do what they did`);
   }
@@ -143,15 +163,27 @@ export function parseAdapterConfig(bytes: Uint8Array, source: string): AdapterCo
   throw new FormatError(source, parsed.error.issues.slice(0, 3).map(i => `${i.path.join('.') || 'it'}: ${i.message}`).join('; '));
 }
 
-/** Names and shapes of the parameters a set of configurations has. */
-function expectedTensors(base: CausalLM, configs: readonly ResolvedReftConfig[]): Map<string, readonly number[]> {
-  return new Map(configs.flatMap(config => planned(config).flatMap(({ id }) => kinds[config.kind].parameters
-    .filter(spec => config.bias || !('bias' in spec && spec.bias))
-    .map((spec): [string, number[]] => [`${id}.${spec.name}`, spec.shape === 'matrix' ? [config.rank, base.widthAt(config.component, config.heads?.[0])] : [config.rank]]))));
+/** The parameters a set of configurations has, by their names in a file. */
+function expectedTensors(base: CausalLM, configs: readonly ResolvedReftConfig[]): Map<string, ParameterSpec> {
+  return new Map(configs.flatMap(config => {
+    const specs = parameterSpecs(config, base.widthAt(config.component, config.heads?.[0]));
+    return planned(config).flatMap(({ id }) => specs.map((spec): [string, ParameterSpec] => [`${id}.${spec.name}`, spec]));
+  }));
 }
 
-function checkTensors(file: TensorFile, expected: ReadonlyMap<string, readonly number[]>): void {
-  for (const [name, shape] of expected) {
+/** The base's weights of these names, which a file says were trained along. */
+function baseParametersOf(base: CausalLM, names: readonly string[], source: string): [string, Tensor][] {
+  const own = new Map(base.namedParameters());
+  return names.map((name): [string, Tensor] => {
+    const tensor = own.get(name);
+    if (!tensor) throw new FormatError(source, `base_parameters: ${base.name} has no weights '${name}'`);
+    if (tensor.packing) throw new FormatError(source, `base_parameters: '${name}' was trained along, and is packed (${tensor.packing}) here; load the base unpacked`);
+    return [name, tensor];
+  });
+}
+
+function checkTensors(file: TensorFile, expected: ReadonlyMap<string, Pick<ParameterSpec, 'shape'>>): void {
+  for (const [name, { shape }] of expected) {
     const stored = file.tensors.get(name);
     if (!stored) throw new FormatError(file.name, `has no tensor '${name}', which the configuration asks for`);
     if (stored.dtype !== 'F32' || stored.shape.join() !== shape.join()) {

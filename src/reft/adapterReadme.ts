@@ -1,13 +1,13 @@
 // The README.md of an adapter, as a model card: what it is and how it is loaded. Text only.
 
 import type { AdapterConfig } from './adapterFiles.js';
-import { kinds } from './kinds.js';
+import { kindByName } from './defineEdit.js';
 import { formatPositions } from './positions.js';
 import type { ReftModel } from './reftModel.js';
 
 export function adapterReadme(config: AdapterConfig, reft: ReftModel): string {
   const { base_model_name_or_path: name, base_model_fingerprint: fingerprint, hidden_size: width, num_hidden_layers: layers } = config;
-  const edits = reft.configs.map(c => `| ${c.kind} | \`${kinds[c.kind].formula}\` | ${c.component} | ${c.layers.join(', ')} | ${formatPositions(c.positions)} | ${c.rank} |`);
+  const edits = reft.configs.map(c => `| ${c.kind} | \`${kindByName(c.kind).formula}\` | ${c.component} | ${c.layers.join(', ')} | ${formatPositions(c.positions)} | ${c.rank} |`);
   return `---
 base_model: ${JSON.stringify(name)}
 library_name: reft

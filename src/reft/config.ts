@@ -4,15 +4,19 @@
 import { z } from 'zod';
 import { checkSite, components, widthAt, type Component, type SiteSizes } from '../models/sites.js';
 import { editActivations, type EditActivation } from './editOp.js';
-import { kindByName, type KindName, kinds } from './kinds.js';
+import { dropoutTargets, type DropoutTarget } from './applyEdit.js';
+import { kindByName, optionsOf } from './defineEdit.js';
+import { isPlaced, wantedSpecs, type BiasOption, type ComposedKind, type EditOptions, type KindName } from './kinds.js';
 import { checkNewTokens, formatPositions, parsePositions, type NewTokens, type PositionFunction, type Positions } from './positions.js';
 
-export const orthogonalMapNames = ['householder', 'torch'] as const;
+export const orthogonalMapNames = ['householder', 'torchHouseholder', 'cayley', 'exponential', 'qr', 'polar'] as const;
 export type OrthogonalMapName = (typeof orthogonalMapNames)[number];
 
 export interface ReftConfig {
-  /** Default loreft. */
-  readonly kind?: KindName;
+  /** A name, or what `defineEdit` gave. Default loreft. */
+  readonly kind?: KindName | ComposedKind;
+  /** Options the kind has of its own, `{ experts: 4 }`. */
+  readonly kindOptions?: EditOptions;
   /** Needed but for `embeddings` and `final_norm`, which have one place. */
   readonly layers?: readonly number[] | number | 'all';
   /** Of the prompt: `l1`, `f7+l7`, `all`, `0,3,-1`, numbers, `match:/re/`, `marker:text`, or a function of its ids. Default l1. See positions.ts. */
@@ -27,15 +31,19 @@ export interface ReftConfig {
   /** Single heads of a component that has them, an intervention each. */
   readonly heads?: readonly number[] | null;
   readonly activation?: EditActivation;
-  /** Biases of the linear maps. Default true. */
-  readonly bias?: boolean;
-  /** On what is added, while training. */
+  /** Biases: all (true, the default), only those inside the activation ('inner': pyreft's addBias=False, noreft without b2), or none. */
+  readonly bias?: BiasOption;
+  /** While training, the share of numbers that are set to 0. Default 0. */
   readonly dropout?: number;
+  /** Of what the edit adds ('difference', the default), or of the whole edited state ('state': as pyreft, for parity). */
+  readonly dropoutOn?: DropoutTarget;
   /** c in h + c (edited - h). */
   readonly scale?: number;
-  /** How R is kept orthonormal. 'torch' follows PyTorch's parametrization, with its d x d base. */
-  readonly orthogonal?: OrthogonalMapName;
-  /** Starts W at R and b at 0, so that training starts from the unchanged model (kinds with R, W and b). */
+  /** Trains c, one number for each intervention, from `scale` on. Default false. */
+  readonly trainScale?: boolean;
+  /** How R is kept orthonormal (docs/orthogonal.md). 'torchHouseholder', or 'torch', follows PyTorch's parametrization, with its d x d base. */
+  readonly orthogonal?: OrthogonalMapName | 'torch';
+  /** Starts where nothing is changed yet: loreft with W = R and b = 0, direft with W2 = 0, and so on. consreft has no such start. */
   readonly identityStart?: boolean;
   readonly seed?: number;
 }
@@ -43,6 +51,7 @@ export interface ReftConfig {
 /** A configuration with everything filled in. */
 export interface ResolvedReftConfig {
   readonly kind: KindName;
+  readonly kindOptions: EditOptions;
   readonly layers: readonly number[];
   readonly positions: Positions;
   readonly newTokens: NewTokens;
@@ -51,16 +60,19 @@ export interface ResolvedReftConfig {
   readonly component: Component;
   readonly heads: readonly number[] | null;
   readonly activation: EditActivation;
-  readonly bias: boolean;
+  readonly bias: BiasOption;
   readonly dropout: number;
+  readonly dropoutOn: DropoutTarget;
   readonly scale: number;
+  readonly trainScale: boolean;
   readonly orthogonal: OrthogonalMapName;
   readonly identityStart: boolean;
   readonly seed: number;
 }
 
 const schema = z.strictObject({
-  kind: z.string().default('loreft'),
+  kind: z.union([z.string(), z.custom<ComposedKind>(k => typeof k === 'object' && k !== null && typeof (k as ComposedKind).name === 'string')]).default('loreft'),
+  kindOptions: z.record(z.string(), z.union([z.number(), z.boolean()])).default({}),
   layers: z.union([z.literal('all'), z.number().int().nonnegative(), z.array(z.number().int().nonnegative()).min(1)]).optional(),
   positions: z.union([z.string(), z.array(z.number().int()), z.custom<PositionFunction>(f => typeof f === 'function')]).default('l1'),
   newTokens: z.custom<NewTokens>(v => checkNewTokens(v) === null, { error: issue => checkNewTokens(issue.input) ?? '' }).optional(),
@@ -68,11 +80,13 @@ const schema = z.strictObject({
   tied: z.boolean().default(false),
   component: z.enum(components).default('block_output'),
   heads: z.array(z.number().int().nonnegative()).min(1).nullable().default(null),
-  activation: z.enum(editActivations).default('linear'),
-  bias: z.boolean().default(true),
+  activation: z.enum(editActivations).optional(),
+  bias: z.union([z.boolean(), z.literal('inner')]).default(true),
   dropout: z.number().min(0).lt(1).default(0),
+  dropoutOn: z.enum(dropoutTargets).default('difference'),
   scale: z.number().default(1),
-  orthogonal: z.enum(orthogonalMapNames).default('householder'),
+  trainScale: z.boolean().default(false),
+  orthogonal: z.enum([...orthogonalMapNames, 'torch']).default('householder'),
   identityStart: z.boolean().default(false),
   seed: z.number().int().nonnegative().default(0),
 });
@@ -84,7 +98,10 @@ export function resolveConfig(config: ReftConfig, sizes: SiteSizes): ResolvedRef
     throw new RangeError(`ReFT configuration: ${parsed.error.issues.map(i => `${i.path.join('.') || 'it'}: ${i.message}`).join('; ')}`);
   }
   const c = parsed.data;
-  const kind = kindByName(c.kind).name as KindName;
+  const kind = kindByName(typeof c.kind === 'string' ? c.kind : c.kind.name);
+  const kindOptions = optionsOf(kind, c.kindOptions);
+  const activation = c.activation ?? (isPlaced(kind) ? 'linear' : kind.activation);
+  const orthogonal = c.orthogonal === 'torch' ? 'torchHouseholder' : c.orthogonal;
   const layerCount = sizes.layers;
   const only = c.component === 'embeddings' ? 0 : c.component === 'final_norm' ? layerCount - 1 : null;
   if (c.layers === undefined && only === null) throw new RangeError(`layers: ${c.component} is in every layer; say in which`);
@@ -98,16 +115,19 @@ export function resolveConfig(config: ReftConfig, sizes: SiteSizes): ResolvedRef
   if (c.heads && new Set(c.heads).size !== c.heads.length) throw new RangeError(`heads: [${c.heads.join(',')}] names a head twice`);
   const width = widthAt(c.component, sizes, c.heads?.[0]);
   if (c.rank > width) throw new RangeError(`rank: ${c.rank} is more than the ${width} numbers of a hidden state at ${c.component}`);
-  if (c.identityStart && !(kinds[kind].parameters as readonly { name: string }[]).some(p => p.name === 'W')) {
-    throw new RangeError(`identityStart: ${kind} has no W that could start at R`);
+  // Refuses options that give parameters no shape.
+  wantedSpecs(kind, { width, rank: c.rank, options: kindOptions }, c.bias);
+  if (c.identityStart && !kind.identity(activation)) {
+    throw new RangeError(`identityStart: ${kind.name}${activation === 'linear' ? '' : ` with the activation ${activation}`} has no start that changes nothing`);
   }
-  if (c.identityStart && (kind !== 'loreft' || c.activation !== 'linear')) throw new RangeError(`identityStart: only loreft without an activation can start as the identity`);
   const positions = parsePositions(c.positions);
-  return { ...c, kind, layers, positions, newTokens: c.newTokens ?? (positions.type === 'all' ? 'all' : 'none') };
+  return { ...c, kind: kind.name, kindOptions, activation, orthogonal, layers, positions, newTokens: c.newTokens ?? (positions.type === 'all' ? 'all' : 'none') };
 }
 
 /** The configuration as it is written to disk; `resolveConfig` reads it back. */
 export function configToJSON(c: ResolvedReftConfig): Required<ReftConfig> {
   if (typeof c.newTokens === 'function') throw new Error('newTokens: a function cannot be written to a file');
-  return { ...c, positions: formatPositions(c.positions) };
+  const json = { ...c, positions: formatPositions(c.positions) };
+  // In one order, whatever was given and whatever filled in: the same edits are the same bytes.
+  return Object.fromEntries(Object.keys(schema.shape).map(key => [key, json[key as keyof typeof json]])) as unknown as Required<ReftConfig>;
 }

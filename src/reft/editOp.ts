@@ -12,7 +12,7 @@ import type { Tensor } from '../tensor/tensor.js';
 export const editActivations = ['linear', 'gelu', 'relu', 'silu', 'tanh', 'sigmoid', 'gelu_tanh'] as const;
 export type EditActivation = (typeof editActivations)[number];
 
-const activate: Record<EditActivation, (x: Tensor) => Tensor> = {
+export const activate: Readonly<Record<EditActivation, (x: Tensor) => Tensor>> = {
   linear: x => x, gelu: elementwise.gelu, relu: elementwise.relu, silu: elementwise.silu, tanh: elementwise.tanh,
   sigmoid: elementwise.sigmoid, gelu_tanh: elementwise.geluTanh,
 };
@@ -34,7 +34,12 @@ export interface EditRows {
   readonly slots: Int32Array;
   /** c for each of them, [m]; default 1. */
   readonly scale?: Tensor;
+  /** Which of the r coordinates of each row move, [m, r] of 0 and 1; default all. */
+  readonly mask?: Tensor;
 }
+
+/** Something done to what is added to the edited rows, or to the rows: dropout. */
+export type Change = (delta: Tensor, rows: Tensor) => Tensor;
 
 /** x [m, d] times the transpose of each row's matrix in bank [s, r, d]: [m, r]. */
 function project(x: Tensor, bank: Tensor, slots: Int32Array): Tensor {
@@ -52,8 +57,8 @@ function lift(u: Tensor, bank: Tensor, slots: Int32Array): Tensor {
 
 const rowsOf = (bias: Tensor, slots: Int32Array): Tensor => (bias.shape[0] === 1 ? bias : bias.takeRows(slots));
 
-/** c P^T (act(A h + b) - (C h + e)) for the given rows [m, d]: what is added to them. */
-function difference(x: Tensor, [A, b, C, e, P, scale]: (Tensor | null)[], activation: EditActivation, slots: Int32Array): Tensor {
+/** P^T (act(A h + b) - (C h + e)) for the given rows [m, d]: what is added to them, but for the scale. */
+function difference(x: Tensor, [A, b, C, e, P]: readonly (Tensor | null)[], activation: EditActivation, slots: Int32Array, mask?: Tensor): Tensor {
   let u: Tensor | null = A ? project(x, A, slots) : null;
   if (b) u = u ? u.add(rowsOf(b, slots)) : rowsOf(b, slots);
   if (u) u = activate[activation](u);
@@ -61,15 +66,16 @@ function difference(x: Tensor, [A, b, C, e, P, scale]: (Tensor | null)[], activa
   if (e) u = u ? u.sub(rowsOf(e, slots)) : rowsOf(e, slots).neg();
   if (!u) throw new ShapeError('edit: all of A, b, C and e are absent');
   if (u.shape[0] !== x.shape[0]) u = u.expand([x.shape[0], u.shape[1]]);
-  const delta = lift(u, P as Tensor, slots);
-  return scale ? delta.mul(scale.unsqueeze(1)) : delta;
+  return lift(mask ? u.mul(mask) : u, P as Tensor, slots);
 }
+
+const scaledBy = (delta: Tensor, scale: Tensor | null | undefined): Tensor => (scale ? delta.mul(scale.unsqueeze(1)) : delta);
 
 function composeEdit({ inputs, attributes, indices, lists }: FusedCall): Tensor {
   const [h, , ...matrices] = inputs;
   const rows = indices as Int32Array;
   const delta = difference((h as Tensor).takeRows(rows), matrices, editActivations[attributes.activation], lists?.slots as Int32Array);
-  return (h as Tensor).add(delta.scatterAddRows(rows, (h as Tensor).shape[0]));
+  return (h as Tensor).add(scaledBy(delta, matrices[5]).scatterAddRows(rows, (h as Tensor).shape[0]));
 }
 
 const definition: FusedDefinition = {
@@ -105,8 +111,15 @@ function checkCall(h: Tensor, bank: EditBank, rows: EditRows): void {
   };
   for (const name of ['A', 'C', 'P'] as const) expect(name, bank[name], [slots, r, d]);
   for (const name of ['b', 'e'] as const) expect(name, bank[name], [slots, r]);
-  expect('scale', rows.scale, [rows.indices.length]);
-  const count = h.size / d;
+  expect('mask', rows.mask, [rows.indices.length, r]);
+  checkRows(h, rows, slots);
+}
+
+function checkRows(h: Tensor, rows: EditRows, slots: number): void {
+  const count = h.size / h.shape[h.rank - 1];
+  if (rows.scale && formatShape(rows.scale.shape) !== formatShape([rows.indices.length])) {
+    throw new ShapeError(`edit: scale has shape ${formatShape(rows.scale.shape)}, expected ${formatShape([rows.indices.length])}`);
+  }
   if (rows.slots.length !== rows.indices.length) throw new ShapeError(`edit: ${rows.slots.length} slots for ${rows.indices.length} rows`);
   const seen = new Set<number>();
   rows.indices.forEach((row, i) => {
@@ -121,9 +134,10 @@ function checkCall(h: Tensor, bank: EditBank, rows: EditRows): void {
 export function edit(h: Tensor, bank: EditBank, rows: EditRows, meta?: Readonly<Record<string, unknown>>): Tensor {
   checkCall(h, bank, rows);
   if (rows.indices.length === 0) return h;
+  if (rows.mask) return editWith(h, bank, rows);
   const flat = h.reshape([-1, h.shape[h.rank - 1]]).contiguous();
   const options = { backend: h.backend };
-  const scale = rows.scale ?? create.ones([rows.indices.length], { ...options, dtype: h.dtype });
+  const scale = (rows.scale ?? create.ones([rows.indices.length], { ...options, dtype: h.dtype })).contiguous();
   const slots = create.from(rows.slots, [rows.slots.length], { ...options, dtype: 'i32' });
   const { A = null, b = null, C = null, e = null, P } = bank;
   const banks = [A, b, C, e, P].map(t => t && t.contiguous());
@@ -131,12 +145,26 @@ export function edit(h: Tensor, bank: EditBank, rows: EditRows, meta?: Readonly<
   return fused([flat, slots, ...banks, scale], attributes, { indices: rows.indices, lists: { slots: rows.slots }, ...(meta ? { meta } : {}) }).reshape(h.shape);
 }
 
-/** The same with a function applied to what is added (dropout), in ordinary ops. */
-export function editWith(h: Tensor, bank: EditBank, rows: EditRows, change: (delta: Tensor) => Tensor): Tensor {
+/** The same in ordinary ops, with a change to what is added before it is scaled. */
+export function editWith(h: Tensor, bank: EditBank, rows: EditRows, change?: Change): Tensor {
   checkCall(h, bank, rows);
-  if (rows.indices.length === 0) return h;
-  const flat = h.reshape([-1, h.shape[h.rank - 1]]);
   const { A = null, b = null, C = null, e = null, P } = bank;
-  const delta = difference(flat.takeRows(rows.indices), [A, b, C, e, P, rows.scale ?? null], bank.activation ?? 'linear', rows.slots);
-  return flat.add(change(delta).scatterAddRows(rows.indices, flat.shape[0])).reshape(h.shape);
+  return addedTo(h, rows, x => difference(x, [A, b, C, e, P], bank.activation ?? 'linear', rows.slots, rows.mask), change);
+}
+
+/** Any function of the edited rows [m, d] in place of a bank's: h + c (edited - h) on those rows. */
+export function editRowsBy(h: Tensor, rows: EditRows, edited: (x: Tensor) => Tensor, change?: Change): Tensor {
+  checkRows(h, rows, 1);
+  return addedTo(h, rows, x => {
+    const y = edited(x);
+    if (formatShape(y.shape) !== formatShape(x.shape)) throw new ShapeError(`edit: the edited rows have shape ${formatShape(y.shape)}, expected ${formatShape(x.shape)}`);
+    return y.sub(x);
+  }, change);
+}
+
+function addedTo(h: Tensor, { indices, scale }: EditRows, delta: (x: Tensor) => Tensor, change: Change = d => d): Tensor {
+  if (indices.length === 0) return h;
+  const flat = h.reshape([-1, h.shape[h.rank - 1]]);
+  const x = flat.takeRows(indices);
+  return flat.add(scaledBy(change(delta(x), x), scale).scatterAddRows(indices, flat.shape[0])).reshape(h.shape);
 }

@@ -17,12 +17,16 @@ export async function sha256(bytes: Uint8Array): Promise<string> {
   return `sha256:${Array.from(hash, b => b.toString(16).padStart(2, '0')).join('')}`;
 }
 
-/** The hash of each parameter's name, shape and 64 evenly spaced values as f32. */
-export async function modelFingerprint(model: Module): Promise<string> {
-  const parameters = [...model.namedParameters()];
+/** The hash of each parameter's name, shape and 64 evenly spaced values as f32, but for those of the names in `except`. */
+export async function modelFingerprint(model: Module, except: readonly string[] = []): Promise<string> {
+  const parameters = [...model.namedParameters()].filter(([name]) => !except.includes(name));
   const picked = noGrad(() => scope(() => concat(parameters.map(([, t]) => {
     const last = t.size - 1;
-    return t.reshape([t.size, 1]).takeRows(Int32Array.from({ length: samples }, (_, i) => Math.floor((i * last) / (samples - 1))));
+    const at = Int32Array.from({ length: samples }, (_, i) => Math.floor((i * last) / (samples - 1)));
+    // Packed weights are read by rows, and decode to what they would be unpacked.
+    const columns = t.packing ? t.shape[1] : 1;
+    const rows = (t.packing ? t : t.reshape([t.size, 1])).takeRows(at.map(i => Math.floor(i / columns)));
+    return rows.reshape([samples * columns, 1]).takeRows(at.map((i, sample) => sample * columns + (i % columns)));
   }))));
   const values = Float32Array.from(await picked.data());
   picked.storage.dispose();
@@ -30,7 +34,8 @@ export async function modelFingerprint(model: Module): Promise<string> {
   const bytes = new Uint8Array(names.length + values.byteLength);
   bytes.set(names);
   const view = new DataView(bytes.buffer, names.length);
-  values.forEach((value, i) => { view.setFloat32(4 * i, value, true); });
+  // A zero counts as positive: unpacking on another device may give the other one.
+  values.forEach((value, i) => { view.setFloat32(4 * i, value + 0, true); });
   return sha256(bytes);
 }
 

@@ -10,7 +10,8 @@ import type { Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { drawMermaid, drawSvg } from './graphDrawing.js';
 import type { SequenceLayout } from './layout.js';
-import { layoutOf, type ReftModel, type TrainingMode } from './reftModel.js';
+import type { TrainingMode } from './editedModel.js';
+import { layoutOf, type ReftModel } from './reftModel.js';
 
 /** A batch: ids [B, T], and where its prompts end (default: the whole sequence is prompt). */
 export interface TraceInputs extends Omit<ForwardOptions, 'edits' | 'onSite'> {

@@ -1,14 +1,32 @@
 // Public face of ReFT: `reft/reft`.
 
-export { getReftModel, layoutOf, ReftModel, type TrainingMode } from './reftModel.js';
+export { getReftModel, layoutOf, ReftModel } from './reftModel.js';
+export { EditedModel, type TrainingMode } from './editedModel.js';
 export { adapterFromFiles, adapterToFiles, loadReft, saveAdapter, type Files, type LoadReftOptions } from './adapterFiles.js';
 export { EditGraph, trace, type EditNode, type GraphJSON, type InsertedEdit, type SiteNode, type TraceInputs } from './graph.js';
+export { trainBaseParameters } from './baseParameters.js';
 export { modelFingerprint } from './fingerprint.js';
 export { ReftTrainer, type Evaluation, type TrainerOptions, type TrainResult, type TrainStep } from './trainer.js';
 export type { TrainingData } from './trainerData.js';
 export { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 export { edit, editActivations, type EditActivation, type EditBank, type EditRows } from './editOp.js';
 export { Intervention, type TrainedTensor } from './intervention.js';
-export { kinds, type EditKind, type KindName } from './kinds.js';
+export { applyEdit, type DropoutTarget, type EditedRows, type EditSettings } from './applyEdit.js';
+export { composedKinds, starts, type EditDefinition, type ParameterDefinition } from './composedKinds.js';
+export { checkEdit, type CheckEditOptions } from './checkEdit.js';
+export { defineEdit, kindByName, kindNames } from './defineEdit.js';
+export {
+  kinds, type BiasOption, type ComposedKind, type EditContext, type EditKind, type EditOptions, type EditSize, type KindName, type PlacedKind,
+} from './kinds.js';
+export type { RowOptions } from './rowOptions.js';
 export { editedRows, positionsOf, type Sequence, type SequenceLayout } from './layout.js';
 export { formatPositions, parsePositions, resolvePositions, type NewToken, type NewTokens, type PositionFunction, type Positions } from './positions.js';
+export * from './interchange/index.js';
+export { compose, ComposedEdits, type Composition, type Overlap } from './compose.js';
+export { MixedEdits, mixEdits, type RowEdits } from './mixedEdits.js';
+export { principalAngles } from './principalAngles.js';
+export { evaluate, type EvaluateOptions, type RowsEvaluation } from './evaluate.js';
+export { adapterHubFromFiles } from './formats/adapterHub.js';
+export { controlVectorOf } from './formats/controlVector.js';
+export { loadEditFolder, type EditFolder, type EditFormat } from './formats/editFolder.js';
+export { pyreftFromFiles, pyreftToFiles, type PyreftOptions } from './formats/pyreftFolder.js';

@@ -1,28 +1,21 @@
 // A frozen model with a set of interventions: forward, loss and generation with edits in place. The base is never changed; edits are
 // values given to its forward. Training is in trainer.ts, files in adapterFiles.ts.
 
-import { dropout } from '../autograd/elementwise.js';
 import { noGrad } from '../autograd/tape.js';
 import type { Tokenizer } from '../io/tokenizer.js';
-import type { CausalLM, ForwardOptions, ForwardOutput } from '../models/causalLM.js';
+import type { CausalLM } from '../models/causalLM.js';
 import type { SiteEdit } from '../models/context.js';
 import { siteName, type Site } from '../models/sites.js';
-import type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from '../models/generate.js';
-import { create } from '../tensor/create.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
-import { edit, editWith } from './editOp.js';
+import { EditedModel, type TrainingMode } from './editedModel.js';
 import { Intervention, type TrainedTensor } from './intervention.js';
 import { editedRows, type SequenceLayout } from './layout.js';
+import { sharedRotations, type SharedRotations } from './rotations.js';
+import { rowOptionsAt, type RowOptionsFor } from './rowOptions.js';
 import { describeNewTokens, describePositions, type Side } from './positions.js';
 
-/** Dropout while training: a different mask for each step and intervention. */
-export interface TrainingMode {
-  readonly seed: number;
-  readonly step: number;
-}
-
-export class ReftModel implements GenerationEdits {
+export class ReftModel extends EditedModel {
   readonly base: CausalLM;
   readonly configs: readonly ResolvedReftConfig[];
   /** In pyreft's order: untied ones all prefix, then all suffix. */
@@ -36,6 +29,7 @@ export class ReftModel implements GenerationEdits {
   private warned = false;
 
   constructor(base: CausalLM, configs: readonly ResolvedReftConfig[]) {
+    super();
     this.base = base;
     this.configs = configs;
     this.interventions = configs.flatMap(config => build(base, config));
@@ -68,7 +62,19 @@ export class ReftModel implements GenerationEdits {
   }
 
   /** The edits of a window of tokens, as values for the base's forward. */
-  edits(layout: SequenceLayout, training?: TrainingMode): SiteEdit[] {
+  edits(layout: SequenceLayout, training?: TrainingMode, rows: RowOptionsFor = {}): SiteEdit[] {
+    return this.inUse(layout).map(use => this.siteEdit(use, layout, training, rows));
+  }
+
+  /** The same for one forward pass alone: orthogonal maps of one shape are evaluated together. */
+  protected override editsOnce(layout: SequenceLayout, training?: TrainingMode, rows: RowOptionsFor = {}): SiteEdit[] {
+    const uses = this.inUse(layout);
+    const shared = sharedRotations(uses.map(use => use.intervention));
+    return uses.map(use => this.siteEdit(use, layout, training, rows, shared));
+  }
+
+  /** The interventions that edit any token of a window, their number and the rows b * width + column. */
+  inUse(layout: SequenceLayout): Use[] {
     if (!this.enabled) return [];
     const taken = new Map<string, Set<number>>();
     return this.interventions.flatMap((intervention, number) => {
@@ -85,14 +91,19 @@ export class ReftModel implements GenerationEdits {
         if (rows.has(row)) throw new RangeError(`${name}: two interventions of one set edit token ${row % layout.width} of row ${Math.floor(row / layout.width)}`);
         rows.add(row);
       }
-      return indices.length === 0 ? [] : [this.siteEdit(intervention, number, indices, training)];
+      return indices.length === 0 ? [] : [{ intervention, number, indices }];
     });
   }
 
-  private siteEdit(intervention: Intervention, number: number, indices: Int32Array, training: TrainingMode | undefined): SiteEdit {
+  /** What one of them does, as a value for the base's forward. */
+  siteEdit(
+    { intervention, number, indices }: Use, { batch, width }: SequenceLayout, training: TrainingMode | undefined, rows: RowOptionsFor = {},
+    shared?: SharedRotations,
+  ): SiteEdit {
     const { id, site, config, kind, scale } = intervention;
-    const p = config.dropout;
-    const count = this.interventions.length;
+    const { dropout: p, dropoutOn: on } = config;
+    const stream = training && training.step * this.interventions.length + number;
+    const options = typeof rows === 'function' ? rows(intervention) : rows;
     return {
       site,
       get about() {
@@ -100,45 +111,12 @@ export class ReftModel implements GenerationEdits {
         return { id, kind: kind.name, rank: config.rank, positions: describePositions(config.positions), scale, parameters, rows: [...indices] };
       },
       apply(h: Tensor): Tensor {
-        const rows = {
-          indices, slots: new Int32Array(indices.length),
-          ...(scale === 1 ? {} : { scale: create.full([indices.length], scale, { dtype: h.dtype as 'f32', backend: h.backend }) }),
-        };
-        const bank = intervention.bank();
-        if (training && p > 0) return editWith(h, bank, rows, delta => dropout(delta, p, training.seed, training.step * count + number));
-        return edit(h, bank, rows, { id, kind: kind.name, site: siteName(site), rank: config.rank, scale });
+        const dropout = training && p > 0 ? { dropout: { p, on, seed: training.seed, stream: stream as number } } : {};
+        const meta = { id, kind: kind.name, site: siteName(site), rank: config.rank, scale };
+        const given = rowOptionsAt(options, indices, { batch, width, rank: config.rank }, h);
+        return intervention.apply(h, { indices, meta, ...dropout, ...given }, shared?.get(intervention));
       },
     };
-  }
-
-  /** Forward with edits; `layout` says where prompts lie (see `layoutOf`). */
-  forward(options: Omit<ForwardOptions, 'edits'>, layout: SequenceLayout, training?: TrainingMode): ForwardOutput {
-    return this.base.forward({ ...options, edits: this.edits(layout, training) });
-  }
-
-  /** Mean cross-entropy over the labelled tokens, with edits. */
-  loss(
-    options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>, labels: Int32Array, layout: SequenceLayout, training?: TrainingMode,
-  ): { loss: Tensor; labelled: number } {
-    return this.base.loss({ ...options, edits: this.edits(layout, training) }, labels);
-  }
-
-  /** The loss's gradient at sites (any of their names), each [B, T, width], after the edits that stand there. */
-  gradients(
-    options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>, labels: Int32Array, layout: SequenceLayout, sites: readonly (Site | string)[],
-  ): { loss: Tensor; gradients: Map<string, Tensor> } {
-    return this.base.gradients({ ...options, edits: this.edits(layout) }, labels, sites);
-  }
-
-  editsFor(step: StepLayout): SiteEdit[] {
-    const { batch, width, promptLengths, generated, ids } = step;
-    // A single new token: its row's first token lies `position` columns to the left.
-    const starts = step.phase === 'prompt' ? step.starts : Int32Array.from(promptLengths, n => -(n + generated - 1));
-    return this.edits({ batch, width, starts, promptLengths, lengths: promptLengths.map(n => n + generated), ids });
-  }
-
-  generate(prompts: Prompt | readonly Prompt[], options: Omit<GenerateOptions, 'edits'> = {}): Promise<Generated[]> {
-    return this.base.generate(prompts, { ...options, edits: this });
   }
 
   /** Writes an adapter folder (Node): adapter_config.json, adapter_model.safetensors, README.md. `loadReft` reads it back. */
@@ -146,6 +124,15 @@ export class ReftModel implements GenerationEdits {
     const { saveAdapter } = await import('./adapterFiles.js');
     await saveAdapter(this, directory);
   }
+}
+
+/** An intervention that edits some of a window's tokens. */
+export interface Use {
+  readonly intervention: Intervention;
+  /** Its place in the set. */
+  readonly number: number;
+  /** Rows b * width + column. */
+  readonly indices: Int32Array;
 }
 
 /** The interventions of a configuration, in order: what each is called, where it stands, which side of the positions it takes. */

@@ -5,6 +5,7 @@
 import { scope } from '../autograd/scope.js';
 import { backward, noGrad } from '../autograd/tape.js';
 import type { Example } from '../data/examples.js';
+import type { PreferencePair } from '../data/preferences.js';
 import type { Row } from '../data/rows.js';
 import { nodeOnly } from '../io/nodeOnly.js';
 import type { Tokenizer } from '../io/tokenizer.js';
@@ -19,10 +20,12 @@ import { stateFromFiles, stateTensorsFile, stateToFiles, type TrainerSettings } 
 import { configToJSON } from './config.js';
 import { examplesFingerprint, modelFingerprint } from './fingerprint.js';
 import { assign } from './intervention.js';
-import type { ReftModel, TrainingMode } from './reftModel.js';
+import { likelihood, preference, type Objective } from './objective.js';
+import type { TrainingMode } from './editedModel.js';
+import type { ReftModel } from './reftModel.js';
 import { canReuse, defaultReuseBytes, PrefixReuse } from './reuse.js';
 import { checkEdited, labelCount, prepareExamples, stepsOfEpoch, type TrainingData } from './trainerData.js';
-import { wholeWindow, windowLoss, type Window } from './trainerWindows.js';
+import { wholeWindow, type Window } from './trainerWindows.js';
 
 export interface TrainerOptions {
   /** Needed for rows. */
@@ -30,6 +33,8 @@ export interface TrainerOptions {
   readonly rows?: readonly Row[];
   /** From `tokenizeRow`, in place of rows. */
   readonly examples?: readonly Example[];
+  /** In place of rows: which of two answers is better (DPO), the unedited base being the reference. `batchSize` then counts pairs. */
+  readonly preferences?: { readonly pairs: readonly PreferencePair[]; /** How far to move from the base. Default 0.1. */ readonly beta?: number };
   /** Either epochs or steps. */
   readonly epochs?: number;
   readonly steps?: number;
@@ -78,7 +83,7 @@ export interface TrainStep {
   readonly total: number;
   /** From 1. */
   readonly epoch: number;
-  /** Mean over the labelled tokens of all its micro-batches, before the update. */
+  /** Mean over the labelled tokens of all its micro-batches (over its pairs, for preferences), before the update. */
   readonly loss: number;
   readonly learningRate: number;
   /** Norm of all gradients together, before clipping. */
@@ -89,8 +94,9 @@ export interface TrainStep {
 }
 
 export interface Evaluation {
-  /** Mean over all labelled tokens, dropout off. */
+  /** Mean over all labelled tokens (over pairs, for preferences), dropout off. */
   readonly loss: number;
+  /** exp(loss); NaN for preferences. */
   readonly perplexity: number;
   readonly labelled: number;
   readonly rows: number;
@@ -123,6 +129,7 @@ export class ReftTrainer {
   private readonly options: Required<Pick<TrainerOptions, 'batchSize' | 'gradientAccumulation' | 'learningRate' | 'schedule' | 'warmup'
     | 'weightDecay' | 'maxGradNorm' | 'seed' | 'reuse' | 'reuseBudgetBytes'>> & TrainerOptions;
   private readonly evaluated: readonly Example[] | null;
+  private readonly objective: Objective;
   private readonly stepsPerEpoch: number;
   /** Trained tensors of the base, a head or LoRA say, are trained along. */
   private readonly trained: readonly Trained[];
@@ -139,12 +146,16 @@ export class ReftTrainer {
   constructor(reft: ReftModel, options: TrainerOptions) {
     this.reft = reft;
     reft.tokenizer ??= options.tokenizer;
-    this.examples = prepareExamples('training', options, reft, options);
+    const { preferences } = options;
+    if (preferences && (options.rows || options.examples || options.evaluation)) throw new RangeError('training: preferences take the place of rows, examples and evaluation');
+    this.objective = preferences ? preference(preferences.beta ?? 0.1) : likelihood;
+    const data = preferences ? { examples: preferences.pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]) } : options;
+    this.examples = prepareExamples('training', data, reft, options);
     checkEdited(this.examples, reft);
     const { evaluation } = options;
     this.evaluated = evaluation ? prepareExamples('evaluation', evaluation, reft, options) : null;
     this.truncatedRows = this.examples.filter(e => e.truncated > 0).length;
-    const n = this.examples.length;
+    const n = this.units(this.examples).length;
     this.options = {
       ...options, batchSize: Math.min(n, options.batchSize ?? 8), gradientAccumulation: options.gradientAccumulation ?? 1,
       learningRate: options.learningRate ?? 9e-4, schedule: options.schedule ?? 'linear', warmup: options.warmup ?? 0,
@@ -174,6 +185,7 @@ export class ReftTrainer {
     try {
       if (this.toResume !== undefined) await this.loadCheckpoint(this.toResume);
       if (reuse && canReuse(this.reft)) this.reuse = new PrefixReuse(this.reft, [...this.examples, ...(this.evaluated ?? [])], reuseBudgetBytes);
+      if (this.done < this.totalSteps) await this.objective.prepare(this.reft, this.examples, this.options.batchSize);
       while (this.done < this.totalSteps) {
         await nextMacrotask();
         if (signal?.aborted) {
@@ -224,31 +236,36 @@ export class ReftTrainer {
 
   private async measure(examples: readonly Example[], signal?: AbortSignal): Promise<Evaluation | null> {
     const { batchSize } = this.options;
+    const units = this.units(examples);
+    await this.objective.prepare(this.reft, examples, batchSize);
     let sum = 0;
-    for (let at = 0; at < examples.length; at += batchSize) {
+    for (let at = 0; at < units.length; at += batchSize) {
       await nextMacrotask();
       if (signal?.aborted) return null;
-      const loss = noGrad(() => scope(() => this.groups(examples.slice(at, at + batchSize))
+      const loss = noGrad(() => scope(() => this.groups(units.slice(at, at + batchSize).flat())
         .map(windows => this.lossOf(windows)).reduce((a, b) => a.add(b))));
       sum += await loss.item();
       loss.storage.dispose();
     }
     const labelled = examples.reduce((n, e) => n + labelCount(e), 0);
-    return { loss: sum / labelled, perplexity: Math.exp(sum / labelled), labelled, rows: examples.length };
+    const loss = sum / this.objective.count(examples);
+    return { loss, perplexity: this.objective === likelihood ? Math.exp(loss) : NaN, labelled, rows: units.length };
   }
 
   private async step(): Promise<TrainStep> {
     const begin = performance.now();
     const { learningRate: peak, schedule, warmup, maxGradNorm, seed } = this.options;
     const epoch = Math.floor(this.done / this.stepsPerEpoch);
-    const groups = stepsOfEpoch(this.examples.length, this.options, epoch)[this.done % this.stepsPerEpoch]
-      .flatMap(numbers => this.groups(numbers.map(i => this.examples[i])));
+    const units = this.units(this.examples);
+    const groups = stepsOfEpoch(units.length, this.options, epoch)[this.done % this.stepsPerEpoch]
+      .flatMap(numbers => this.groups(numbers.flatMap(i => units[i])));
     const examples = groups.flat().map(w => w.example);
     const labelled = examples.reduce((n, e) => n + labelCount(e), 0);
+    const count = this.objective.count(examples);
     this.optimizer.zeroGrad();
     const measured = scope(() => {
       // A stream of dropout for each micro-batch; a step never has more of them than there are examples.
-      const losses = groups.map((windows, k) => this.addGradients(windows, labelled, { seed, step: this.done * this.examples.length + k }));
+      const losses = groups.map((windows, k) => this.addGradients(windows, count, { seed, step: this.done * this.examples.length + k }));
       const tensors = this.optimizer.parameters;
       const { dtype, backend } = this.reft.base;
       // A step whose prompts are all too short to be edited has no gradients.
@@ -277,16 +294,23 @@ export class ReftTrainer {
   }
 
   /** Adds the gradients of these windows' share of the step's mean loss; gives that share. */
-  private addGradients(windows: readonly Window[], labelled: number, training: TrainingMode): Tensor {
+  private addGradients(windows: readonly Window[], count: number, training: TrainingMode): Tensor {
     return scope(() => {
-      const loss = this.lossOf(windows, training).mul(1 / labelled);
+      const loss = this.lossOf(windows, training).mul(1 / count);
       if (loss.needsGrad) backward(loss);
       return loss.detach();
     });
   }
 
+  /** Examples that are never parted. */
+  private units(examples: readonly Example[]): Example[][] {
+    const { unit } = this.objective;
+    return Array.from({ length: examples.length / unit }, (_, i) => examples.slice(i * unit, (i + 1) * unit));
+  }
+
   /** Rows of a micro-batch whose prefixes are kept, and the others. */
   private groups(examples: readonly Example[]): Window[][] {
+    if (this.objective.unit > 1 && !examples.every(e => this.reuse?.windowOf(e))) return [examples.map(wholeWindow)];
     const kept = examples.flatMap(e => this.reuse?.windowOf(e) ?? []);
     const whole = examples.filter(e => !this.reuse?.windowOf(e)).map(wholeWindow);
     return [kept, whole].filter(group => group.length > 0);
@@ -294,8 +318,9 @@ export class ReftTrainer {
 
   /** The summed loss of a group; a group is kept as a whole or not at all. */
   private lossOf(windows: readonly Window[], training?: TrainingMode): Tensor {
-    const kept = this.reuse?.windowOf(windows[0].example) ? this.reuse.stateFor(windows) : {};
-    return windowLoss(this.reft, windows, kept, training);
+    const { reuse } = this;
+    const kept = reuse && windows.every(w => reuse.windowOf(w.example) === w) ? reuse.stateFor(windows) : {};
+    return this.objective.loss(this.reft, windows, kept, training);
   }
 
   /** What a checkpoint holds, as files: the adapter, and the state of the run. */
@@ -357,6 +382,7 @@ export class ReftTrainer {
       trained: this.trained.map(t => t.name).join(),
       dtype: base.dtype,
       data: await examplesFingerprint(this.examples),
+      objective: this.objective.name,
       // A base that is trained along is part of the state, not of the settings.
       ...(canReuse(this.reft) ? { base: await modelFingerprint(base) } : {}),
     };

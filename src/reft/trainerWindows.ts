@@ -6,7 +6,8 @@ import { crossEntropy } from '../nn/crossEntropy.js';
 import type { ForwardOptions } from '../models/causalLM.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { SequenceLayout } from './layout.js';
-import type { ReftModel, TrainingMode } from './reftModel.js';
+import type { TrainingMode } from './editedModel.js';
+import type { ReftModel } from './reftModel.js';
 
 /** Tokens start .. end - 1 of an example. */
 export interface Window {

@@ -358,6 +358,7 @@ export const elementwise: Table = [
   },
   {
     name: 'Tensor.to',
+    needsF64: true,
     make: d => ({ inputs: [d.values(d.shape())], run: x => x.to('f64').to(x.dtype), roundings: 0, reference: x => x }),
   },
   {

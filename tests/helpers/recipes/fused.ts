@@ -11,6 +11,7 @@ import type { Draw } from '../draw.js';
 import { build, erf, get, sigmoid, sizeOf, total, zip, type Host } from '../host.js';
 import { beside } from '../machines.js';
 import type { Case, Recipe, Table } from '../recipe.js';
+import { smallMatrixRecipes } from './smallMatrices.js';
 
 const z = (...shape: number[]) => tensor.zeros(shape);
 const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
@@ -338,4 +339,4 @@ const editing = (held: boolean): Recipe => ({
   },
 });
 
-export const fusedRecipes: Table = [softmax, rms, layer, rotary(false), rotary(true), attend, entropy, editing(false), editing(true)];
+export const fusedRecipes: Table = [softmax, rms, layer, rotary(false), rotary(true), attend, entropy, editing(false), editing(true), ...smallMatrixRecipes];

@@ -1,0 +1,51 @@
+// `reft convert`: edits from one format into another. The formats are in ../reft/formats; here are the options and what is said.
+
+import { writeFileAtomic } from '../io/atomicWriteNode.js';
+import { Option, type Command } from 'commander';
+import { adapterToFiles } from '../reft/adapterFiles.js';
+import { writeFolder } from '../reft/adapterFilesNode.js';
+import { editActivations, type EditActivation } from '../reft/editOp.js';
+import { controlVectorOf } from '../reft/formats/controlVector.js';
+import { loadEditFolder } from '../reft/formats/editFolder.js';
+import { pyreftToFiles } from '../reft/formats/pyreftFolder.js';
+import { blamingInput } from './errors.js';
+import { loadModel } from './model.js';
+import { addJsonOption, addModelOptions, positions, type ModelFlags } from './options.js';
+import { Output } from './output.js';
+
+const targets = ['reft', 'pyreft', 'control-vector'] as const;
+
+interface ConvertFlags extends ModelFlags {
+  from: string;
+  to: (typeof targets)[number];
+  out: string;
+  positions?: string;
+  activation?: EditActivation;
+  json: boolean;
+}
+
+export function addConvertCommand(program: Command): void {
+  const command = program.command('convert').description("Turn edits into another format: ours, pyreft's folders, or a control vector for llama.cpp. AdapterHub's ReFT folders are read.");
+  addModelOptions(command)
+    .requiredOption('--from <dir>', 'the edits: a folder of ours, of pyreft or of AdapterHub')
+    .addOption(new Option('--to <format>', 'what to write').choices(targets).default('reft'))
+    .requiredOption('--out <path>', 'folder to write, or the .gguf file of a control vector')
+    .option('--positions <positions>', "positions of a pyreft folder, which does not save them (default: l1, or f1+l1 for untied pairs)", positions)
+    .addOption(new Option('--activation <name>', 'activation of a pyreft folder, which does not save it').choices(editActivations));
+  addJsonOption(command).action(convert);
+}
+
+async function convert(flags: ConvertFlags): Promise<void> {
+  const output = new Output(flags.json);
+  const { model } = await loadModel(flags, output);
+  const pyreft = { ...(flags.positions === undefined ? {} : { positions: flags.positions }), ...(flags.activation ? { activation: flags.activation } : {}) };
+  const { reft, format } = await loadEditFolder(model, flags.from, { pyreft, onWarning: message => { output.note(message); } });
+  if (format === 'pyreft') output.note("pyreft saves neither positions nor activation: check the ones below");
+  output.note(reft.summary());
+  await blamingInput(async () => {
+    if (flags.to === 'control-vector') await writeFileAtomic(flags.out, await controlVectorOf(reft));
+    else await writeFolder(flags.out, await (flags.to === 'pyreft' ? pyreftToFiles : adapterToFiles)(reft));
+  });
+  output.say(`${format} ${flags.from} as ${flags.to} in ${flags.out}`);
+  output.event('done', { from: format, to: flags.to, out: flags.out, interventions: reft.interventions.length, parameters: reft.parameterCount });
+}

@@ -1,0 +1,59 @@
+// A frozen model together with edits that depend on where tokens lie: what a trained set, a mixture of sets and a composition have in common.
+// Which edits those are is decided by the classes that extend this one.
+
+import type { CausalLM, ForwardOptions, ForwardOutput } from '../models/causalLM.js';
+import type { SiteEdit } from '../models/context.js';
+import type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from '../models/generate.js';
+import type { Site } from '../models/sites.js';
+import type { Tensor } from '../tensor/tensor.js';
+import type { SequenceLayout } from './layout.js';
+import type { RowOptionsFor } from './rowOptions.js';
+
+/** Dropout while training: a different mask for each step and intervention. */
+export interface TrainingMode {
+  readonly seed: number;
+  readonly step: number;
+}
+
+export abstract class EditedModel implements GenerationEdits {
+  abstract readonly base: CausalLM;
+
+  /** The edits of a window of tokens, as values for the base's forward. */
+  abstract edits(layout: SequenceLayout, training?: TrainingMode, rows?: RowOptionsFor): SiteEdit[];
+
+  /** The same for one forward pass alone, which may share work among edits. */
+  protected editsOnce(layout: SequenceLayout, training?: TrainingMode, rows?: RowOptionsFor): SiteEdit[] {
+    return this.edits(layout, training, rows);
+  }
+
+  /** Forward with edits; `layout` says where prompts lie (see `layoutOf`), `rows` what differs from row to row. */
+  forward(options: Omit<ForwardOptions, 'edits'>, layout: SequenceLayout, training?: TrainingMode, rows?: RowOptionsFor): ForwardOutput {
+    return this.base.forward({ ...options, edits: this.editsOnce(layout, training, rows) });
+  }
+
+  /** Mean cross-entropy over the labelled tokens, with edits. */
+  loss(
+    options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>, labels: Int32Array, layout: SequenceLayout, training?: TrainingMode,
+    rows?: RowOptionsFor,
+  ): { loss: Tensor; labelled: number } {
+    return this.base.loss({ ...options, edits: this.editsOnce(layout, training, rows) }, labels);
+  }
+
+  /** The loss's gradient at sites (any of their names), each [B, T, width], after the edits that stand there. */
+  gradients(
+    options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>, labels: Int32Array, layout: SequenceLayout, sites: readonly (Site | string)[],
+  ): { loss: Tensor; gradients: Map<string, Tensor> } {
+    return this.base.gradients({ ...options, edits: this.edits(layout) }, labels, sites);
+  }
+
+  editsFor(step: StepLayout): SiteEdit[] {
+    const { batch, width, promptLengths, generated, ids } = step;
+    // A single new token: its row's first token lies `position` columns to the left.
+    const starts = step.phase === 'prompt' ? step.starts : Int32Array.from(promptLengths, n => -(n + generated - 1));
+    return this.edits({ batch, width, starts, promptLengths, lengths: promptLengths.map(n => n + generated), ids });
+  }
+
+  generate(prompts: Prompt | readonly Prompt[], options: Omit<GenerateOptions, 'edits'> = {}): Promise<Generated[]> {
+    return this.base.generate(prompts, { ...options, edits: this });
+  }
+}
