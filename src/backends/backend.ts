@@ -3,6 +3,7 @@
 // Kernels return at once: the CPU has then computed, a GPU has recorded. Only `read` and `flush` are awaited.
 
 import type { DType, TypedArray } from '../tensor/dtype.js';
+import type { Packing } from '../tensor/packing.js';
 import type { Program } from '../tensor/expr.js';
 import type { Shape } from '../tensor/shape.js';
 
@@ -18,6 +19,12 @@ export interface View {
   readonly shape: Shape;
   readonly strides: Shape;
   readonly offset: number;
+  /**
+   * Frozen weights kept small (tensor/packing.ts): a matrix [rows, columns] or its transpose, or a range of its rows; `dtype` is f32, what it
+   * decodes to. `strides` and `offset` count decoded elements, as if it were stored in f32: the stride of the row axis is `columns` and row r
+   * begins at byte (offset / columns + r) * packedRowBytes. Only `b` of matmul (with leading axes of stride 0), and `input` of gather and unpack may be packed.
+   */
+  readonly packing?: Packing;
 }
 
 /**
@@ -40,6 +47,8 @@ export interface Primitives {
   gather: { input: View; indices: Int32Array; output: View };
   /** output [n, ...row] = sums of input [m, ...row] by row: output[indices[i]] += input[i], in order of i; negative indices are skipped. */
   scatterAdd: { input: View; indices: Int32Array; output: View };
+  /** output [rows, columns] f32, contiguous = the decoded rows of a packed input, not transposed. */
+  unpack: { input: View; output: View };
 }
 
 /** Total: a backend that lacks a kernel does not compile. */

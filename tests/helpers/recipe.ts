@@ -29,11 +29,23 @@ export interface Recipe {
   readonly fused?: string;
   /** False where moving inputs to odd layouts proves nothing (no float inputs). */
   readonly views?: boolean;
+  /** Computes in f64 on its way, which not every machine can. */
+  readonly needsF64?: boolean;
   /** A call that must throw, and what the message says. */
   readonly errors?: readonly (readonly [() => unknown, RegExp])[];
 }
 
 export type Table = Recipe[];
+
+/** Each recipe with its name, numbered where an op has several. */
+export function labelled(table: readonly Recipe[]): [Recipe, string][] {
+  const seen = new Map<string, number>();
+  return table.map(r => {
+    const n = (seen.get(r.name) ?? 0) + 1;
+    seen.set(r.name, n);
+    return [r, n > 1 ? `${r.name} (${n})` : r.name];
+  });
+}
 
 export const like = (f: (...inputs: Host[]) => Host, g: (x: number) => number) => (...inputs: Host[]): Host => {
   const h = f(...inputs);

@@ -5,10 +5,16 @@ import assert from 'node:assert/strict';
 import { bytesPerElement, typedArray, type DType } from '../../src/tensor/dtype.js';
 import { contiguousStrides, sizeOf, type Shape } from '../../src/tensor/shape.js';
 import type { View } from '../../src/backends/backend.js';
+import { oneThread } from '../../src/backends/cpu/threads.js';
 import type { WasmContext } from '../../src/backends/cpu/wasm/context.js';
 
 const canary = 0x7fc12345; // as an f32 a NaN: a read outside a view shows in the result
 const scratchBytes = 1 << 20;
+
+const scratchFrom = (start: number) => (bytes: number): number => {
+  assert.ok(bytes <= scratchBytes / 2 - 64, `${bytes} bytes of scratch`);
+  return start;
+};
 
 interface Placed {
   readonly byteOffset: number;
@@ -26,10 +32,11 @@ export class Arena {
   context(relaxed = false): WasmContext {
     return {
       memory: this.memory,
-      scratch: bytes => {
-        assert.ok(bytes <= scratchBytes - 64, `${bytes} bytes of scratch`);
-        return 64;
-      },
+      scratch: scratchFrom(64),
+      panels: scratchFrom(scratchBytes / 2),
+      threads: oneThread(this.memory),
+      decoded: () => assert.fail('an arena holds no packed weights'),
+      halves: () => assert.fail('an arena holds no packed weights'),
       byteOffsetOf: view => (view.allocation as Placed).byteOffset + view.offset * bytesPerElement[view.dtype],
       relaxed,
     };

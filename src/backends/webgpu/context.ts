@@ -9,6 +9,12 @@ import type { Queue } from './queue.js';
 export interface Settings {
   /** 'register': a tile of the product for each invocation, for software; 'workgroup': tiles in shared memory, for real GPUs. */
   readonly matmul: 'register' | 'workgroup';
+  /** Rows and columns of the largest tile of one invocation in the register kernel: 8, or 16, which takes longer to compile. */
+  readonly tile: 8 | 16;
+  /** The most invocations that share the k of one register tile (few rows, a long k); 1: none do. */
+  readonly slices: number;
+  /** Invocations that a matrix product of few tiles should have, by slices. */
+  readonly invocations: number;
   /** 'invocation': one invocation sums alone; 'workgroup': a workgroup sums together, in a tree. */
   readonly reduce: 'invocation' | 'workgroup';
   /** The most workgroups of an elementwise kernel, whose invocations then take several elements each. At most 65535. */

@@ -5,6 +5,7 @@ import { bytesPerElement, typedArray, type DType } from '../../tensor/dtype.js';
 import type { Allocation, Backend, FusedKernel } from '../backend.js';
 import type { KernelContext, Settings } from './context.js';
 import { WebGPUError } from './errors.js';
+import { registerFused } from './fused/index.js';
 import { createMap } from './map.js';
 import { createMatmul } from './matmul.js';
 import { checkDtype } from './operands.js';
@@ -93,6 +94,9 @@ export async function createWebGpuBackend(options: WebGpuOptions = {}): Promise<
   const description = describe(adapter);
   const settings: Settings = {
     matmul: options.matmul ?? (description.software ? 'register' : 'workgroup'),
+    tile: options.tile ?? 16,
+    slices: Math.max(1, Math.min(options.slices ?? (description.software ? 4 : 64), 64)),
+    invocations: options.invocations ?? (description.software ? 4 : 65536),
     reduce: options.reduce ?? (description.software ? 'invocation' : 'workgroup'),
     groups: Math.min(options.groups ?? (description.software ? 64 : 65535), 65535),
     bindingBytes: Math.min(options.bindingBytes ?? maxStorageBufferBindingSize, maxStorageBufferBindingSize),
@@ -126,6 +130,7 @@ export async function createWebGpuBackend(options: WebGpuOptions = {}): Promise<
       copy: call => maps.copy(call),
       gather: call => rows.gather(call),
       scatterAdd: call => rows.scatterAdd(call),
+      unpack: call => rows.unpack(call),
     },
     fused: new Map<string, FusedKernel>(),
     allocate: byteLength => {
@@ -150,6 +155,7 @@ export async function createWebGpuBackend(options: WebGpuOptions = {}): Promise<
       device.destroy();
     },
   };
+  registerFused(backend.fused, context);
   return backend;
 }
 

@@ -47,6 +47,17 @@ const functions: Readonly<Record<string, WgslFunction>> = {
   return series * bitcast<f32>((half + 127) << 23u) * bitcast<f32>((k - half + 127) << 23u);
 }`,
   },
+  expBelow: {
+    needs: ['isNan'],
+    // exp(x) for x <= 0, as after a shift by a maximum: no branches, 0 below the normal numbers.
+    text: `fn expBelow(x: f32) -> f32 {
+  let n = round(max(x, -87.0) * ${literal(Math.LOG2E)});
+  let r = (x - n * 0.693359375f) + n * ${literal(2.12194440e-4)};
+  let p = ${polynomial('r', [1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1])};
+  let value = ((p * (r * r) + r) + 1.0) * bitcast<f32>(u32(i32(n) + 127) << 23u);
+  return select(select(value, 0.0, x < -87.0), x, isNan(x));
+}`,
+  },
   logOf: {
     needs: [],
     // Infinities and NaN are made of bits: they are no WGSL constants. Subnormal arguments are scaled, where the device has any.

@@ -1,16 +1,21 @@
-// Matrix products: which variant takes a call, in how many parts, with which parameters. The kernels' text is in ./matmulWgsl.ts.
+// Matrix products: which variant takes a call, in how many parts, with which parameters. Their choice is made in ./matmulChoice.ts,
+// their text in ./registerTile.ts and ./workgroupTile.ts.
 
 import { add, arg, program } from '../../tensor/expr.js';
 import { contiguousStrides, sizeOf } from '../../tensor/shape.js';
 import type { Primitives, View } from '../backend.js';
-import { mergedAxes, type Axis } from '../cpu/wasm/iteration.js';
+import { mergedAxes, type Axis } from '../iteration.js';
 import { withTemporary, type KernelContext } from './context.js';
 import { WebGPUError } from './errors.js';
 import type { MapKernels } from './map.js';
-import { registerTile, workgroupTile, type Loads, type MatmulStructure, type MatmulWords } from './matmulWgsl.js';
+import { chooseMatmul } from './matmulChoice.js';
+import type { Loads, MatmulWords } from './matmulWgsl.js';
 import { addAxes, bind, checkDtype, operandOf, type Bound } from './operands.js';
+import { packedRows, type PackedRows } from './packed.js';
 import { Params } from './params.js';
 import type { Block } from './pool.js';
+import { registerTile } from './registerTile.js';
+import { workgroupTile } from './workgroupTile.js';
 
 const sum = program([add(arg(0), arg(1))], 2);
 const mostBatches = 65535;
@@ -32,8 +37,14 @@ export function createMatmul(context: KernelContext, maps: MapKernels): (call: P
 
   function bound({ axes, views, m, n, k }: Product): Bound | undefined {
     const [[am, ak], [bk, bn], [om, on]] = views.map(last);
-    const inner = [[m, am, 0, om], [n, 0, bn, on], [k, ak, bk, 0]].map(([size, ...steps]) => ({ size, reduced: false, steps }));
-    return bind({ axes: [...axes, ...inner], operands: views.map((v, i) => operandOf(v, 'f', i === 2)) }, settings.bindingBytes);
+    const packed = packedRows(views[1]);
+    // A packed b reaches over words of its own.
+    const own = packed ? [[packed.rows, 0, packed.rowWords, 0], [packed.rowWords, 0, 1, 0]] : [];
+    const inner = [[m, am, 0, om], [n, 0, packed ? 0 : bn, on], [k, ak, packed ? 0 : bk, 0], ...own]
+      .map(([size, ...steps]) => ({ size, reduced: false, steps }));
+    const operands = views.map((v, i) => operandOf(v, 'f', i === 2));
+    if (packed) operands[1] = { ...operands[1], type: 'u', offset: packed.offset };
+    return bind({ axes: [...axes, ...inner], operands }, settings.bindingBytes);
   }
 
   function run(product: Product): void {
@@ -51,17 +62,26 @@ export function createMatmul(context: KernelContext, maps: MapKernels): (call: P
       run(part(first, 0));
       return run(part(axes[d].size - first, first));
     }
-    // Halve the side that most shortens what is too long.
+    // Halve the side that most shortens what is too long. Packed weights are split between their rows, not within.
+    const packed = packedRows(views[1]);
     const [[am, ak], [bk, bn], [om, on]] = views.map(last).map(p => p.map(Math.abs));
-    const reach = { m: (m - 1) * Math.max(am, om), n: (n - 1) * Math.max(bn, on), k: (k - 1) * Math.max(ak, bk) };
-    const side = (['n', 'm', 'k'] as const).reduce((best, s) => (product[s] > 1 && reach[s] > reach[best] ? s : best), 'n');
-    if (product[side] < 2) throw new WebGPUError('internal', 'matmul', 'operands reach over more than may be bound');
+    const [alongK, alongN] = packed ? (packed.transposed ? [0, packed.rowWords] : [packed.rowWords, 0]) : [bk, bn];
+    const reach = { m: (m - 1) * Math.max(am, om), n: (n - 1) * Math.max(alongN, on), k: (k - 1) * Math.max(ak, alongK) };
+    const whole = packed && (packed.transposed ? 'k' : 'n');
+    const sides = (['n', 'm', 'k'] as const).filter(s => s !== whole && product[s] > 1);
+    if (sides.length === 0) throw new WebGPUError('unsupported', 'matmul', `one row is larger than the ${settings.bindingBytes} bytes that may be bound`);
+    const side = sides.reduce((best, s) => (reach[s] > reach[best] ? s : best));
     const first = Math.ceil(product[side] / 2);
     const rest = product[side] - first;
     const [[sam, sak], [sbk, sbn], [som, son]] = views.map(last);
     const steps = { m: [sam, 0, som], n: [0, sbn, son], k: [sak, sbk, 0] }[side];
-    const second = views.map((v, i) => moved(v, first * steps[i])) as [View, View, View];
-    run({ ...product, [side]: first });
+    const resized = (v: View, i: number, size: number): View => {
+      const axis = { m: [-2, 0, -2], n: [0, -1, -1], k: [-1, -2, 0] }[side][i];
+      return axis === 0 ? v : { ...v, shape: v.shape.map((s, at) => (at === v.shape.length + axis ? size : s)) };
+    };
+    const start = views.map((v, i) => resized(v, i, first)) as [View, View, View];
+    const second = views.map((v, i) => resized(moved(v, first * steps[i]), i, rest)) as [View, View, View];
+    run({ ...product, [side]: first, views: start });
     if (side !== 'k') return run({ ...product, [side]: rest, views: second });
     const output = views[2];
     withTemporary(context, [m, n], 'f32', temporary => {
@@ -75,36 +95,30 @@ export function createMatmul(context: KernelContext, maps: MapKernels): (call: P
   const aligned = (step: number, size: number, offset: number, others: readonly number[]): boolean =>
     step === 1 && size % 4 === 0 && offset % 4 === 0 && others.every(s => s % 4 === 0);
 
+  const packedLoads = ({ transposed, columns }: PackedRows): Loads => (columns % 4 > 0 ? 'single' : transposed ? 'alongK' : 'across');
+
   function record({ axes, views, m, n, k }: Product, { bindings, slots, offsets }: Bound, batches: number): void {
     const [[am, ak], [bk, bn], [om, on]] = views.map(last);
+    const packed = packedRows(views[1]);
     // A vector binding is another type: each side has its own binding.
     const own = [0, 1, 2].map(i => bindings[slots[i]]);
     const outer = (i: number): number[] => axes.map(a => a.steps[i]);
     const a: Loads = aligned(ak, k, offsets[0], [am, ...outer(0)]) ? 'alongK' : aligned(am, m, offsets[0], [ak, ...outer(0)]) ? 'across' : 'single';
-    const b: Loads = aligned(bk, k, offsets[1], [bn, ...outer(1)]) ? 'alongK' : aligned(bn, n, offsets[1], [bk, ...outer(1)]) ? 'across' : 'single';
+    const b: Loads = packed ? packedLoads(packed)
+      : aligned(bk, k, offsets[1], [bn, ...outer(1)]) ? 'alongK' : aligned(bn, n, offsets[1], [bk, ...outer(1)]) ? 'across' : 'single';
+    const bSteps = packed ? (packed.transposed ? [0, packed.rowWords] : [packed.rowWords, 0]) : [bk, bn];
     const params = new Params();
     const words: MatmulWords = {
       m: params.add(m), n: params.add(n), k: params.add(k),
-      a: [params.add(am), params.add(ak)], b: [params.add(bk), params.add(bn)], output: [params.add(om), params.add(on)],
-      offsets: params.addAll(offsets), batch: addAxes(params, axes, 3),
+      a: [params.add(am), params.add(ak)], b: [params.add(bSteps[0]), params.add(bSteps[1])], output: [params.add(om), params.add(on)],
+      offsets: params.addAll(offsets), scales: params.add(packed?.scaleWord ?? 0), batch: addAxes(params, axes, 3),
     };
-    let tile: MatmulStructure;
-    let source: () => string;
-    // A workgroup's 64 rows would mostly be empty for a few.
-    const variant = m <= 8 ? 'register' : settings.matmul;
-    if (variant === 'register') {
-      const rows = a === 'across' && m >= 4 ? (m >= 8 ? 8 : 4) : m >= 8 ? 8 : m >= 4 ? 4 : m >= 2 ? 2 : 1;
-      const columns = n >= 8 ? 8 : 4;
-      const down = Math.min(8, 2 ** Math.ceil(Math.log2(Math.ceil(m / rows))));
-      tile = { a: a === 'across' && rows < 4 ? 'single' : a, b, rows, columns, across: 64 / down, down };
-      source = () => registerTile(tile, words);
-    } else {
-      tile = { a, b, rows: 4, columns: 4, across: 16, down: 16 };
-      source = () => workgroupTile(tile, words);
-    }
-    const key = `${variant}${Object.values(tile).join('.')}|${axes.length}`;
+    const bTransposed = packed?.transposed ?? false;
+    const { kernel, structure } = chooseMatmul({ m, n, k, batches, a, b, bTransposed, ...(packed && { packing: packed.packing }) }, settings);
+    const key = `${kernel}${Object.entries(structure).sort().join()}|${axes.length}`;
+    const source = (): string => (kernel === 'register' ? registerTile : workgroupTile)(structure, words);
     const pipeline = queue.pipeline('matmul', key, [false, false, true], params.words.length, source);
-    const groups: [number, number, number] = [Math.ceil(n / (tile.columns * tile.across)), Math.ceil(m / (tile.rows * tile.down)), batches];
+    const groups: [number, number, number] = [Math.ceil(n / (structure.columns * structure.across)), Math.ceil(m / (structure.rows * structure.down)), batches];
     queue.dispatch({ pipeline, bindings: own.map((binding, i) => ({ ...binding, write: i === 2 })), params: params.words, groups });
   }
 

@@ -5,7 +5,7 @@ import type { DType } from '../../tensor/dtype.js';
 import type { ScalarType } from '../../tensor/expr.js';
 import type { Shape } from '../../tensor/shape.js';
 import type { View } from '../backend.js';
-import { mergedAxes, type Axis } from '../cpu/wasm/iteration.js';
+import { mergedAxes, type Axis } from '../iteration.js';
 import { WebGPUError } from './errors.js';
 import { word, type Params } from './params.js';
 import type { Block } from './pool.js';

@@ -2,7 +2,7 @@
 // was recorded before still finds its data. Host writes do not wait in that order; ./queue.ts looks after them.
 
 import { OutOfMemoryError, type Allocation, type MemoryStats } from '../backend.js';
-import { sizeClass } from '../cpu/allocator.js';
+import { sizeClass } from '../sizeClass.js';
 
 /** GPUBufferUsage, which Node has no global for. */
 export const usage = { mapRead: 1, copySource: 4, copyTarget: 8, uniform: 64, storage: 128 } as const;

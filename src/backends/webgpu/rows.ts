@@ -3,16 +3,19 @@
 
 import { sizeOf } from '../../tensor/shape.js';
 import type { Primitives, View } from '../backend.js';
-import { mergedAxes } from '../cpu/wasm/iteration.js';
+import { mergedAxes } from '../iteration.js';
 import type { KernelContext } from './context.js';
 import { WebGPUError } from './errors.js';
 import { Access, addAxes, bind, checkDtype, emitOffsets, grid, operandOf, type Operand, type Space } from './operands.js';
 import { Params, word } from './params.js';
+import { rowWindows } from './rowWindows.js';
+import { createUnpack } from './unpack.js';
 
 const invocations = 64;
 
-export function createRows(context: KernelContext): { gather(call: Primitives['gather']): void; scatterAdd(call: Primitives['scatterAdd']): void } {
+export function createRows(context: KernelContext): { [K in 'gather' | 'scatterAdd' | 'unpack']: (call: Primitives[K]) => void } {
   const { queue, settings } = context;
+  const packed = createUnpack(context);
 
   interface Job {
     readonly label: string;
@@ -75,30 +78,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   };
 
   return {
+    unpack: packed.unpack,
+
     gather({ input, indices, output }) {
       checkDtype('gather', input.dtype);
+      if (input.packing) return packed.gather({ input, indices, output });
       const row = output.shape.slice(1);
       if (sizeOf(output.shape) === 0) return;
       const axes = rowAxes(row, [input, output]);
       const [sources, targets] = [rowsAtOnce(input), rowsAtOnce(output)];
-      // Pairs of a target and a source row, by the windows that they lie in.
-      const groups = new Map<string, number[]>();
-      indices.forEach((source, target) => {
-        const key = `${source < 0 ? 0 : Math.floor(source / sources)}|${Math.floor(target / targets)}`;
-        const list = groups.get(key);
-        if (list) list.push(target, source);
-        else groups.set(key, [target, source]);
-      });
-      for (const [key, pairs] of groups) {
-        const [s, t] = key.split('|').map(Number);
-        const [from, to] = [s * sources, t * targets];
+      for (const { from, to, pairs } of rowWindows(indices, sources, targets)) {
         const operands: [Operand, Operand] = [
           { ...operandOf(input, 'u'), offset: input.offset + from * input.strides[0] },
           { ...operandOf(output, 'u', true), offset: output.offset + to * output.strides[0] },
         ];
-        const list = Int32Array.from(pairs, (n, i) => (i % 2 === 0 ? n - to : n < 0 ? -1 : n - from));
         const rows = [Math.min(sources, Math.max(1, input.shape[0] - from)), Math.min(targets, output.shape[0] - to)] as const;
-        record({ label: 'gather', axes, operands, rowSteps: [input.strides[0], output.strides[0]], rows, count: pairs.length / 2, list }, access => `
+        record({ label: 'gather', axes, operands, rowSteps: [input.strides[0], output.strides[0]], rows, count: pairs.length / 2, list: pairs }, access => `
   let target_ = list[first + 2u * t];
   let source = list[first + 2u * t + 1u];
   var value = 0u;

@@ -1,0 +1,127 @@
+// What the attention kernels share as WGSL: parameters by name, bindings, which keys a query sees. "Rows" are the queries of all heads that
+// share a key head, number t * group + (head in the group): neighbours see the same keys. Addresses count vectors of four floats.
+
+import { functionTexts } from '../mathWgsl.js';
+import { held, holdWords } from '../params.js';
+
+/** Parameters of every attention kernel, in their order: where operands begin and their steps by batch, head and position, then sizes. */
+export const fields = [
+  'qAt', 'qB', 'qH', 'qT', 'kAt', 'kB', 'kH', 'kT', 'vAt', 'vB', 'vH', 'vT', 'gAt', 'gB', 'gH', 'gT',
+  'startAt', 'endAt', 'oAt', 'lseAt', 'batch', 'keyHeads', 'group', 'queries', 'keys', 'causal', 'causalOffset', 'window', 'scaleBits', 'tiles', 'splits',
+] as const;
+export type Field = (typeof fields)[number];
+
+/** What is in a binding. */
+export type Element = 'vec4<f32>' | 'f32' | 'i32' | 'vec4<u32>' | 'vec2<f32>';
+
+export interface Declared {
+  readonly name: string;
+  readonly element: Element;
+  readonly write?: boolean;
+}
+
+/** The kernels of attention.ts by the name of their label. */
+export interface AttentionStructure {
+  /** Vectors of a head. */
+  readonly vectors: number;
+  /** Partial results, to be joined, instead of the output. */
+  readonly split: boolean;
+}
+
+export const upTo = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+
+/** Below every score that counts, and finite. */
+export const masked = '-1e30f';
+
+/**
+ * A whole kernel. `body` runs with the parameters as u32 (scale as f32) and is told `group` (its workgroup's number), `lane`, and a helper:
+ * seenBy(t, start, end) gives the keys that query t sees, from and one past the last, none where that is not larger. Both grow with t.
+ */
+export function kernelText(bindings: readonly Declared[], invocations: number, body: string, { shared = '', functions = [] as readonly string[] } = {}): string {
+  const declarations = bindings.map(({ name, element, write }, i) =>
+    `@group(0) @binding(${i + 1}) var<storage, ${write ? 'read_write' : 'read'}> ${name}: array<${element}>;`);
+  return `${declarations.join('\n')}
+${functionTexts(functions)}
+${shared}
+fn seenBy(t: u32, start: i32, end: i32, causal: u32, causalOffset: u32, window: u32) -> vec2<u32> {
+  let past = i32(t + causalOffset) + 1;
+  let from_ = select(start, max(start, past - i32(window)), window > 0u);
+  let to = select(end, min(end, past), causal != 0u);
+  return vec2<u32>(u32(from_), u32(to));
+}
+@compute @workgroup_size(${invocations})
+fn main(@builtin(workgroup_id) groupId: vec3<u32>, @builtin(num_workgroups) groupCounts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  ${holdWords(fields.length)}
+  ${fields.map((name, i) => `let ${name} = ${held(i)};`).join(' ')}
+  let scale = bitcast<f32>(scaleBits);
+  let rows = queries * group;
+  let workgroup = groupId.y * groupCounts.x + groupId.x;
+  ${body}
+}`;
+}
+
+/** Row `from`'s head and position as numbers in [B, H, T] (`number`), t, and where its q begins; names end in `i`. */
+export const rowPlace = (row: string, i: number | string): string => `let n${i} = ${row};
+  let t${i} = n${i} / group;
+  let head${i} = keyHead * group + n${i} % group;
+  let number${i} = (b * keyHeads * group + head${i}) * queries + t${i};`;
+
+/**
+ * For keys `first` to `last` of b and keyHead: rows from_ to `to` (one past the last) that may see one of them. `about` holds what aboutRows
+ * writes, so a tile of padding ends at once.
+ */
+export const rowsThatMaySee = `let tFirst = min(queries, select(0u, first - min(first, causalOffset), causal != 0u));
+  let tPast = select(queries, min(queries, last + window - min(last + window, causalOffset)), window > 0u);
+  let from_ = tFirst * group;
+  var to = max(from_, tPast * group);
+  if (to > from_) {
+    let row0 = (b * keyHeads + keyHead) * group * queries;
+    if (about[row0 + tPast - 1u].w <= first || about[row0 + tFirst].z > last) { to = from_; }
+  }`;
+
+/** For every query, what backward needs of it: log-sum-exp, sum(g o), and the keys it sees. One invocation each. */
+export function aboutRows(vectors: number, invocations: number): string {
+  const bindings: Declared[] = [
+    { name: 'g', element: 'vec4<f32>' }, { name: 'o', element: 'vec4<f32>' }, { name: 'lse', element: 'f32' },
+    { name: 'keyStart', element: 'i32' }, { name: 'keyEnd', element: 'i32' }, { name: 'about', element: 'vec4<u32>', write: true },
+  ];
+  const body = `let number = workgroup * ${invocations}u + lane;
+  let heads = keyHeads * group;
+  if (number >= batch * heads * queries) { return; }
+  let t = number % queries;
+  let head = (number / queries) % heads;
+  let b = number / (queries * heads);
+  let gFrom = gAt + b * gB + head * gH + t * gT;
+  let oFrom = oAt + number * ${vectors}u;
+  var inner = 0.0;
+  for (var c = 0u; c < ${vectors}u; c++) { inner += dot(g[gFrom + c], o[oFrom + c]); }
+  let seen = seenBy(t, keyStart[startAt + b], keyEnd[endAt + b], causal, causalOffset, window);
+  about[number] = vec4<u32>(bitcast<u32>(lse[lseAt + number]), bitcast<u32>(inner), seen);`;
+  return kernelText(bindings, invocations, body);
+}
+
+/** Joins what `splits` workgroups (or invocations) found for parts of the keys. One invocation for each vector of the output. */
+export function joinSplits(vectors: number, invocations: number): string {
+  const bindings: Declared[] = [
+    { name: 'parts', element: 'vec4<f32>' }, { name: 'stats', element: 'vec2<f32>' },
+    { name: 'o', element: 'vec4<f32>', write: true }, { name: 'lse', element: 'f32', write: true },
+  ];
+  const body = `let number = workgroup * ${invocations}u + lane;
+  let all = batch * keyHeads * rows;
+  if (number >= all * ${vectors}u) { return; }
+  let row = number / ${vectors}u;
+  var top = ${masked};
+  for (var p = 0u; p < splits; p++) { top = max(top, stats[p * all + row].x); }
+  var total = 0.0;
+  var sum = vec4<f32>(0.0);
+  for (var p = 0u; p < splits; p++) {
+    let stat = stats[p * all + row];
+    let weight = expBelow(stat.x - top);
+    total += stat.y * weight;
+    sum += parts[p * all * ${vectors}u + number] * weight;
+  }
+  let seen = total > 0.0;
+  o[oAt + number] = sum * select(total, 1.0 / total, seen);
+  if (number % ${vectors}u == 0u) { lse[lseAt + row] = select(total, top + logOf(total), seen); }`;
+  return kernelText(bindings, invocations, body, { functions: ['expBelow', 'logOf'] });
+}

@@ -1,0 +1,10 @@
+// The fused kernels of WebGPU, by the name of their op (or name.vjp). All take f32; anything else, and layouts a kernel was not written
+// for, they decline before recording. Only wiring here.
+
+import type { FusedKernel } from '../../backend.js';
+import type { KernelContext } from '../context.js';
+import { registerRows } from './rows.js';
+
+export function registerFused(fused: Map<string, FusedKernel>, context: KernelContext): void {
+  registerRows(fused, context);
+}
