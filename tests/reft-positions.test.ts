@@ -146,6 +146,8 @@ describe('schedules of new tokens', () => {
       assert.deepEqual(resolvePositions(parsePositions('none'), 2, 8, 'both', { newTokens, ids }).positions, expected[i], `schedule ${i}`);
     });
     assert.deepEqual(resolvePositions(parsePositions('l1'), 2, 8, 'both', { newTokens: { every: 2 }, ids }).positions, [1, 2, 4, 6]);
+    const side = (of: 'prefix' | 'suffix'): number[] => resolvePositions(parsePositions('f1+l1'), 2, 5, of, { newTokens: 'all' }).positions;
+    assert.deepEqual([side('prefix'), side('suffix')], [[0], [1, 2, 3, 4]], 'one of an untied pair edits new tokens');
   });
 
   test('generation with and without a cache, in a batch and alone, edits what one forward over the whole sequence edits', async () => {

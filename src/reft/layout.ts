@@ -54,7 +54,7 @@ export function editedRows(intervention: Intervention, layout: SequenceLayout, t
         : { positions: [], dropped: 0 };
       dropped += inPrompt.dropped;
       for (const p of inPrompt.positions) if (start + p >= 0 && start + p < width) indices.push(b * width + start + p);
-      if (newTokens === 'none') continue;
+      if (newTokens === 'none' || side === 'prefix') continue;
       for (let column = Math.max(0, start + promptLength); column < Math.min(width, start + lengths[b]); column++) {
         if (isScheduled(newTokens, column - start - promptLength, column - start, ids)) indices.push(b * width + column);
       }

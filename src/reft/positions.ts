@@ -123,14 +123,14 @@ export interface PositionContext {
 /**
  * The positions in a sequence of `length` tokens that begins with a prompt of `promptLength`. first = min(floor(n/2), N) and
  * last = min(floor(n/2), M), halved even when one side is asked for; 'all' is every token of the prompt. New tokens follow `newTokens`,
- * by default all for 'all' and none otherwise.
+ * by default all for 'all' and none otherwise; of an untied pair the one of the last tokens edits them.
  */
 export function resolvePositions(
   positions: Positions, promptLength: number, length: number, side: Side = 'both', context: PositionContext = {},
 ): ResolvedPositions {
   const prompt = promptPositions(positions, promptLength, side, context);
   const { newTokens = positions.type === 'all' ? 'all' : 'none' } = context;
-  const added = newTokens === 'none' ? [] : range(promptLength, length).filter(p => isScheduled(newTokens, p - promptLength, p, context.ids));
+  const added = newTokens === 'none' || side === 'prefix' ? [] : range(promptLength, length).filter(p => isScheduled(newTokens, p - promptLength, p, context.ids));
   return { positions: [...prompt.positions, ...added], dropped: prompt.dropped };
 }
 
