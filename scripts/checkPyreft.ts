@@ -22,6 +22,11 @@ const configs: Record<string, ReftConfig> = {
   'loreft-gelu': { kind: 'loreft', layers: [0, 1], positions: 'l2', rank: 2, activation: 'gelu' },
 };
 
+const imported = [
+  'transformers==4.45.1', 'safetensors', 'numpy==2.2.6', 'datasets==3.1.0', 'accelerate==1.1.1', 'evaluate==0.4.6', 'matplotlib', 'plotnine', 'seaborn', 'wandb==0.18.7',
+  'protobuf==5.29.6', 'setuptools',
+];
+
 /** A Python with what pyreft needs. */
 async function python(): Promise<string> {
   const named = process.env['REFT_PYTHON'];
@@ -36,8 +41,8 @@ async function python(): Promise<string> {
   await mkdir(join(folder, '..'), { recursive: true });
   console.log('making a Python environment with torch, pyreft and transformers');
   run('python3', ['-m', 'venv', folder]);
-  run(binary, ['-m', 'pip', 'install', '-q', 'torch==2.13.0']);
-  run(binary, ['-m', 'pip', 'install', '-q', 'pyreft==0.1.0', 'pyvene==0.1.8', 'transformers==4.45.1']);
+  // torch by itself is the CPU build. What pyreft imports is named one by one: its own list of requirements sends pip through every torch there is.
+  for (const packages of [['torch==2.13.0'], ['--no-deps', 'pyreft==0.1.0', 'pyvene==0.1.8'], imported]) run(binary, ['-m', 'pip', 'install', '-q', ...packages]);
   await writeFile(join(folder, 'complete'), '');
   return binary;
 }

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 
+import safetensors.torch
 import torch
 import transformers
 from pyreft import interventions as pyreft_classes
@@ -16,7 +17,11 @@ from pyreft import interventions as pyreft_classes
 cases_path, out_path = sys.argv[1:]
 spec = json.load(open(cases_path))
 torch.manual_seed(0)
-model = transformers.AutoModelForCausalLM.from_pretrained(spec["model"], torch_dtype=torch.float32, attn_implementation="eager").eval()
+config = transformers.AutoConfig.from_pretrained(spec["model"], attn_implementation="eager")
+model = transformers.AutoModelForCausalLM.from_config(config, torch_dtype=torch.float32).eval()
+missing, unexpected = model.load_state_dict(safetensors.torch.load_file(os.path.join(spec["model"], "model.safetensors")), strict=False)
+assert missing == ["lm_head.weight"] and not unexpected, (missing, unexpected)
+model.tie_weights()
 ids = torch.tensor([spec["ids"]])
 
 

@@ -81,7 +81,8 @@ describe('preferences', () => {
     const read = (text: string): PreferencePair[] => parsePreferences(text, 'pairs.jsonl', tokenizer);
     const [verbatim, chat] = read('{"prompt":"Say","chosen":" yes","rejected":" no"}\n\n'
       + '{"messages":[{"role":"user","content":"Say"}],"chosen":"yes","rejected":"no"}');
-    assert.deepEqual([...verbatim.chosen.ids.subarray(0, verbatim.chosen.promptLength)], [...verbatim.rejected.ids.subarray(0, verbatim.rejected.promptLength)]);
+    const promptOf = ({ ids, promptLength }: Example): number[] => [...ids.subarray(0, promptLength)];
+    assert.deepEqual(promptOf(verbatim.chosen), promptOf(verbatim.rejected));
     assert.match(tokenizer.decode(verbatim.chosen.ids), /Say yes/);
     assert.ok(chat.chosen.promptLength > verbatim.chosen.promptLength);
     assert.throws(() => read('{"prompt":"a","chosen":"b","rejected":"c"}\n{"prompt":"a","chosen":"b"}'), /^FormatError: pairs\.jsonl:2: rejected: /);
