@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { Allocator, sizeClass, type Block } from '../src/backends/cpu/allocator.js';
+import { Allocator, type Block } from '../src/backends/cpu/allocator.js';
+import { sizeClass } from '../src/backends/sizeClass.js';
 import { createCpuBackend, OutOfMemoryError } from '../src/backends/index.js';
 import { scope } from '../src/autograd/index.js';
 import { tensor } from '../src/tensor/index.js';

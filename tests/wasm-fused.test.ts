@@ -6,15 +6,14 @@ import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import type { FusedKernel, View } from '../src/backends/backend.js';
 import { supportsRelaxedSimd } from '../src/backends/cpu/wasm/assembler.js';
-import { registerFused } from '../src/backends/cpu/wasm/fused/index.js';
+import { createWasmKernels } from '../src/backends/cpu/wasm/index.js';
 import { Arena, numbers } from './helpers/wasmArena.js';
 
 if (process.versions.node.startsWith('20.')) setFlagsFromString('--experimental-wasm-relaxed-simd');
 
 const arena = new Arena();
 const variants = [false, true].filter(relaxed => !relaxed || supportsRelaxedSimd()).map(relaxed => {
-  const fused = new Map<string, FusedKernel>();
-  registerFused(fused, arena.context(relaxed));
+  const { fused } = createWasmKernels(arena.context(relaxed));
   return { label: relaxed ? ', fused multiply-add' : '', fused };
 });
 

@@ -26,6 +26,8 @@ interface Operations {
   copy: object;
   gather: { indices: Int32Array };
   scatterAdd: { indices: Int32Array; rows: number };
+  /** Packed weights [rows, columns] decoded. They are frozen: nothing flows back. */
+  unpack: object;
   reshape: { shape: Shape };
   permute: { axes: readonly number[] };
   expand: { shape: Shape };
@@ -103,7 +105,7 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
       const rank = a.rank;
       const backend = backendOf('matmul', [a, b]);
       const result = allocate('matmul', [...a.shape.slice(0, -1), b.shape[rank - 1]], a.dtype, backend);
-      backend.kernels.matmul({ a: a.view('matmul'), b: b.view('matmul'), output: result.view('matmul') });
+      backend.kernels.matmul({ a: a.view('matmul'), b: b.view('matmul', true), output: result.view('matmul') });
       return [result];
     },
     saves: ([a, b], _, __, needs) => [...(needs[0] ? [b] : []), ...(needs[1] ? [a] : [])],
@@ -126,7 +128,7 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
   gather: {
     forward([x], { indices }) {
       const result = allocate('gather', [indices.length, ...x.shape.slice(1)], x.dtype, x.backend);
-      x.backend.kernels.gather({ input: x.view('gather'), indices, output: result.view('gather') });
+      x.backend.kernels.gather({ input: x.view('gather', true), indices, output: result.view('gather') });
       return [result];
     },
     saves: nothing,
@@ -143,6 +145,16 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
     vjp: ({ params: { indices }, gradients: [g] }) => [g && one('gather', [g], { indices })],
   },
 
+  unpack: {
+    forward([x]) {
+      const result = allocate('unpack', x.shape, x.dtype, x.backend);
+      x.backend.kernels.unpack({ input: x.view('unpack', true), output: result.view('unpack') });
+      return [result];
+    },
+    saves: nothing,
+    vjp: () => [null],
+  },
+
   // Views: the same storage, another window.
   reshape: {
     forward([x], { shape }) {
@@ -155,7 +167,7 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
   },
 
   permute: {
-    forward: ([x], { axes }) => [new Tensor(x.storage, x.dtype, axes.map(a => x.shape[a]), axes.map(a => x.strides[a]), x.offset)],
+    forward: ([x], { axes }) => [new Tensor(x.storage, x.dtype, axes.map(a => x.shape[a]), axes.map(a => x.strides[a]), x.offset, x.packing)],
     saves: nothing,
     vjp({ params: { axes }, gradients: [g] }) {
       const inverse = axes.map((_, i) => axes.indexOf(i));
@@ -164,7 +176,7 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
   },
 
   expand: {
-    forward: ([x], { shape }) => [new Tensor(x.storage, x.dtype, shape, broadcastStrides(x.shape, x.strides, shape), x.offset)],
+    forward: ([x], { shape }) => [new Tensor(x.storage, x.dtype, shape, broadcastStrides(x.shape, x.strides, shape), x.offset, x.packing)],
     saves: nothing,
     vjp: ({ inputs: [x], gradients: [g] }) => [g && sumTo(g, x.shape)],
   },
@@ -173,7 +185,7 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
     forward([x], { starts, shape }) {
       // An empty window has no place: its strides may lead past the memory.
       const offset = sizeOf(shape) === 0 ? x.offset : starts.reduce((at, start, axis) => at + start * x.strides[axis], x.offset);
-      return [new Tensor(x.storage, x.dtype, shape, x.strides, offset)];
+      return [new Tensor(x.storage, x.dtype, shape, x.strides, offset, x.packing)];
     },
     saves: nothing,
     vjp: ({ inputs: [x], params: { starts }, gradients: [g] }) => [g && one('assemble', [g], { shape: x.shape, starts: [starts], covered: false })],

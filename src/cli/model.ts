@@ -41,8 +41,10 @@ export async function findModel(name: string, options: { cacheDir?: string; revi
 
 /** Opens the device first, so that nothing is fetched for one that is not there. */
 export async function loadModel(flags: ModelFlags, output: Output, signal?: AbortSignal): Promise<LoadedModel> {
-  const { model: name, device, dtype, cacheDir, revision } = flags;
-  const backend = await openDevice(device);
+  const { model: name, device, threads, dtype, weights, cacheDir, revision } = flags;
+  if (weights === 'stored' && dtype === 'f64') throw new UsageError('--weights: stored computes in f32; leave out --dtype f64, or give --weights f32');
+  if (threads !== undefined && device === 'webgpu') throw new UsageError('--threads: for the CPU, and --device is webgpu');
+  const backend = await openDevice(device, { threads });
   const resolved = await findModel(name, { ...(cacheDir ? { cacheDir } : {}), ...(revision ? { revision } : {}), ...(signal ? { signal } : {}) }, output);
   const tokenizer = await tokenizerOf(resolved);
   const checkpoint = await openResolved(resolved);
@@ -50,7 +52,9 @@ export async function loadModel(flags: ModelFlags, output: Output, signal?: Abor
   const dtypes = dtypeCounts(checkpoint.file);
   const reporter = byteProgress(output, 'loading');
   try {
-    const model = await loadCausalLM(checkpoint, { device: backend, dtype, progressCallback: reporter.update, ...(signal ? { signal } : {}) });
+    const model = await loadCausalLM(checkpoint, {
+      device: backend, dtype, progressCallback: reporter.update, ...(weights ? { weights } : {}), ...(signal ? { signal } : {}),
+    });
     const { modelType, layers } = model.config;
     const mostly = [...dtypes].sort((a, b) => b[1] - a[1])[0]?.[0] ?? dtype;
     reporter.stop();

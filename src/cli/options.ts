@@ -2,14 +2,16 @@
 // commander puts the option's name in front of.
 
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import type { WeightDType } from '../models/weights.js';
+import type { WeightDType, WeightForm } from '../models/weights.js';
 import type { DeviceName } from '../tensor/device.js';
 import { parsePositions } from '../reft/positions.js';
 
 export interface ModelFlags {
   model: string;
   device: DeviceName;
+  threads?: number;
   dtype: WeightDType;
+  weights?: WeightForm;
   cacheDir?: string;
   revision?: string;
 }
@@ -27,7 +29,9 @@ export function addModelOptions(command: Command): Command {
   return command
     .requiredOption('--model <model>', 'a folder, a .gguf or llama2.c file, the alias smollm2-135m, or a model of the hub')
     .addOption(new Option('--device <device>', 'where to compute').choices(['auto', 'cpu', 'webgpu']).default('auto'))
-    .addOption(new Option('--dtype <dtype>', 'type of weights and hidden states').choices(['f32', 'f64']).default('f32'))
+    .option('--threads <n>', 'threads of the CPU; results do not depend on it (default: all cores)', wholeNumber(1))
+    .addOption(new Option('--dtype <dtype>', 'type to compute in').choices(['f32', 'f64']).default('f32'))
+    .addOption(new Option('--weights <form>', 'matrices in memory: as stored (f16, bf16, Q8_0, Q4_0, Q4_1), or decoded to f32 (default: stored)').choices(['stored', 'f32']))
     .option('--cache-dir <dir>', 'where downloaded models are kept')
     .option('--revision <revision>', 'branch, tag or commit of a model of the hub');
 }

@@ -18,7 +18,12 @@ const readable: ReadonlyMap<number, StoredDType> = new Map([
   [1, 'F16'],
   [2, 'Q4_0'],
   [3, 'Q4_1'],
+  [6, 'Q5_0'],
+  [7, 'Q5_1'],
   [8, 'Q8_0'],
+  [12, 'Q4_K'],
+  [13, 'Q5_K'],
+  [14, 'Q6_K'],
   [24, 'I8'],
   [25, 'I16'],
   [26, 'I32'],
@@ -29,14 +34,9 @@ const readable: ReadonlyMap<number, StoredDType> = new Map([
 
 /** Known types that cannot be read, so that the error can call them by name. */
 const unreadable: ReadonlyMap<number, string> = new Map([
-  [6, 'Q5_0'],
-  [7, 'Q5_1'],
   [9, 'Q8_1'],
   [10, 'Q2_K'],
   [11, 'Q3_K'],
-  [12, 'Q4_K'],
-  [13, 'Q5_K'],
-  [14, 'Q6_K'],
   [15, 'Q8_K'],
   [16, 'IQ2_XXS'],
   [17, 'IQ2_XS'],

@@ -1,7 +1,8 @@
 // What numbers in files can look like: sizes of the stored types, and turning runs of their bytes into f32, f64 or i32 on the host.
 // Bytes are little-endian, as every format here and every machine that runs WebAssembly is. No file layout and no tensor engine here.
 
-import { blockFormats, halfToFloatTable } from './dequantize.js';
+import { halfToFloatTable } from '../tensor/packing.js';
+import { blockFormats } from './dequantize.js';
 import type { BlockDType, BlockFormat } from './dequantize.js';
 
 export type PlainDType = 'F32' | 'F16' | 'BF16' | 'F64' | 'I64' | 'I32' | 'I16' | 'I8' | 'U8' | 'BOOL';

@@ -5,6 +5,8 @@ import { readIntoBuffer } from './byteSource.js';
 import type { ByteSource } from './byteSource.js';
 import { FormatError } from './errors.js';
 import { nearNames } from './nearNames.js';
+import { packedRowBytes, type Packing } from '../tensor/packing.js';
+import { packingOf, repackRows } from './packedRows.js';
 import { decodeFloat32, decodeFloat64, decodeInt32, measure, storageUnit } from './storedDType.js';
 import type { StoredDType } from './storedDType.js';
 
@@ -37,6 +39,11 @@ export interface TensorFile {
   readFloat64(name: string, into?: Destination<Float64Array>): Promise<Float64Array>;
   /** Whole-number types and BOOL as i32; FormatError for the others and for I64 values that do not fit. */
   readInt32(name: string, into?: Destination<Int32Array>): Promise<Int32Array>;
+  /**
+   * A matrix whose stored numbers a packing holds (`packingOf`), in rows of tensor/packing.ts: `write` gets one run of rows after the other,
+   * in memory that is used again. FormatError for other tensors and for f16 numbers that are not finite.
+   */
+  readPacked(name: string, write: (firstRow: number, rows: Uint8Array) => void): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -86,6 +93,22 @@ async function stream<T extends Numbers>(
   return target();
 }
 
+async function streamPacked(source: ByteSource, tensor: StoredTensor, packing: Packing, write: (firstRow: number, rows: Uint8Array) => void): Promise<void> {
+  const [rows, columns] = tensor.shape;
+  const storedBytes = tensor.byteLength / rows;
+  const rowBytes = packedRowBytes(packing, columns);
+  const most = Math.min(rows, Math.max(1, Math.floor(chunkBytes / storedBytes)));
+  const [stored, packed] = [new Uint8Array(most * storedBytes), new Uint8Array(most * rowBytes)];
+  for (let row = 0; row < rows; row += most) {
+    const count = Math.min(most, rows - row);
+    const chunk = stored.subarray(0, count * storedBytes);
+    await readIntoBuffer(source, tensor.byteOffset + row * storedBytes, chunk);
+    const fault = repackRows(tensor.dtype, packing, chunk, columns, packed);
+    if (fault) throw new FormatError(source.name, `tensor '${shorten(tensor.name)}' ${fault}; load it with weights: 'f32'`);
+    write(row, packed.subarray(0, count * rowBytes));
+  }
+}
+
 /**
  * A TensorFile over one source. The caller has checked that every range lies inside it and fits shape and dtype.
  * `close()` closes the source.
@@ -125,6 +148,12 @@ export function tensorFileOver(
         if (fault) throw new FormatError(source.name, `tensor '${name}' ${fault}`);
       });
     },
+    async readPacked(name, write) {
+      const tensor = findTensor(file, name);
+      const packing = packingOf(tensor);
+      if (!packing) throw new FormatError(source.name, `tensor '${name}' ${tensor.dtype} [${tensor.shape}] has no packed form`);
+      return streamPacked(source, tensor, packing, write);
+    },
     close: () => source.close(),
   };
   return file;
@@ -148,6 +177,7 @@ export function joinTensorFiles(
     readFloat32: async (tensorName, into) => ownerOf(tensorName).readFloat32(tensorName, into),
     readFloat64: async (tensorName, into) => ownerOf(tensorName).readFloat64(tensorName, into),
     readInt32: async (tensorName, into) => ownerOf(tensorName).readInt32(tensorName, into),
+    readPacked: async (tensorName, write) => ownerOf(tensorName).readPacked(tensorName, write),
     close: async () => {
       await Promise.all(files.map(file => file.close()));
     },

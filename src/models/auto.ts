@@ -7,19 +7,26 @@ import { FormatError } from '../io/errors.js';
 import { openGguf } from '../io/gguf.js';
 import { openLlama2c, type Llama2cConfig } from '../io/llama2c.js';
 import { pinnedModels, resolveModel, type DownloadProgress, type ResolvedModel } from '../io/resolve.js';
-import { openSafetensors, openShardedSafetensors } from '../io/safetensors.js';
+import { openSafetensors } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import { openDevice, type DeviceName } from '../tensor/device.js';
 import { CausalLM } from './causalLM.js';
 import { configFromGGUF, configFromHF, configFromLlama2c, type DecoderConfig } from './config.js';
 import { loadLlama } from './llama.js';
-import { WeightLoader, type LoadProgress, type WeightDType } from './weights.js';
+import { WeightLoader, type LoadProgress, type WeightDType, type WeightForm } from './weights.js';
 
 export interface FromPretrainedOptions {
   /** 'auto' (default) takes the best device there is; or an opened backend. */
   device?: DeviceName | Backend;
+  /** Threads of a CPU opened by name; all cores unless given. Results do not depend on it. */
+  threads?: number;
   /** Type of weights and hidden states; f64 runs on the reference kernels. Default f32. */
   dtype?: WeightDType;
+  /**
+   * What matrices are in memory: 'stored' (default in f32) keeps f16, bf16, Q8_0, Q4_0 and Q4_1 as the file has them, frozen; 'f32' decodes them, as
+   * training base weights needs. Values are the same, so results differ by the order of sums only.
+   */
+  weights?: WeightForm;
   progressCallback?: (progress: LoadProgress | DownloadProgress) => void;
   signal?: AbortSignal;
   cacheDir?: string;
@@ -52,24 +59,10 @@ export async function openCheckpoint(source: ByteSource, config?: unknown): Prom
 /** Opens what `resolveModel` found on disk. */
 export async function openResolved(resolved: ResolvedModel): Promise<OpenCheckpoint> {
   if (resolved.kind !== 'folder') return openCheckpoint(await fileSource(resolved.path));
-  const { readFile, access } = await import('node:fs/promises');
-  const { join } = await import('node:path');
-  const configPath = join(resolved.path, 'config.json');
-  let json: unknown;
-  try {
-    json = JSON.parse(await readFile(configPath, 'utf8'));
-  } catch (cause) {
-    throw new FormatError(configPath, `cannot be read as JSON: ${(cause as Error).message}`, { cause });
-  }
+  const { openFolder } = await import('./openFolderNode.js');
+  const { json, configPath, open } = await openFolder(resolved.path);
   const config = configFromHF(json, configPath);
-  const name = modelName(resolved.path);
-  const exists = (name: string): Promise<boolean> => access(join(resolved.path, name)).then(() => true, () => false);
-  if (await exists('model.safetensors')) return { name, config, file: await openSafetensors(await fileSource(join(resolved.path, 'model.safetensors'))) };
-  if (await exists('model.safetensors.index.json')) {
-    const index = await fileSource(join(resolved.path, 'model.safetensors.index.json'));
-    return { name, config, file: await openShardedSafetensors(index, shard => fileSource(join(resolved.path, shard))) };
-  }
-  throw new FormatError(resolved.path, 'has neither model.safetensors nor model.safetensors.index.json');
+  return { name: modelName(resolved.path), config, file: await open() };
 }
 
 /** The id of a model in the hub's cache (`models--org--name/snapshots/...`), the alias of a pinned file; else the last part of its path. */
@@ -84,9 +77,10 @@ function modelName(path: string): string {
 /** The model of an open checkpoint, on a device. Closes the checkpoint. */
 export async function loadCausalLM({ name, config, file }: OpenCheckpoint, options: FromPretrainedOptions = {}): Promise<CausalLM> {
   try {
-    const backend = typeof options.device === 'object' ? options.device : await openDevice(options.device);
+    const backend = typeof options.device === 'object' ? options.device : await openDevice(options.device, { threads: options.threads });
     const loader = new WeightLoader(file, backend, {
       dtype: options.dtype ?? 'f32',
+      weights: options.weights ?? (options.dtype === 'f64' ? 'f32' : 'stored'),
       ...(options.progressCallback ? { progress: options.progressCallback } : {}),
       ...(options.signal ? { signal: options.signal } : {}),
     });

@@ -8,3 +8,4 @@ export type { EditDescription, SiteEdit } from './context.js';
 export type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from './generate.js';
 export type { SamplingOptions } from './sampling.js';
 export { components, headComponents, parseSite, siteName, type Component, type Site } from './sites.js';
+export type { LoadProgress, WeightForm } from './weights.js';

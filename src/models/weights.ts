@@ -3,8 +3,10 @@
 
 import type { Backend } from '../backends/backend.js';
 import { FormatError } from '../io/errors.js';
-import type { TensorFile } from '../io/tensorFile.js';
-import { allocate } from '../tensor/create.js';
+import { packingOf } from '../io/packedRows.js';
+import type { StoredTensor, TensorFile } from '../io/tensorFile.js';
+import { allocate, allocatePacked } from '../tensor/create.js';
+import { packedRowBytes, type Packing } from '../tensor/packing.js';
 import { formatShape, sameShape, sizeOf, type Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 
@@ -16,6 +18,16 @@ export interface LoadProgress {
 }
 
 export type WeightDType = 'f32' | 'f64';
+
+/** 'stored': matrices stay packed as their file has them (f16, bf16, Q8_0, Q4_0, Q4_1) and are decoded as they are read; 'f32': all is decoded. */
+export type WeightForm = 'stored' | 'f32';
+
+export interface WeightOptions {
+  readonly dtype?: WeightDType;
+  readonly weights?: WeightForm;
+  readonly progress?: (p: LoadProgress) => void;
+  readonly signal?: AbortSignal;
+}
 
 /** GGUF's name of a LLaMA-like tensor. Source: llama.cpp, gguf-py/gguf/tensor_mapping.py. */
 function ggufName(name: string): string {
@@ -34,20 +46,33 @@ export class WeightLoader {
   readonly file: TensorFile;
   private readonly backend: Backend;
   private readonly dtype: WeightDType;
+  private readonly packs: boolean;
   private readonly interleaved: boolean;
   private readonly progress: ((p: LoadProgress) => void) | undefined;
   private readonly signal: AbortSignal | undefined;
   private loaded = 0;
   private readonly total: number;
 
-  constructor(file: TensorFile, backend: Backend, options: { dtype?: WeightDType; progress?: (p: LoadProgress) => void; signal?: AbortSignal } = {}) {
+  constructor(file: TensorFile, backend: Backend, options: WeightOptions = {}) {
     this.file = file;
     this.backend = backend;
     this.dtype = options.dtype ?? 'f32';
+    this.packs = options.weights === 'stored';
+    if (this.packs && this.dtype !== 'f32') throw new Error(`weights: 'stored' computes in f32, dtype is ${this.dtype}; give weights: 'f32'`);
     this.progress = options.progress;
     this.signal = options.signal;
     this.interleaved = file.format === 'llama2c' || (file.format === 'gguf' && file.metadata['general.architecture'] === 'llama');
-    this.total = [...file.tensors.values()].reduce((n, t) => n + sizeOf(t.shape), 0) * (this.dtype === 'f64' ? 8 : 4);
+    this.total = [...file.tensors.values()].reduce((n, t) => n + this.bytesOf(t), 0);
+  }
+
+  private packingOf(tensor: StoredTensor): Packing | undefined {
+    return this.packs ? packingOf(tensor) : undefined;
+  }
+
+  /** Bytes a stored tensor takes on the device. */
+  private bytesOf(tensor: StoredTensor): number {
+    const packing = this.packingOf(tensor);
+    return packing ? tensor.shape[0] * packedRowBytes(packing, tensor.shape[1]) : sizeOf(tensor.shape) * (this.dtype === 'f64' ? 8 : 4);
   }
 
   /** Refuses what cannot fit, before anything is read. */
@@ -55,7 +80,7 @@ export class WeightLoader {
     const { liveBytes, limitBytes } = this.backend.stats();
     if (this.total + liveBytes > limitBytes) {
       const mib = (n: number): string => `${Math.ceil(n / 2 ** 20)} MiB`;
-      throw new Error(`${this.file.name}: will not fit: the weights take ${mib(this.total)} as ${this.dtype}, ${mib(liveBytes)} are in use, `
+      throw new Error(`${this.file.name}: will not fit: the weights take ${mib(this.total)} as ${this.packs ? 'stored' : this.dtype}, ${mib(liveBytes)} are in use, `
         + `the ${this.backend.name} backend holds at most ${mib(limitBytes)}`);
     }
   }
@@ -76,10 +101,13 @@ export class WeightLoader {
     if (info && !sameShape(info.shape, shape)) {
       throw new FormatError(this.file.name, `${stored} has shape ${formatShape(info.shape)}, the configuration says ${formatShape(shape)}`);
     }
-    const tensor = allocate(name, shape, this.dtype, this.backend);
+    const packing = info && this.packingOf(info);
+    const permuted = heads > 0 && this.interleaved ? heads : 0;
+    const tensor = packing ? allocatePacked(name, shape, packing, this.backend) : allocate(name, shape, this.dtype, this.backend);
     tensor.name = name;
     tensor.storage.moveTo(null);
-    if (heads > 0 && this.interleaved) this.write(tensor, unpermute(await this.read(stored), shape, heads));
+    if (packing) await this.loadPacked(tensor, stored, permuted);
+    else if (permuted) this.write(tensor, unpermute(await this.read(stored), shape, permuted));
     else if (this.dtype === 'f32' && this.backend.hostView) {
       const { backend, storage } = { backend: this.backend, storage: tensor.storage };
       await this.file.readFloat32(stored, () => backend.hostView?.(storage.allocation, 'f32', 0, tensor.size) as Float32Array);
@@ -87,6 +115,16 @@ export class WeightLoader {
     this.loaded += tensor.byteLength;
     this.progress?.({ file: this.file.name, loaded: this.loaded, total: this.total });
     return tensor;
+  }
+
+  private async loadPacked(tensor: Tensor, stored: string, permuted: number): Promise<void> {
+    const rowBytes = tensor.byteLength / tensor.shape[0];
+    const { allocation } = tensor.storage;
+    const words = (bytes: Uint8Array): Int32Array => new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+    if (!permuted) return this.file.readPacked(stored, (row, rows) => { this.backend.write(allocation, row * rowBytes, words(rows)); });
+    const whole = new Uint8Array(tensor.byteLength);
+    await this.file.readPacked(stored, (row, rows) => { whole.set(rows, row * rowBytes); });
+    this.backend.write(allocation, 0, words(unpermute(whole, [tensor.shape[0], rowBytes], permuted)));
   }
 
   private read(stored: string): Promise<Float32Array | Float64Array> {
@@ -98,8 +136,8 @@ export class WeightLoader {
   }
 }
 
-/** Rows of each head from (pair, half) order to (half, pair): interleaved rotary embeddings to Hugging Face's rotate-half. */
-function unpermute<T extends Float32Array | Float64Array>(data: T, shape: Shape, heads: number): T {
+/** Rows of numbers (or of packed bytes) of each head from (pair, half) order to (half, pair): interleaved rotary embeddings to Hugging Face's rotate-half. */
+function unpermute<T extends Float32Array | Float64Array | Uint8Array>(data: T, shape: Shape, heads: number): T {
   const columns = shape.length > 1 ? shape[1] : 1;
   const half = shape[0] / heads / 2;
   const result = data.slice() as T;

@@ -4,7 +4,8 @@ import type { Backend } from '../backends/backend.js';
 import { constant, program } from './expr.js';
 import { defaultBackend } from './device.js';
 import { bytesPerElement, isFloat, typedArray, type DType, type TypedArray } from './dtype.js';
-import { checkShape, formatShape, ShapeError, sizeOf, type Shape } from './shape.js';
+import { packedRowBytes, packings, type Packing } from './packing.js';
+import { checkShape, contiguousStrides, formatShape, ShapeError, sizeOf, type Shape } from './shape.js';
 import { Storage } from './storage.js';
 import { Tensor, type NestedArray } from './tensor.js';
 import { Random } from './threefry.js';
@@ -24,6 +25,18 @@ export interface RandomOptions extends CreateOptions {
 export function allocate(label: string, shape: Shape, dtype: DType, backend: Backend): Tensor {
   checkShape(label, shape);
   return new Tensor(new Storage(backend, sizeOf(shape) * bytesPerElement[dtype], label), dtype, shape);
+}
+
+/** Uninitialised packed weights [rows, columns]; `columns` is at least 2 and whole blocks. */
+export function allocatePacked(label: string, shape: Shape, packing: Packing, backend: Backend): Tensor {
+  checkShape(label, shape);
+  const { blockLength } = packings[packing];
+  if (shape.length !== 2 || shape[1] < 2 || shape[1] % blockLength !== 0) {
+    const blocks = blockLength > 1 ? `a multiple of ${blockLength}` : '2 or more';
+    throw new ShapeError(`${label}: ${packing} needs a matrix [rows, columns] with columns ${blocks}, got ${formatShape(shape)}`);
+  }
+  const storage = new Storage(backend, shape[0] * packedRowBytes(packing, shape[1]), label);
+  return new Tensor(storage, 'f32', shape, contiguousStrides(shape), 0, packing);
 }
 
 function fill(label: string, shape: Shape, value: number, { dtype = 'f32', backend = defaultBackend() }: CreateOptions): Tensor {
@@ -87,8 +100,20 @@ function randomFill(label: string, shape: Shape, { dtype = 'f32', backend = defa
   return fromData(label, data, shape, { dtype, backend });
 }
 
+/** Frozen weights kept small, from bytes in the row layout of tensor/packing.ts. Products, `takeRows` and `unpack` read them; no gradient. */
+function packed(bytes: Uint8Array, shape: Shape, packing: Packing, { backend = defaultBackend() }: { backend?: Backend } = {}): Tensor {
+  const result = allocatePacked('packed', shape, packing, backend);
+  const { byteLength } = result;
+  if (bytes.byteLength !== byteLength) throw new ShapeError(`packed: ${bytes.byteLength} bytes do not fill ${packing}${formatShape(shape)}, which takes ${byteLength}`);
+  // Rows are whole 4-byte words, which is what every backend writes.
+  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  backend.write(result.storage.allocation, 0, new Int32Array(aligned.buffer, aligned.byteOffset, byteLength / 4));
+  return result;
+}
+
 export const create = {
   from,
+  packed,
   zeros: (shape: Shape, options: CreateOptions = {}): Tensor => fill('zeros', shape, 0, options),
   ones: (shape: Shape, options: CreateOptions = {}): Tensor => fill('ones', shape, 1, options),
   full: (shape: Shape, value: number, options: CreateOptions = {}): Tensor => fill('full', shape, value, options),

@@ -1,13 +1,13 @@
 // Which backend new tensors are made on. Ops run where their inputs are; only creation asks here.
 
 import type { Backend, MemoryStats } from '../backends/backend.js';
-import { createCpuBackend } from '../backends/cpu/cpu.js';
+import { createCpuBackend, type CpuBackend } from '../backends/cpu/cpu.js';
 
 let chosen: Backend | null = null;
 
-/** The backend new tensors are made on; the CPU unless set otherwise. */
+/** The backend new tensors are made on; the CPU with all its cores unless set otherwise. */
 export function defaultBackend(): Backend {
-  chosen ??= createCpuBackend();
+  chosen ??= createCpuBackend({ threads: 'cores' });
   return chosen;
 }
 
@@ -44,13 +44,26 @@ export function hostBackend(backend: Backend): Backend {
 
 let gpu: Promise<Backend> | null = null;
 
+export interface DeviceOptions {
+  /** Threads of the CPU; all cores unless given. */
+  readonly threads?: number;
+}
+
+/** The default backend, if it is a CPU with so many threads or none was made yet; else a backend of its own. */
+function cpuWith(threads: number): Backend {
+  chosen ??= createCpuBackend({ threads });
+  return (chosen as Partial<CpuBackend>).threads === threads ? chosen : createCpuBackend({ threads });
+}
+
 /**
- * Opens a device by name, once a process. 'webgpu' never falls back: without an adapter it throws a DeviceError that says what is missing.
- * 'auto' is the CPU: until the fused kernels are there on WebGPU too, it is the faster one.
+ * Opens a device by name, once a process (a CPU with another number of threads: each time). 'webgpu' never falls back: without an adapter
+ * it throws a DeviceError that says what is missing. 'auto' is the CPU: until the fused kernels are there on WebGPU too, it is the faster one.
+ * @throws DeviceError for a device that is not there, or threads of one that is no CPU
  */
-export async function openDevice(name: DeviceName = 'auto'): Promise<Backend> {
-  if (name === 'cpu' || name === 'auto') return defaultBackend();
+export async function openDevice(name: DeviceName = 'auto', { threads }: DeviceOptions = {}): Promise<Backend> {
+  if (name === 'cpu' || name === 'auto') return threads === undefined ? defaultBackend() : cpuWith(threads);
   if (name !== 'webgpu') throw new RangeError(`device: expected 'cpu', 'webgpu' or 'auto', got '${String(name)}'`);
+  if (threads !== undefined) throw new DeviceError(`device 'webgpu': threads are the CPU's, got ${threads}`);
   const { createWebGpuBackend, WebGPUError } = await import('../backends/webgpu/index.js');
   try {
     gpu ??= createWebGpuBackend();

@@ -3,8 +3,9 @@
 export { create, tensor, type CreateOptions, type RandomOptions } from './create.js';
 export { defaultBackend, setDefaultBackend, stats, withBackend } from './device.js';
 export type { DType, TypedArray } from './dtype.js';
-export { concat, pad, stack } from './layout.js';
+export { concat, pad, stack, unpack } from './layout.js';
 export { einsum } from './linalg.js';
+export { packedRowBytes, packedWeightBytes, packings, type Packing, type PackingLayout } from './packing.js';
 export { ShapeError, type Shape } from './shape.js';
 export { Tensor, type NestedArray, type TensorLike } from './tensor.js';
 export { Random } from './threefry.js';

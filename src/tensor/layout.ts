@@ -5,10 +5,12 @@ import {
   broadcastShapes, formatShape, normalizeAxes, normalizeAxis, resolveReshape, sameShape, ShapeError, type Shape,
 } from './shape.js';
 import { create } from './create.js';
-import type { Tensor } from './tensor.js';
+import { packedMatrix } from './packing.js';
+import { packedError, Tensor } from './tensor.js';
 
 export function reshape(x: Tensor, shape: Shape): Tensor {
   const to = resolveReshape(x.shape, shape);
+  if (x.packing && !sameShape(to, x.shape)) throw packedError('reshape', x);
   return sameShape(to, x.shape) ? x : apply('reshape', [x], { shape: to })[0];
 }
 
@@ -17,6 +19,7 @@ export function permute(x: Tensor, axes: readonly number[]): Tensor {
   if (order.length !== x.rank || new Set(order).size !== x.rank) {
     throw new ShapeError(`permute: [${axes.join(',')}] does not name each axis of ${formatShape(x.shape)} once`);
   }
+  if (x.packing && order.some((a, i) => (a < x.rank - 2) !== (i < x.rank - 2))) throw packedError('permute', x);
   return order.every((a, i) => a === i) ? x : apply('permute', [x], { axes: order })[0];
 }
 
@@ -32,6 +35,7 @@ export function expand(x: Tensor, shape: Shape): Tensor {
   if (!sameShape(broadcastShapes('expand', x.shape, shape), shape)) {
     throw new ShapeError(`expand: ${formatShape(x.shape)} cannot become ${formatShape(shape)}`);
   }
+  if (x.packing && !sameShape(shape.slice(-2), x.shape.slice(-2))) throw packedError('expand', x);
   return apply('expand', [x], { shape })[0];
 }
 
@@ -55,6 +59,7 @@ export function slice(x: Tensor, axis: number, start: number, end?: number): Ten
     throw new ShapeError(`slice: ${start}..${end ?? ''} is out of range for axis ${at} of ${formatShape(x.shape)}`);
   }
   if (from === 0 && to === side) return x;
+  if (x.packing && (at < x.rank - 2 || x.strides[at] === 1)) throw packedError(`slice of axis ${at}`, x);
   const starts = x.shape.map((_, i) => (i === at ? from : 0));
   return apply('slice', [x], { starts, shape: x.shape.map((s, i) => (i === at ? to - from : s)) })[0];
 }
@@ -115,6 +120,7 @@ function rowNumbers(op: string, indices: Int32Array | readonly number[], limit: 
 }
 
 export function takeRows(x: Tensor, indices: Int32Array | readonly number[]): Tensor {
+  if (x.packing && (x.rank !== 2 || x.strides[1] !== 1)) throw packedError('takeRows of a transpose', x);
   if (x.rank === 0) throw new ShapeError('takeRows: a tensor of rank 0 has no rows');
   return apply('gather', [x], { indices: rowNumbers('takeRows', indices, x.shape[0]) })[0];
 }
@@ -126,6 +132,15 @@ export function scatterAddRows(x: Tensor, indices: Int32Array | readonly number[
 
 export function contiguous(x: Tensor): Tensor {
   return x.isContiguous ? x : apply('copy', [x], {})[0];
+}
+
+/** The decoded f32 elements of packed weights as an ordinary tensor; any other tensor is given back as it is. */
+export function unpack(x: Tensor): Tensor {
+  if (!x.packing) return x;
+  const matrix = x.rank === 2 ? x : new Tensor(x.storage, x.dtype, x.shape.slice(-2), x.strides.slice(-2), x.offset, x.packing);
+  const { transposed } = packedMatrix(matrix);
+  const dense = apply('unpack', [transposed ? matrix.transpose() : matrix], {})[0];
+  return expand(transposed ? dense.transpose() : dense, x.shape);
 }
 
 export function triangle(x: Tensor, side: 'lower' | 'upper', diagonal: number): Tensor {

@@ -8,6 +8,7 @@ import * as elementwise from '../autograd/elementwise.js';
 import { bytesPerElement, type DType, type TypedArray } from './dtype.js';
 import * as layout from './layout.js';
 import * as linalg from './linalg.js';
+import { packedMatrix, type Packing } from './packing.js';
 import * as reduction from './reduction.js';
 import { contiguousStrides, formatShape, isContiguous, sizeOf, type Shape } from './shape.js';
 import type { Storage } from './storage.js';
@@ -29,6 +30,8 @@ export class Tensor {
   readonly strides: Shape;
   /** In elements, from the start of the storage. */
   readonly offset: number;
+  /** Frozen weights kept small: a matrix or its transpose whose elements only `matmulT`/`matmul` (second operand), `takeRows` and `unpack` read. */
+  readonly packing: Packing | null;
   /** The recorded operation that made it, if gradients flow through it. */
   node: Node | null = null;
   /** For leaves: `backward()` accumulates into `grad`. */
@@ -37,26 +40,37 @@ export class Tensor {
   /** The checkpoint's name, for parameters. */
   name: string | undefined;
 
-  constructor(storage: Storage, dtype: DType, shape: Shape, strides: Shape = contiguousStrides(shape), offset = 0) {
+  constructor(
+    storage: Storage, dtype: DType, shape: Shape, strides: Shape = contiguousStrides(shape), offset = 0, packing: Packing | null = null,
+  ) {
     this.storage = storage;
     this.dtype = dtype;
     this.shape = shape;
     this.strides = strides;
     this.offset = offset;
+    this.packing = packing;
   }
 
   get rank(): number { return this.shape.length; }
   get size(): number { return sizeOf(this.shape); }
-  get byteLength(): number { return this.size * bytesPerElement[this.dtype]; }
+  /** Bytes of its elements; of a packed tensor, of its rows once. */
+  get byteLength(): number {
+    if (!this.packing) return this.size * bytesPerElement[this.dtype];
+    const { rows, rowBytes } = packedMatrix(this);
+    return rows * rowBytes;
+  }
   get backend() { return this.storage.backend; }
   get isContiguous(): boolean { return isContiguous(this.shape, this.strides); }
   /** True when a gradient flows through it: a trained leaf or computed from one. */
   get needsGrad(): boolean { return this.requiresGrad || this.node !== null; }
 
-  /** What a kernel is given; throws when the memory is gone. */
-  view(op: string): View {
+  /** What a kernel is given; throws when the memory is gone, and for packed weights unless the kernel reads them. */
+  view(op: string, readsPacked = false): View {
     this.storage.check(op);
-    return { allocation: this.storage.allocation, dtype: this.dtype, shape: this.shape, strides: this.strides, offset: this.offset };
+    const { storage: { allocation }, dtype, shape, strides, offset, packing } = this;
+    if (!packing) return { allocation, dtype, shape, strides, offset };
+    if (!readsPacked) throw packedError(op, this);
+    return { allocation, dtype, shape, strides, offset, packing };
   }
 
   // Reading back
@@ -102,13 +116,14 @@ export class Tensor {
   /** Marks a leaf as trained. */
   requireGrad(required = true): this {
     if (this.node) throw new Error('requireGrad: only leaves can be marked; this tensor was computed');
+    if (required && this.packing) throw new Error(`requireGrad: ${this.packing} weights are frozen; load the model with weights: 'f32', or train unpack(w)`);
     if (required && this.dtype !== 'f32' && this.dtype !== 'f64') throw new Error(`requireGrad: a ${this.dtype} tensor has no gradient`);
     this.requiresGrad = required;
     return this;
   }
 
   /** The same data without its history. */
-  detach(): Tensor { return new Tensor(this.storage, this.dtype, this.shape, this.strides, this.offset); }
+  detach(): Tensor { return new Tensor(this.storage, this.dtype, this.shape, this.strides, this.offset, this.packing); }
 
   /** Adds the gradient of this (one element, or with `gradient` given) to `grad` of every trained leaf. */
   backward(options?: BackwardOptions): void { backward(this, options); }
@@ -207,5 +222,10 @@ export class Tensor {
   /** [..., m, k] x [..., n, k] transposed: a linear layer's product with its weight [out, in]. */
   matmulT(other: Tensor): Tensor { return linalg.matmul(this, other.transpose(-1, -2)); }
 
-  toString(): string { return `Tensor(${this.dtype}${formatShape(this.shape)}${this.needsGrad ? ', grad' : ''})`; }
+  toString(): string { return `Tensor(${this.packing ?? this.dtype}${formatShape(this.shape)}${this.needsGrad ? ', grad' : ''})`; }
+}
+
+/** What an op that needs elements says to packed weights. */
+export function packedError(op: string, { packing, shape }: Tensor): Error {
+  return new Error(`${op}: does not take packed weights (${packing}${formatShape(shape)}); use unpack(w)`);
 }

@@ -2,6 +2,7 @@
 // the memory would otherwise have to grow past its limit. No tensors here, only offsets and bytes.
 
 import { OutOfMemoryError, type MemoryStats } from '../backend.js';
+import { sizeClass } from '../sizeClass.js';
 
 const pageBytes = 65536;
 const alignment = 64;
@@ -118,12 +119,4 @@ export class Allocator {
     }
     return this.reuse(capacity, Infinity) ?? this.extend(capacity);
   }
-}
-
-/** The smallest of eight sizes an octave that holds `byteLength`, a multiple of the alignment. */
-export function sizeClass(byteLength: number): number {
-  const least = Math.max(alignment, byteLength);
-  const octave = 2 ** Math.floor(Math.log2(least));
-  const step = Math.max(alignment, octave / 8);
-  return Math.ceil(least / step) * step;
 }

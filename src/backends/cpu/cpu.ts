@@ -5,6 +5,7 @@ import { bytesPerElement, typedArray } from '../../tensor/dtype.js';
 import type { Allocation, Backend, FusedKernel, Kernels, MemoryStats, View } from '../backend.js';
 import { Allocator, type Block } from './allocator.js';
 import { referenceKernels } from './reference.js';
+import { canShareMemory, coreCount, oneThread, openThreads, threadsBytes } from './threads.js';
 import { createWasmKernels, type WasmKernels } from './wasm/index.js';
 
 export interface CpuOptions {
@@ -14,17 +15,43 @@ export interface CpuOptions {
   relaxed?: boolean;
   /** Most bytes the memory may grow to; at most 4 GiB. */
   limitBytes?: number;
+  /**
+   * Threads that compute, this one among them: a number of at least 1 (the default), or 'cores'. Results do not depend on it. More than one need
+   * shared memory: a page that is not isolated from other origins, or a limit below 16 MiB, gets one.
+   */
+  threads?: number | 'cores';
+  /** Work, in multiply-adds, from which on a kernel is cut for several threads; for tests. */
+  leastWork?: number;
+}
+
+export interface CpuBackend extends Backend {
+  /** Threads that compute, once all are there. */
+  readonly threads: number;
+  /** Threads that are there by now: workers start with the first kernel that is worth cutting. */
+  presentThreads(): number;
 }
 
 const pageBytes = 65536;
 const most = 65536 * pageBytes;
 
-export function createCpuBackend(options: CpuOptions = {}): Backend {
+function threadsFor({ threads = 1, simd }: CpuOptions, limitBytes: number): number {
+  if (threads !== 'cores' && !(Number.isInteger(threads) && threads >= 1)) {
+    throw new RangeError(`threads: expected a whole number of at least 1, or 'cores', got ${threads}`);
+  }
+  if (simd === false || limitBytes < 4 * threadsBytes || !canShareMemory()) return 1;
+  return threads === 'cores' ? coreCount() : threads;
+}
+
+/** @throws RangeError for a limit below two pages, or threads that are no whole number of at least 1 */
+export function createCpuBackend(options: CpuOptions = {}): CpuBackend {
   const limitBytes = Math.min(options.limitBytes ?? most, most);
   if (!(limitBytes >= 2 * pageBytes)) throw new RangeError(`limitBytes: expected at least ${2 * pageBytes}, got ${options.limitBytes}`);
   const maximum = Math.ceil(limitBytes / pageBytes);
-  const memory = new WebAssembly.Memory({ initial: Math.min(16, maximum), maximum });
-  const allocator = new Allocator(memory, 64, limitBytes);
+  const seats = threadsFor(options, limitBytes);
+  const shared = seats > 1;
+  const memory = new WebAssembly.Memory({ initial: shared ? threadsBytes / pageBytes : Math.min(16, maximum), maximum, shared });
+  const threads = shared ? openThreads(memory, seats, options.leastWork) : oneThread(memory);
+  const allocator = new Allocator(memory, shared ? threadsBytes : 64, limitBytes);
   let closed = false;
 
   const blockOf = (allocation: Allocation): Block => {
@@ -37,20 +64,24 @@ export function createCpuBackend(options: CpuOptions = {}): Backend {
     return typedArray(view.dtype, memory.buffer, block.byteOffset, Math.floor(block.byteLength / bytesPerElement[view.dtype]));
   };
 
-  // One region for what a kernel needs while it runs: packed panels, descriptors.
-  let scratchBlock: Block | undefined;
-  const scratch = (byteLength: number): number => {
-    if (!scratchBlock || scratchBlock.capacity < byteLength) {
-      if (scratchBlock) allocator.release(scratchBlock);
-      scratchBlock = undefined;
-      scratchBlock = allocator.allocate(byteLength);
-    }
-    return scratchBlock.byteOffset;
+  /** A region for what a kernel needs while it runs: packed panels, descriptors, decoded weights. */
+  const region = (): ((byteLength: number) => number) => {
+    let block: Block | undefined;
+    return byteLength => {
+      if (!block || block.capacity < byteLength) {
+        if (block) allocator.release(block);
+        block = undefined;
+        block = allocator.allocate(byteLength);
+      }
+      return block.byteOffset;
+    };
   };
 
   const reference = referenceKernels(host);
   const wasm: WasmKernels | undefined =
-    options.simd === false ? undefined : createWasmKernels({ memory, scratch, byteOffsetOf, relaxed: options.relaxed ?? true });
+    options.simd === false ? undefined : createWasmKernels({
+      memory, threads, scratch: region(), decoded: region(), halves: region(), panels: region(), byteOffsetOf, relaxed: options.relaxed ?? true,
+    });
 
   const kernels: Kernels = {
     map: call => void (wasm?.map(call) || reference.map(call)),
@@ -59,6 +90,7 @@ export function createCpuBackend(options: CpuOptions = {}): Backend {
     copy: call => void (wasm?.copy(call) || reference.copy(call)),
     gather: call => void (wasm?.gather(call) || reference.gather(call)),
     scatterAdd: call => void (wasm?.scatterAdd(call) || reference.scatterAdd(call)),
+    unpack: call => void (wasm?.unpack(call) || reference.unpack(call)),
   };
 
   const window = (allocation: Allocation, dtype: View['dtype'], offset: number, length: number) => {
@@ -68,8 +100,10 @@ export function createCpuBackend(options: CpuOptions = {}): Backend {
     return typedArray(dtype, memory.buffer, block.byteOffset + offset * bytes, length);
   };
 
-  const backend: Backend = {
+  const backend: CpuBackend = {
     name: 'cpu',
+    threads: seats,
+    presentThreads: threads.present,
     kernels,
     fused: wasm?.fused ?? new Map<string, FusedKernel>(),
     allocate: byteLength => {
@@ -91,6 +125,7 @@ export function createCpuBackend(options: CpuOptions = {}): Backend {
     stats: (): MemoryStats => allocator.stats(),
     close: async () => {
       closed = true;
+      await threads.close();
     },
   };
   return backend;

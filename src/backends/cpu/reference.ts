@@ -2,6 +2,7 @@
 // so they stay obvious; speed belongs in ./wasm. Floats are computed in f64 and rounded when stored.
 
 import type { TypedArray } from '../../tensor/dtype.js';
+import { decodePackedRow, packedMatrix } from '../../tensor/packing.js';
 import { sizeOf, type Shape } from '../../tensor/shape.js';
 import type { Kernels, View } from '../backend.js';
 import { evaluator } from './emitJs.js';
@@ -28,7 +29,19 @@ function iterate(shape: Shape, strides: readonly Shape[], offsets: readonly numb
   }
 }
 
+/** A packed view decoded into an array of its own, as a view on it: its transposition and repeats stay strides. */
+function decoded(host: Host, view: View): { data: Float32Array; offset: number } {
+  const { packing, rows, columns, byteOffset, rowBytes } = packedMatrix(view);
+  const memory = host({ ...view, dtype: 'f32' });
+  const bytes = new Uint8Array(memory.buffer, memory.byteOffset, memory.byteLength);
+  const data = new Float32Array(rows * columns);
+  for (let row = 0; row < rows; row++) decodePackedRow(packing, bytes, byteOffset + row * rowBytes, columns, data, row * columns);
+  return { data, offset: 0 };
+}
+
 export function referenceKernels(host: Host): Kernels {
+  // What a view holds, and where its element 0 is in that.
+  const open = (view: View): { data: TypedArray; offset: number } => (view.packing ? decoded(host, view) : { data: host(view), offset: view.offset });
   return {
     map({ program, shape, inputs, outputs, uniforms }) {
       const evaluate = evaluator(program);
@@ -70,12 +83,13 @@ export function referenceKernels(host: Host): Kernels {
     },
 
     matmul({ a, b, output }) {
-      const [x, y, z] = [a, b, output].map(host);
+      const [x, z] = [a, output].map(host);
+      const { data: y, offset: bOffset } = open(b);
       const rank = output.shape.length;
       const [m, n] = output.shape.slice(-2);
       const k = a.shape[rank - 1];
       const batch = output.shape.slice(0, -2);
-      iterate(batch, [a, b, output].map(v => v.strides.slice(0, -2)), [a.offset, b.offset, output.offset], ([ao, bo, oo]) => {
+      iterate(batch, [a, b, output].map(v => v.strides.slice(0, -2)), [a.offset, bOffset, output.offset], ([ao, bo, oo]) => {
         for (let i = 0; i < m; i++) {
           for (let j = 0; j < n; j++) {
             let sum = 0;
@@ -96,11 +110,12 @@ export function referenceKernels(host: Host): Kernels {
     },
 
     gather({ input, indices, output }) {
-      const [from, to] = [host(input), host(output)];
+      const { data: from, offset } = open(input);
+      const to = host(output);
       const row = output.shape.slice(1);
       indices.forEach((source, i) => {
         const start = output.offset + i * output.strides[0];
-        iterate(row, [input.strides.slice(1), output.strides.slice(1)], [input.offset + source * input.strides[0], start], at => {
+        iterate(row, [input.strides.slice(1), output.strides.slice(1)], [offset + source * input.strides[0], start], at => {
           to[at[1]] = source < 0 ? 0 : from[at[0]];
         });
       });
@@ -119,6 +134,10 @@ export function referenceKernels(host: Host): Kernels {
           to[at[1]] += from[at[0]];
         });
       });
+    },
+
+    unpack({ input, output }) {
+      host(output).set(decoded(host, input).data, output.offset);
     },
   };
 }

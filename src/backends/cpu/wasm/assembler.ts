@@ -265,7 +265,7 @@ export class FunctionBuilder {
    * while (counter < limit) { body; counter += step }, compared as unsigned. The counter starts as it is (locals start at 0; set
    * it before an inner loop), and the limit is computed anew each time round: give a local or a number.
    */
-  loop(counter: Local, limit: Operand, step: number, body: () => void): void {
+  loop(counter: Local, limit: Operand, step: Operand, body: () => void): void {
     this.if(op('i32.lt_u', counter, limit), () => {
       this.repeat(again => {
         body();

@@ -2,11 +2,21 @@
 
 import type { Program } from '../../../tensor/expr.js';
 import type { View } from '../../backend.js';
+import type { Threads } from '../threads.js';
+import type { WasmFunction } from './assembler.js';
 
 export interface WasmContext {
   readonly memory: WebAssembly.Memory;
   /** A region for one kernel call; the next request may give the same one. May grow the memory. */
   readonly scratch: (byteLength: number) => number;
+  /** Another region like it: pieces of packed weights, decoded for one product. */
+  readonly decoded: (byteLength: number) => number;
+  /** And one for a table of f16 numbers. */
+  readonly halves: (byteLength: number) => number;
+  /** And one for packed panels of a product. */
+  readonly panels: (byteLength: number) => number;
+  /** Who computes: links compiled code, and runs calls that are cut in tiles. */
+  readonly threads: Threads;
   /** Where element 0 of a view lies. */
   readonly byteOffsetOf: (view: View) => number;
   /** Whether to use relaxed SIMD: fused multiply-add. */
@@ -18,7 +28,7 @@ export function isShared(memory: WebAssembly.Memory): boolean {
 }
 
 /** Compiled code that reads everything else from a descriptor in memory. */
-export type Kernel = (descriptor: number) => void;
+export type Kernel = WasmFunction;
 
 /** Compiled code by program and pattern. */
 export class KernelCache {

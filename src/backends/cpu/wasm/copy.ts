@@ -1,7 +1,9 @@
 // Copies between strided views of 4-byte elements, whatever they mean. Axes are merged and ordered here; the two innermost run in
 // WebAssembly as moved runs, as a blocked transpose, or element by element. No arithmetic and no conversion.
 
-import { call, instantiate, load, ModuleBuilder, op, select, type FunctionBuilder, type WasmFunction } from './assembler.js';
+import { sizeOf } from '../../../tensor/shape.js';
+import { oneThread, type Threads } from '../threads.js';
+import { call, load, ModuleBuilder, op, select, type FunctionBuilder, type WasmFunction } from './assembler.js';
 import { isShared } from './context.js';
 import type { WasmView } from './gemm.js';
 import { transpose4 } from './gemmKernels.js';
@@ -21,17 +23,17 @@ interface Axis {
 /** Sides of the square that the blocked transpose finishes before the next: both of its halves fit the first-level cache. */
 const block = 32;
 
-export function createCopy(memory: WebAssembly.Memory): Copy {
+export function createCopy(memory: WebAssembly.Memory, threads: Threads = oneThread(memory)): Copy {
   const m = new ModuleBuilder({ memory: { shared: isShared(memory) } });
   emitRuns(m);
   emitElements(m);
   emitTranspose(m);
-  const kernels = instantiate(m.bytes(), memory);
+  const kernels = threads.link(m.bytes());
   return {
     copy: ({ input, output }) => {
       if (output.shape.includes(0)) return true;
       const axes = mergeAxes(output.shape.map((side, i) => ({ side, from: 4 * input.strides[i], to: 4 * output.strides[i] })));
-      copyAxes(kernels, axes, input.byteOffset, output.byteOffset);
+      copyAxes(kernels, axes, input.byteOffset, output.byteOffset, threads, threads.pays(workOfWord * sizeOf(output.shape)) ? threads.tiles : 1);
       return true;
     },
   };
@@ -53,8 +55,11 @@ function mergeAxes(axes: readonly Axis[]): Axis[] {
 }
 
 const single: Axis = { side: 1, from: 4, to: 4 };
+/** How long a word takes, in multiply-adds (see Threads.pays). */
+const workOfWord = 4;
 
-function copyAxes(kernels: Record<string, WasmFunction>, axes: readonly Axis[], from: number, to: number): void {
+/** The two innermost axes are a call. In more than one part these are cut along the longer axis, unless there are many anyway. */
+function copyAxes(kernels: Record<string, WasmFunction>, axes: readonly Axis[], from: number, to: number, threads: Threads, parts: number): void {
   const inner = axes.at(-1) ?? single;
   const rest = axes.slice(0, -1);
   // Beside the output's fastest axis, the input's fastest one makes a transpose; else the next one out.
@@ -63,16 +68,31 @@ function copyAxes(kernels: Record<string, WasmFunction>, axes: readonly Axis[], 
   const outer = rest[chosen] ?? single;
   rest.splice(chosen, rest.length > 0 ? 1 : 0);
   const dense = inner.to === 4 && inner.from === 4;
-  const run = (source: number, target: number): void => {
-    if (dense) kernels.runs(source, outer.from, target, outer.to, outer.side, 4 * inner.side);
-    else if (inner.to === 4 && outer.from === 4) kernels.transpose(source, inner.from, target, outer.to, outer.side, inner.side);
-    else kernels.elements(source, outer.from, inner.from, target, outer.to, inner.to, outer.side, inner.side);
+  const turned = !dense && inner.to === 4 && outer.from === 4;
+  const kernel = dense ? kernels.runs : turned ? kernels.transpose : kernels.elements;
+  const argsOf = (source: number, target: number, outerSide: number, innerSide: number): number[] => {
+    if (dense) return [source, outer.from, target, outer.to, outerSide, 4 * innerSide];
+    if (turned) return [source, inner.from, target, outer.to, outerSide, innerSide];
+    return [source, outer.from, inner.from, target, outer.to, inner.to, outerSide, innerSide];
   };
-  const walk = (axis: number, source: number, target: number): void => {
-    if (axis === rest.length) return run(source, target);
-    for (let i = 0; i < rest[axis].side; i++) walk(axis + 1, source + i * rest[axis].from, target + i * rest[axis].to);
+  const walk = (axis: number, source: number, target: number, each: (source: number, target: number) => void): void => {
+    if (axis === rest.length) return each(source, target);
+    for (let i = 0; i < rest[axis].side; i++) walk(axis + 1, source + i * rest[axis].from, target + i * rest[axis].to, each);
   };
-  walk(0, from, to);
+  if (parts === 1) {
+    walk(0, from, to, (source, target) => kernel(...argsOf(source, target, outer.side, inner.side)));
+    return;
+  }
+  const cut = outer.side >= inner.side ? outer : inner;
+  const length = 16 * Math.ceil(cut.side / Math.ceil(parts / rest.reduce((n, { side }) => n * side, 1)) / 16);
+  const calls: number[][] = [];
+  walk(0, from, to, (source, target) => {
+    for (let i = 0; i < cut.side; i += length) {
+      const side = Math.min(length, cut.side - i);
+      calls.push(argsOf(source + i * cut.from, target + i * cut.to, cut === outer ? side : outer.side, cut === inner ? side : inner.side));
+    }
+  });
+  threads.run(kernel, calls);
 }
 
 /** `count` runs of `bytes` bytes each. */

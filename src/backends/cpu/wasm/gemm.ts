@@ -1,9 +1,9 @@
 // Matrix multiplication on views: which loops a shape takes and in what blocks. The loops themselves are in gemmKernels.ts. A result
 // depends on shapes and strides (and on fused multiply-add being used or not), never on what ran before.
 
-import { instantiate } from './assembler.js';
+import { oneThread, type Threads } from '../threads.js';
 import { isShared } from './context.js';
-import { buildGemmModule, directRows, dotRows, gemmKernels, tileColumns, tileRows, type GemmKernels } from './gemmKernels.js';
+import { buildGemmModule, scratchBytes, tileColumns, tileRows, type GemmKernels } from './gemmKernels.js';
 
 /** A strided f32 (or other 4-byte) window on the memory; strides in elements. */
 export interface WasmView {
@@ -31,6 +31,8 @@ export interface GemmOptions {
   relaxed?: boolean;
   /** Take this path wherever it applies, for tests and benches. */
   prefer?: GemmPath;
+  /** Who computes; the caller alone unless given. */
+  threads?: Threads;
 }
 
 /** One product: addresses and strides in bytes. */
@@ -49,23 +51,31 @@ interface Product {
   readonly cColumn: number;
 }
 
-// Blocks of the packed path: a block of A (mBlock x kBlock) stays in the second-level cache, a panel of B (kBlock x 8) in the first.
+// Blocks of the packed path: a block of A (128 x kBlock) stays in the second-level cache, a panel of B (kBlock x 8) in the first.
 const kBlock = 320;
-const mBlock = 128;
 const nBlock = 512;
-/** Rows of A that are packed together. */
+/** Rows of A that are packed together, and how many blocks along k. */
 const mSlab = 1024;
+const kBlocks = 4;
 /** Elements of B that the unpacked paths go over again for each few rows of A. */
 const reusedElements = 65536;
 /** Elements of B that no cache near the core holds. */
 const farElements = 2 ** 19;
+/** Who computes, with what, and where there is room. */
+interface Machine {
+  readonly kernels: GemmKernels;
+  readonly threads: Threads;
+  readonly scratch: (byteLength: number) => number;
+}
 
 /**
  * Compiles the loops for this memory. `scratch(bytes)` gives a region of at least that size, 16-aligned, that nothing else uses during a
  * call; it may grow the memory.
  */
 export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: number) => number, options: GemmOptions = {}): Gemm {
-  const kernels = gemmKernels(instantiate(buildGemmModule({ relaxed: options.relaxed ?? false, shared: isShared(memory) }), memory));
+  const threads = options.threads ?? oneThread(memory);
+  const kernels = threads.link(buildGemmModule({ relaxed: options.relaxed ?? false, shared: isShared(memory) })) as unknown as GemmKernels;
+  const machine: Machine = { kernels, threads, scratch };
   return {
     matmul: call => {
       const { batch, product } = foldBatch(call);
@@ -73,15 +83,23 @@ export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: num
       if (product.m === 0 || product.n === 0) return true;
       forEachBatch(batch, (a, b, c) => {
         const p = { ...product, a: product.a + a, b: product.b + b, c: product.c + c };
-        if (path === 'dot') runDot(kernels, p);
-        else if (path === 'direct') runDirect(kernels, p);
-        else if (path === 'directTransposed') runDirectTransposed(kernels, scratch, p);
-        else if (path === 'dotCopied') runDotCopied(kernels, scratch, p);
-        else runPacked(kernels, scratch, p);
+        if (path === 'dot') runDot(machine, p);
+        else if (path === 'direct') runDirect(machine, p);
+        else if (path === 'directTransposed') runDirectTransposed(machine, p);
+        else if (path === 'dotCopied') runDotCopied(machine, p);
+        else runPacked(machine, p);
       });
       return true;
     },
   };
+}
+
+/** Whether several threads should share a product. Where it is cut changes no result: an element is always one thread's sum. */
+const isCut = ({ threads }: Machine, { m, n, k }: Product): boolean => threads.pays(m * n * k);
+
+/** Steps of at most `step` through a side. */
+function steps(side: number, step: number): { at: number; length: number }[] {
+  return Array.from({ length: Math.ceil(side / step) }, (_, i) => ({ at: i * step, length: Math.min(step, side - i * step) }));
 }
 
 interface BatchAxis {
@@ -158,38 +176,29 @@ function choose(p: Product, prefer: GemmPath | undefined): GemmPath | 'directTra
   return 'packed';
 }
 
-function runDot(kernels: GemmKernels, given: Product): void {
+function runDot(machine: Machine, given: Product): void {
+  const { kernels, threads } = machine;
   const p = given.n < given.m ? transposed(given) : given;
-  if (p.m === 1 && p.k >= 128) return kernels.matvec(p.a, p.b, p.bColumn, p.c, p.cColumn, p.n, p.k);
-  const columns = Math.max(4, Math.floor(reusedElements / Math.max(1, p.k) / 4) * 4);
-  const far = isFar(p);
-  for (let j = 0; j < p.n; j += columns) {
-    const n = Math.min(columns, p.n - j);
-    const b = p.b + j * p.bColumn;
-    if (far) kernels.touch(b, p.bColumn, 4 * p.k, n);
-    for (let i = 0; i < p.m; i += dotRows) {
-      const run = kernels.dot[Math.min(dotRows, p.m - i)];
-      run(p.a + i * p.aRow, p.aRow, b, p.bColumn, p.c + i * p.cRow + j * p.cColumn, p.cRow, p.cColumn, n, p.k);
-    }
+  const cut = isCut(machine, p);
+  const cached = Math.max(4, Math.floor(reusedElements / Math.max(1, p.k) / 4) * 4);
+  const columns = cut ? Math.min(cached, roundUp(p.n / threads.tiles, 4)) : cached;
+  if (p.m === 1 && p.k >= 128) {
+    threads.run(kernels.matvec, steps(p.n, cut ? columns : p.n).map(({ at, length }) =>
+      [p.a, p.b + at * p.bColumn, p.bColumn, p.c + at * p.cColumn, p.cColumn, length, p.k]));
+    return;
   }
+  const far = Number(isFar(p));
+  threads.run(kernels.dot, steps(p.n, columns).map(({ at, length }) =>
+    [p.a, p.aRow, p.b + at * p.bColumn, p.bColumn, p.c + at * p.cColumn, p.cRow, p.cColumn, p.m, length, p.k, far]));
 }
 
-function runDirect(kernels: GemmKernels, p: Product): void {
-  const columns = Math.min(p.n, 2048);
-  const kStep = evenBlock(p.k, Math.max(32, Math.min(kBlock, Math.floor(reusedElements / columns))));
-  const far = isFar(p);
-  for (let j = 0; j < p.n; j += columns) {
-    const n = Math.min(columns, p.n - j);
-    for (let k0 = 0; k0 < p.k; k0 += kStep) {
-      const k = Math.min(kStep, p.k - k0);
-      const b = p.b + k0 * p.bK + 4 * j;
-      if (far) kernels.touch(b, p.bK, 4 * n, k);
-      for (let i = 0; i < p.m; i += directRows) {
-        const run = kernels.direct[Math.min(directRows, p.m - i)];
-        run(p.a + i * p.aRow + k0 * p.aK, p.aRow, p.aK, b, p.bK, p.c + i * p.cRow + 4 * j, p.cRow, n, k, k0 > 0 ? 1 : 0);
-      }
-    }
-  }
+function runDirect(machine: Machine, p: Product): void {
+  const { kernels, threads } = machine;
+  const columns = Math.min(2048, isCut(machine, p) ? Math.max(isFar(p) ? 256 : 64, roundUp(p.n / threads.tiles, 16)) : p.n);
+  const kStep = evenBlock(p.k, Math.max(32, Math.min(kBlock, Math.floor(reusedElements / Math.min(columns, p.n)))));
+  const far = Number(isFar(p));
+  threads.run(kernels.direct, steps(p.n, columns).map(({ at, length }) =>
+    [p.a, p.aRow, p.aK, p.b + 4 * at, p.bK, p.c + 4 * at, p.cRow, p.m, length, p.k, kStep, far]));
 }
 
 /** B does not fit the second-level cache: sweeping over a block in order first is faster than meeting its lines in the order of use. */
@@ -198,45 +207,52 @@ function isFar(p: Product): boolean {
 }
 
 /** The transposed problem into scratch, written out transposed. */
-function runDirectTransposed(kernels: GemmKernels, scratch: (byteLength: number) => number, p: Product): void {
+function runDirectTransposed(machine: Machine, p: Product): void {
   const t = transposed(p);
-  const dense = scratch(4 * t.m * t.n);
-  runDirect(kernels, { ...t, c: dense, cRow: 4 * t.n, cColumn: 4 });
-  kernels.scatter(dense, 4 * t.n, t.c, t.cRow, t.cColumn, t.m, t.n, 0);
+  const dense = machine.scratch(4 * t.m * t.n);
+  runDirect(machine, { ...t, c: dense, cRow: 4 * t.n, cColumn: 4 });
+  machine.kernels.scatter(dense, 4 * t.n, t.c, t.cRow, t.cColumn, t.m, t.n, 0);
 }
 
 /** With the operand that is not contiguous along k copied so that it is: the small one. */
-function runDotCopied(kernels: GemmKernels, scratch: (byteLength: number) => number, given: Product): void {
+function runDotCopied(machine: Machine, given: Product): void {
   const p = given.aK === 4 ? given : transposed(given);
-  const dense = scratch(4 * p.k * p.n);
-  kernels.scatter(p.b, p.bK, dense, 4, 4 * p.k, p.k, p.n, 0);
-  runDot(kernels, { ...p, b: dense, bK: 4, bColumn: 4 * p.k });
+  const dense = machine.scratch(4 * p.k * p.n);
+  machine.kernels.scatter(p.b, p.bK, dense, 4, 4 * p.k, p.k, p.n, 0);
+  runDot(machine, { ...p, b: dense, bK: 4, bColumn: 4 * p.k });
 }
 
 /**
- * For each k block: A of a slab packed once, B packed block by block, each used for all rows of the slab.
+ * A of a slab is packed for a few blocks along k; then each tile of the result packs its part of B, block by block, and uses it for all its
+ * rows.
  */
-function runPacked(kernels: GemmKernels, scratch: (byteLength: number) => number, p: Product): void {
+function runPacked(machine: Machine, p: Product): void {
+  const { kernels, threads, scratch } = machine;
+  const cut = isCut(machine, p);
   const kStep = evenBlock(p.k, kBlock);
+  const depth = kBlocks * kStep;
   const slab = Math.min(mSlab, p.m);
-  const aBytes = 4 * kStep * roundUp(slab, tileRows);
-  const bBytes = 4 * kStep * roundUp(Math.min(nBlock, p.n), tileColumns);
-  const edge = scratch(4 * tileRows * tileColumns + aBytes + bBytes);
-  const aPanels = edge + 4 * tileRows * tileColumns;
-  const bPanels = aPanels + aBytes;
-  for (let i0 = 0; i0 < p.m; i0 += slab) {
-    const rows = Math.min(slab, p.m - i0);
-    for (let k0 = 0; k0 < p.k; k0 += kStep) {
-      const k = Math.min(kStep, p.k - k0);
-      kernels.pack4(p.a + i0 * p.aRow + k0 * p.aK, p.aRow, p.aK, aPanels, k, rows);
-      for (let j = 0; j < p.n; j += nBlock) {
-        const n = Math.min(nBlock, p.n - j);
-        kernels.pack8(p.b + k0 * p.bK + j * p.bColumn, p.bColumn, p.bK, bPanels, k, n);
-        for (let i = 0; i < rows; i += mBlock) {
-          const c = p.c + (i0 + i) * p.cRow + j * p.cColumn;
-          kernels.packed(aPanels + 4 * i * k, bPanels, c, p.cRow, p.cColumn, Math.min(mBlock, rows - i), n, k, k0 > 0 ? 1 : 0, edge);
-        }
-      }
+  const columns = Math.min(nBlock, cut ? Math.max(2 * tileColumns, roundUp(p.n / threads.tiles, tileColumns)) : p.n);
+  // A narrow result is cut across its rows too.
+  const rowTiles = cut ? Math.ceil(threads.tiles / Math.ceil(p.n / columns)) : 1;
+  const tileHeight = Math.max(16 * tileRows, roundUp(slab / rowTiles, tileRows));
+  const packedRows = cut ? Math.max(16 * tileRows, roundUp(reusedElements / kStep, tileRows)) : slab;
+
+  const stride = roundUp(scratchBytes(kStep, columns), 64);
+  const panels = scratch(4 * roundUp(slab, tileRows) * Math.min(depth, p.k) + threads.seats * stride + 64);
+  const ownScratch = roundUp(panels + 4 * roundUp(slab, tileRows) * Math.min(depth, p.k), 64);
+  for (const { at: i0, length: rows } of steps(p.m, slab)) {
+    const padded = roundUp(rows, tileRows);
+    for (const { at: k0, length: k } of steps(p.k, depth)) {
+      const a = p.a + i0 * p.aRow + k0 * p.aK;
+      threads.run(kernels.pack4, steps(k, kStep).flatMap(block => steps(rows, packedRows).map(({ at, length }) =>
+        [a + at * p.aRow + block.at * p.aK, p.aRow, p.aK, panels + 4 * (padded * block.at + at * block.length), block.length, length])));
+      const b = p.b + k0 * p.bK;
+      const accumulate = Number(k0 > 0);
+      threads.run(kernels.packed, steps(p.n, columns).flatMap(j => steps(rows, tileHeight).map(i => [
+        panels, 4 * padded * kStep, i.at, b + j.at * p.bColumn, p.bColumn, p.bK, p.c + (i0 + i.at) * p.cRow + j.at * p.cColumn, p.cRow, p.cColumn,
+        i.length, j.length, k, kStep, accumulate,
+      ])), ownScratch, stride);
     }
   }
 }

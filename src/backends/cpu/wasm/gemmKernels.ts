@@ -17,27 +17,36 @@ export const tileColumns = 8;
 export const directRows = 4;
 export const dotRows = 2;
 
-/** The exports of the module, by family. */
+/** Rows of packed A that are gone over for each panel of B: together they stay in the second-level cache. */
+const mBlock = 128;
+
+/** Scratch of `packed`: a tile, and panels of B. */
+export const scratchBytes = (kStep: number, n: number): number => 4 * tileRows * tileColumns + 4 * kStep * tileColumns * Math.ceil(n / tileColumns);
+
+/** The exports of the module, with their parameters; addresses and strides in bytes, strides named after the axis they step along. */
 export interface GemmKernels {
-  /** Panels of 4 (8) along one axis, the last one zero-padded: to[panel][k][i] = from[(4 panel + i) * panelStride + k * kStride]. */
-  pack4(from: number, panelStride: number, kStride: number, to: number, k: number, count: number): void;
-  pack8(from: number, panelStride: number, kStride: number, to: number, k: number, count: number): void;
-  /** c (+)= packed a times packed b; `tile` is 128 bytes of scratch. k > 0. */
-  packed(
-    a: number, b: number, c: number, cRow: number, cColumn: number, m: number, n: number, k: number, accumulate: number, tile: number,
-  ): void;
-  /** c[R, n] (+)= a[R, k] b[k, n] where columns of b and c are 4 bytes apart; one function for each R. */
-  direct: ((
-    a: number, aRow: number, aK: number, b: number, bK: number, c: number, cRow: number, n: number, k: number, accumulate: number,
-  ) => void)[];
-  /** c[R, n] = a[R, k] b[k, n] where k steps of a and b are 4 bytes; one function for each R. */
-  dot: ((a: number, aRow: number, b: number, bColumn: number, c: number, cRow: number, cColumn: number, n: number, k: number) => void)[];
-  /** c[n] = a[k] b[k, n] likewise, reading b in one sweep: for products that wait for memory. */
-  matvec(a: number, b: number, bColumn: number, c: number, cColumn: number, n: number, k: number): void;
-  /** Reads one word of each cache line, so that what follows finds them near. The result has no meaning. */
-  touch(from: number, rowStride: number, rowBytes: number, rows: number): number;
-  /** c[i * cRow + j * cColumn] (+)= t[i * tRow + 4 j] */
-  scatter(t: number, tRow: number, c: number, cRow: number, cColumn: number, m: number, n: number, accumulate: number): void;
+  /**
+   * (from, panelStride, kStride, to, k, count): panels of 4 along one axis, the last one zero-padded:
+   * to[panel][k][i] = from[(4 panel + i) panelStride + k kStride].
+   */
+  pack4: WasmFunction;
+  /**
+   * (a, aStep, row, b, bColumn, bK, c, cRow, cColumn, m, n, k, kStep, accumulate, scratch): c (+)= a b with b packed here, `kStep` along k at a time,
+   * in `scratch` (`scratchBytes` of it). `a` holds packed panels for the first kStep, aStep further for the next; those of `row`, the first row
+   * of c, lie 4 row K further where a block is K long. k > 0.
+   */
+  packed: WasmFunction;
+  /**
+   * (a, aRow, aK, b, bK, c, cRow, m, n, k, kStep, far): c = a b where columns of b and c are 4 bytes apart, `kStep` along k at a time; where
+   * b is `far`, it is swept over first.
+   */
+  direct: WasmFunction;
+  /** (a, aRow, b, bColumn, c, cRow, cColumn, m, n, k, far): c = a b where steps along k are 4 bytes in a and b. */
+  dot: WasmFunction;
+  /** (a, b, bColumn, c, cColumn, n, k): c[n] = a[k] b[k, n] likewise, reading b in one sweep: for products that wait for memory. */
+  matvec: WasmFunction;
+  /** (t, tRow, c, cRow, cColumn, m, n, accumulate): c[i cRow + j cColumn] (+)= t[i tRow + 4 j] */
+  scatter: WasmFunction;
 }
 
 type Madd = (a: Value, b: Value, sum: Value) => Value;
@@ -48,24 +57,16 @@ export function buildGemmModule(options: { relaxed: boolean; shared: boolean }):
     ? (a, b, sum) => op('f32x4.relaxed_madd', a, b, sum)
     : (a, b, sum) => op('f32x4.add', sum, op('f32x4.mul', a, b));
   pack(m, 4);
-  pack(m, 8);
   const scatter = emitScatter(m);
-  packed(m, tile(m, madd), scatter);
-  for (let rows = 1; rows <= directRows; rows++) direct(m, madd, rows);
-  for (let rows = 1; rows <= dotRows; rows++) dot(m, madd, rows);
+  packed(m, pack(m, 8), packedBlock(m, tile(m, madd), scatter));
+  const sweep = touch(m);
+  directBlocks(m, Array.from({ length: directRows }, (_, i) => direct(m, madd, i + 1)), sweep);
+  dotBlock(m, Array.from({ length: dotRows }, (_, i) => dot(m, madd, i + 1)), sweep);
   matvec(m, madd);
-  touch(m);
   return m.bytes();
 }
 
-/** The exports in the shape of GemmKernels. */
-export function gemmKernels(exports: Record<string, WasmFunction>): GemmKernels {
-  const family = (name: string, count: number) => Array.from({ length: count + 1 }, (_, rows) => exports[`${name}${rows}`]);
-  const { pack4, pack8, packed, matvec, touch, scatter } = exports;
-  return { pack4, pack8, packed, matvec, touch, scatter, direct: family('direct', directRows), dot: family('dot', dotRows) };
-}
-
-function pack(m: ModuleBuilder, width: 4 | 8): void {
+function pack(m: ModuleBuilder, width: 4 | 8): FunctionBuilder {
   const f = m.function(`pack${width}`, { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] });
   const [from, panelStride, kStride, to, k, count] = f.params;
   const [panel, step, at, into, row, left] = f.localArray('i32', 6);
@@ -133,6 +134,7 @@ function pack(m: ModuleBuilder, width: 4 | 8): void {
       f.add(from, op('i32.mul', panelStride, width));
     });
   });
+  return f;
 }
 
 /** Transposes four vectors in place. */
@@ -198,8 +200,36 @@ function emitScatter(m: ModuleBuilder): FunctionBuilder {
   return f;
 }
 
-function packed(m: ModuleBuilder, tileOf: FunctionBuilder, scatter: FunctionBuilder): void {
-  const f = m.function('packed', { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] });
+const words = (count: number): 'i32'[] => new Array<'i32'>(count).fill('i32');
+
+const smaller = (a: Value, most: Value | number): Value => select(a, most, op('i32.lt_u', a, most));
+
+/** The packed loop for all of k, with B packed on the way. */
+function packed(m: ModuleBuilder, packB: FunctionBuilder, block: FunctionBuilder): void {
+  const f = m.function('packed', { params: words(15), results: [] });
+  const [a, aStep, row, b, bColumn, bK, c, cRow, cColumn, rows, columns, k, kStep, accumulate, scratch] = f.params;
+  const [k0, length, i, panels] = f.localArray('i32', 4);
+  f.set(panels, op('i32.add', scratch, 4 * tileRows * tileColumns));
+  f.repeat(again => {
+    f.set(length, op('i32.sub', k, k0));
+    f.set(length, smaller(length, kStep));
+    f.do(call(packB, b, bColumn, bK, panels, length, columns));
+    f.set(i, 0);
+    f.loop(i, rows, mBlock, () => {
+      const at = op('i32.add', a, op('i32.mul', op('i32.mul', length, op('i32.add', row, i)), 4));
+      const to = op('i32.add', c, op('i32.mul', cRow, i));
+      f.do(call(block, at, panels, to, cRow, cColumn, smaller(op('i32.sub', rows, i), mBlock), columns, length, accumulate, scratch));
+    });
+    f.set(accumulate, 1);
+    f.add(a, aStep);
+    f.add(b, op('i32.mul', bK, kStep));
+    f.branchIf(again, op('i32.lt_u', f.tee(k0, op('i32.add', k0, kStep)), k));
+  });
+}
+
+/** c (+)= packed a times packed b; `edge` is 128 bytes of scratch. k > 0. */
+function packedBlock(m: ModuleBuilder, tileOf: FunctionBuilder, scatter: FunctionBuilder): FunctionBuilder {
+  const f = m.function('packedBlock', { params: words(10), results: [] }, { exported: false });
   const [a, b, c, cRow, cColumn, rows, columns, k, accumulate, edge] = f.params;
   const [i, j, aPanel, cTile, rowsLeft, columnsLeft] = f.localArray('i32', 6);
   f.loop(j, columns, tileColumns, () => {
@@ -214,7 +244,6 @@ function packed(m: ModuleBuilder, tileOf: FunctionBuilder, scatter: FunctionBuil
         f.do(call(tileOf, aPanel, b, k, cTile, cRow, accumulate));
       }, () => {
         f.do(call(tileOf, aPanel, b, k, edge, 4 * tileColumns, 0));
-        const smaller = (left: Local, most: number): Value => select(left, most, op('i32.lt_u', left, most));
         const [height, width] = [smaller(rowsLeft, tileRows), smaller(columnsLeft, tileColumns)];
         f.do(call(scatter, edge, 4 * tileColumns, cTile, cRow, cColumn, height, width, accumulate));
       });
@@ -224,11 +253,42 @@ function packed(m: ModuleBuilder, tileOf: FunctionBuilder, scatter: FunctionBuil
     f.add(b, op('i32.mul', k, 4 * tileColumns));
     f.add(c, op('i32.mul', cColumn, tileColumns));
   });
+  return f;
 }
 
-/** Strips of columns from wide to narrow; the last, of one column, works in lane 0. */
-function direct(m: ModuleBuilder, madd: Madd, rows: number): void {
-  const f = m.function(`direct${rows}`, { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] });
+/** Runs `body` for as many rows at a time as there are functions, then for the rest with the function that fits. */
+function eachRows(f: FunctionBuilder, rows: Local, functions: readonly FunctionBuilder[], body: (run: FunctionBuilder, count: number) => void): void {
+  const [i, whole] = f.localArray('i32', 2);
+  const most = functions.length;
+  f.set(whole, op('i32.and', rows, -most));
+  f.set(i, 0);
+  f.loop(i, whole, most, () => body(functions[most - 1], most));
+  for (let rest = 1; rest < most; rest++) f.if(op('i32.eq', op('i32.sub', rows, whole), rest), () => body(functions[rest - 1], rest));
+}
+
+function directBlocks(m: ModuleBuilder, functions: readonly FunctionBuilder[], sweep: FunctionBuilder): void {
+  const f = m.function('direct', { params: words(12), results: [] });
+  const [a, aRow, aK, b, bK, c, cRow, rows, n, k, kStep, far] = f.params;
+  const [k0, length, atA, atC] = f.localArray('i32', 4);
+  f.loop(k0, k, kStep, () => {
+    f.set(length, op('i32.sub', k, k0));
+    f.set(length, smaller(length, kStep));
+    f.if(far, () => f.do(call(sweep, b, bK, op('i32.mul', n, 4), length)));
+    f.set(atA, a);
+    f.set(atC, c);
+    eachRows(f, rows, functions, (run, count) => {
+      f.do(call(run, atA, aRow, aK, b, bK, atC, cRow, n, length, op('i32.ne', k0, 0)));
+      f.add(atA, op('i32.mul', aRow, count));
+      f.add(atC, op('i32.mul', cRow, count));
+    });
+    f.add(a, op('i32.mul', aK, kStep));
+    f.add(b, op('i32.mul', bK, kStep));
+  });
+}
+
+/** c[R, n] (+)= a[R, k] b[k, n] for a fixed R. Strips of columns from wide to narrow; the last, of one column, works in lane 0. */
+function direct(m: ModuleBuilder, madd: Madd, rows: number): FunctionBuilder {
+  const f = m.function(`direct${rows}`, { params: words(10), results: [] }, { exported: false });
   const [a, aRow, aK, b, bK, c, cRow, n, k, accumulate] = f.params;
   const [strip, strips, atB, step] = f.localArray('i32', 4);
   const atA = f.localArray('i32', rows);
@@ -272,11 +332,23 @@ function direct(m: ModuleBuilder, madd: Madd, rows: number): void {
   columns(rows <= 2 ? 4 : 2, false);
   columns(1, false);
   columns(1, true);
+  return f;
 }
 
-/** Four columns at a time, then one. */
-function dot(m: ModuleBuilder, madd: Madd, rows: number): void {
-  const f = m.function(`dot${rows}`, { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] });
+function dotBlock(m: ModuleBuilder, functions: readonly FunctionBuilder[], sweep: FunctionBuilder): void {
+  const f = m.function('dot', { params: words(11), results: [] });
+  const [a, aRow, b, bColumn, c, cRow, cColumn, rows, n, k, far] = f.params;
+  f.if(far, () => f.do(call(sweep, b, bColumn, op('i32.mul', k, 4), n)));
+  eachRows(f, rows, functions, (run, count) => {
+    f.do(call(run, a, aRow, b, bColumn, c, cRow, cColumn, n, k));
+    f.add(a, op('i32.mul', aRow, count));
+    f.add(c, op('i32.mul', cRow, count));
+  });
+}
+
+/** c[R, n] = a[R, k] b[k, n] for a fixed R: four columns at a time, then one. */
+function dot(m: ModuleBuilder, madd: Madd, rows: number): FunctionBuilder {
+  const f = m.function(`dot${rows}`, { params: words(9), results: [] }, { exported: false });
   const [a, aRow, b, bColumn, c, cRow, cColumn, n, k] = f.params;
   const [group, groups, step, lane, atC] = f.localArray('i32', 5);
   const atA = f.localArray('i32', rows);
@@ -326,6 +398,7 @@ function dot(m: ModuleBuilder, madd: Madd, rows: number): void {
   };
   columns(4);
   columns(1);
+  return f;
 }
 
 /** One column of b at a time, sixteen elements a step. */
@@ -354,8 +427,9 @@ function matvec(m: ModuleBuilder, madd: Madd): void {
   });
 }
 
-function touch(m: ModuleBuilder): void {
-  const f = m.function('touch', { params: ['i32', 'i32', 'i32', 'i32'], results: ['i32'] });
+/** Reads one word of each cache line, so that what follows finds them near: touch(from, rowStride, rowBytes, rows). The result has no meaning. */
+function touch(m: ModuleBuilder): FunctionBuilder {
+  const f = m.function('touch', { params: words(4), results: ['i32'] }, { exported: false });
   const [from, rowStride, rowBytes, rows] = f.params;
   const [row, byte, at, seen] = f.localArray('i32', 4);
   f.loop(row, rows, 1, () => {
@@ -368,6 +442,7 @@ function touch(m: ModuleBuilder): void {
     f.add(from, rowStride);
   });
   f.return(seen);
+  return f;
 }
 
 /** Lane j of the result is the sum of the lanes of v[j]: (0 + 2) + (1 + 3). */
@@ -381,7 +456,8 @@ function sumsOfLanes(f: FunctionBuilder, v: readonly Local[]): Local {
   return total;
 }
 
-function sumOfLanes(f: FunctionBuilder, v: Local): Value {
+/** (0 + 2) + (1 + 3). */
+export function sumOfLanes(f: FunctionBuilder, v: Local): Value {
   const pair = f.local('v128');
   f.set(pair, op('f32x4.add', v, shuffle32(v, v, [2, 3, 0, 1])));
   return op('f32.add', laneOp('f32x4.extract_lane', 0, pair), laneOp('f32x4.extract_lane', 1, pair));

@@ -9,6 +9,7 @@ import { registerFused } from './fused/index.js';
 import { createGatherScatter } from './gatherScatter.js';
 import { createGemm, type WasmView } from './gemm.js';
 import { createMap } from './map.js';
+import { createPacked } from './packed.js';
 import { createReduce } from './reduce.js';
 
 export type { WasmContext } from './context.js';
@@ -19,15 +20,21 @@ export type WasmKernels = { [K in keyof Primitives]: (call: Primitives[K]) => bo
 export function createWasmKernels(wanted: WasmContext): WasmKernels {
   const context: WasmContext = { ...wanted, relaxed: wanted.relaxed && supportsRelaxedSimd() };
   const map = createMap(context);
-  const gemm = createGemm(context.memory, context.scratch, { relaxed: context.relaxed });
+  const gemm = createGemm(context.memory, context.panels, { relaxed: context.relaxed, threads: context.threads });
   const at = (view: View): WasmView => ({ byteOffset: context.byteOffsetOf(view), shape: view.shape, strides: view.strides });
-  const matmul = ({ a, b, output }: Primitives['matmul']): boolean =>
-    output.dtype === 'f32' && gemm.matmul({ a: at(a), b: at(b), output: at(output) });
-  const { copy } = createCopy(context.memory);
+  const packed = createPacked(context, gemm);
+  const matmul = (call: Primitives['matmul']): boolean => {
+    const { a, b, output } = call;
+    if (output.dtype !== 'f32') return false;
+    return b.packing ? packed.matmul(call) : gemm.matmul({ a: at(a), b: at(b), output: at(output) });
+  };
+  const { gather, scatterAdd } = createGatherScatter(context);
+  const { copy } = createCopy(context.memory, context.threads);
   const fused = new Map<string, FusedKernel>();
-  registerFused(fused, context);
+  registerFused(fused, context, gemm);
   return {
-    map, matmul, fused, reduce: createReduce(context, map), ...createGatherScatter(context),
+    map, matmul, fused, reduce: createReduce(context, map), scatterAdd,
+    gather: call => (call.input.packing ? packed.gather(call) : gather(call)), unpack: packed.unpack,
     copy: ({ input, output }) => output.dtype !== 'f64' && copy({ input: at(input), output: at(output) }),
   };
 }

@@ -1,30 +1,9 @@
-// Iteration spaces: merging the axes of several strided operands into as few loops as possible, the description of the outer loops in
-// scratch memory, and the WASM code that walks it. What is computed along a row is emitMap.ts's business.
+// Loops over an iteration space: which axis is walked in vectors, the description of the outer loops in scratch memory, and the WASM code
+// that walks it. What is computed along a row is emitMap.ts's business; merging axes is ../../iteration.ts's.
 
-import type { Shape } from '../../../tensor/shape.js';
+import type { Axis } from '../../iteration.js';
 import { load, op, type FunctionBuilder, type Local, type Operand } from './assembler.js';
 import type { Spacing } from './emitMap.js';
-
-/** One loop: how often, and how far each operand's pointer moves in a step (bytes, or elements for an element number). */
-export interface Axis {
-  readonly size: number;
-  readonly reduced: boolean;
-  readonly steps: readonly number[];
-}
-
-/** The loops over `shape`, outermost first: sides of 1 dropped, neighbours merged where every operand allows it. */
-export function mergedAxes(shape: Shape, steps: readonly (readonly number[])[], reduced?: readonly boolean[]): Axis[] {
-  const axes: Axis[] = []; // innermost first
-  for (let d = shape.length - 1; d >= 0; d--) {
-    if (shape[d] === 1) continue;
-    const axis = { size: shape[d], reduced: reduced?.[d] ?? false, steps: steps.map(s => s[d]) };
-    const inner = axes.at(-1);
-    if (inner && inner.reduced === axis.reduced && axis.steps.every((step, k) => step === inner.steps[k] * inner.size)) {
-      axes[axes.length - 1] = { ...inner, size: inner.size * axis.size };
-    } else axes.push(axis);
-  }
-  return axes.reverse();
-}
 
 /** The number of the axis that is best walked in vectors: most operands dense, the innermost of equals. */
 export function bestInner(axes: readonly Axis[], operands: number): number {
@@ -39,6 +18,29 @@ export function bestInner(axes: readonly Axis[], operands: number): number {
 }
 
 export const spacingOf = (step: number): Spacing => (step === 0 ? 'repeated' : step === 4 ? 'dense' : 'apart');
+
+/** A part of an iteration space: its loops, and how far each operand's first element lies from that of the whole, in the measure of its steps. */
+export interface Part {
+  readonly axes: readonly Axis[];
+  readonly start: readonly number[];
+}
+
+/** Cuts the longest axis that is not reduced in at most `parts`. */
+export function cutAxes(axes: readonly Axis[], parts: number): Part[] {
+  const operands = axes[0].steps.length;
+  let longest = -1;
+  axes.forEach((axis, d) => {
+    if (!axis.reduced && axis.size > 1 && (longest < 0 || axis.size >= axes[longest].size)) longest = d;
+  });
+  if (longest < 0 || parts < 2) return [{ axes, start: new Array<number>(operands).fill(0) }];
+  const { size, steps } = axes[longest];
+  const even = Math.ceil(size / parts);
+  const length = even > 16 ? 16 * Math.ceil(even / 16) : even;
+  return Array.from({ length: Math.ceil(size / length) }, (_, i) => ({
+    axes: axes.map((axis, d) => (d === longest ? { ...axis, size: Math.min(length, size - i * length) } : axis)),
+    start: steps.map(step => i * length * step),
+  }));
+}
 
 /** Words of one outer loop in scratch: counter, size, and what each pointer moves when this loop steps and those inside start again. */
 export const loopWords = (operands: number): number => 2 + operands;

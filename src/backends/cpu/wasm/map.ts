@@ -6,10 +6,11 @@ import { bytesPerElement, type DType } from '../../../tensor/dtype.js';
 import type { Program, ScalarType } from '../../../tensor/expr.js';
 import { contiguousStrides, sizeOf } from '../../../tensor/shape.js';
 import type { Primitives, View } from '../../backend.js';
-import { instantiate, load, ModuleBuilder, op, type FunctionBuilder, type Local, type Value } from './assembler.js';
+import { load, ModuleBuilder, op, type FunctionBuilder, type Local, type Value } from './assembler.js';
+import { mergedAxes, type Axis } from '../../iteration.js';
 import { isShared, KernelCache, type Kernel, type WasmContext } from './context.js';
 import { emittable, emitRow, type Stream } from './emitMap.js';
-import { bestInner, emitLoops, loopWords, mergedAxes, spacingOf, writeLoops, type Axis } from './iteration.js';
+import { bestInner, cutAxes, emitLoops, loopWords, spacingOf, writeLoops } from './iteration.js';
 import { hold, LaneMath, splatInt } from './lanes.js';
 
 const storage: Readonly<Record<ScalarType, DType>> = { f: 'f32', i: 'i32', u: 'i32', b: 'bool' };
@@ -42,6 +43,11 @@ export function loadUniforms(f: FunctionBuilder, program: Program, address: Loca
     return hold(f, type === 'b' ? op('i32x4.ne', value, splatInt(0)) : value);
   });
 }
+
+const costly = ['exp', 'log', 'tanh', 'erf', 'sin', 'cos'];
+
+/** About how long an element takes, in multiply-adds (see Threads.pays). */
+export const workOf = (program: Program): number => program.order.reduce((sum, e) => sum + (costly.includes(e.op) ? 20 : 1), 4);
 
 /** Address words at the start of the descriptor, before those of the operands. */
 const headWords = 2;
@@ -76,7 +82,7 @@ function compile(program: Program, operands: number, inputs: number, indexed: bo
       index: indexed ? { pointer: pointers[last], step: steps[last] } : undefined,
     });
   });
-  return instantiate(m.bytes(), context.memory).run;
+  return context.threads.link(m.bytes()).run;
 }
 
 /** A row without length still has to be spaced somehow: dense is what most kernels are compiled for. */
@@ -101,17 +107,22 @@ export function createMap(context: WasmContext): (call: Primitives['map']) => bo
     const uniformsAt = headWords + 2 * operands;
     const loopsAt = uniformsAt + program.uniformTypes.length;
     const length = loopsAt + axes.length * loopWords(operands);
-    const descriptor = context.scratch(4 * length);
-    const words = new Int32Array(context.memory.buffer, descriptor, length);
-    const views = [...inputs, ...outputs];
-    words[0] = inner.size;
-    words[1] = descriptor + 4 * writeLoops(words, loopsAt, axes, operands);
-    for (let k = 0; k < operands; k++) {
-      words[headWords + k] = k < views.length ? context.byteOffsetOf(views[k]) : 0;
-      words[headWords + operands + k] = inner.steps[k];
-    }
-    writeUniforms(context.memory.buffer, descriptor + 4 * uniformsAt, program, uniforms);
-    kernel(descriptor);
+    const { threads, memory } = context;
+    const parts = cutAxes([...axes, inner], threads.pays(size * workOf(program)) ? threads.tiles : 1);
+    const descriptors = context.scratch(4 * length * parts.length);
+    const bases = [...inputs, ...outputs].map(context.byteOffsetOf);
+    threads.run(kernel, parts.map((part, i) => {
+      const descriptor = descriptors + 4 * length * i;
+      const words = new Int32Array(memory.buffer, descriptor, length);
+      words[0] = part.axes[axes.length].size;
+      words[1] = descriptor + 4 * writeLoops(words, loopsAt, part.axes.slice(0, -1), operands);
+      for (let k = 0; k < operands; k++) {
+        words[headWords + k] = (k < bases.length ? bases[k] : 0) + part.start[k];
+        words[headWords + operands + k] = inner.steps[k];
+      }
+      writeUniforms(memory.buffer, descriptor + 4 * uniformsAt, program, uniforms);
+      return [descriptor];
+    }));
     return true;
   };
 }

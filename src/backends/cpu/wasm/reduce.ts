@@ -6,14 +6,15 @@
 import { constant, program as makeProgram, type Program } from '../../../tensor/expr.js';
 import { contiguousStrides, sizeOf } from '../../../tensor/shape.js';
 import type { Primitives } from '../../backend.js';
-import { i32x4Const, instantiate, load, loadLane, ModuleBuilder, op, type FunctionBuilder, type Local, type Value } from './assembler.js';
+import { i32x4Const, load, loadLane, ModuleBuilder, op, type FunctionBuilder, type Local, type Value } from './assembler.js';
+import { mergedAxes, type Axis } from '../../iteration.js';
 import { isShared, KernelCache, type Kernel, type WasmContext } from './context.js';
 import {
   accumulator, combineWith, emitExpressions, emitRow, fromMemory, resetAccumulator, totalOf, unrolling, type Accumulator,
 } from './emitMap.js';
-import { bestInner, emitLoops, loopWords, mergedAxes, spacingOf, writeLoops, type Axis } from './iteration.js';
+import { bestInner, cutAxes, emitLoops, loopWords, spacingOf, writeLoops } from './iteration.js';
 import { hold, LaneMath } from './lanes.js';
-import { byteSteps, lanesFit, loadUniforms, usesIndex, writeUniforms } from './map.js';
+import { byteSteps, lanesFit, loadUniforms, usesIndex, workOf, writeUniforms } from './map.js';
 
 const headWords = 5;
 
@@ -64,7 +65,7 @@ function compile(structure: Structure, context: WasmContext): Kernel {
     if (structure.inner.reduced) alongRow(structure, frame, bases);
     else downColumns(structure, frame, bases);
   });
-  return instantiate(m.bytes(), context.memory).run;
+  return context.threads.link(m.bytes()).run;
 }
 
 const resultType = (program: Program): 'f' | 'i' => (program.outputs[0].type === 'f' ? 'f' : 'i');
@@ -194,21 +195,26 @@ export function createReduce(context: WasmContext, map: (call: Primitives['map']
     const uniformsAt = headWords + 3 * operands;
     const keptAt = uniformsAt + program.uniformTypes.length;
     const length = keptAt + (kept.length + reduced.length) * loopWords(operands);
-    const descriptor = context.scratch(4 * length);
-    const words = new Int32Array(context.memory.buffer, descriptor, length);
-    const views = [...inputs, output];
-    const keptEnd = writeLoops(words, keptAt, kept, operands);
-    words[0] = inner.size;
-    words[1] = column.size;
-    words[2] = words[3] = descriptor + 4 * keptEnd;
-    words[4] = descriptor + 4 * writeLoops(words, keptEnd, reduced, operands);
-    for (let k = 0; k < operands; k++) {
-      words[headWords + k] = k < views.length ? context.byteOffsetOf(views[k]) : 0;
-      words[headWords + operands + k] = inner.steps[k];
-      words[headWords + 2 * operands + k] = column.steps[k];
-    }
-    writeUniforms(context.memory.buffer, descriptor + 4 * uniformsAt, program, uniforms);
-    kernel(descriptor);
+    const { threads, memory } = context;
+    const parts = cutAxes([...kept, inner], threads.pays(size * workOf(program)) ? threads.tiles : 1);
+    const descriptors = context.scratch(4 * length * parts.length);
+    const bases = [...inputs, output].map(context.byteOffsetOf);
+    threads.run(kernel, parts.map((part, i) => {
+      const descriptor = descriptors + 4 * length * i;
+      const words = new Int32Array(memory.buffer, descriptor, length);
+      const keptEnd = writeLoops(words, keptAt, part.axes.slice(0, -1), operands);
+      words[0] = part.axes[kept.length].size;
+      words[1] = column.size;
+      words[2] = words[3] = descriptor + 4 * keptEnd;
+      words[4] = descriptor + 4 * writeLoops(words, keptEnd, reduced, operands);
+      for (let k = 0; k < operands; k++) {
+        words[headWords + k] = (k < bases.length ? bases[k] : 0) + part.start[k];
+        words[headWords + operands + k] = inner.steps[k];
+        words[headWords + 2 * operands + k] = column.steps[k];
+      }
+      writeUniforms(memory.buffer, descriptor + 4 * uniformsAt, program, uniforms);
+      return [descriptor];
+    }));
     return true;
   };
 }

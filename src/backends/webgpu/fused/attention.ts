@@ -4,18 +4,24 @@
 
 import type { Attributes, FusedKernel, View } from '../../backend.js';
 import { contiguousStrides, sizeOf } from '../../../tensor/shape.js';
-import type { KernelContext } from '../context.js';
+import { withTemporary, type KernelContext } from '../context.js';
 import { bind, grid, operandOf } from '../operands.js';
 import { Params } from '../params.js';
 import type { Block } from '../pool.js';
 import type { Binding } from '../queue.js';
 import { forwardAlone, keyGradientAlone, lanes, queryGradientAlone } from './attentionAlone.js';
+import { forwardTogether, keyGradientTogether, queryGradientTogether } from './attentionTogether.js';
 import { aboutRows, fields, joinSplits, type Field } from './attentionWgsl.js';
 
 /** Invocations of a workgroup in the passes that go query by query. */
 const invocations = 64;
 /** The longest head, in fours: what an invocation keeps grows with it. */
 const mostVectors = 64;
+/** Vectors of a tile that an invocation alone keeps. */
+const keptVectors = 128;
+/** Invocations of a workgroup along the kept rows and along the others. */
+const manyRows = { down: 8, across: 8 };
+const fewRows = { down: 2, across: 32 };
 const mostPosition = 2 ** 30;
 
 type Values = Partial<Record<Field, number>>;
@@ -37,24 +43,26 @@ const dense = ({ shape, strides }: View): boolean => contiguousStrides(shape).ev
 
 export function registerAttention(fused: Map<string, FusedKernel>, context: KernelContext): void {
   const { queue, settings } = context;
-  const T = (globalThis as any).TUNE ?? {};
+  const alone = settings.reduce === 'invocation';
+  /** Whole vectors of four. */
+  const bindingBytes = settings.bindingBytes - (settings.bindingBytes % 16);
 
   /** Where a view lies, counted in elements of `unit` words; undefined if it is more than may be bound. */
   function placeOf(view: View, unit: 1 | 4, write = false): Place | undefined {
     const axes = view.shape.map((size, d) => ({ size, reduced: false, steps: [view.strides[d]] }));
-    const limit = settings.bindingBytes - (settings.bindingBytes % 16);
-    const bound = bind({ axes, operands: [operandOf(view, view.dtype === 'f32' ? 'f' : 'i', write)] }, limit);
+    const bound = bind({ axes, operands: [operandOf(view, view.dtype === 'f32' ? 'f' : 'i', write)] }, bindingBytes);
     return bound && { binding: bound.bindings[0], offset: bound.offsets[0] / unit };
   }
 
-  /** A temporary of `words` words, whole. */
-  function temporary(words: number): Block | undefined {
-    return 4 * words <= settings.bindingBytes ? context.allocate(4 * words) : undefined;
-  }
-  const whole = ({ buffer, byteLength }: Block, write: boolean): Place =>
-    ({ binding: { buffer, byteOffset: 0, byteLength: Math.max(16, byteLength), write }, offset: 0 });
+  /** A temporary as it is bound. */
+  const whole = ({ allocation }: View, write = false): Place => {
+    const { buffer } = allocation as Block;
+    return { binding: { buffer, byteOffset: 0, byteLength: Math.min(buffer.byteLength, bindingBytes), write }, offset: 0 };
+  };
 
-  function record(label: string, structure: readonly unknown[], source: () => string, places: readonly Place[], values: Values, groups: number): void {
+  function record(
+    label: string, structure: readonly (number | boolean)[], source: () => string, places: readonly Place[], values: Values, groups: number,
+  ): void {
     const params = new Params();
     for (const name of fields) {
       if (name === 'scaleBits') params.addFloat(values[name] ?? 0);
@@ -72,77 +80,92 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
   function sizes(q: View, k: View, { scale, causal, causalOffset, window }: Attributes): Values {
     const [batch, heads, queries] = q.shape;
     const [, keyHeads, keys] = k.shape;
-    return { batch, keyHeads, group: heads / keyHeads, queries, keys, causal, causalOffset, window: Math.min(window, mostPosition), scaleBits: scale, tiles: 1, splits: 1 };
+    return {
+      batch, keyHeads, group: heads / keyHeads, queries, keys, vectors: q.shape[3] / 4, tiles: 1, splits: 1,
+      causal, causalOffset, window: Math.min(window, mostPosition), scaleBits: scale,
+    };
   }
 
-  function forward(q: View, k: View, v: View, keyStart: View, keyEnd: View, o: View, lse: View, attributes: Attributes): boolean {
+  /** Tiles of a side with `rows` rows of `vectors` fours, of which an invocation keeps `tiles`: as much as makes few loads and yet fits. */
+  const keptAlone = (rows: number, vectors: number): number => {
+    let kept = 1;
+    while (kept < 8 && kept < rows && 2 * kept * vectors <= keptVectors) kept *= 2;
+    return kept;
+  };
+
+  /** In how many parts the keys of each tile are taken, where there are too few tiles to keep the device busy. */
+  function splitsFor(tiles: number, keys: number): number {
+    const [wanted, least] = alone ? [32, 32] : [512, 128];
+    return Math.max(1, Math.min(Math.floor(wanted / tiles), Math.floor(keys / least), 64));
+  }
+
+  function forward([q, k, v, keyStart, keyEnd]: readonly View[], [o, lse]: readonly View[], attributes: Attributes): boolean {
     const [batch, heads, queries, D] = q.shape;
     const [, keyHeads, keys] = k.shape;
-    const places = [placeOf(q, 4), placeOf(k, 4), placeOf(v, 4), placeOf(keyStart, 1), placeOf(keyEnd, 1)];
-    const outputs = [placeOf(o, 4, true), placeOf(lse, 1, true)];
-    if (![...places, ...outputs].every(p => p !== undefined)) return false;
-    const [qP, kP, vP, sP, eP] = places as Place[];
-    const [oP, lP] = outputs as Place[];
+    const places = [placeOf(q, 4), placeOf(k, 4), placeOf(v, 4), placeOf(keyStart, 1), placeOf(keyEnd, 1), placeOf(o, 4, true), placeOf(lse, 1, true)];
+    if (!places.every(p => p !== undefined)) return false;
+    const [qP, kP, vP, sP, eP, oP, lP] = places;
     const vectors = D / 4;
     const rows = (heads / keyHeads) * queries;
-    const kept = T.kept ?? 8;
-    const taken = T.taken ?? 4;
+    const all = batch * heads * queries;
+    const side = rows <= 4 * fewRows.down ? fewRows : manyRows;
+    const columns = Math.ceil(vectors / side.across);
+    const kept = alone ? keptAlone(rows, vectors) : 4 * side.down;
     const tiles = Math.ceil(rows / kept);
+    const wanted = splitsFor(batch * keyHeads * tiles, keys);
+    const splits = 4 * wanted * all * D <= bindingBytes ? wanted : 1;
+    const split = splits > 1;
     const values: Values = {
       ...sizes(q, k, attributes), ...steps('q', q, qP), ...steps('k', k, kP), ...steps('v', v, vP),
-      startAt: sP.offset, endAt: eP.offset, oAt: oP.offset, lseAt: lP.offset, tiles,
+      startAt: sP.offset, endAt: eP.offset, oAt: oP.offset, lseAt: lP.offset, tiles, splits,
     };
-    const splits = T.splits ?? 1;
-    const structure = { vectors, kept, taken, split: splits > 1 };
-    const key = [vectors, kept, taken, splits > 1];
-    const groups = Math.ceil((batch * keyHeads * tiles * splits) / lanes);
-    if (splits === 1) {
-      record('attention', key, () => forwardAlone(structure), [...places as Place[], oP, lP], values, groups);
+    const source = (): string => (alone ? forwardAlone({ vectors, kept, split }) : forwardTogether({ columns, split, ...side }));
+    const groups = Math.ceil((batch * keyHeads * tiles * splits) / (alone ? lanes : 1));
+    const run = (outputs: readonly Place[]): void =>
+      record('attention', [alone, alone ? vectors : columns, kept, split], source, [qP, kP, vP, sP, eP, ...outputs], values, groups);
+    if (!split) {
+      run([oP, lP]);
       return true;
     }
-    const all = batch * heads * queries;
-    const parts = temporary(splits * all * D);
-    const stats = temporary(splits * all * 2);
-    if (!parts || !stats) return false;
-    record('attention', key, () => forwardAlone(structure), [...places as Place[], whole(parts, true), whole(stats, true)], { ...values, splits }, groups);
-    record('attention.join', [vectors], () => joinSplits(vectors, invocations), [whole(parts, false), whole(stats, false), oP, lP], { ...values, splits },
-      Math.ceil((all * vectors) / invocations));
-    context.free(parts);
-    context.free(stats);
+    withTemporary(context, [splits, all, D], 'f32', parts => withTemporary(context, [splits, all, 2], 'f32', stats => {
+      run([whole(parts, true), whole(stats, true)]);
+      const places = [whole(parts), whole(stats), oP, lP];
+      record('attention.join', [], () => joinSplits(invocations), places, values, Math.ceil((all * vectors) / invocations));
+    }));
     return true;
   }
 
-  function backward(q: View, k: View, v: View, keyStart: View, keyEnd: View, o: View, lse: View, g: View, [dq, dk, dv]: readonly View[], attributes: Attributes): boolean {
+  function backward(inputs: readonly View[], outputs: readonly View[], attributes: Attributes): boolean {
+    const [q, k, v, keyStart, keyEnd, o, lse, g] = inputs;
     const [batch, heads, queries, D] = q.shape;
     const [, keyHeads, keys] = k.shape;
-    const inputs = [placeOf(q, 4), placeOf(k, 4), placeOf(v, 4), placeOf(g, 4), placeOf(keyStart, 1), placeOf(keyEnd, 1), placeOf(o, 4), placeOf(lse, 1)];
-    const outputs = [placeOf(dq, 4, true), placeOf(dk, 4, true), placeOf(dv, 4, true)];
-    if (![...inputs, ...outputs].every(p => p !== undefined)) return false;
-    const [qP, kP, vP, gP, sP, eP, oP, lP] = inputs as Place[];
-    const [dqP, dkP, dvP] = outputs as Place[];
+    const read = [placeOf(q, 4), placeOf(k, 4), placeOf(v, 4), placeOf(g, 4), placeOf(keyStart, 1), placeOf(keyEnd, 1), placeOf(o, 4), placeOf(lse, 1)];
+    const written = outputs.map(view => placeOf(view, 4, true));
     const all = batch * heads * queries;
-    const about = temporary(4 * all);
-    if (!about) return false;
+    if (![...read, ...written].every(p => p !== undefined) || 16 * all > bindingBytes) return false;
+    const [qP, kP, vP, gP, sP, eP, oP, lP] = read as Place[];
+    const [dqP, dkP, dvP] = written as Place[];
     const vectors = D / 4;
-    const rows = (heads / keyHeads) * queries;
+    const columns = Math.ceil(vectors / manyRows.across);
     const values: Values = {
       ...sizes(q, k, attributes), ...steps('q', q, qP), ...steps('k', k, kP), ...steps('v', v, vP), ...steps('g', g, gP),
       startAt: sP.offset, endAt: eP.offset, oAt: oP.offset, lseAt: lP.offset,
     };
-    record('attention.about', [vectors], () => aboutRows(vectors, invocations), [gP, oP, lP, sP, eP, whole(about, true)], values, Math.ceil(all / invocations));
-    {
-      const [kept, taken] = [T.kept1 ?? 8, T.taken1 ?? 4];
-      const tiles = Math.ceil(rows / kept);
-      if (!T.nodq) record('attention.dq', [vectors, kept, taken], () => queryGradientAlone({ vectors, kept, taken, split: false }), [qP, kP, vP, gP, whole(about, false), dqP],
-        { ...values, tiles }, Math.ceil((batch * keyHeads * tiles) / lanes));
-    }
-    {
-      const [kept, taken] = [T.kept2 ?? 8, T.taken2 ?? 4];
-      const tiles = Math.ceil(keys / kept);
-      if (!T.nodk) record('attention.dk', [vectors, kept, taken], () => keyGradientAlone({ vectors, kept, taken, split: false }), [qP, kP, vP, gP, whole(about, false), dkP, dvP],
-        { ...values, tiles }, Math.ceil((batch * keyHeads * tiles) / lanes));
-    }
-    context.free(about);
+    withTemporary(context, [all, 4], 'i32', temporary => {
+      record('attention.about', [], () => aboutRows(invocations), [gP, oP, lP, sP, eP, whole(temporary, true)], values, Math.ceil(all / invocations));
+      const about = whole(temporary);
+      const passes = [
+        { label: 'attention.dq', count: (heads / keyHeads) * queries, places: [dqP], byOne: queryGradientAlone, byMany: queryGradientTogether },
+        { label: 'attention.dk', count: keys, places: [dkP, dvP], byOne: keyGradientAlone, byMany: keyGradientTogether },
+      ];
+      for (const { label, count, places, byOne, byMany } of passes) {
+        const kept = alone ? keptAlone(count, vectors) : 4 * manyRows.down;
+        const tiles = Math.ceil(count / kept);
+        const source = (): string => (alone ? byOne({ vectors, kept, split: false }) : byMany({ columns, split: false, ...manyRows }));
+        const groups = Math.ceil((batch * keyHeads * tiles) / (alone ? lanes : 1));
+        record(label, [alone, alone ? vectors : columns, kept], source, [qP, kP, vP, gP, about, ...places], { ...values, tiles }, groups);
+      }
+    });
     return true;
   }
 
@@ -150,13 +173,16 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
     [q, k, v].every(inFours) && q.shape[3] <= 4 * mostVectors && sizeOf(q.shape) > 0 && sizeOf(k.shape) > 0
     && bounds.every(b => b.dtype === 'i32' && dense(b)) && attributes.causalOffset + q.shape[2] < mostPosition;
 
-  fused.set('attention', ({ inputs: [q, k, v, keyStart, keyEnd], outputs: [o, lse], attributes }) => {
-    if (!q || !k || !v || !keyStart || !keyEnd || !taken(q, k, v, [keyStart, keyEnd], attributes) || !inFours(o) || ![o, lse].every(dense)) return false;
-    return forward(q, k, v, keyStart, keyEnd, o, lse, attributes);
+  fused.set('attention', ({ inputs, outputs, attributes }) => {
+    if (inputs.length !== 5 || !inputs.every(v => v !== null)) return false;
+    const [q, k, v, keyStart, keyEnd] = inputs;
+    if (!taken(q, k, v, [keyStart, keyEnd], attributes) || !inFours(outputs[0]) || !outputs.every(dense)) return false;
+    return forward(inputs, outputs, attributes);
   });
-  fused.set('attention.vjp', ({ inputs: [q, k, v, keyStart, keyEnd, o, lse, g], outputs, attributes }) => {
-    if (!q || !k || !v || !keyStart || !keyEnd || !o || !lse || !g || !taken(q, k, v, [keyStart, keyEnd], attributes)) return false;
-    if (![o, g, ...outputs].every(inFours) || ![o, lse, ...outputs].every(dense)) return false;
-    return backward(q, k, v, keyStart, keyEnd, o, lse, g, outputs, attributes);
+  fused.set('attention.vjp', ({ inputs, outputs, attributes }) => {
+    if (inputs.length !== 8 || !inputs.every(v => v !== null)) return false;
+    const [q, k, v, keyStart, keyEnd, o, lse, g] = inputs;
+    if (!taken(q, k, v, [keyStart, keyEnd], attributes) || ![o, g, ...outputs].every(inFours) || ![o, lse, ...outputs].every(dense)) return false;
+    return backward(inputs, outputs, attributes);
   });
 }

@@ -7,7 +7,8 @@ import { held, holdWords } from '../params.js';
 /** Parameters of every attention kernel, in their order: where operands begin and their steps by batch, head and position, then sizes. */
 export const fields = [
   'qAt', 'qB', 'qH', 'qT', 'kAt', 'kB', 'kH', 'kT', 'vAt', 'vB', 'vH', 'vT', 'gAt', 'gB', 'gH', 'gT',
-  'startAt', 'endAt', 'oAt', 'lseAt', 'batch', 'keyHeads', 'group', 'queries', 'keys', 'causal', 'causalOffset', 'window', 'scaleBits', 'tiles', 'splits',
+  'startAt', 'endAt', 'oAt', 'lseAt', 'batch', 'keyHeads', 'group', 'queries', 'keys', 'causal', 'causalOffset', 'window', 'scaleBits',
+  'tiles', 'splits', 'vectors',
 ] as const;
 export type Field = (typeof fields)[number];
 
@@ -20,24 +21,19 @@ export interface Declared {
   readonly write?: boolean;
 }
 
-/** The kernels of attention.ts by the name of their label. */
-export interface AttentionStructure {
-  /** Vectors of a head. */
-  readonly vectors: number;
-  /** Partial results, to be joined, instead of the output. */
-  readonly split: boolean;
-}
-
 export const upTo = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
 /** Below every score that counts, and finite. */
 export const masked = '-1e30f';
 
 /**
- * A whole kernel. `body` runs with the parameters as u32 (scale as f32) and is told `group` (its workgroup's number), `lane`, and a helper:
- * seenBy(t, start, end) gives the keys that query t sees, from and one past the last, none where that is not larger. Both grow with t.
+ * A whole kernel. `body` finds the parameters as u32 under their names (scale as f32), `workgroup` and `lane`, and may call
+ * seenBy(t, start, end, causal, causalOffset, window): the keys that query t sees, from and one past the last, none where that is not larger.
+ * Both grow with t. Conditions are joined by & and |: && is a branch, and software compilers take long over many of those.
  */
-export function kernelText(bindings: readonly Declared[], invocations: number, body: string, { shared = '', functions = [] as readonly string[] } = {}): string {
+export function kernelText(
+  bindings: readonly Declared[], invocations: number, body: string, { shared = '', functions = [] as readonly string[] } = {},
+): string {
   const declarations = bindings.map(({ name, element, write }, i) =>
     `@group(0) @binding(${i + 1}) var<storage, ${write ? 'read_write' : 'read'}> ${name}: array<${element}>;`);
   return `${declarations.join('\n')}
@@ -60,11 +56,15 @@ fn main(@builtin(workgroup_id) groupId: vec3<u32>, @builtin(num_workgroups) grou
 }`;
 }
 
-/** Row `from`'s head and position as numbers in [B, H, T] (`number`), t, and where its q begins; names end in `i`. */
+/** Of the row with this number: t, head, and its number in [B, H, T]; names end in `i`. */
 export const rowPlace = (row: string, i: number | string): string => `let n${i} = ${row};
   let t${i} = n${i} / group;
   let head${i} = keyHead * group + n${i} % group;
   let number${i} = (b * keyHeads * group + head${i}) * queries + t${i};`;
+
+/** What aboutRows wrote of a query, by name. */
+export const aboutRow = (from: string, i: number | string): string =>
+  `let about${i} = ${from}; let lse${i} = bitcast<f32>(about${i}.x); let inner${i} = bitcast<f32>(about${i}.y);`;
 
 /**
  * For keys `first` to `last` of b and keyHead: rows from_ to `to` (one past the last) that may see one of them. `about` holds what aboutRows
@@ -80,7 +80,7 @@ export const rowsThatMaySee = `let tFirst = min(queries, select(0u, first - min(
   }`;
 
 /** For every query, what backward needs of it: log-sum-exp, sum(g o), and the keys it sees. One invocation each. */
-export function aboutRows(vectors: number, invocations: number): string {
+export function aboutRows(invocations: number): string {
   const bindings: Declared[] = [
     { name: 'g', element: 'vec4<f32>' }, { name: 'o', element: 'vec4<f32>' }, { name: 'lse', element: 'f32' },
     { name: 'keyStart', element: 'i32' }, { name: 'keyEnd', element: 'i32' }, { name: 'about', element: 'vec4<u32>', write: true },
@@ -92,24 +92,24 @@ export function aboutRows(vectors: number, invocations: number): string {
   let head = (number / queries) % heads;
   let b = number / (queries * heads);
   let gFrom = gAt + b * gB + head * gH + t * gT;
-  let oFrom = oAt + number * ${vectors}u;
+  let oFrom = oAt + number * vectors;
   var inner = 0.0;
-  for (var c = 0u; c < ${vectors}u; c++) { inner += dot(g[gFrom + c], o[oFrom + c]); }
+  for (var c = 0u; c < vectors; c++) { inner += dot(g[gFrom + c], o[oFrom + c]); }
   let seen = seenBy(t, keyStart[startAt + b], keyEnd[endAt + b], causal, causalOffset, window);
   about[number] = vec4<u32>(bitcast<u32>(lse[lseAt + number]), bitcast<u32>(inner), seen);`;
   return kernelText(bindings, invocations, body);
 }
 
 /** Joins what `splits` workgroups (or invocations) found for parts of the keys. One invocation for each vector of the output. */
-export function joinSplits(vectors: number, invocations: number): string {
+export function joinSplits(invocations: number): string {
   const bindings: Declared[] = [
     { name: 'parts', element: 'vec4<f32>' }, { name: 'stats', element: 'vec2<f32>' },
     { name: 'o', element: 'vec4<f32>', write: true }, { name: 'lse', element: 'f32', write: true },
   ];
   const body = `let number = workgroup * ${invocations}u + lane;
   let all = batch * keyHeads * rows;
-  if (number >= all * ${vectors}u) { return; }
-  let row = number / ${vectors}u;
+  if (number >= all * vectors) { return; }
+  let row = number / vectors;
   var top = ${masked};
   for (var p = 0u; p < splits; p++) { top = max(top, stats[p * all + row].x); }
   var total = 0.0;
@@ -118,10 +118,10 @@ export function joinSplits(vectors: number, invocations: number): string {
     let stat = stats[p * all + row];
     let weight = expBelow(stat.x - top);
     total += stat.y * weight;
-    sum += parts[p * all * ${vectors}u + number] * weight;
+    sum += parts[p * all * vectors + number] * weight;
   }
   let seen = total > 0.0;
   o[oAt + number] = sum * select(total, 1.0 / total, seen);
-  if (number % ${vectors}u == 0u) { lse[lseAt + row] = select(total, top + logOf(total), seen); }`;
+  if (number % vectors == 0u) { lse[lseAt + row] = select(total, top + logOf(total), seen); }`;
   return kernelText(bindings, invocations, body, { functions: ['expBelow', 'logOf'] });
 }

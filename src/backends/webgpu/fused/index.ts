@@ -3,8 +3,12 @@
 
 import type { FusedKernel } from '../../backend.js';
 import type { KernelContext } from '../context.js';
+import { registerAttention } from './attention.js';
+import { registerEdit } from './edit.js';
 import { registerRows } from './rows.js';
 
 export function registerFused(fused: Map<string, FusedKernel>, context: KernelContext): void {
+  registerAttention(fused, context);
+  registerEdit(fused, context);
   registerRows(fused, context);
 }

@@ -5,7 +5,7 @@
 import * as e from '../../../../tensor/expr.js';
 import { sizeOf } from '../../../../tensor/shape.js';
 import type { FusedKernel, View } from '../../../backend.js';
-import { call, load, op, select, type FunctionBuilder, type Local, type ModuleBuilder, type Value } from '../assembler.js';
+import { call, load, op, select, type FunctionBuilder, type Local, type ModuleBuilder, type Value, type WasmFunction } from '../assembler.js';
 import type { WasmContext } from '../context.js';
 import { add, div, hold, LaneMath, mul, splat } from '../lanes.js';
 import { loadFields, writeFields } from './fields.js';
@@ -21,9 +21,11 @@ const strided = ['q', 'k', 'v', 'g'] as const;
 type Strided = (typeof strided)[number];
 const fields = [
   'q', 'qB', 'qH', 'qT', 'k', 'kB', 'kH', 'kT', 'v', 'vB', 'vH', 'vT', 'g', 'gB', 'gH', 'gT', // addresses and steps in bytes
-  'keyStart', 'keyEnd', 'o', 'lse', 'dq', 'dk', 'dv', 'batch', 'keyHeads', 'group', 'queries', 'keys', 'dim',
+  'keyStart', 'keyEnd', 'o', 'lse', 'dq', 'dk', 'dv', 'keyHeads', 'group', 'together', 'queries', 'keys', 'dim',
   'causal', 'causalOffset', 'window', 'scale', 'turnedKeys', 'turnedValues', 'scores', 'gradients', 'inverses', 'scoreRow',
 ] as const;
+/** Places in the scratch of a thread; in the descriptor they are counted from its start. */
+const regions = ['turnedKeys', 'turnedValues', 'scores', 'gradients', 'inverses'] as const;
 type Field = (typeof fields)[number];
 const floats: readonly Field[] = ['scale'];
 type Fields = Readonly<Record<Field, Local>>;
@@ -71,65 +73,79 @@ interface Loops {
   readonly f: FunctionBuilder;
   readonly math: LaneMath;
   readonly field: Fields;
+  /** Groups of heads to compute: from, and one past the last. */
+  readonly from: Local;
+  readonly to: Local;
   /** Bytes of a row of scores or of turned keys, and of a dense row of D. */
   readonly scoreRow: Local;
   readonly dimBytes: Local;
 }
 
+/** name(descriptor, from, to, scratch) */
 function startFunction(m: ModuleBuilder, name: string, relaxed: boolean): Loops {
-  const f = m.function(name, { params: ['i32'], results: [] });
-  const field = loadFields(f, f.params[0], fields, floats);
-  return { f, math: new LaneMath(f, relaxed), field, scoreRow: field.scoreRow, dimBytes: keep(f, times(field.dim, 4)) };
+  const f = m.function(name, { params: ['i32', 'i32', 'i32', 'i32'], results: [] });
+  const [descriptor, from, to, scratch] = f.params;
+  const field = loadFields(f, descriptor, fields, floats);
+  for (const region of regions) f.add(field[region], scratch);
+  return { f, math: new LaneMath(f, relaxed), field, from, to, scoreRow: field.scoreRow, dimBytes: keep(f, times(field.dim, 4)) };
 }
 
-/** Batch, key heads, their query heads, tiles of queries. `prepare` runs for each key head with the addresses of its valid keys and values. */
-function forEachTile({ f, field }: Loops, prepare: (at: { k: Value; v: Value }, valid: Local) => void, body: (tile: Tile) => void): void {
-  const [b, keyHead, inGroup, t0] = f.localArray('i32', 4);
+/**
+ * Groups of `together` query heads that share a key head, numbered through the batch; their heads; tiles of queries. `prepare` runs for each
+ * group with the addresses of its valid keys and values.
+ */
+function forEachTile(
+  { f, field, from: firstGroup, to: endOfGroups }: Loops, prepare: (at: { k: Value; v: Value }, valid: Local) => void, body: (tile: Tile) => void,
+): void {
+  const [b, keyHead, firstHead, inGroup, t0] = f.localArray('i32', 5);
+  const number = keep(f, firstGroup);
+  const heads = keep(f, times(field.keyHeads, field.group));
   const placeOf = (name: Strided, head: Value, row: Value): Value =>
     plus(field[name], times(b, field[`${name}B`]), times(head, field[`${name}H`]), times(row, field[`${name}T`]));
-  f.loop(b, field.batch, 1, () => {
+  f.loop(number, endOfGroups, 1, () => {
+    f.set(firstHead, times(number, field.together));
+    f.set(b, op('i32.div_u', firstHead, heads));
+    f.set(firstHead, op('i32.rem_u', firstHead, heads));
+    f.set(keyHead, op('i32.div_u', firstHead, field.group));
     const start = keep(f, load('i32.load', plus(field.keyStart, times(b, 4))));
     const end = keep(f, load('i32.load', plus(field.keyEnd, times(b, 4))));
     const valid = keep(f, minus(end, start));
-    f.set(keyHead, 0);
-    f.loop(keyHead, field.keyHeads, 1, () => {
-      f.if(op('i32.gt_s', valid, 0), () => prepare({ k: placeOf('k', keyHead, start), v: placeOf('v', keyHead, start) }, valid));
-      f.set(inGroup, 0);
-      f.loop(inGroup, field.group, 1, () => {
-        const head = keep(f, plus(times(keyHead, field.group), inGroup));
-        const headNumber = keep(f, plus(times(b, times(field.keyHeads, field.group)), head));
-        f.set(t0, 0);
-        f.loop(t0, field.queries, tileRows, () => {
-          const left = keep(f, minus(field.queries, t0));
-          const rows = keep(f, select(left, tileRows, op('i32.lt_u', left, tileRows)));
-          const { from } = seenBy(f, field, start, end, t0);
-          const { to } = seenBy(f, field, start, end, op('i32.sub', plus(t0, rows), 1));
-          const count = keep(f, minus(to, from));
-          f.if(op('i32.lt_s', count, 0), () => f.set(count, 0));
-          const row = f.local('i32');
-          body({
-            rows, count,
-            skippedBytes: keep(f, times(minus(from, start), 4)),
-            at: {
-              q: keep(f, placeOf('q', head, t0)), g: keep(f, placeOf('g', head, t0)),
-              k: keep(f, placeOf('k', keyHead, from)), v: keep(f, placeOf('v', keyHead, from)),
-            },
-            queryNumber: keep(f, plus(times(headNumber, field.queries), t0)),
-            keyNumber: keep(f, plus(times(plus(times(b, field.keyHeads), keyHead), field.keys), from)),
-            eachRow(run) {
-              f.set(row, 0);
-              f.loop(row, rows, 1, () => {
-                const own = seenBy(f, field, start, end, plus(t0, row));
-                const first = keep(f, minus(own.from, from));
-                const seen = keep(f, minus(own.to, own.from));
-                f.if(op('i32.le_s', seen, 0), () => {
-                  f.set(first, 0);
-                  f.set(seen, 0);
-                });
-                run(row, first, seen);
+    f.if(op('i32.gt_s', valid, 0), () => prepare({ k: placeOf('k', keyHead, start), v: placeOf('v', keyHead, start) }, valid));
+    f.set(inGroup, 0);
+    f.loop(inGroup, field.together, 1, () => {
+      const head = keep(f, plus(firstHead, inGroup));
+      const headNumber = keep(f, plus(times(b, heads), head));
+      f.set(t0, 0);
+      f.loop(t0, field.queries, tileRows, () => {
+        const left = keep(f, minus(field.queries, t0));
+        const rows = keep(f, select(left, tileRows, op('i32.lt_u', left, tileRows)));
+        const { from } = seenBy(f, field, start, end, t0);
+        const { to } = seenBy(f, field, start, end, op('i32.sub', plus(t0, rows), 1));
+        const count = keep(f, minus(to, from));
+        f.if(op('i32.lt_s', count, 0), () => f.set(count, 0));
+        const row = f.local('i32');
+        body({
+          rows, count,
+          skippedBytes: keep(f, times(minus(from, start), 4)),
+          at: {
+            q: keep(f, placeOf('q', head, t0)), g: keep(f, placeOf('g', head, t0)),
+            k: keep(f, placeOf('k', keyHead, from)), v: keep(f, placeOf('v', keyHead, from)),
+          },
+          queryNumber: keep(f, plus(times(headNumber, field.queries), t0)),
+          keyNumber: keep(f, plus(times(plus(times(b, field.keyHeads), keyHead), field.keys), from)),
+          eachRow(run) {
+            f.set(row, 0);
+            f.loop(row, rows, 1, () => {
+              const own = seenBy(f, field, start, end, plus(t0, row));
+              const first = keep(f, minus(own.from, from));
+              const seen = keep(f, minus(own.to, own.from));
+              f.if(op('i32.le_s', seen, 0), () => {
+                f.set(first, 0);
+                f.set(seen, 0);
               });
-            },
-          });
+              run(row, first, seen);
+            });
+          },
         });
       });
     });
@@ -227,24 +243,30 @@ export function addAttentionVjp(m: ModuleBuilder, { relaxed }: WasmContext): voi
 }
 
 export function attentionKernels(forward: Code, backward: Code, context: WasmContext): [string, FusedKernel][] {
-  const { memory, byteOffsetOf: at } = context;
+  const { memory, threads, byteOffsetOf: at } = context;
   const lastDense = (view: View): boolean => view.dtype === 'f32' && (view.strides[3] === 1 || view.shape[3] === 1);
 
-  /** The descriptor of a call and room for its tiles. */
-  const describe = (views: Readonly<Record<'q' | 'k' | 'v', View>> & { g?: View }, more: Partial<Record<Field, number>>): number => {
+  /**
+   * Runs a function on all heads: the gradients of a key head are sums over its group, which stays together; going forward, heads may be
+   * computed one by one where that makes better parts.
+   */
+  const run = (f: WasmFunction, views: Readonly<Record<'q' | 'k' | 'v', View>> & { g?: View }, more: Partial<Record<Field, number>>): void => {
     const { q, k } = views;
     const [B, H, T, D] = q.shape;
     const [KV, S] = [k.shape[1], k.shape[2]];
     const row = 8 * Math.ceil(S / 8) + 4; // an odd number of vectors: columns spread over the cache
-    const regions = { turnedKeys: D * row, turnedValues: views.g ? D * row : 0, scores: tileRows * row, gradients: tileRows * row, inverses: tileRows };
-    const headBytes = 16 * Math.ceil(fields.length / 4);
-    const descriptor = context.scratch(headBytes + 4 * Object.values(regions).reduce((a, b) => a + b));
-    const values: Partial<Record<Field, number>> = { ...more, batch: B, keyHeads: KV, group: H / KV, queries: T, keys: S, dim: D, scoreRow: 4 * row };
-    let next = descriptor + headBytes;
-    for (const [name, size] of Object.entries(regions)) {
-      values[name as Field] = next;
-      next += 4 * size;
+    const sizes = { turnedKeys: D * row, turnedValues: views.g ? D * row : 0, scores: tileRows * row, gradients: tileRows * row, inverses: tileRows };
+    const cut = threads.pays(B * H * T * S * D);
+    const group = H / KV;
+    const together = cut && !views.g && B * KV < threads.tiles ? 1 : group;
+    const values: Partial<Record<Field, number>> = { ...more, keyHeads: KV, group, together, queries: T, keys: S, dim: D, scoreRow: 4 * row };
+    let stride = 0;
+    for (const name of regions) {
+      values[name] = stride;
+      stride += 4 * sizes[name];
     }
+    const headBytes = 16 * Math.ceil(fields.length / 4);
+    const descriptor = context.scratch(headBytes + threads.seats * stride);
     for (const name of strided) {
       const view = views[name];
       if (!view) continue;
@@ -252,7 +274,10 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
       Object.assign(values, { [name]: at(view), [`${name}B`]: 4 * sB, [`${name}H`]: 4 * sH, [`${name}T`]: 4 * sT });
     }
     writeFields(memory, descriptor, fields, values, floats);
-    return descriptor;
+    const groups = (B * H) / together;
+    const size = cut ? Math.ceil(groups / threads.tiles) : groups;
+    const parts = groups === 0 ? 0 : Math.ceil(groups / size);
+    threads.run(f, Array.from({ length: parts }, (_, i) => [descriptor, i * size, Math.min(groups, (i + 1) * size)]), descriptor + headBytes, stride);
   };
   const flags = ({ scale, causal, causalOffset, window }: Readonly<Record<string, number>>) => ({ scale, causal, causalOffset, window });
 
@@ -261,16 +286,15 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
       if (!q || !k || !v || !keyStart || !keyEnd || !(attributes.scale > 0)) return false;
       if (![q, k, v].every(lastDense) || ![keyStart, keyEnd].every(denseIntegers) || !denseFloats([o, lse])) return false;
       const places = { keyStart: at(keyStart), keyEnd: at(keyEnd), o: at(o), lse: at(lse) };
-      forward().attention(describe({ q, k, v }, { ...flags(attributes), ...places }));
+      run(forward().attention, { q, k, v }, { ...flags(attributes), ...places });
       return true;
     }],
     ['attention.vjp', ({ inputs: [q, k, v, keyStart, keyEnd, o, lse, g], outputs: [dq, dk, dv], attributes }) => {
       if (!q || !k || !v || !keyStart || !keyEnd || !o || !lse || !g || !(attributes.scale > 0)) return false;
       if (![q, k, v, g].every(lastDense) || ![keyStart, keyEnd].every(denseIntegers) || !denseFloats([o, lse, dq, dk, dv])) return false;
       const places = { keyStart: at(keyStart), keyEnd: at(keyEnd), o: at(o), lse: at(lse), dq: at(dq), dk: at(dk), dv: at(dv) };
-      const descriptor = describe({ q, k, v, g }, { ...flags(attributes), ...places });
       for (const gradient of [dk, dv]) new Uint8Array(memory.buffer, at(gradient), 4 * sizeOf(gradient.shape)).fill(0);
-      backward().attentionVjp(descriptor);
+      run(backward().attentionVjp, { q, k, v, g }, { ...flags(attributes), ...places });
       return true;
     }],
   ];

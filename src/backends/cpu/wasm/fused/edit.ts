@@ -5,8 +5,9 @@
 import * as e from '../../../../tensor/expr.js';
 import type { Expr } from '../../../../tensor/expr.js';
 import type { FusedKernel, View } from '../../../backend.js';
-import { instantiate, load, ModuleBuilder, op, type FunctionBuilder, type Local, type Value, type WasmFunction } from '../assembler.js';
+import { load, ModuleBuilder, op, type FunctionBuilder, type Local, type Value, type WasmFunction } from '../assembler.js';
 import { isShared, type WasmContext } from '../context.js';
+import type { Gemm } from '../gemm.js';
 import { add, hold, LaneMath, mul, splat, sub } from '../lanes.js';
 import { createEditProducts } from './editProducts.js';
 import { loadFields, writeFields } from './fields.js';
@@ -169,9 +170,9 @@ function addVjp(m: ModuleBuilder, relaxed: boolean, present: Present): void {
   });
 }
 
-export function editKernels(context: WasmContext): [string, FusedKernel][] {
+export function editKernels(context: WasmContext, gemm: Gemm): [string, FusedKernel][] {
   const { memory, byteOffsetOf: at } = context;
-  const products = createEditProducts(context);
+  const products = createEditProducts(context, gemm);
   /** Whether matrix products pay: one slot, and enough rows and ranks. */
   const asProducts = (P: View, rows: number): boolean => P.shape[0] === 1 && rows >= 8 && rows * P.shape[1] >= 32;
   const compiled = new Map<string, Readonly<Record<string, WasmFunction>>>();
@@ -182,7 +183,7 @@ export function editKernels(context: WasmContext): [string, FusedKernel][] {
       const m = new ModuleBuilder({ memory: { shared: isShared(memory) } });
       addForward(m, context.relaxed, present);
       addVjp(m, context.relaxed, present);
-      compiled.set(key, (code = instantiate(m.bytes(), memory)));
+      compiled.set(key, (code = context.threads.link(m.bytes())));
     }
     return code;
   };

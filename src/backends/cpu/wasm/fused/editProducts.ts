@@ -4,9 +4,9 @@
 
 import * as e from '../../../../tensor/expr.js';
 import type { View } from '../../../backend.js';
-import { instantiate, load, ModuleBuilder, op, type WasmFunction } from '../assembler.js';
+import { load, ModuleBuilder, op, type WasmFunction } from '../assembler.js';
 import { isShared, type WasmContext } from '../context.js';
-import { createGemm, type Gemm } from '../gemm.js';
+import type { Gemm } from '../gemm.js';
 import { LaneMath } from '../lanes.js';
 import { emitPass } from './rowFunction.js';
 
@@ -33,17 +33,12 @@ export interface EditGradients {
   readonly dP: View;
 }
 
-/** At least what the packed panels of a product with sides up to `side` take (gemm.ts: blocks of 320 along k, 1024 along m and n). */
-const panelBytes = (side: number): number => 8 * Math.min(320, side) * (Math.min(1024, side) + 8) + 256;
-
-export function createEditProducts(context: WasmContext) {
+export function createEditProducts(context: WasmContext, gemm: Gemm) {
   const { memory, byteOffsetOf: at } = context;
-  let code: { addRows: WasmFunction; gemm: Gemm } | undefined;
-  let panels = 0;
-  let room = 0;
+  let compiled: WasmFunction | undefined;
 
   /** to[indices[i]] += from[i], for rows of `width`. */
-  const build = (): { addRows: WasmFunction; gemm: Gemm } => {
+  const compile = (): WasmFunction => {
     const m = new ModuleBuilder({ memory: { shared: isShared(memory) } });
     const f = m.function('addRows', { params: ['i32', 'i32', 'i32', 'i32', 'i32'], results: [] });
     const [indices, rows, width, from, to] = f.params;
@@ -54,26 +49,18 @@ export function createEditProducts(context: WasmContext) {
       emitPass(new LaneMath(f, context.relaxed), width, { inputs: [target, from], write: [[target, e.add(e.arg(0), e.arg(1))]] });
       f.add(from, rowBytes);
     });
-    const scratch = (byteLength: number): number => {
-      if (byteLength > room) throw new Error(`edit: a product needs ${byteLength} bytes of scratch, ${room} were kept`);
-      return panels;
-    };
-    return { addRows: instantiate(m.bytes(), memory).addRows, gemm: createGemm(memory, scratch, { relaxed: context.relaxed }) };
+    return context.threads.link(m.bytes()).addRows;
   };
 
   const floats = (byteOffset: number, length: number): Float32Array => new Float32Array(memory.buffer, byteOffset, length);
   const dense = (view: View): Float32Array => floats(at(view), view.shape.reduce((n, side) => n * side, 1));
   const copyDense = (from: View, to: View): void => dense(to).set(dense(from));
 
-  /** Room for a call: addresses of the parts, after which the products have their panels. */
+  /** Room for a call: addresses of the parts. */
   const reserve = (m: number, r: number, d: number, matrices: number): { list: number; rows: number[]; difference: number; factors: number } => {
     const align = (n: number): number => Math.ceil(n / 64) * 64;
     const [listBytes, rowsBytes, differenceBytes, factorBytes] = [4 * m, 4 * m * d, 4 * r * d, 4 * m * r].map(align);
-    const own = listBytes + matrices * rowsBytes + differenceBytes + 2 * factorBytes;
-    room = panelBytes(Math.max(m, r, d)) + 4 * Math.max(m, r) * d;
-    const list = context.scratch(own + room);
-    code ??= build();
-    panels = list + own;
+    const list = context.scratch(listBytes + matrices * rowsBytes + differenceBytes + 2 * factorBytes);
     const rows = Array.from({ length: matrices }, (_, k) => list + listBytes + k * rowsBytes);
     const difference = list + listBytes + matrices * rowsBytes;
     return { list, rows, difference, factors: difference + differenceBytes };
@@ -81,17 +68,20 @@ export function createEditProducts(context: WasmContext) {
 
   /** output [m, n] = a [m, k] b [k, n]; `t` reads the stored matrix transposed. */
   const product = (a: number, b: number, output: number, [m, k, n]: readonly [number, number, number], t: 'none' | 'a' | 'b'): void => {
-    code?.gemm.matmul({
+    gemm.matmul({
       a: { byteOffset: a, shape: [m, k], strides: t === 'a' ? [1, m] : [k, 1] },
       b: { byteOffset: b, shape: [k, n], strides: t === 'b' ? [1, k] : [n, 1] },
       output: { byteOffset: output, shape: [m, n], strides: [n, 1] },
     });
   };
 
-  const gather = (view: View, indices: Int32Array, d: number, to: number): void => {
-    const bytes = new Uint8Array(memory.buffer);
+  /** Where the given rows lie one after the other: in the view itself, or copied into `room`. */
+  const gathered = (view: View, indices: Int32Array, d: number, room: number): number => {
     const from = at(view);
-    indices.forEach((row, i) => bytes.copyWithin(to + 4 * i * d, from + 4 * row * d, from + 4 * (row + 1) * d));
+    if (indices.every((row, i) => row === indices[0] + i)) return from + 4 * indices[0] * d;
+    const bytes = new Uint8Array(memory.buffer);
+    indices.forEach((row, i) => bytes.copyWithin(room + 4 * i * d, from + 4 * row * d, from + 4 * (row + 1) * d));
+    return room;
   };
 
   /** Address of M = A - C, or 0 where neither is. */
@@ -114,7 +104,8 @@ export function createEditProducts(context: WasmContext) {
 
   const addRows = (indices: Int32Array, list: number, d: number, from: number, to: View): void => {
     new Int32Array(memory.buffer, list, indices.length).set(indices);
-    code?.addRows(list, indices.length, d, from, at(to));
+    compiled ??= compile();
+    compiled(list, indices.length, d, from, at(to));
   };
 
   return {
@@ -124,11 +115,9 @@ export function createEditProducts(context: WasmContext) {
       const { list, rows: [x, change], difference, factors } = reserve(m, r, d, 2);
       copyDense(call.h, result);
       const M = differenceOf(call, difference, r * d);
-      const u = floats(at(call.u), m * r);
-      if (M) {
-        gather(call.h, call.indices, d, x);
-        product(x, M, at(call.u), [m, d, r], 'b');
-      } else u.fill(0);
+      if (M) product(gathered(call.h, call.indices, d, x), M, at(call.u), [m, d, r], 'b');
+      const u = floats(at(call.u), m * r); // a product may have grown the memory
+      if (!M) u.fill(0);
       for (const [bias, sign] of [[call.b, 1], [call.e, -1]] as const) {
         if (!bias) continue;
         const values = dense(bias);
@@ -142,10 +131,10 @@ export function createEditProducts(context: WasmContext) {
     /** Writes the gradients that are there. */
     vjp(call: EditProducts, { g, dh, dA, db, dC, de, dP }: EditGradients): void {
       const [m, [, r, d]] = [call.indices.length, call.P.shape];
-      const { list, rows: [x, gradient, change], difference, factors } = reserve(m, r, d, 3);
+      const { list, rows: [x, room, change], difference, factors } = reserve(m, r, d, 3);
       const s = factors + 64 * Math.ceil((4 * m * r) / 64);
       copyDense(g, dh);
-      gather(g, call.indices, d, gradient);
+      const gradient = gathered(g, call.indices, d, room);
       scaled(at(call.u), call.scale, factors, m, r);
       product(factors, gradient, at(dP), [r, m, d], 'a');
       product(gradient, at(call.P), s, [m, d, r], 'b');
@@ -154,9 +143,8 @@ export function createEditProducts(context: WasmContext) {
       if (M) {
         product(s, M, change, [m, r, d], 'none');
         addRows(call.indices, list, d, change, dh);
-        gather(call.h, call.indices, d, x);
         const first = (dA ?? dC) as View;
-        product(s, x, at(first), [r, m, d], 'a');
+        product(s, gathered(call.h, call.indices, d, x), at(first), [r, m, d], 'a');
         if (dC) {
           const [from, to] = [dense(first), dense(dC)];
           for (let i = 0; i < to.length; i++) to[i] = -from[i];

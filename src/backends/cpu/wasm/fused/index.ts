@@ -2,25 +2,27 @@
 // for, they decline before writing. Only wiring here.
 
 import type { FusedKernel } from '../../../backend.js';
-import { instantiate, ModuleBuilder, type WasmFunction } from '../assembler.js';
+import { ModuleBuilder, type WasmFunction } from '../assembler.js';
 import { isShared, type WasmContext } from '../context.js';
+import type { Gemm } from '../gemm.js';
 import { addAttention, addAttentionVjp, attentionKernels } from './attention.js';
 import { editKernels } from './edit.js';
 import { addNorms, normKernels } from './norms.js';
 import { addRope, ropeKernels } from './rope.js';
+import { smallMatrixKernels } from './smallMatrices.js';
 import { addSoftmax, softmaxKernels } from './softmax.js';
 
 /** Exported functions by name, compiled when first asked for. */
 export type Code = () => Readonly<Record<string, WasmFunction>>;
 
-export function registerFused(map: Map<string, FusedKernel>, context: WasmContext): void {
+export function registerFused(map: Map<string, FusedKernel>, context: WasmContext, gemm: Gemm): void {
   const lazily = (build: (m: ModuleBuilder, context: WasmContext) => void): Code => {
     let code: ReturnType<Code> | undefined;
     return () => {
       if (!code) {
         const m = new ModuleBuilder({ memory: { shared: isShared(context.memory) } });
         build(m, context);
-        code = instantiate(m.bytes(), context.memory);
+        code = context.threads.link(m.bytes());
       }
       return code;
     };
@@ -29,7 +31,8 @@ export function registerFused(map: Map<string, FusedKernel>, context: WasmContex
     ...softmaxKernels(lazily(addSoftmax), context),
     ...normKernels(lazily(addNorms), context),
     ...ropeKernels(lazily(addRope), context),
-    ...editKernels(context),
+    ...editKernels(context, gemm),
+    ...smallMatrixKernels(context),
     ...attentionKernels(lazily(addAttention), lazily(addAttentionVjp), context),
   ];
   for (const [name, kernel] of kernels) map.set(name, kernel);

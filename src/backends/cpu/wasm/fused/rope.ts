@@ -46,13 +46,28 @@ export function addRope(m: ModuleBuilder, { relaxed }: WasmContext): void {
   });
 }
 
-export function ropeKernels(code: Code, { byteOffsetOf: at }: WasmContext): [string, FusedKernel][] {
+/** How long a pair of elements takes, in multiply-adds (see Threads.pays). */
+const workOfPair = 16;
+
+export function ropeKernels(code: Code, { byteOffsetOf: at, threads }: WasmContext): [string, FusedKernel][] {
   return [['rope', ({ inputs: [x, cos, sin], outputs: [y], attributes: { inverse } }) => {
     if (!x || !cos || !sin || x.dtype !== 'f32' || x.strides[3] !== 1 || !denseFloats([cos, sin, y])) return false;
     const [B, T, H, D] = x.shape;
     const [xB, xT, xH] = x.strides.map(s => 4 * s);
     const tableB = cos.shape[0] === 1 ? 0 : 4 * T * (D / 2);
-    code().rope(at(x), at(y), at(cos), at(sin), B, T, H, D / 2, xB, xT, xH, tableB, inverse ? -1 : 1);
+    const argsOf = (b: number, batch: number, t: number, length: number): number[] => {
+      const table = b * tableB + 2 * D * t;
+      return [
+        at(x) + b * xB + t * xT, at(y) + 4 * D * H * (b * T + t), at(cos) + table, at(sin) + table,
+        batch, length, H, D / 2, xB, xT, xH, tableB, inverse ? -1 : 1,
+      ];
+    };
+    if (!threads.pays(B * T * H * (D / 2) * workOfPair)) threads.run(code().rope, [argsOf(0, B, 0, T)]);
+    else {
+      const length = Math.max(1, Math.ceil((B * T) / threads.tiles));
+      const ofEach = Array.from({ length: Math.ceil(T / length) }, (_, i) => i * length);
+      threads.run(code().rope, Array.from({ length: B }, (_, b) => ofEach.map(t => argsOf(b, 1, t, Math.min(length, T - t)))).flat());
+    }
     return true;
   }]];
 }

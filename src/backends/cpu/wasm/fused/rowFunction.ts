@@ -4,7 +4,8 @@
 import type { Expr } from '../../../../tensor/expr.js';
 import { isContiguous, sizeOf } from '../../../../tensor/shape.js';
 import type { View } from '../../../backend.js';
-import { op, type FunctionBuilder, type Local, type ModuleBuilder, type Value } from '../assembler.js';
+import { op, type FunctionBuilder, type Local, type ModuleBuilder, type Value, type WasmFunction } from '../assembler.js';
+import type { WasmContext } from '../context.js';
 import { accumulator, emitRow, resetAccumulator, totalOf } from '../emitMap.js';
 import { hold, LaneMath } from '../lanes.js';
 
@@ -50,7 +51,7 @@ export interface RowKernel {
   pass(pass: Pass): Local[];
 }
 
-/** Adds name(rows, count, ...addresses, ...scalars), which runs `body` for each row. */
+/** Adds name(rows, count, ...addresses, ...scalars), which runs `body` for each row; called through `runRows`. */
 export function addRowFunction(
   m: ModuleBuilder, name: string, relaxed: boolean, moves: readonly Movement[], scalars: number, body: (row: RowKernel) => void,
 ): void {
@@ -67,6 +68,22 @@ export function addRowFunction(
       if (move !== 'stay') f.add(at[k], move === 'row' ? rowBytes : 4);
     });
   });
+}
+
+/** How long an element of a row takes, in multiply-adds (see Threads.pays): about that of a pass with a sum, or of one with an exponential. */
+export const plainRows = 10;
+export const exponentialRows = 40;
+
+/** Calls a row function for `rows` rows of `count` elements, on several threads where that pays. */
+export function runRows(
+  { threads }: WasmContext, f: WasmFunction, moves: readonly Movement[], rows: number, count: number, addresses: readonly number[],
+  workOfElement: number, scalars: readonly number[] = [],
+): void {
+  const height = threads.pays(rows * count * workOfElement) ? Math.ceil(rows / threads.tiles) : rows;
+  const bytes = { row: 4 * count, element: 4, stay: 0 };
+  threads.run(f, Array.from({ length: rows === 0 ? 0 : Math.ceil(rows / height) }, (_, i) => [
+    Math.min(height, rows - i * height), count, ...addresses.map((at, k) => at + i * height * bytes[moves[k]]), ...scalars,
+  ]));
 }
 
 /** Whether all these are dense f32, which is all that row kernels take. */

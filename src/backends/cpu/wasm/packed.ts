@@ -1,0 +1,133 @@
+// Packed weights on the CPU: rows by number, rows decoded as a whole, and products. One or two rows of x are multiplied with weights decoded
+// in registers; for more, pieces of the matrix are decoded into a region that the caches hold and go through the ordinary product.
+
+import { halfToFloatTable, packedMatrix, packedWeightBytes, packings, type PackedMatrix, type Packing } from '../../../tensor/packing.js';
+import { isContiguous, sizeOf } from '../../../tensor/shape.js';
+import type { Primitives, View } from '../../backend.js';
+import { isShared, type WasmContext } from './context.js';
+import type { Gemm, WasmView } from './gemm.js';
+import { arrangedBytes, buildPackedModule, type PackedKernels } from './packedKernels.js';
+
+/** Rows of x up to which `matvec` for each is faster than decoding for the ordinary product. Measured. */
+const fewRows = 2;
+/** Weights that are decoded at a time: for few rows as many as the second-level cache holds, for many so that x is packed seldom. Measured. */
+const pieceElements = (rowsOfX: number): number => (rowsOfX < 64 ? 2 ** 18 : 2 ** 20);
+/** Multiply-adds that take as long as decoding a weight. Measured. */
+const weightWork = 4;
+
+export interface PackedProducts {
+  matmul(call: Primitives['matmul']): boolean;
+  gather(call: Primitives['gather']): boolean;
+  unpack(call: Primitives['unpack']): boolean;
+}
+
+export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
+  const { memory, byteOffsetOf, threads } = context;
+  const compiled = new Map<Packing, PackedKernels>();
+  const kernelsFor = (packing: Packing): PackedKernels => {
+    let kernels = compiled.get(packing);
+    if (!kernels) {
+      kernels = threads.link(buildPackedModule(packing, { relaxed: context.relaxed, shared: isShared(memory) })) as unknown as PackedKernels;
+      compiled.set(packing, kernels);
+    }
+    return kernels;
+  };
+  let halves = 0;
+  /** Where the table of f16 numbers lies. */
+  const halvesAt = (): number => {
+    if (halves === 0) {
+      halves = context.halves(4 * 65536);
+      new Float32Array(memory.buffer, halves, 65536).set(halfToFloatTable());
+    }
+    return halves;
+  };
+  const firstRow = (view: View, { byteOffset }: PackedMatrix): number => byteOffsetOf({ ...view, offset: 0 }) + byteOffset;
+
+  /** Ranges of rows for the threads. */
+  const tiles = (rows: number, columns: number): { row: number; count: number }[] => {
+    if (!threads.pays(weightWork * rows * columns)) return [{ row: 0, count: rows }];
+    const step = Math.max(1, Math.ceil(rows / threads.tiles));
+    return Array.from({ length: Math.ceil(rows / step) }, (_, i) => ({ row: i * step, count: Math.min(step, rows - i * step) }));
+  };
+
+  /** Columns `column` .. `column + columns` of the rows at `from`, decoded at `to`. */
+  const decode = (w: PackedMatrix, from: number, column: number, columns: number, rows: number, to: number): void => {
+    const weightBytes = packedWeightBytes(w.packing, w.columns);
+    const table = halvesAt();
+    threads.run(kernelsFor(w.packing).decode, tiles(rows, columns).map(({ row, count }) =>
+      [from + row * w.rowBytes, w.rowBytes, weightBytes, column, columns, count, to + 4 * row * columns, 4 * columns, table]));
+  };
+
+  /** c = x W^T for one row of x. */
+  const matvec = (w: PackedMatrix, from: number, x: number, c: number): void => {
+    const { packing, rows, columns, rowBytes } = w;
+    const { arrange, matvec: run } = kernelsFor(packing);
+    const weightBytes = packedWeightBytes(packing, columns);
+    const table = halvesAt();
+    const at = arrange ? context.decoded(arrangedBytes(columns)) : x;
+    arrange?.(x, columns, at);
+    threads.run(run, tiles(rows, columns).map(({ row, count }) => [at, from + row * rowBytes, rowBytes, weightBytes, count, columns, c + 4 * row, table]));
+  };
+
+  return {
+    matmul({ a, b, output }) {
+      const w = packedMatrix(b);
+      const { packing, rows, columns, transposed, rowBytes } = w;
+      const from = firstRow(b, w);
+      const [x, y] = [a, output].map(v => rowsOf(v, byteOffsetOf));
+      if (transposed && x && y && x.count <= fewRows) {
+        for (let row = 0; row < x.count; row++) matvec(w, from, x.at + row * x.step, y.at + row * y.step);
+        return true;
+      }
+      const last = output.shape.length - 1;
+      const at = (view: View): WasmView => ({ byteOffset: byteOffsetOf(view), shape: view.shape, strides: view.strides });
+      const lead = b.shape.slice(0, -2);
+      /** The product with a piece that lies decoded at `piece`: columns j .. j + n of the output. */
+      const multiply = (piece: number, strides: readonly [number, number], j: number, n: number): void => {
+        const z = at(output);
+        gemm.matmul({
+          a: at(a),
+          b: { byteOffset: piece, shape: [...lead, transposed ? columns : rows, n], strides: [...lead.map(() => 0), ...strides] },
+          output: { ...z, byteOffset: z.byteOffset + 4 * j * output.strides[last], shape: [...output.shape.slice(0, -1), n] },
+        });
+      };
+      const step = transposed ? 8 : Math.max(8, packings[packing].blockLength);
+      const [side, length] = transposed ? [rows, columns] : [columns, rows];
+      const most = Math.max(step, Math.floor(pieceElements(sizeOf(a.shape.slice(0, -1))) / Math.max(1, length) / step) * step);
+      const piece = context.decoded(4 * Math.min(most, side) * length);
+      for (let j = 0; j < side; j += most) {
+        const n = Math.min(most, side - j);
+        if (transposed) decode(w, from + j * rowBytes, 0, columns, n, piece);
+        else decode(w, from, j, n, rows, piece);
+        multiply(piece, transposed ? [1, columns] : [n, 1], j, n);
+      }
+      return true;
+    },
+
+    gather({ input, indices, output }) {
+      if (!isContiguous(output.shape, output.strides)) return false;
+      const w = packedMatrix(input);
+      const [from, to] = [firstRow(input, w), byteOffsetOf(output)];
+      indices.forEach((row, i) => {
+        const at = to + 4 * i * w.columns;
+        if (row < 0) new Float32Array(memory.buffer, at, w.columns).fill(0);
+        else decode(w, from + row * w.rowBytes, 0, w.columns, 1, at);
+      });
+      return true;
+    },
+
+    unpack({ input, output }) {
+      const w = packedMatrix(input);
+      decode(w, firstRow(input, w), 0, w.columns, w.rows, byteOffsetOf(output));
+      return true;
+    },
+  };
+}
+
+/** The rows of a matrix whose elements lie together: where, how far apart in bytes, how many. Null for batches and other layouts. */
+function rowsOf(view: View, byteOffsetOf: (view: View) => number): { at: number; step: number; count: number } | null {
+  const [rowAxis, last] = [view.shape.length - 2, view.shape.length - 1];
+  if (view.strides[last] !== 1 && view.shape[last] !== 1) return null;
+  if (view.shape.slice(0, -2).some(side => side !== 1)) return null;
+  return { at: byteOffsetOf(view), step: 4 * view.strides[rowAxis], count: view.shape[rowAxis] };
+}
