@@ -8,4 +8,5 @@ export * from './models/index.js';
 export * from './io/index.js';
 export * from './data/index.js';
 export * from './reft/index.js';
+export * from './profile/index.js';
 export { DeviceError, openDevice, type DeviceName } from './tensor/device.js';

@@ -23,7 +23,8 @@ interface Case { rows: number; width: number; rank: number; slots: number; edite
 /** Values and gradients of everything, by name. */
 async function run(backend: WebGpuBackend | typeof oracle, dtype: 'f32' | 'f64', c: Case): Promise<Map<string, number[]>> {
   const random = new Random(c.seed);
-  const make = (shape: number[]): Tensor => create.from(Float64Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => Math.fround(random.normal())), shape, { dtype, backend });
+  const numbers = (length: number): Float64Array => Float64Array.from({ length }, () => Math.fround(random.normal()));
+  const make = (shape: number[]): Tensor => create.from(numbers(shape.reduce((a, b) => a * b, 1)), shape, { dtype, backend });
   const h = make([c.rows, c.width]).requireGrad();
   const shape = { A: [c.slots, c.rank, c.width], b: [c.slots, c.rank], C: [c.slots, c.rank, c.width], e: [c.slots, c.rank], P: [c.slots, c.rank, c.width] };
   const bank = Object.fromEntries(forms[c.form].map(name => [name, make(shape[name]).requireGrad()])) as unknown as EditBank & Record<Name, Tensor>;

@@ -11,8 +11,9 @@ import { onInterrupt } from './interrupt.js';
 import { loadAdapter, loadModel, type LoadedModel } from './model.js';
 import { addAdapterOption, addJsonOption, addModelOptions, addSamplingOptions, type ModelFlags, type SamplingFlags } from './options.js';
 import { Output } from './output.js';
+import { addProfileOption, Profiling, type ProfileFlags } from './profile.js';
 
-interface GenerateFlags extends ModelFlags, SamplingFlags {
+interface GenerateFlags extends ModelFlags, SamplingFlags, ProfileFlags {
   prompt?: string;
   chat?: string;
   system?: string;
@@ -33,6 +34,7 @@ export function addGenerateCommand(program: Command): void {
     .option('--stop <text>', 'end before this text');
   addAdapterOption(command);
   addSamplingOptions(command);
+  addProfileOption(command, 'profile.json');
   addJsonOption(command).action(run);
 }
 
@@ -44,14 +46,19 @@ async function run(flags: GenerateFlags): Promise<void> {
     const loaded = await loadModel(flags, output, interruption.signal);
     const reft = await loadAdapter(loaded, flags, output);
     const ids = await blamingInput(() => toIds(loaded.tokenizer));
-    const result = await answer(loaded, reft, ids, flags, {
-      signal: interruption.signal,
-      onText: text => {
-        output.stream(text);
-        output.event('text', { text });
-      },
+    const profiling = new Profiling(flags, 'profile.json', loaded.model.backend, output);
+    const result = await profiling.run(async () => {
+      const answered = await answer(loaded, reft, ids, flags, {
+        signal: interruption.signal,
+        onToken: count => { profiling.mark(count === 1 ? 'prompt' : `token ${count}`); },
+        onText: text => {
+          output.stream(text);
+          output.event('text', { text });
+        },
+      });
+      output.stream('\n');
+      return answered;
     });
-    output.stream('\n');
     if (result.finish === 'aborted' && interruption.signal.aborted) throw new Interrupted(`interrupted after ${result.ids.length} tokens`);
     output.note(`${result.ids.length} tokens, ${result.tokensPerSecond.toFixed(1)} tokens/s`);
     output.event('done', { text: result.text, ids: result.ids, tokensPerSecond: result.tokensPerSecond });
@@ -94,12 +101,13 @@ export interface Answer {
 /** Continues `ids`, handing text on as soon as it is whole. */
 export async function answer(
   { model, tokenizer }: LoadedModel, reft: ReftModel | null, ids: number[], flags: SamplingFlags & { stop?: string },
-  { signal, onText }: { signal: AbortSignal; onText: (text: string) => void },
+  { signal, onText, onToken }: { signal: AbortSignal; onText: (text: string) => void; onToken?: (count: number) => void },
 ): Promise<Answer> {
   const streamer = new TextStreamer(tokenizer);
   const stopTokenIds = [...new Set([...model.config.eosTokenIds, ...tokenizer.stopTokenIds])];
   const found = new AbortController();
   const held = new HeldText(flags.stop);
+  let count = 0;
   const show = (text: string): void => { if (text !== '') onText(text); };
   const [result] = await (reft ?? model).generate(ids, {
     maxNewTokens: flags.maxNewTokens ?? Math.max(1, Math.min(128, model.config.maxPositions - ids.length)),
@@ -108,6 +116,7 @@ export async function answer(
     ...(flags.topP !== undefined ? { topP: flags.topP } : {}),
     ...(flags.repetitionPenalty !== undefined ? { repetitionPenalty: flags.repetitionPenalty } : {}),
     onToken: (_, id) => {
+      onToken?.(++count);
       if (stopTokenIds.includes(id)) return;
       show(held.push(streamer.push(id)));
       if (held.stopped) found.abort();

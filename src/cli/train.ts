@@ -12,7 +12,8 @@ import { components, type Component } from '../models/sites.js';
 import { saveAdapter } from '../reft/adapterFiles.js';
 import { orthogonalMapNames, type OrthogonalMapName, type ReftConfig } from '../reft/config.js';
 import { editActivations, type EditActivation } from '../reft/editOp.js';
-import { kinds, type KindName } from '../reft/kinds.js';
+import { kindNames } from '../reft/defineEdit.js';
+import type { KindName } from '../reft/kinds.js';
 import { firstEdited } from '../reft/layout.js';
 import { getReftModel, type ReftModel } from '../reft/reftModel.js';
 import { ReftTrainer } from '../reft/trainer.js';
@@ -22,8 +23,9 @@ import { lossCurve, type LossPoint } from './lossCurve.js';
 import { loadModel } from './model.js';
 import { addJsonOption, addModelOptions, layers, number, positions, wholeNumber, type ModelFlags } from './options.js';
 import { bytesText, Output, type Progress } from './output.js';
+import { addProfileOption, Profiling, type ProfileFlags } from './profile.js';
 
-interface TrainFlags extends ModelFlags {
+interface TrainFlags extends ModelFlags, ProfileFlags {
   data: string;
   out: string;
   intervention: KindName;
@@ -65,9 +67,9 @@ export function addTrainCommand(program: Command): void {
   addModelOptions(command)
     .requiredOption('--data <file>', 'rows to learn: JSON lines of prompt/completion, messages, instruction/input/output or text')
     .requiredOption('--out <dir>', 'folder for the adapter')
-    .addOption(new Option('--intervention <kind>', 'kind of edit').choices(Object.keys(kinds)).default('loreft'))
+    .addOption(new Option('--intervention <kind>', 'kind of edit').choices(kindNames()).default('loreft'))
     .option('--layers <list>', '15, 0,3,6 or all (default: at one and two thirds of the depth)', layers)
-    .option('--positions <positions>', 'l1, f1, f7+l7, all, or numbers like 0,3,-1', positions, 'l1')
+    .option('--positions <positions>', 'l1, f1, f7+l7, all, none, numbers like 0,3,-1, match:/re/ or marker:text', positions, 'l1')
     .option('--rank <r>', 'rank of each edit', wholeNumber(1), 4)
     .option('--tied', 'one edit a layer for the first and the last positions', false)
     .addOption(new Option('--component <site>', 'where in a block the edits stand').choices(components).default('block_output'))
@@ -90,6 +92,7 @@ export function addTrainCommand(program: Command): void {
     .option('--save-every <n>', 'steps between two checkpoints (default: 25 on a device that can be lost, else only on Ctrl-C)', wholeNumber(1))
     .option('--dpo <beta>', 'rows are preferences, {"prompt" or "messages","chosen","rejected"}: prefer the chosen answers, beta near 0.1', number({ above: 0 }))
     .option('--resume', 'continue from the checkpoint in --out', false);
+  addProfileOption(command, 'profile.json in --out');
   addJsonOption(command).action(train);
 }
 
@@ -117,6 +120,7 @@ async function train(flags: TrainFlags): Promise<void> {
     const saveRecord = (): Promise<void> => writeFileAtomic(recordFile, `${JSON.stringify(record)}\n`);
     const shown: { progress?: Progress } = {};
     describe(output, reft, examples);
+    const profiling = new Profiling(flags, join(flags.out, 'profile.json'), model.backend, output);
 
     const trainer = new ReftTrainer(reft, {
       tokenizer, signal, ...(flags.dpo === undefined ? { examples } : { preferences: { pairs, beta: flags.dpo } }),
@@ -127,6 +131,7 @@ async function train(flags: TrainFlags): Promise<void> {
       ...(flags.resume ? { resume: checkpoint } : {}),
       ...(evaluated ? { evaluation: { examples: evaluated } } : {}),
       onStep: step => {
+        profiling.mark(`step ${step.index}`);
         // A run that was cut off had gone on after its checkpoint.
         const fresh = (point: LossPoint): boolean => point.step < step.index;
         if (record.losses.at(-1)?.step !== step.index - 1) record = { losses: record.losses.filter(fresh), evaluation: record.evaluation.filter(fresh) };
@@ -139,6 +144,7 @@ async function train(flags: TrainFlags): Promise<void> {
       },
       onCheckpoint: saveRecord,
       onEvaluation: ({ step, loss, perplexity, labelled }) => {
+        profiling.mark(`evaluation ${step}`);
         record.evaluation.push({ step, loss });
         output.event('evaluation', { step, loss, perplexity, labelled });
       },
@@ -146,7 +152,7 @@ async function train(flags: TrainFlags): Promise<void> {
     const progress = (shown.progress = output.progress('training', trainer.totalSteps));
     let result;
     try {
-      result = await trainer.train();
+      result = await profiling.run(() => trainer.train());
     } finally {
       progress.stop();
       await saveRecord();

@@ -93,8 +93,8 @@ const patches: Record<string, readonly Patch[]> = {
     ['the tail of added rows', 'f.loop(k, rowElements, 1, () => {', 'f.loop(k, vectors, 1, () => {', 'ops-layout', 'Tensor.scatterAddRows: equals'],
   ],
   'src/backends/cpu/wasm/gemm.ts': [
-    ['blocks along k are added up', 'Math.min(mBlock, rows - i), n, k, k0 > 0 ? 1 : 0, edge', 'Math.min(mBlock, rows - i), n, k, 0, edge', 'gemm', 'several blocks'],
-    ['the last rows of a slab', 'const rows = Math.min(slab, p.m - i0);', 'const rows = Math.min(slab, p.m - i0) & -4;', 'gemm', 'tile edges'],
+    ['blocks along k are added up', 'const accumulate = Number(k0 > 0);', 'const accumulate = 0;', 'gemm', 'several blocks'],
+    ['the last rows of a slab', 'steps(p.m, slab)) {', 'steps(p.m & -4, slab)) {', 'gemm', 'tile edges'],
   ],
   'src/backends/cpu/wasm/fused/softmax.ts': [
     ["the inner product in softmax's VJP", 'e.mul(a, e.sub(b, u))', 'e.mul(a, b)', 'ops-fused', 'fused.softmax: gradients of kernels'],
@@ -140,8 +140,40 @@ const patches: Record<string, readonly Patch[]> = {
     ['clipping only shrinks', '.mul(maxNorm).minimum(1)', '.mul(maxNorm)', 'nn-optim', 'clipGradNorm'],
   ],
   'src/nn/compactHouseholder.ts': [
-    ['what lies left of the diagonal', 'unitRows(V.triu())', 'unitRows(V)', 'nn-orthogonal', 'left of the diagonal'],
-    ['the order of reflections', 'let i = r - 1; i >= 0; i--', 'let i = 0; i < r; i++', 'nn-orthogonal', 'any orthonormal start'],
+    ['what lies left of the diagonal', 'const upper = where(onOrAbove(1), arg(0), 0);', 'const upper = where(onOrAbove(1), arg(0), arg(0));', 'nn-orthogonal', 'left of the diagonal'],
+    ['the order of reflections', 'triangle.transpose().matmul(T.transpose())', 'triangle.transpose().matmul(T)', 'nn-orthogonal', 'any orthonormal start'],
+  ],
+  'src/nn/cayley.ts': [
+    ["the half of Cayley's transform", '0.25', '0.5', 'nn-orthogonal'],
+  ],
+  'src/reft/rotations.ts': [
+    ['each intervention gets its own R of a stack', 'together.select(0, k)', 'together.select(0, 0)', 'reft-kinds'],
+  ],
+  'src/reft/layout.ts': [
+    ['a window ends where its columns end', 'column < Math.min(width, start + lengths[b])', 'column < start + lengths[b]', 'reft-positions', 'generation with and without a cache'],
+    ['one of an untied pair edits new tokens', "if (newTokens === 'none' || side === 'prefix') continue;", "if (newTokens === 'none') continue;", 'reft-mixed'],
+  ],
+  'src/reft/mixedEdits.ts': [
+    ["a row's own slot", 'Array.from(use.indices, () => slot)', 'Array.from(use.indices, () => 0)', 'reft-mixed', 'gives each row'],
+    ['a joined bank is made anew when what it joins has changed', 'if (found?.versions === versions) return found.bank;', 'if (found) return found.bank;', 'reft-mixed', 'act at once'],
+  ],
+  'src/reft/compose.ts': [
+    ['every difference is taken at the same state', 'sum.add(edit.apply(h).sub(h).mul(weight))', 'sum.add(edit.apply(sum).sub(sum).mul(weight))', 'reft-mixed', 'interpolation'],
+  ],
+  'src/reft/objective.ts': [
+    ['chosen before rejected', 'gained.select(1, 0).sub(gained.select(1, 1))', 'gained.select(1, 1).sub(gained.select(1, 0))', 'reft-preference', 'begin at log 2'],
+  ],
+  'src/models/context.ts': [
+    ['edits of one head', 'h.slice(-1, to, width)]', 'h.slice(-1, to, width).mul(0)]', 'models-sites', 'an edit of one head'],
+  ],
+  'src/reft/formats/pyreftWeights.ts': [
+    ['R is kept transposed', 'data[k * rank + i] = R.data[i * width + k]', 'data[i * width + k] = R.data[i * width + k]', 'reft-formats', 'every kind is written'],
+  ],
+  'src/reft/interchange/kinds.ts': [
+    ['the side of a soft boundary', 'end.sub(i)', 'i.sub(end)', 'interchange-kinds'],
+  ],
+  'src/profile/cost.ts': [
+    ['two operations a product', 'flop: 2 * sizeOf(output.shape)', 'flop: sizeOf(output.shape)', 'profile-cost'],
   ],
   'src/nn/schedule.ts': [
     ['the length of the decline', 'Math.max(1, totalSteps - warmupSteps)', 'Math.max(1, totalSteps)', 'nn-schedule', 'as transformers'],

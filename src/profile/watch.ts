@@ -1,0 +1,149 @@
+// Where a kernel belongs: while a profile runs, methods of the engine and of models are wrapped, so that it hears of each site, of each node
+// on the way back, and of updates; when it ends they are put back as they were. Nothing is asked anywhere while no profile runs.
+
+import { Node, nodeClock } from '../autograd/tape.js';
+import { CausalLM } from '../models/causalLM.js';
+import { ForwardContext } from '../models/context.js';
+import { siteName } from '../models/sites.js';
+import { AdamW, SGD } from '../nn/optim.js';
+import { PrefixReuse } from '../reft/reuse.js';
+import { Tensor } from '../tensor/tensor.js';
+
+/** `reuse` is what is computed once over a frozen base, and put together from there. */
+export const phases = ['forward', 'backward', 'optimizer', 'reuse', 'other'] as const;
+export type Phase = (typeof phases)[number];
+
+/** What kernels led to: a site, its edits, or a named part outside of all sites. */
+export interface Place {
+  /**
+   * `mlp_output/3`, `block_output/15 edits`; `inputs` (before a forward pass), `head` (logits), `loss` (after a forward pass), `gradient sums` (of
+   * several uses of a tensor, and clipping), `optimizer`, `other`.
+   */
+  readonly site: string;
+  /** The same without its layer. */
+  readonly component: string;
+  readonly layer: number | null;
+}
+
+export interface Watcher {
+  /** The op whose views are being taken: the next kernel is its. */
+  op(label: string): void;
+  /** All kernels since the last call led here. */
+  reached(place: Place, phase: Phase): void;
+}
+
+export interface Watch {
+  /** A part of the work is over: gives what ran since the last site to where it belongs. */
+  settle(): void;
+  /** Puts everything back. */
+  stop(): void;
+}
+
+/** Replaces a property, on the object itself or inherited; gives the way back. */
+export function replace<O extends object, K extends keyof O>(object: O, key: K, make: (original: O[K]) => O[K]): () => void {
+  const own = Object.getOwnPropertyDescriptor(object, key);
+  Object.defineProperty(object, key, { configurable: true, enumerable: own?.enumerable ?? true, writable: true, value: make(object[key]) });
+  return () => {
+    if (own) Object.defineProperty(object, key, own);
+    else Reflect.deleteProperty(object, key);
+  };
+}
+
+const outside = (name: string): Place => ({ site: name, component: name, layer: null });
+const inputs = outside('inputs');
+const head = outside('head');
+const loss = outside('loss');
+const sums = outside('gradient sums');
+const optimizer = outside('optimizer');
+const other = outside('other');
+
+/** Sites remembered for nodes that may still be visited. */
+const mostRanges = 100_000;
+
+export function watchEngine(watcher: Watcher): Watch {
+  // Nodes below `until`, and from the entry before on, were recorded on the way to `place`.
+  let ranges: { until: number; place: Place }[] = [];
+  let last: Phase = 'other';
+  let inReuse = 0;
+  let inNode = 0;
+
+  const reached = (place: Place, phase: Phase): void => {
+    watcher.reached(place, phase);
+    last = phase;
+    const until = nodeClock();
+    if (phase === 'backward' || ranges.at(-1)?.until === until) return;
+    if (ranges.length >= mostRanges) ranges = ranges.slice(mostRanges / 2);
+    ranges.push({ until, place });
+  };
+  const forward = (place: Place): void => { reached(place, inReuse > 0 ? 'reuse' : 'forward'); };
+  const settle = (): void => {
+    if (last === 'forward') reached(loss, 'forward');
+    else if (last === 'backward') reached(sums, 'backward');
+    else reached(other, 'other');
+  };
+  const placeOf = (id: number): Place => {
+    let [low, high] = [0, ranges.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (ranges[middle].until > id) high = middle;
+      else low = middle + 1;
+    }
+    return ranges[low]?.place ?? other;
+  };
+
+  const step = <A extends unknown[]>(original: (...args: A) => void) => function (this: unknown, ...args: A): void {
+    settle();
+    original.apply(this, args);
+    reached(optimizer, 'optimizer');
+    last = 'other';
+  };
+  const restores = [
+    replace(Tensor.prototype, 'view', original => function (this: Tensor, ...args) {
+      watcher.op(args[0]);
+      return original.apply(this, args);
+    }),
+    replace(CausalLM.prototype, 'forward', original => function (this: CausalLM, ...args) {
+      if (last === 'forward') forward(loss);
+      else forward(inputs);
+      const result = original.apply(this, args);
+      forward(head);
+      return result;
+    }),
+    replace(ForwardContext.prototype, 'site', original => function (this: ForwardContext, ...args) {
+      const [layer, component] = args;
+      const site = siteName({ layer, component });
+      forward({ site, component, layer });
+      const result = original.apply(this, args);
+      forward({ site: `${site} edits`, component: `${component} edits`, layer });
+      return result;
+    }),
+    replace(PrefixReuse.prototype, 'stateFor', original => function (this: PrefixReuse, ...args) {
+      settle();
+      inReuse++;
+      try {
+        return original.apply(this, args);
+      } finally {
+        inReuse--;
+        reached(inputs, 'reuse');
+      }
+    }),
+    replace(Node.prototype, 'gradients', original => function (this: Node, ...args) {
+      if (inNode > 0) return original.apply(this, args);
+      settle();
+      inNode++;
+      try {
+        return original.apply(this, args);
+      } finally {
+        inNode--;
+        reached(placeOf(this.id), 'backward');
+      }
+    }),
+    replace(AdamW.prototype, 'step', step),
+    replace(SGD.prototype, 'step', step),
+  ];
+  const endPart = (): void => {
+    settle();
+    last = 'other';
+  };
+  return { settle: endPart, stop: () => { for (const restore of restores) restore(); } };
+}
