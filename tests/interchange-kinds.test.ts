@@ -125,10 +125,20 @@ describe('every kind', () => {
   });
 
   test('has the gradients of its formula: base, source, masks, boundaries, and R through its map', async () => {
+    const checked = new Set<string>();
+    /** Whether a feature of an autoencoder is about to begin or to end, where differences see both sides. */
+    const nearKink = ({ base, source, parameters: { encoder, encoderBias, threshold } }: ReturnType<typeof callOf>): boolean => !!encoder
+      && [base, source ?? base].some(x => {
+        const before = x.matmulT(encoder).add(encoderBias);
+        const distances = (threshold ? [before, before.sub(threshold)] : [before]).flatMap(t => [...t.dataSync()]);
+        return distances.some(v => Math.abs(v) < 0.03);
+      });
     await fc.assert(fc.asyncProperty(settings, fc.boolean(), async (drawn, subset) => {
       const setting = { ...drawn, temperature: Math.min(drawn.temperature, 3) };
       for (const kind of allKinds) {
         const call = callOf(kind, setting, subset);
+        if (nearKink(call)) continue;
+        checked.add(kind.name);
         const { R, ...plain } = call.parameters;
         const map = R ? compactHouseholder.initial(R).parameters : {};
         const names = Object.keys(plain);
@@ -139,6 +149,7 @@ describe('every kind', () => {
         }, [call.base, call.source ?? call.base, ...Object.values(plain), ...(R ? [map.V.detach()] : [])], { seed: setting.seed });
       }
     }), runs(6));
+    assert.equal(checked.size, allKinds.length, 'every kind was checked');
   });
 
   test('with the base as its own source, nothing moves, bit for bit, where features are swapped', () => {

@@ -10,10 +10,12 @@ const sine = mul(sin, uniform(0));
 const turn = program([sub(mul(x1, cos), mul(x2, sine)), add(mul(x2, cos), mul(x1, sine))], 4);
 
 /** Inputs x [B, T, H, D], cos and sin [B|1, T, D/2]; with `inverse` the angles are negative. */
-export function ropeKernel(maps: MapKernels): FusedKernel {
+export function ropeKernel(maps: MapKernels, bindingBytes: number): FusedKernel {
   return ({ inputs: [x, cosines, sines], outputs: [y], attributes: { inverse } }) => {
     if (!x || !cosines || !sines || [x, cosines, sines, y].some(v => v.dtype !== 'f32')) return false;
     const [B, T, H, D] = x.shape;
+    // The two halves of a pair are read through one binding.
+    if ([x, y].some(v => 2 * D * Math.abs(v.strides[3]) + 512 > bindingBytes)) return false;
     const shape = [B, T, H, D / 2];
     const half = (view: View, from: number): View => ({ ...view, shape, offset: view.offset + from * (D / 2) * view.strides[3] });
     const table = (view: View): View => {

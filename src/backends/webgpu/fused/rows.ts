@@ -13,5 +13,5 @@ export function registerRows(fused: Map<string, FusedKernel>, context: KernelCon
   for (const kernel of [softmax, softmaxVjp, rmsNorm, rmsNormVjp, layerNorm, layerNormVjp, crossEntropy, crossEntropyVjp]) {
     fused.set(kernel.name, rowKernel(context, kernel));
   }
-  fused.set('rope', ropeKernel(createMap(context)));
+  fused.set('rope', ropeKernel(createMap(context), context.settings.bindingBytes));
 }
