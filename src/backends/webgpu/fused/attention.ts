@@ -5,13 +5,11 @@
 import type { Attributes, FusedKernel, View } from '../../backend.js';
 import { contiguousStrides, sizeOf } from '../../../tensor/shape.js';
 import { withTemporary, type KernelContext } from '../context.js';
-import { bind, grid, operandOf } from '../operands.js';
 import { Params } from '../params.js';
-import type { Block } from '../pool.js';
-import type { Binding } from '../queue.js';
 import { forwardAlone, keyGradientAlone, lanes, queryGradientAlone } from './attentionAlone.js';
 import { forwardTogether, keyGradientTogether, queryGradientTogether } from './attentionTogether.js';
 import { aboutRows, fields, joinSplits, type Field } from './attentionWgsl.js';
+import { placeOf, record, type Element, type Place } from './places.js';
 
 /** Invocations of a workgroup in the passes that go query by query. */
 const invocations = 64;
@@ -27,12 +25,6 @@ const mostPosition = 2 ** 30;
 type Values = Partial<Record<Field, number>>;
 type Strided = 'q' | 'k' | 'v' | 'g';
 
-/** A buffer as a kernel binds it, and where in it an operand begins. */
-interface Place {
-  readonly binding: Binding;
-  readonly offset: number;
-}
-
 /** Heads in fours, and every step along the other axes too. */
 function inFours({ dtype, shape, strides, offset }: View): boolean {
   return dtype === 'f32' && shape.length === 4 && shape[3] % 4 === 0 && strides[3] === 1 && offset % 4 === 0
@@ -42,25 +34,15 @@ function inFours({ dtype, shape, strides, offset }: View): boolean {
 const dense = ({ shape, strides }: View): boolean => contiguousStrides(shape).every((step, d) => step === strides[d] || shape[d] === 1);
 
 export function registerAttention(fused: Map<string, FusedKernel>, context: KernelContext): void {
-  const { queue, settings } = context;
+  const { settings } = context;
   const alone = settings.reduce === 'invocation';
-  /** Whole vectors of four. */
-  const bindingBytes = settings.bindingBytes - (settings.bindingBytes % 16);
 
-  /** Where a view lies, counted in elements of `unit` words; undefined if it is more than may be bound. */
-  function placeOf(view: View, unit: 1 | 4, write = false): Place | undefined {
-    const axes = view.shape.map((size, d) => ({ size, reduced: false, steps: [view.strides[d]] }));
-    const bound = bind({ axes, operands: [operandOf(view, view.dtype === 'f32' ? 'f' : 'i', write)] }, bindingBytes);
-    return bound && { binding: bound.bindings[0], offset: bound.offsets[0] / unit };
-  }
+  const at = (view: View, element: Element, write = false): Place | undefined => placeOf(context, view, element, write);
+  const vectorsOf = (view: View, write = false): Place | undefined => at(view, 'vec4<f32>', write);
+  /** A temporary, which was made to fit a binding. */
+  const temporary = (view: View, element: Element, write = false): Place => at(view, element, write) as Place;
 
-  /** A temporary as it is bound. */
-  const whole = ({ allocation }: View, write = false): Place => {
-    const { buffer } = allocation as Block;
-    return { binding: { buffer, byteOffset: 0, byteLength: Math.min(buffer.byteLength, bindingBytes), write }, offset: 0 };
-  };
-
-  function record(
+  function run(
     label: string, structure: readonly (number | boolean)[], source: () => string, places: readonly Place[], values: Values, groups: number,
   ): void {
     const params = new Params();
@@ -68,8 +50,7 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
       if (name === 'scaleBits') params.addFloat(values[name] ?? 0);
       else params.add(values[name] ?? 0);
     }
-    const pipeline = queue.pipeline(label, structure.join('.'), places.map(p => p.binding.write), params.words.length, source);
-    queue.dispatch({ pipeline, bindings: places.map(p => p.binding), params: params.words, groups: grid(groups) });
+    record(context, { label, structure: structure.join(), places, params, groups, source });
   }
 
   const steps = (name: Strided, { shape, strides }: View, { offset }: Place): Values => {
@@ -102,7 +83,7 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
   function forward([q, k, v, keyStart, keyEnd]: readonly View[], [o, lse]: readonly View[], attributes: Attributes): boolean {
     const [batch, heads, queries, D] = q.shape;
     const [, keyHeads, keys] = k.shape;
-    const places = [placeOf(q, 4), placeOf(k, 4), placeOf(v, 4), placeOf(keyStart, 1), placeOf(keyEnd, 1), placeOf(o, 4, true), placeOf(lse, 1, true)];
+    const places = [vectorsOf(q), vectorsOf(k), vectorsOf(v), at(keyStart, 'i32'), at(keyEnd, 'i32'), vectorsOf(o, true), at(lse, 'f32', true)];
     if (!places.every(p => p !== undefined)) return false;
     const [qP, kP, vP, sP, eP, oP, lP] = places;
     const vectors = D / 4;
@@ -113,7 +94,7 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
     const kept = alone ? keptAlone(rows, vectors) : 4 * side.down;
     const tiles = Math.ceil(rows / kept);
     const wanted = splitsFor(batch * keyHeads * tiles, keys);
-    const splits = 4 * wanted * all * D <= bindingBytes ? wanted : 1;
+    const splits = 4 * wanted * all * D <= settings.bindingBytes ? wanted : 1;
     const split = splits > 1;
     const values: Values = {
       ...sizes(q, k, attributes), ...steps('q', q, qP), ...steps('k', k, kP), ...steps('v', v, vP),
@@ -121,16 +102,16 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
     };
     const source = (): string => (alone ? forwardAlone({ vectors, kept, split }) : forwardTogether({ columns, split, ...side }));
     const groups = Math.ceil((batch * keyHeads * tiles * splits) / (alone ? lanes : 1));
-    const run = (outputs: readonly Place[]): void =>
-      record('attention', [alone, alone ? vectors : columns, kept, split], source, [qP, kP, vP, sP, eP, ...outputs], values, groups);
+    const runTo = (outputs: readonly Place[]): void =>
+      run('attention', [alone, alone ? vectors : columns, kept, split], source, [qP, kP, vP, sP, eP, ...outputs], values, groups);
     if (!split) {
-      run([oP, lP]);
+      runTo([oP, lP]);
       return true;
     }
     withTemporary(context, [splits, all, D], 'f32', parts => withTemporary(context, [splits, all, 2], 'f32', stats => {
-      run([whole(parts, true), whole(stats, true)]);
-      const places = [whole(parts), whole(stats), oP, lP];
-      record('attention.join', [], () => joinSplits(invocations), places, values, Math.ceil((all * vectors) / invocations));
+      runTo([temporary(parts, 'vec4<f32>', true), temporary(stats, 'vec2<f32>', true)]);
+      const joined = [temporary(parts, 'vec4<f32>'), temporary(stats, 'vec2<f32>'), oP, lP];
+      run('attention.join', [], () => joinSplits(invocations), joined, values, Math.ceil((all * vectors) / invocations));
     }));
     return true;
   }
@@ -139,10 +120,10 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
     const [q, k, v, keyStart, keyEnd, o, lse, g] = inputs;
     const [batch, heads, queries, D] = q.shape;
     const [, keyHeads, keys] = k.shape;
-    const read = [placeOf(q, 4), placeOf(k, 4), placeOf(v, 4), placeOf(g, 4), placeOf(keyStart, 1), placeOf(keyEnd, 1), placeOf(o, 4), placeOf(lse, 1)];
-    const written = outputs.map(view => placeOf(view, 4, true));
+    const read = [vectorsOf(q), vectorsOf(k), vectorsOf(v), vectorsOf(g), at(keyStart, 'i32'), at(keyEnd, 'i32'), vectorsOf(o), at(lse, 'f32')];
+    const written = outputs.map(view => vectorsOf(view, true));
     const all = batch * heads * queries;
-    if (![...read, ...written].every(p => p !== undefined) || 16 * all > bindingBytes) return false;
+    if (![...read, ...written].every(p => p !== undefined) || 16 * all > settings.bindingBytes) return false;
     const [qP, kP, vP, gP, sP, eP, oP, lP] = read as Place[];
     const [dqP, dkP, dvP] = written as Place[];
     const vectors = D / 4;
@@ -151,9 +132,9 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
       ...sizes(q, k, attributes), ...steps('q', q, qP), ...steps('k', k, kP), ...steps('v', v, vP), ...steps('g', g, gP),
       startAt: sP.offset, endAt: eP.offset, oAt: oP.offset, lseAt: lP.offset,
     };
-    withTemporary(context, [all, 4], 'i32', temporary => {
-      record('attention.about', [], () => aboutRows(invocations), [gP, oP, lP, sP, eP, whole(temporary, true)], values, Math.ceil(all / invocations));
-      const about = whole(temporary);
+    withTemporary(context, [all, 4], 'i32', rows => {
+      run('attention.about', [], () => aboutRows(invocations), [gP, oP, lP, sP, eP, temporary(rows, 'vec4<u32>', true)], values, Math.ceil(all / invocations));
+      const about = temporary(rows, 'vec4<u32>');
       const passes = [
         { label: 'attention.dq', count: (heads / keyHeads) * queries, places: [dqP], byOne: queryGradientAlone, byMany: queryGradientTogether },
         { label: 'attention.dk', count: keys, places: [dkP, dvP], byOne: keyGradientAlone, byMany: keyGradientTogether },
@@ -163,7 +144,7 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
         const tiles = Math.ceil(count / kept);
         const source = (): string => (alone ? byOne({ vectors, kept, split: false }) : byMany({ columns, split: false, ...manyRows }));
         const groups = Math.ceil((batch * keyHeads * tiles) / (alone ? lanes : 1));
-        record(label, [alone, alone ? vectors : columns, kept], source, [qP, kP, vP, gP, about, ...places], { ...values, tiles }, groups);
+        run(label, [alone, alone ? vectors : columns, kept], source, [qP, kP, vP, gP, about, ...places], { ...values, tiles }, groups);
       }
     });
     return true;

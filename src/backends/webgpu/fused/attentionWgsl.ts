@@ -3,6 +3,7 @@
 
 import { functionTexts } from '../mathWgsl.js';
 import { held, holdWords } from '../params.js';
+import type { Element } from './places.js';
 
 /** Parameters of every attention kernel, in their order: where operands begin and their steps by batch, head and position, then sizes. */
 export const fields = [
@@ -11,9 +12,6 @@ export const fields = [
   'tiles', 'splits', 'vectors',
 ] as const;
 export type Field = (typeof fields)[number];
-
-/** What is in a binding. */
-export type Element = 'vec4<f32>' | 'f32' | 'i32' | 'vec4<u32>' | 'vec2<f32>';
 
 export interface Declared {
   readonly name: string;

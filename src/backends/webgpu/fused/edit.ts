@@ -1,190 +1,207 @@
-// The edit op, h' = h + c P^T (A h + b - (C h + e)) on the edited rows, and its VJP, for the linear activation: u first, a number for each edited row
-// and rank, then everything as wide as a hidden state. Sums go in the order of the rows, so results are the same every time. Formulas: reft/editOp.ts.
+// The edit op, h' = h + c P^T u with u = act(A h + b) - (C h + e) on the edited rows, and its VJP, for every activation (formulas: reft/editOp.ts).
+// Forward is two dispatches, backward four (five where the activation bends): a number for each edited row and rank, everything as wide as
+// a hidden state, and the sums over rows. The kernels' text is in editWgsl.ts.
 
-import { isContiguous, sizeOf } from '../../../tensor/shape.js';
-import type { ScalarType } from '../../../tensor/expr.js';
+import { contiguousStrides, sizeOf } from '../../../tensor/shape.js';
 import type { FusedKernel, View } from '../../backend.js';
 import { withTemporary, type KernelContext } from '../context.js';
-import { Access, bind, grid, operandOf } from '../operands.js';
 import { held, holdWords, Params } from '../params.js';
-import type { Block } from '../pool.js';
+import { activationCode, activations } from './editActivations.js';
+import {
+  aloneColumns, editKernel, liftBody, productsBody, rankBlock, rowsAtOnce, stripe, sumColumns, sumsBody, workgroupSize,
+  type Body, type EditStructure, type Lifted, type Summed, type Term,
+} from './editWgsl.js';
+import { placeOf, record, type Element, type Place } from './places.js';
 
+/** The highest rank: coefficients of a row lie in memory of the invocation. */
+const mostRanks = 256;
+
+interface Operand {
+  readonly view: View;
+  readonly element: Element;
+  readonly write?: boolean;
+}
+type Operands = Readonly<Record<string, Operand | null>>;
+
+/** One dispatch: operands by their names in the body, and a list of numbers that travels with the call. */
 interface Pass {
-  readonly name: string;
-  readonly reads: Readonly<Record<string, View | null>>;
-  readonly writes: Readonly<Record<string, View | null>>;
-  /** Integers that become names in the code. */
-  readonly sizes: Readonly<Record<string, number>>;
+  readonly label: string;
+  /** What the body depends on beside the structure and which operands there are. */
+  readonly key: string;
+  readonly operands: Operands;
   readonly list: Int32Array;
-  /** Results: `i` is the number of one. */
-  readonly count: number;
-  /** True where the lanes of a workgroup add up one result together. */
-  readonly together?: boolean;
-  /** `at(name, index)` reads, `put(name, index, value)` writes; `list[first + k]` is the list. */
-  body(at: (name: string, index: string) => string, put: (name: string, index: string, value: string) => string, sum: (term: string) => string): string;
+  readonly groups: number;
+  body(): Body;
 }
 
-const lanes = 64;
-/** Few, so that several processors of a software adapter have something to do. */
-const softwareLanes = 16;
+const contiguous = ({ shape, strides }: View): boolean => contiguousStrides(shape).every((step, d) => step === strides[d] || shape[d] === 1);
+const present = <T>(list: readonly (T | null | false)[]): T[] => list.filter((x): x is T => x !== null && x !== false);
+
+/** For each row of h its place among the edited ones, or -1. */
+function placesOf(indices: Int32Array, rows: number): Int32Array {
+  const places = new Int32Array(rows).fill(-1);
+  indices.forEach((row, i) => (places[row] = i));
+  return places;
+}
 
 export function registerEdit(fused: Map<string, FusedKernel>, context: KernelContext): void {
-  const { queue, settings } = context;
+  const { settings } = context;
+  const together = settings.reduce === 'workgroup';
 
-  function record({ name, reads, writes, sizes, list, count, together = false, body }: Pass): void {
-    const present = (views: Readonly<Record<string, View | null>>): [string, View][] => Object.entries(views).filter((e): e is [string, View] => e[1] !== null);
-    const [inputs, outputs] = [present(reads), present(writes)];
-    const names = [...inputs, ...outputs].map(([own]) => own);
-    const typeOf = (view: View): ScalarType => (view.dtype === 'i32' ? 'i' : 'f');
-    const operands = [...inputs.map(([, v]) => operandOf(v, typeOf(v))), ...outputs.map(([, v]) => operandOf(v, typeOf(v), true))];
-    const bound = bind({ axes: [], operands }, Infinity);
-    if (!bound) return;
-    const shared = together && settings.reduce === 'workgroup';
-    const invocations = settings.reduce === 'workgroup' ? lanes : softwareLanes;
-    const params = new Params();
-    const [countAt, listAt] = [params.add(count), params.add(0)];
-    const sizesAt = Object.entries(sizes).map(([own, value]) => ({ own, at: params.add(value) }));
-    const offsetsAt = params.addAll(bound.offsets);
-    const access = new Access(operands, bound);
-    const source = (): string => {
-      const place = (own: string, index: string): [number, string] => {
-        const k = names.indexOf(own);
-        return [k, `${held(offsetsAt[k])} + ${index}`];
-      };
-      // Statements that leave the sum over k < width of a term in `total`.
-      const sum = (term: string): string => (shared ? `
-  var part = 0.0;
-  for (var k = lane; k < width; k += ${lanes}u) { part += ${term}; }
-  parts[lane] = part;
-  workgroupBarrier();
-  for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
-    if (lane < half) { parts[lane] += parts[lane + half]; }
-    workgroupBarrier();
-  }
-  let total = parts[0];
-  if (lane > 0u) { return; }` : `
-  var total = 0.0;
-  for (var k = 0u; k < width; k++) { total += ${term}; }`);
-      return `${access.declarations}
-@group(0) @binding(${bound.bindings.length + 1}) var<storage, read> list: array<i32>;
-${shared ? `var<workgroup> parts: array<f32, ${lanes}>;` : ''}
-@compute @workgroup_size(${invocations})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  ${holdWords(params.words.length)}
-  let i = (group.y * groups.x + group.x)${shared ? '' : ` * ${invocations}u + lane`};
-  if (i >= ${held(countAt)}) { return; }
-  let first = ${held(listAt)};
-  ${sizesAt.map(({ own, at }) => `let ${own} = ${held(at)};`).join(' ')}
-  ${body((own, index) => access.load(...place(own, index)), (own, index, value) => access.store(...place(own, index), value), sum)}
-}`;
+  /** What all passes of a call share; null where the call is not taken. */
+  function callOf(h: View, P: View, indices: Int32Array, others: readonly View[]) {
+    const [slotCount, ranks, d] = P.shape;
+    const floats = [h, P, ...others];
+    if (indices.length === 0 || sizeOf(h.shape) === 0 || ranks > mostRanks || settings.storageBuffers < 8) return null;
+    if (!floats.every(v => v.dtype === 'f32' && contiguous(v) && placeOf(context, v, 'f32'))) return null;
+    const inFours = d % 4 === 0 && floats.every(v => v.shape[v.shape.length - 1] !== d || v.offset % 4 === 0);
+    const unit = inFours ? 'vec4' as const : 'f32' as const;
+    const structure: EditStructure = { unit, together, oneSlot: slotCount === 1 };
+    const width = inFours ? d / 4 : d;
+    const blocks = Math.ceil(ranks / rankBlock);
+    const sizes = { members: indices.length, ranks, width, rows: sizeOf(h.shape) / d, slotCount };
+    const wide: Element = inFours ? 'vec4<f32>' : 'f32';
+    const bits: Element = inFours ? 'vec4<u32>' : 'u32';
+    /** Invocations by row and rank, by row and column, by slot, rank and column, as workgroups. */
+    const groups = {
+      products: together ? sizes.members * blocks : Math.ceil((Math.ceil(sizes.members / rowsAtOnce(structure)) * blocks) / workgroupSize.alone),
+      lift: together ? Math.ceil((sizes.rows * width) / workgroupSize.apart)
+        : Math.ceil((Math.ceil(sizes.rows / rowsAtOnce(structure, ranks)) * Math.ceil(width / stripe)) / workgroupSize.alone),
+      sums: together ? slotCount * blocks * Math.ceil(width / sumColumns)
+        : Math.ceil((slotCount * blocks * Math.ceil(width / aloneColumns)) / workgroupSize.alone),
     };
-    const key = `${names.join()}|${access.key}|${shared}`;
-    const pipeline = queue.pipeline(name, key, [...bound.bindings.map(b => b.write), false], params.words.length, source);
-    queue.dispatch({
-      pipeline, bindings: bound.bindings, params: params.words, upload: { data: list, at: listAt },
-      groups: grid(shared ? count : Math.ceil(count / invocations)),
-    });
+    return { structure, sizes, blocks, wide, bits, groups };
+  }
+  type Call = NonNullable<ReturnType<typeof callOf>>;
+
+  function run({ structure, sizes }: Call, { label, key, operands, list, groups, body }: Pass): void {
+    const given = Object.entries(operands).filter((entry): entry is [string, Operand] => entry[1] !== null);
+    const places = given.map(([, { view, element, write = false }]) => placeOf(context, view, element, write) as Place);
+    const params = new Params();
+    const listAt = params.add(0);
+    const names = [['listAt', listAt], ...Object.entries(sizes).map(([name, value]) => [name, params.add(value)]),
+      ...given.map(([name], k) => [`${name}At`, params.add(places[k].offset)])] as [string, number][];
+    const source = (): string => {
+      const declarations = [...given.map(([name, { element, write }]) => ({ name, element, access: write ? 'read_write' : 'read' })),
+        { name: 'list', element: 'i32', access: 'read' }];
+      return editKernel(
+        declarations.map(({ name, element, access }, k) => `@group(0) @binding(${k + 1}) var<storage, ${access}> ${name}: array<${element}>;`).join('\n'),
+        `${holdWords(params.words.length)}\n  ${names.map(([name, at]) => `let ${name} = ${held(at)};`).join(' ')}`, body());
+    };
+    const { unit, oneSlot } = structure;
+    const described = [key, unit, together, oneSlot, ...given.map(([name]) => name)].join();
+    record(context, { label, structure: described, places, params, groups, upload: { data: list, at: listAt }, source });
   }
 
-  const taken = (floats: readonly (View | null)[], slots: View): boolean => slots.dtype === 'i32' && [...floats, slots].every(v => !v
-    || ((v === slots || v.dtype === 'f32') && isContiguous(v.shape, v.strides) && (v.allocation as Block).buffer.byteLength <= settings.bindingBytes));
-
-  /** For each row of h its place among the edited ones, or -1. */
-  const placesOf = (indices: Int32Array, rows: number): Int32Array => {
-    const places = new Int32Array(rows).fill(-1);
-    indices.forEach((row, m) => (places[row] = m));
-    return places;
-  };
+  const slotsOf = ({ structure }: Call, slots: View): Operand | null => (structure.oneSlot ? null : { view: slots, element: 'i32' });
+  const operand = (view: View | null, element: Element, write = false): Operand | null => view && { view, element, write };
 
   fused.set('edit', ({ inputs, outputs: [result, u], attributes, indices }) => {
     const [h, slots, A, b, C, e, P, scale] = inputs;
-    if (attributes.activation !== 0 || settings.storageBuffers < 8 || !indices || !h || !slots || !P || !scale) return false;
-    if (!taken([h, A, b, C, e, P, scale, result, u], slots) || sizeOf(h.shape) === 0) return false;
-    const [width, rank] = [h.shape[h.shape.length - 1], P.shape[1]];
-    const rows = sizeOf(h.shape) / width;
-    if (indices.length > 0) {
-      record({
-        name: 'edit', reads: { h, slots, A, b, C, e }, writes: { u }, sizes: { width, rank }, list: indices, count: indices.length * rank, together: true,
-        body: (at, put, sum) => `
-  let m = i / rank;
-  let row = u32(list[first + m]) * width;
-  let matrix = (u32(${at('slots', 'm')}) * rank + i % rank);
-  ${A || C ? sum(`${at('h', 'row + k')} * (${[A ? at('A', 'matrix * width + k') : '', C ? `- ${at('C', 'matrix * width + k')}` : ''].join(' ')})`) : 'let total = 0.0;'}
-  ${put('u', 'i', `total${b ? ` + ${at('b', 'matrix')}` : ''}${e ? ` - ${at('e', 'matrix')}` : ''}`)}`,
-      });
-    }
-    record({
-      name: 'edit', reads: { h, slots, u, P, scale }, writes: { result }, sizes: { width, rank }, list: placesOf(indices, rows), count: rows * width,
-      body: (at, put) => `
-  let m = list[first + i / width];
-  var value = ${at('h', 'i')};
-  if (m >= 0) {
-    let slot = u32(${at('slots', 'u32(m)')}) * rank;
-    var change = 0.0;
-    for (var j = 0u; j < rank; j++) { change += ${at('u', 'u32(m) * rank + j')} * ${at('P', '(slot + j) * width + i % width')}; }
-    value += ${at('scale', 'u32(m)')} * change;
-  }
-  ${put('result', 'i', 'value')}`,
+    const activation = activations[attributes.activation];
+    if (!activation || !indices || !h || !slots || !P || !scale || slots.dtype !== 'i32' || !contiguous(slots)) return false;
+    const call = callOf(h, P, indices, [...present([A, b, C, e, scale]), result, u]);
+    if (!call) return false;
+    const { structure, sizes, wide, bits, groups } = call;
+    const ofA: Term | null = A && { name: 'A' };
+    const ofC: Term | null = C && { name: 'C', minus: true };
+    // Where the activation does nothing, A h - C h is one product.
+    const linear = attributes.activation === 0;
+    const sums = (linear ? [present([ofA, ofC])] : [present([ofA]), present([ofC])]).filter(terms => terms.length > 0);
+    const inside = present([A && 'sum0', b && 'b[bAt + matrix]']).join(' + ');
+    const moved = linear ? present([(A ?? C) && 'sum0', b && 'b[bAt + matrix]'])
+      : present([inside !== '' && `activate(${inside})`, C && (A ? 'sum1' : 'sum0')]);
+    run(call, {
+      label: 'edit', key: `u${attributes.activation}`, list: indices, groups: groups.products,
+      operands: {
+        h: A ?? C ? operand(h, wide) : null, A: operand(A, wide), b: operand(b, 'f32'), C: operand(C, wide), e: operand(e, 'f32'),
+        slots: slotsOf(call, slots),
+        u: operand(u, 'f32', true),
+      },
+      body: () => ({
+        ...productsBody(structure, 'h', sums, `u[uAt + i * ranks + j] = ${moved.join(' + ') || '0.0'}${e ? ' - e[eAt + matrix]' : ''};`),
+        functions: activation.functions, code: activationCode(activation),
+      }),
+    });
+    const lifted: Lifted = { name: 'P', coefficient: (i, j) => `scale[scaleAt + ${i}] * u[uAt + ${i} * ranks + ${j}]` };
+    run(call, {
+      label: 'edit', key: `h${sizes.ranks}`, list: placesOf(indices, sizes.rows), groups: groups.lift,
+      operands: {
+        h: operand(h, bits), P: operand(P, wide), u: operand(u, 'f32'), scale: operand(scale, 'f32'), slots: slotsOf(call, slots),
+        result: operand(result, bits, true),
+      },
+      body: () => liftBody(structure, 'h', 'result', [lifted], sizes.ranks),
     });
     return true;
   });
 
   fused.set('edit.vjp', ({ inputs, outputs, attributes, indices }) => {
     const [h, slots, A, b, C, e, P, scale, u, g] = inputs;
-    if (attributes.activation !== 0 || settings.storageBuffers < 8 || !indices || !h || !slots || !P || !scale || !u || !g) return false;
-    if (!taken([h, A, b, C, e, P, scale, u, g, ...outputs], slots) || sizeOf(h.shape) === 0 || indices.length === 0) return false;
-    let next = 1;
-    const take = (view: View | null): View | null => (view ? outputs[next++] : null);
+    const activation = activations[attributes.activation];
+    if (!activation || !indices || !h || !slots || !P || !scale || !u || !g || slots.dtype !== 'i32' || !contiguous(slots)) return false;
+    const call = callOf(h, P, indices, [...present([A, b, C, e, scale]), u, g, ...outputs]);
+    if (!call) return false;
+    const { structure, sizes, blocks, wide, bits, groups } = call;
+    let taken = 1;
+    const take = (view: View | null): View | null => (view ? outputs[taken++] : null);
     const [dh, dA, db, dC, de, dP] = [outputs[0], take(A), take(b), take(C), take(e), take(P)];
-    const [width, rank, members] = [h.shape[h.shape.length - 1], P.shape[1], indices.length];
-    const rows = sizeOf(h.shape) / width;
-    const sizes = { width, rank, members };
-    withTemporary(context, [members, rank], 'f32', du => {
-      record({
-        name: 'edit.vjp', reads: { g, slots, P, scale }, writes: { du }, sizes, list: indices, count: members * rank, together: true,
-        body: (at, put, sum) => `
-  let m = i / rank;
-  let row = u32(list[first + m]) * width;
-  let matrix = (u32(${at('slots', 'm')}) * rank + i % rank) * width;
-  ${sum(`${at('g', 'row + k')} * ${at('P', 'matrix + k')}`)}
-  ${put('du', 'i', `total * ${at('scale', 'm')}`)}`,
+    const bends = attributes.activation !== 0 && (A ?? b) !== null;
+    const list = indices;
+    // Of every row and rank the gradient of u, c u, and the gradient of A h + b where that is another.
+    const shape = [bends ? 3 : 2, sizes.members, rankBlock * blocks];
+    if (4 * sizeOf(shape) > settings.bindingBytes) return false;
+    withTemporary(context, shape, 'f32', numbers => {
+      const place = (kind: number, i: string, j: string): string => `numbers[numbersAt + (${kind}u * members + ${i}) * ${rankBlock}u * blocks + ${j}]`;
+      const [ofU, ofRow, ofInside] = [0, 1, bends ? 2 : 0];
+      run(call, {
+        label: 'edit.vjp', key: 'du', list, groups: groups.products,
+        operands: {
+          g: operand(g, wide), P: operand(P, wide), scale: operand(scale, 'f32'), u: operand(u, 'f32'), slots: slotsOf(call, slots),
+          numbers: operand(numbers, 'f32', true),
+        },
+        body: () => productsBody(structure, 'g', [[{ name: 'P' }]], `let c_ = scale[scaleAt + i];
+    ${place(ofU, 'i', 'j')} = c_ * sum0; ${place(ofRow, 'i', 'j')} = c_ * u[uAt + i * ranks + j];`),
       });
-      record({
-        name: 'edit.vjp', reads: { g, slots, A, C, du }, writes: { dh }, sizes, list: placesOf(indices, rows), count: rows * width,
-        body: (at, put) => `
-  let m = list[first + i / width];
-  var value = ${at('g', 'i')};
-  ${A || C ? `if (m >= 0) {
-    let slot = u32(${at('slots', 'u32(m)')}) * rank;
-    var change = 0.0;
-    for (var j = 0u; j < rank; j++) {
-      let element = (slot + j) * width + i % width;
-      change += ${at('du', 'u32(m) * rank + j')} * (${[A ? at('A', 'element') : '', C ? `- ${at('C', 'element')}` : ''].join(' ')});
-    }
-    value += change;
-  }` : ''}
-  ${put('dh', 'i', 'value')}`,
+      if (bends) {
+        const inside = present([A && 'sum0', b && 'b[bAt + matrix]']).join(' + ');
+        run(call, {
+          label: 'edit.vjp', key: `dz${attributes.activation}`, list, groups: groups.products,
+          operands: { h: A && operand(h, wide), A: operand(A, wide), b: operand(b, 'f32'), slots: slotsOf(call, slots), numbers: operand(numbers, 'f32', true) },
+          body: () => ({
+            ...productsBody(structure, 'h', A ? [[{ name: 'A' }]] : [], `${place(ofInside, 'i', 'j')} = ${place(ofU, 'i', 'j')} * slope(${inside});`),
+            functions: activation.functions, code: activationCode(activation),
+          }),
+        });
+      }
+      const ranksOf = (kind: number) => (i: string, j: string): string =>
+        `numbers[numbersAt + (${kind}u * members + ${i}) * ((ranks + ${rankBlock - 1}u) / ${rankBlock}u * ${rankBlock}u) + ${j}]`;
+      const lifted = present<Lifted>([A && { name: 'A', coefficient: ranksOf(ofInside) }, C && { name: 'C', minus: true, coefficient: ranksOf(ofU) }]);
+      run(call, {
+        label: 'edit.vjp', key: `dh${sizes.ranks}${bends}`, list: placesOf(indices, sizes.rows), groups: groups.lift,
+        operands: {
+          g: operand(g, bits), A: operand(A, wide), C: operand(C, wide), slots: lifted.length > 0 ? slotsOf(call, slots) : null,
+          numbers: lifted.length > 0 ? operand(numbers, 'f32') : null, dh: operand(dh, bits, true),
+        },
+        body: () => liftBody(structure, 'g', 'dh', lifted, sizes.ranks),
       });
-      /** Sums over the edited rows of a slot, for every element of a matrix or a bias. */
-      const sums = (reads: Pass['reads'], writes: Pass['writes'], count: number, element: string, term: (at: (name: string, index: string) => string) => string, signs: Record<string, string>): void => {
-        record({
-          name: 'edit.vjp', reads: { ...reads, slots }, writes, sizes, list: indices, count,
-          body: (at, put) => `
-  ${element}
-  var total = 0.0;
-  for (var m = 0u; m < members; m++) {
-    if (u32(${at('slots', 'm')}) == matrix / rank) { total += ${term(at)}; }
-  }
-  ${Object.entries(writes).map(([own, view]) => (view ? put(own, 'i', `${signs[own]}total`) : '')).join('\n  ')}`,
+      const from = (kind: number): string => `coefficientsAt + ${kind}u * members * blocks`;
+      const insides: Summed = { from: from(ofInside), matrices: present([dA && { name: 'dA' }]), biases: present([db && { name: 'db' }]) };
+      const outsides: Summed = { from: from(ofU), matrices: present([dC && { name: 'dC', minus: true }]), biases: present([de && { name: 'de', minus: true }]) };
+      const both: Summed = { from: from(ofU), matrices: [...insides.matrices, ...outsides.matrices], biases: [...insides.biases, ...outsides.biases] };
+      const used = (s: Summed): boolean => s.matrices.length + s.biases.length > 0;
+      const sums = (x: string, of: View, summed: readonly Summed[], written: Readonly<Record<string, View | null>>): void => {
+        run(call, {
+          label: 'edit.vjp', key: `sum${x}${bends}`, list, groups: groups.sums,
+          operands: {
+            [x]: summed.some(s => s.matrices.length > 0) ? operand(of, wide) : null, coefficients: operand(numbers, 'vec4<f32>'), slots: slotsOf(call, slots),
+            ...Object.fromEntries(Object.entries(written).map(([name, view]) => [name, operand(view, view?.shape.length === 3 ? wide : 'f32', true)])),
+          },
+          body: () => sumsBody(structure, x, summed),
         });
       };
-      const wide = 'let matrix = i / width; let k = i % width;';
-      const narrow = 'let matrix = i;';
-      const row = 'u32(list[first + m]) * width + k';
-      const ofRank = 'm * rank + matrix % rank';
-      if (dA ?? dC) sums({ du, h }, { dA, dC }, sizeOf((dA ?? dC as View).shape), wide, at => `${at('du', ofRank)} * ${at('h', row)}`, { dA: '', dC: '-' });
-      if (db ?? de) sums({ du }, { db, de }, sizeOf((db ?? de as View).shape), narrow, at => at('du', ofRank), { db: '', de: '-' });
-      sums({ u, g, scale }, { dP }, sizeOf(P.shape), wide, at => `${at('scale', 'm')} * ${at('u', ofRank)} * ${at('g', row)}`, { dP: '' });
+      const parameters = bends ? [insides, outsides].filter(used) : [both];
+      sums('h', h, parameters, { dA, dC, db, de });
+      sums('g', g, [{ from: from(ofRow), matrices: [{ name: 'dP' }], biases: [] }], { dP });
     });
     return true;
   });
