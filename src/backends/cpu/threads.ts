@@ -105,7 +105,7 @@ const seat = { memory, thread, linked: [], error: undefined,
 
 /** A worker that the process does not wait for; gives what ends it. */
 function openInNode({ Worker }: typeof import('node:worker_threads'), source: string, start: unknown): () => Promise<unknown> {
-  const worker = new Worker(`const start = require('node:worker_threads').workerData;\n${source}`, {
+  const worker = new Worker(`const start = process.getBuiltinModule('node:worker_threads').workerData;\n${source}`, {
     eval: true, workerData: start, execArgv: [], env: {},
   });
   worker.unref();
