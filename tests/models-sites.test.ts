@@ -75,6 +75,17 @@ describe('sites of a model', () => {
     }
   });
 
+  test('states that are collected are each row\'s own, at every position (fault 11)', async () => {
+    const model = await tinyModel();
+    const rows = [tinyIds(5, 7), tinyIds(5, 8), tinyIds(5, 9)];
+    const collect = model.sites();
+    const together = noGrad(() => model.forward({ inputIds: Int32Array.from(rows.flatMap(row => [...row])), shape: [3, 5], collect })).collected;
+    for (const [b, row] of rows.entries()) {
+      const alone = noGrad(() => model.forward({ inputIds: row, shape: [1, 5], collect })).collected;
+      for (const [name, states] of alone) assert.ok(await maxDifference((together.get(name) as Tensor).slice(0, b, b + 1), states) < 1e-5, `${name}, row ${b}`);
+    }
+  });
+
   test('an edit of one head changes its columns alone; all heads together are the whole', async () => {
     const model = await tinyModel();
     const inputs = { inputIds: tinyIds(6, 3), shape: [1, 6] } as const;

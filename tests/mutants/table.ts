@@ -93,7 +93,6 @@ const patches: Record<string, readonly Patch[]> = {
     ['the tail of added rows', 'f.loop(k, rowElements, 1, () => {', 'f.loop(k, vectors, 1, () => {', 'ops-layout', 'Tensor.scatterAddRows: equals'],
   ],
   'src/backends/cpu/wasm/gemm.ts': [
-    ['blocks along k are added up', 'const accumulate = Number(k0 > 0);', 'const accumulate = 0;', 'gemm', 'several blocks'],
     ['the last rows of a slab', 'steps(p.m, slab)) {', 'steps(p.m & -4, slab)) {', 'gemm', 'tile edges'],
   ],
   'src/backends/cpu/wasm/fused/softmax.ts': [
@@ -148,10 +147,6 @@ const patches: Record<string, readonly Patch[]> = {
   ],
   'src/reft/rotations.ts': [
     ['each intervention gets its own R of a stack', 'together.select(0, k)', 'together.select(0, 0)', 'reft-kinds'],
-  ],
-  'src/reft/layout.ts': [
-    ['a window ends where its columns end', 'column < Math.min(width, start + lengths[b])', 'column < start + lengths[b]', 'reft-positions', 'generation with and without a cache'],
-    ['one of an untied pair edits new tokens', "if (newTokens === 'none' || side === 'prefix') continue;", "if (newTokens === 'none') continue;", 'reft-mixed'],
   ],
   'src/reft/mixedEdits.ts': [
     ["a row's own slot", 'Array.from(use.indices, () => slot)', 'Array.from(use.indices, () => 0)', 'reft-mixed', 'gives each row'],
