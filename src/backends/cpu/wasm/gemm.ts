@@ -61,6 +61,7 @@ const kBlocks = 4;
 const reusedElements = 65536;
 /** Elements of B that no cache near the core holds. */
 const farElements = 2 ** 19;
+
 /** Who computes, with what, and where there is room. */
 interface Machine {
   readonly kernels: GemmKernels;

@@ -9,7 +9,8 @@ import { packings, type Packing } from '../../../tensor/packing.js';
 import {
   f32x4Const, i8x16Const, i32x4Const, load, ModuleBuilder, op, shuffle, type FunctionBuilder, type Local, type Value, type WasmFunction,
 } from './assembler.js';
-import { sumOfLanes, transpose4 } from './gemmKernels.js';
+import { transpose4 } from './gemmKernels.js';
+import { sumOfLanes } from './gemmUnpacked.js';
 
 /** The exports of the module. `halves` is where the f32 value of each of the 65,536 f16 bit patterns is. */
 export interface PackedKernels {
