@@ -49,10 +49,10 @@ export function preference(beta: number): Objective {
     name: `preference, beta ${beta}`,
     count: examples => examples.length / 2,
     async prepare(reft, examples, batchSize) {
-      const todo = examples.filter(e => !reference.has(e));
+      const missing = examples.filter(e => !reference.has(e));
       const wasEnabled = reft.enabled;
-      for (let at = 0; at < todo.length; at += 2 * batchSize) {
-        const batch = todo.slice(at, at + 2 * batchSize);
+      for (let at = 0; at < missing.length; at += 2 * batchSize) {
+        const batch = missing.slice(at, at + 2 * batchSize);
         reft.enabled = false;
         let sums: Tensor;
         try {
