@@ -31,6 +31,8 @@ const notOps = {
     'packedRowBytes',
     'packedWeightBytes',
     'packings',
+    // Tested in packed-rounded.
+    'roundedProducts',
     'scope',
     'setDefaultBackend',
     'stats',

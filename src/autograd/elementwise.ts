@@ -23,30 +23,56 @@ function resultType(output: Expr, inputs: readonly Tensor[]): DType {
 }
 
 /** The element of input i as a float. */
-const float = (t: Tensor, i: number): Expr => e.toF(e.arg(i, scalarType(t.dtype)));
+const float = (dtype: DType, i: number): Expr => e.toF(e.arg(i, scalarType(dtype)));
+
+/** What `make` gave for these keys before: an expression is built once, not with every call. */
+function remembering<K extends string, T>(make: (...keys: K[]) => T): (...keys: K[]) => T {
+  const known = new Map<string, T>();
+  return (...keys) => {
+    const key = keys.length === 1 ? keys[0] : keys.join();
+    let found = known.get(key);
+    if (found === undefined) known.set(key, (found = make(...keys)));
+    return found;
+  };
+}
 
 /** A float function of one tensor; integers and bools are converted. */
-export const unary = (label: string, f: (x: Expr) => Expr) => (x: Tensor): Tensor => map(label, f(float(x, 0)), [x]);
+export function unary(label: string, f: (x: Expr) => Expr): (x: Tensor) => Tensor {
+  const expression = remembering((dtype: DType) => f(float(dtype, 0)));
+  return x => map(label, expression(x.dtype), [x]);
+}
 
 /** Keeps the type of i32 for functions that make sense there. */
-const unaryAny = (label: string, f: (x: Expr) => Expr) => (x: Tensor): Tensor =>
-  map(label, f(x.dtype === 'i32' ? e.arg(0, 'i') : float(x, 0)), [x]);
+function unaryAny(label: string, f: (x: Expr) => Expr): (x: Tensor) => Tensor {
+  const expression = remembering((dtype: DType) => f(dtype === 'i32' ? e.arg(0, 'i') : float(dtype, 0)));
+  return x => map(label, expression(x.dtype), [x]);
+}
+
+/** An operand as far as the expression depends on it: a tensor's dtype, a whole number or another one. */
+type OperandKind = DType | 'whole' | 'number';
+const kindOf = (x: TensorLike): OperandKind => (typeof x !== 'number' ? x.dtype : Number.isInteger(x) ? 'whole' : 'number');
+const isNumber = (kind: OperandKind): kind is 'whole' | 'number' => kind === 'whole' || kind === 'number';
 
 /** A function of two tensors, or a tensor and a number; both meet in the larger type. */
-const binary = (label: string, f: (x: Expr, y: Expr) => Expr, integers = true) => (x: TensorLike, y: TensorLike): Tensor => {
-  if (typeof x === 'number' && typeof y === 'number') throw new Error(`${label}: at least one operand must be a tensor`);
-  const tensors = [x, y].filter((t): t is Tensor => typeof t !== 'number');
-  const numbers = [x, y].filter((t): t is number => typeof t === 'number');
-  let dtype = tensors.map(t => t.dtype).reduce(promote);
-  if (dtype === 'bool') dtype = 'i32';
-  if (dtype === 'i32' && numbers.some(n => !Number.isInteger(n))) dtype = 'f32';
-  if (dtype === 'i32' && !integers) dtype = 'f32';
-  const convert = isFloat(dtype) ? e.toF : e.toI;
-  let [nextTensor, nextNumber] = [0, 0];
-  const [a, b] = [x, y].map(t => (typeof t === 'number' ? e.uniform(nextNumber++, isFloat(dtype) ? 'f' : 'i') : convert(e.arg(nextTensor++, scalarType(t.dtype)))));
-  const output = f(a, b);
-  return map(label, output, tensors, numbers, output.type === 'b' ? 'bool' : dtype);
-};
+function binary(label: string, f: (x: Expr, y: Expr) => Expr, integers = true): (x: TensorLike, y: TensorLike) => Tensor {
+  const known = remembering((...kinds: OperandKind[]) => {
+    const tensors = kinds.filter((k): k is DType => !isNumber(k));
+    let dtype = tensors.reduce(promote);
+    if (dtype === 'bool') dtype = 'i32';
+    if (dtype === 'i32' && (kinds.includes('number') || !integers)) dtype = 'f32';
+    const convert = isFloat(dtype) ? e.toF : e.toI;
+    let [nextTensor, nextNumber] = [0, 0];
+    const [a, b] = kinds.map(k => (isNumber(k) ? e.uniform(nextNumber++, isFloat(dtype) ? 'f' : 'i') : convert(e.arg(nextTensor++, scalarType(k)))));
+    const output = f(a, b);
+    return { output, dtype: output.type === 'b' ? 'bool' as const : dtype };
+  });
+  return (x, y) => {
+    if (typeof x === 'number' && typeof y === 'number') throw new Error(`${label}: at least one operand must be a tensor`);
+    const { output, dtype } = known(kindOf(x), kindOf(y));
+    if (typeof y === 'number') return map(label, output, [x as Tensor], [y], dtype);
+    return typeof x === 'number' ? map(label, output, [y], [x], dtype) : map(label, output, [x, y], [], dtype);
+  };
+}
 
 export const add = binary('add', e.add);
 export const sub = binary('sub', e.sub);
@@ -94,8 +120,9 @@ export const geluTanh = unary('geluTanh', x =>
   e.mul(e.mul(0.5, x), e.add(1, e.tanh(e.mul(Math.sqrt(2 / Math.PI), e.add(x, e.mul(0.044715, e.mul(x, e.mul(x, x)))))))));
 /** silu(gate) * up, the gated unit of LLaMA's feed-forward (Shazeer 2020). */
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
-  return map('swiglu', e.mul(siluOf(float(gate, 0)), float(up, 1)), [gate, up]);
+  return map('swiglu', swigluOf(gate.dtype, up.dtype), [gate, up]);
 }
+const swigluOf = remembering((gate: DType, up: DType) => e.mul(siluOf(float(gate, 0)), float(up, 1)));
 
 /** x to a constant power; whole exponents multiply, others need x > 0. */
 export function pow(x: Tensor, exponent: number): Tensor {
@@ -103,12 +130,12 @@ export function pow(x: Tensor, exponent: number): Tensor {
     const power = (b: Expr, n: number): Expr => (n === 0 ? e.constant(1) : n % 2 ? e.mul(b, power(b, n - 1)) : power(e.mul(b, b), n / 2));
     return unary('pow', b => (exponent < 0 ? e.div(1, power(b, -exponent)) : power(b, exponent)))(x);
   }
-  return map('pow', e.exp(e.mul(e.uniform(0), e.log(float(x, 0)))), [x], [exponent]);
+  return map('pow', e.exp(e.mul(e.uniform(0), e.log(float(x.dtype, 0)))), [x], [exponent]);
 }
 
 /** Between low and high; the gradient passes inside, and is 0 outside. */
 export function clamp(x: Tensor, low: number, high: number): Tensor {
-  const v = float(x, 0);
+  const v = float(x.dtype, 0);
   const [lo, hi] = [e.uniform(0), e.uniform(1)];
   return map('clamp', e.where(e.lt(v, lo), lo, e.where(e.lt(hi, v), hi, v)), [x], [low, high]);
 }
@@ -165,6 +192,6 @@ export function dropout(x: Tensor, p: number, seed: number, stream = 0): Tensor 
   if (!(p >= 0 && p < 1)) throw new RangeError(`dropout: expected a probability from 0 up to 1, got ${p}`);
   if (p === 0) return x;
   const keep = e.le(e.uniform(3), randomUniform(0));
-  return map('dropout', e.where(keep, e.mul(float(x, 0), e.uniform(4)), 0), [x], [...seedWords(seed), stream, p, 1 / (1 - p)]);
+  return map('dropout', e.where(keep, e.mul(float(x.dtype, 0), e.uniform(4)), 0), [x], [...seedWords(seed), stream, p, 1 / (1 - p)]);
 }
 

@@ -9,9 +9,10 @@ import { arg, argumentsOf, constant, program, substitute, type Expr, type Scalar
 import {
   broadcastAxes, broadcastStrides, contiguousStrides, reshapeStrides, sameShape, sizeOf, type Shape,
 } from '../tensor/shape.js';
+import { mayRound } from '../tensor/rounding.js';
 import { Tensor } from '../tensor/tensor.js';
 import { vjpExpressions } from './derive.js';
-import { record } from './tape.js';
+import { record, shouldRecord } from './tape.js';
 
 /** The parameters of each operation. */
 interface Operations {
@@ -105,7 +106,8 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
       const rank = a.rank;
       const backend = backendOf('matmul', [a, b]);
       const result = allocate('matmul', [...a.shape.slice(0, -1), b.shape[rank - 1]], a.dtype, backend);
-      backend.kernels.matmul({ a: a.view('matmul'), b: b.view('matmul', true), output: result.view('matmul') });
+      const rounded = b.packing !== null && mayRound() && !shouldRecord([a]);
+      backend.kernels.matmul({ a: a.view('matmul'), b: b.view('matmul', true), output: result.view('matmul'), ...(rounded && { rounded }) });
       return [result];
     },
     saves: ([a, b], _, __, needs) => [...(needs[0] ? [b] : []), ...(needs[1] ? [a] : [])],

@@ -39,8 +39,11 @@ export interface Primitives {
     op: 'sum' | 'max'; program: Program; shape: Shape; axes: readonly number[];
     inputs: readonly View[]; output: View; uniforms: readonly number[];
   };
-  /** output [..., m, n] = a [..., m, k] b [..., k, n]; leading axes equal (stride 0 repeats); strides express transposition. */
-  matmul: { a: View; b: View; output: View };
+  /**
+   * output [..., m, n] = a [..., m, k] b [..., k, n]; leading axes equal (stride 0 repeats); strides express transposition. With `rounded`, a
+   * kernel may round `a` where `b` is quantised (tensor/rounding.ts).
+   */
+  matmul: { a: View; b: View; output: View; rounded?: boolean };
   /** output = input, same shape and dtype, any strides. */
   copy: { input: View; output: View };
   /** output [m, ...row] = input [n, ...row] at rows indices[0..m-1]; a negative index gives zeros. Output contiguous. */

@@ -110,7 +110,8 @@ export class CausalLM extends Module {
     }
     const context = new ForwardContext({
       shape: options.shape, padding, past, ...(options.cache ? { cache: options.cache } : {}),
-      headDim: config.headDim, edits: options.edits ?? [], collect: options.collect ?? [], ...(options.onSite ? { onSite: options.onSite } : {}),
+      headDim: config.headDim, backend: this.backend, edits: options.edits ?? [], collect: options.collect ?? [],
+      ...(options.onSite ? { onSite: options.onSite } : {}),
     });
     for (const { site } of options.edits ?? []) checkSite(site, config);
     for (const site of options.collect ?? []) checkSite(site, config);

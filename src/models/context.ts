@@ -2,7 +2,8 @@
 // data; edits are values given to `forward`, applied where they stand. There are no hooks: nothing outlives the call.
 
 import { site } from '../autograd/grad.js';
-import type { ropeFrequencies} from '../nn/rope.js';
+import { attentionBounds, type AttentionBounds } from '../nn/attention.js';
+import type { ropeFrequencies } from '../nn/rope.js';
 import { ropeTables } from '../nn/rope.js';
 import type { Backend } from '../backends/backend.js';
 import { create } from '../tensor/create.js';
@@ -65,6 +66,8 @@ export class ForwardContext {
   readonly batch: number;
   readonly length: number;
   readonly padding: Padding;
+  /** What attention in every layer needs to know of it. */
+  readonly bounds: AttentionBounds;
   /** Tokens in the cache before this call. */
   readonly past: number;
   readonly cache: KVCache | undefined;
@@ -75,12 +78,13 @@ export class ForwardContext {
   private readonly onSite: ((site: Site, hiddenStates: Tensor, edits: readonly SiteEdit[]) => void) | undefined;
 
   constructor(options: {
-    shape: Shape; padding: Padding; past: number; headDim: number; cache?: KVCache; edits?: readonly SiteEdit[]; collect?: readonly Site[];
+    shape: Shape; padding: Padding; past: number; headDim: number; backend: Backend; cache?: KVCache; edits?: readonly SiteEdit[]; collect?: readonly Site[];
     /** Told of every site as it is passed, after its edits. */
     onSite?: (site: Site, hiddenStates: Tensor, edits: readonly SiteEdit[]) => void;
   }) {
     [this.batch, this.length] = options.shape;
     this.padding = options.padding;
+    this.bounds = attentionBounds(options.padding.keyStart, options.padding.keyEnd, options.backend);
     this.past = options.past;
     this.cache = options.cache;
     this.headDim = options.headDim;

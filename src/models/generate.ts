@@ -5,6 +5,7 @@ import { noGrad } from '../autograd/tape.js';
 import { scope } from '../autograd/scope.js';
 import { nextMacrotask } from '../tensor/macrotask.js';
 import { Random } from '../tensor/threefry.js';
+import { roundedProducts } from '../tensor/rounding.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { KVCache } from './cache.js';
 import type { CausalLM } from './causalLM.js';
@@ -44,6 +45,11 @@ export interface GenerateOptions extends SamplingOptions {
   readonly signal?: AbortSignal;
   /** Off recomputes everything each step: slow, for tests. */
   readonly useCache?: boolean;
+  /**
+   * Products with quantised weights may round hidden states to 16 bits (tensor/rounding.ts), which moves logits by some 1e-5 of the largest and makes
+   * decoding about 1.5 times as fast on the CPU. Default true.
+   */
+  readonly rounded?: boolean;
   /** Called with each new token of each row. */
   readonly onToken?: (row: number, id: number) => void;
 }
@@ -58,7 +64,7 @@ export interface Generated {
 }
 
 export async function generate(model: CausalLM, prompts: Prompt | readonly Prompt[], options: GenerateOptions): Promise<Generated[]> {
-  const { maxNewTokens = 64, seed = 0, useCache = true, signal } = options;
+  const { maxNewTokens = 64, seed = 0, useCache = true, rounded = true, signal } = options;
   const rows = promptRows(prompts);
   if (!(Number.isInteger(maxNewTokens) && maxNewTokens > 0)) throw new RangeError(`maxNewTokens: expected a whole number above 0, got ${maxNewTokens}`);
   checkSampling(options);
@@ -102,14 +108,14 @@ export async function generate(model: CausalLM, prompts: Prompt | readonly Promp
         ids: rows.map((row, b) => [...row, ...padded(results[b], step, filler)]),
       };
       // The caller owns what `read` still needs; the step's scope everything else.
-      const read = noGrad(() => scope(() => {
+      const read = noGrad(() => roundedProducts(() => scope(() => {
         const output = model.forward({
           inputIds, shape: [rows.length, width], attentionMask, ...(cache ? { cache } : {}),
           edits: options.edits?.editsFor(layout) ?? [],
           logitsAt: Int32Array.from(rows, (_, b) => (b + 1) * width - 1),
         });
         return output.logits;
-      }));
+      }), rounded));
       const logits = await readAndFree(read);
       const vocabulary = model.config.vocabSize;
       rows.forEach((row, b) => {

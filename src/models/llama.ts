@@ -45,7 +45,7 @@ export class LlamaAttention extends Module {
     let v = byHead(split(context.site(layer, 'value_output', this.vProj.forward(x)), kvHeads));
     if (context.cache) ({ keys: k, values: v } = context.cache.extend(layer, k, v));
     const o = attention(q, k, v, {
-      causal: true, causalOffset: context.past, ...(slidingWindow ? { window: slidingWindow } : {}), ...context.padding,
+      causal: true, causalOffset: context.past, ...(slidingWindow ? { window: slidingWindow } : {}), bounds: context.bounds,
     });
     const joined = context.site(layer, 'attention_value_output', o.permute([0, 2, 1, 3]).reshape([batch, length, heads * headDim]));
     return this.oProj.forward(joined);

@@ -3,8 +3,9 @@
 
 import { defineFused, runFused } from '../autograd/fused.js';
 import { softmaxLast } from '../autograd/softmax.js';
+import type { Backend } from '../backends/backend.js';
 import { create } from '../tensor/create.js';
-import { formatShape, ShapeError } from '../tensor/shape.js';
+import { formatShape, sameShape, ShapeError } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 
 export interface AttentionOptions {
@@ -18,6 +19,20 @@ export interface AttentionOptions {
   /** First valid key and one past the last, for each row of the batch. */
   readonly keyStart?: Int32Array;
   readonly keyEnd?: Int32Array;
+  /** The same on the device, for layer after layer: from `attentionBounds`, in place of the two above. */
+  readonly bounds?: AttentionBounds;
+}
+
+/** The keys that rows of a batch see at most, on the host and on the device. */
+export interface AttentionBounds {
+  readonly keyStart: Int32Array;
+  readonly keyEnd: Int32Array;
+  readonly tensors: readonly [Tensor, Tensor];
+}
+
+export function attentionBounds(keyStart: Int32Array, keyEnd: Int32Array, backend: Backend): AttentionBounds {
+  const tensor = (data: Int32Array): Tensor => create.from(data, [data.length], { dtype: 'i32', backend });
+  return { keyStart, keyEnd, tensors: [tensor(keyStart), tensor(keyEnd)] };
 }
 
 const masked = -1e30;
@@ -64,11 +79,11 @@ const fused = defineFused('attention', {
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
   const [B, H, , D] = q.shape;
   const [kB, KV, S, kD] = k.shape;
-  if (q.rank !== 4 || k.rank !== 4 || formatShape(k.shape) !== formatShape(v.shape) || kB !== B || kD !== D || H % KV !== 0) {
+  if (q.rank !== 4 || k.rank !== 4 || !sameShape(k.shape, v.shape) || kB !== B || kD !== D || H % KV !== 0) {
     throw new ShapeError(`attention: q ${formatShape(q.shape)}, k ${formatShape(k.shape)} and v ${formatShape(v.shape)} do not fit [B,H,T,D], [B,KV,S,D], [B,KV,S,D]`);
   }
-  const keyStart = options.keyStart ?? new Int32Array(B);
-  const keyEnd = options.keyEnd ?? new Int32Array(B).fill(S);
+  const bounds = options.bounds ?? attentionBounds(options.keyStart ?? new Int32Array(B), options.keyEnd ?? new Int32Array(B).fill(S), q.backend);
+  const { keyStart, keyEnd } = bounds;
   if (keyStart.length !== B || keyEnd.length !== B) throw new ShapeError(`attention: keyStart and keyEnd need ${B} entries, got ${keyStart.length} and ${keyEnd.length}`);
   for (let b = 0; b < B; b++) {
     if (keyStart[b] < 0 || keyEnd[b] > S) throw new RangeError(`attention: row ${b} sees keys ${keyStart[b]} to ${keyEnd[b]} of ${S}`);
@@ -77,8 +92,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
     const value = options[name] ?? 0;
     if (!Number.isInteger(value) || value < 0) throw new RangeError(`attention: ${name} must be a whole number from 0, got ${value}`);
   }
-  const bound = (data: Int32Array): Tensor => create.from(data, [B], { dtype: 'i32', backend: q.backend });
-  return fused([q, k, v, bound(keyStart), bound(keyEnd)], {
+  return fused([q, k, v, ...bounds.tensors], {
     scale: options.scale ?? 1 / Math.sqrt(D), causal: options.causal ? 1 : 0, causalOffset: options.causalOffset ?? 0, window: options.window ?? 0,
   }, { lists: { keyStart, keyEnd } });
 }

@@ -4,7 +4,7 @@ import type { Backend } from '../backends/backend.js';
 import { constant, program } from './expr.js';
 import { defaultBackend } from './device.js';
 import { bytesPerElement, isFloat, typedArray, type DType, type TypedArray } from './dtype.js';
-import { packedRowBytes, packings, type Packing } from './packing.js';
+import { packedRowBytes, packedSlack, packings, type Packing } from './packing.js';
 import { checkShape, contiguousStrides, formatShape, ShapeError, sizeOf, type Shape } from './shape.js';
 import { Storage } from './storage.js';
 import { Tensor, type NestedArray } from './tensor.js';
@@ -35,7 +35,7 @@ export function allocatePacked(label: string, shape: Shape, packing: Packing, ba
     const blocks = blockLength > 1 ? `a multiple of ${blockLength}` : '2 or more';
     throw new ShapeError(`${label}: ${packing} needs a matrix [rows, columns] with columns ${blocks}, got ${formatShape(shape)}`);
   }
-  const storage = new Storage(backend, shape[0] * packedRowBytes(packing, shape[1]), label);
+  const storage = new Storage(backend, shape[0] * packedRowBytes(packing, shape[1]) + packedSlack, label);
   return new Tensor(storage, 'f32', shape, contiguousStrides(shape), 0, packing);
 }
 

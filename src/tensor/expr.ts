@@ -245,6 +245,10 @@ function rebuild(e: Expr, args: Expr[]): Expr {
 }
 
 /** The numbers of the arguments that occur in `outputs`. */
-export function argumentsOf(outputs: readonly Expr[]): Set<number> {
-  return new Set(topological(outputs).filter(e => e.op === 'arg').map(e => e.value));
+export function argumentsOf(outputs: readonly Expr[]): ReadonlySet<number> {
+  const key = outputs.map(o => o.id).join();
+  let found = argumentSets.get(key);
+  if (!found) argumentSets.set(key, (found = new Set(topological(outputs).filter(e => e.op === 'arg').map(e => e.value))));
+  return found;
 }
+const argumentSets = new Map<string, ReadonlySet<number>>();

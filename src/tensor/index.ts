@@ -6,6 +6,7 @@ export type { DType, TypedArray } from './dtype.js';
 export { concat, pad, stack, unpack } from './layout.js';
 export { einsum } from './linalg.js';
 export { packedRowBytes, packedWeightBytes, packings, type Packing, type PackingLayout } from './packing.js';
+export { roundedProducts } from './rounding.js';
 export { ShapeError, type Shape } from './shape.js';
 export { Tensor, type NestedArray, type TensorLike } from './tensor.js';
 export { Random } from './threefry.js';

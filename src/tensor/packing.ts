@@ -41,6 +41,9 @@ export function packedRowBytes(packing: Packing, columns: number): number {
   return Math.ceil((packedWeightBytes(packing, columns) + (columns / blockLength) * scales * 2) / 4) * 4;
 }
 
+/** Bytes after the last row of an allocation that kernels may read, whatever they hold. */
+export const packedSlack = 16;
+
 export const isPacking = (name: unknown): name is Packing => typeof name === 'string' && Object.hasOwn(packings, name);
 
 /** Where the rows of a packed view lie. */

@@ -18,6 +18,7 @@ export class Storage {
   /** Its scope has ended and only `saves` keep it: freed when the last of them goes. */
   orphan = false;
   disposed = false;
+  private collected = false;
 
   constructor(backend: Backend, byteLength: number, label: string) {
     this.backend = backend;
@@ -29,9 +30,16 @@ export class Storage {
       throw error;
     }
     live.set(this.allocation, { backend, byteLength, label });
-    collector.register(this, { backend, allocation: this.allocation }, this);
     this.scope = current;
-    current?.owned.add(this);
+    if (current) current.owned.add(this);
+    else this.collect();
+  }
+
+  /** Nothing frees it but the garbage collector. Not needed within a scope, and too slow for every tensor that lives for a moment. */
+  private collect(): void {
+    if (this.collected) return;
+    this.collected = true;
+    collector.register(this, { backend: this.backend, allocation: this.allocation }, this);
   }
 
   /** Throws when the memory is gone. */
@@ -46,14 +54,15 @@ export class Storage {
     this.disposed = true;
     this.scope?.owned.delete(this);
     this.scope = null;
-    collector.unregister(this);
+    if (this.collected) collector.unregister(this);
     release(this.backend, this.allocation);
   }
 
   moveTo(scope: ScopeFrame | null): void {
     this.scope?.owned.delete(this);
     this.scope = scope;
-    scope?.owned.add(this);
+    if (scope) scope.owned.add(this);
+    else this.collect();
   }
 }
 
@@ -102,7 +111,8 @@ export function enterScope(): ScopeFrame {
 export function leaveScope(frame: ScopeFrame, survives: (storage: Storage) => 'kept' | 'saved' | 'free'): void {
   if (current !== frame) throw new Error('scope: scopes must end in the reverse order of their beginning');
   current = frame.parent;
-  for (const storage of [...frame.owned]) {
+  const { owned } = frame;
+  for (const storage of owned) {
     const fate = lenient > 0 ? 'kept' : survives(storage);
     if (fate === 'free') storage.dispose();
     else {

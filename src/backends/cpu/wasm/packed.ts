@@ -1,11 +1,13 @@
-// Packed weights on the CPU: rows by number, rows decoded as a whole, and products. One or two rows of x are multiplied with weights decoded
-// in registers; for more, pieces of the matrix are decoded into a region that the caches hold and go through the ordinary product.
+// Packed weights on the CPU: rows by number, rows decoded as a whole, and products. Where x may be rounded, quantised weights are multiplied as
+// integers. Else one or two rows of x are multiplied with weights decoded in registers; for more, pieces of the matrix are decoded into a
+// region that the caches hold and go through the ordinary product.
 
 import { halfToFloatTable, packedMatrix, packedWeightBytes, packings, type PackedMatrix, type Packing } from '../../../tensor/packing.js';
 import { isContiguous, sizeOf } from '../../../tensor/shape.js';
 import type { Primitives, View } from '../../backend.js';
 import { isShared, type WasmContext } from './context.js';
 import type { Gemm, WasmView } from './gemm.js';
+import { dotsScratchBytes, roundedBlock, roundedBytes, rowsTogether } from './packedDots.js';
 import { arrangedBytes, buildPackedModule, type PackedKernels } from './packedKernels.js';
 
 /** Rows of x up to which `matvec` for each is faster than decoding for the ordinary product. Measured. */
@@ -69,12 +71,48 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
     threads.run(run, tiles(rows, columns).map(({ row, count }) => [at, from + row * rowBytes, rowBytes, weightBytes, count, columns, c + 4 * row, table]));
   };
 
+  /** y = x W^T, rows of x rounded to 16-bit integers. Groups of rows read the codes together; tiles are ranges of weights for a group. */
+  const rounded = (w: PackedMatrix, from: number, x: Rows, y: Rows): void => {
+    const { packing, rows, columns, rowBytes } = w;
+    const { round, dot, dots } = kernelsFor(packing) as Required<PackedKernels>;
+    const weightBytes = packedWeightBytes(packing, columns);
+    const bytes = roundedBytes(columns);
+    const at = context.decoded(bytes * x.count);
+    const count = Math.ceil(x.count / rowsTogether);
+    // Groups of nearly equal size. A group's blocks lie in turn, row by row; then come scales and sums.
+    const groups = Array.from({ length: count }, (_, g) => {
+      const [first, end] = [g, g + 1].map(i => Math.floor((i * x.count) / count));
+      const begin = at + first * bytes;
+      return { first, size: end - first, at: begin, scales: begin + (end - first) * (columns / 32) * roundedBlock };
+    });
+    const half = (bytes - (columns / 32) * roundedBlock) / 2;
+    const rounds = groups.flatMap(({ first, size, at: to, scales }) => Array.from({ length: size }, (_, i) =>
+      [x.at + (first + i) * x.step, columns, to + i * roundedBlock, size * roundedBlock, scales + 2 * i * half, scales + (2 * i + 1) * half]));
+    if (threads.pays(weightWork * x.count * columns)) threads.run(round, rounds);
+    else for (const call of rounds) round(...call);
+    const parts = tiles(rows, columns * Math.max(1, x.count / weightWork));
+    const own = dotsScratchBytes(columns);
+    const scratch = context.scratch(own * threads.seats);
+    if (x.count === 1) {
+      const [{ scales }] = groups;
+      threads.run(dot, parts.map(p => [at, scales, from + p.row * rowBytes, rowBytes, weightBytes, p.count, columns, y.at + 4 * p.row]), scratch, own);
+      return;
+    }
+    threads.run(dots, groups.flatMap(g => parts.map(p => [
+      g.at, g.scales, g.size, from + p.row * rowBytes, rowBytes, weightBytes, p.count, columns, y.at + g.first * y.step + 4 * p.row, y.step,
+    ])), scratch, own);
+  };
+
   return {
-    matmul({ a, b, output }) {
+    matmul({ a, b, output, rounded: mayRound }) {
       const w = packedMatrix(b);
       const { packing, rows, columns, transposed, rowBytes } = w;
       const from = firstRow(b, w);
       const [x, y] = [a, output].map(v => rowsOf(v, byteOffsetOf));
+      if (transposed && x && y && mayRound && packings[packing].blockLength > 1) {
+        rounded(w, from, x, y);
+        return true;
+      }
       if (transposed && x && y && x.count <= fewRows) {
         for (let row = 0; row < x.count; row++) matvec(w, from, x.at + row * x.step, y.at + row * y.step);
         return true;
@@ -124,8 +162,15 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
   };
 }
 
-/** The rows of a matrix whose elements lie together: where, how far apart in bytes, how many. Null for batches and other layouts. */
-function rowsOf(view: View, byteOffsetOf: (view: View) => number): { at: number; step: number; count: number } | null {
+/** Rows of a matrix whose elements lie together: where, how far apart in bytes, how many. */
+interface Rows {
+  readonly at: number;
+  readonly step: number;
+  readonly count: number;
+}
+
+/** Null for batches and other layouts. */
+function rowsOf(view: View, byteOffsetOf: (view: View) => number): Rows | null {
   const [rowAxis, last] = [view.shape.length - 2, view.shape.length - 1];
   if (view.strides[last] !== 1 && view.shape[last] !== 1) return null;
   if (view.shape.slice(0, -2).some(side => side !== 1)) return null;

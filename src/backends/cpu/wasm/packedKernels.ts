@@ -10,7 +10,8 @@ import {
   f32x4Const, i8x16Const, i32x4Const, load, ModuleBuilder, op, shuffle, type FunctionBuilder, type Local, type Value, type WasmFunction,
 } from './assembler.js';
 import { transpose4 } from './gemmKernels.js';
-import { sumOfLanes } from './gemmUnpacked.js';
+import { sumOfLanes, words, type Madd } from './gemmUnpacked.js';
+import { addRoundedProducts, fromHalf } from './packedDots.js';
 
 /** The exports of the module. `halves` is where the f32 value of each of the 65,536 f16 bit patterns is. */
 export interface PackedKernels {
@@ -23,15 +24,15 @@ export interface PackedKernels {
   arrange?: WasmFunction;
   /** (x, w, rowBytes, weightBytes, n, k, c, halves): c[n] = x[k] w[n, k]^T. */
   matvec: WasmFunction;
+  /** Of quantised weights: products with x rounded to 16 bits, see packedDots.ts. */
+  round?: WasmFunction;
+  dot?: WasmFunction;
+  dots?: WasmFunction;
 }
 
 /** Eight vectors of a block of x, and one for what its sum is needed for. */
 const arrangedBlock = 9 * 16;
 export const arrangedBytes = (k: number): number => (k / 32) * arrangedBlock;
-
-const words = (count: number): 'i32'[] => new Array<'i32'>(count).fill('i32');
-
-type Madd = (a: Value, b: Value, sum: Value) => Value;
 
 export function buildPackedModule(packing: Packing, options: { relaxed: boolean; shared: boolean }): Uint8Array<ArrayBuffer> {
   const m = new ModuleBuilder({ memory: { shared: options.shared } });
@@ -40,14 +41,13 @@ export function buildPackedModule(packing: Packing, options: { relaxed: boolean;
     : (a, b, sum) => op('f32x4.add', sum, op('f32x4.mul', a, b));
   decode(m, packing, madd);
   if (packing === 'f16' || packing === 'bf16') matvecHalves(m, packing, madd);
-  else matvecBlocks(m, packing, madd);
+  else {
+    matvecBlocks(m, packing, madd);
+    addRoundedProducts(m, packing, madd);
+  }
   if (packing === 'q4_0' || packing === 'q4_1') arrange(m, packing);
   return m.bytes();
 }
-
-/** f16 bits in the upper halves of four lanes, anything below, to f32: the exponent's bias is put right by a product, which is exact. */
-const fromHalf = (bits: Value): Value =>
-  op('f32x4.mul', op('v128.and', op('i32x4.shr_s', bits, 3), i32x4Const(0x8fffe000)), f32x4Const(2 ** 112));
 
 /** Words 0..3 (4..7) of v in the upper halves of four lanes. */
 const spread = (v: Value, high: boolean): Value =>

@@ -27,6 +27,10 @@ const fields = [
 /** Places in the scratch of a thread; in the descriptor they are counted from its start. */
 const regions = ['turnedKeys', 'turnedValues', 'scores', 'gradients', 'inverses'] as const;
 type Field = (typeof fields)[number];
+/** Steps of an operand along B, H and T. */
+const stepFields: Readonly<Record<Strided, readonly Field[]>> = {
+  q: ['qB', 'qH', 'qT'], k: ['kB', 'kH', 'kT'], v: ['vB', 'vH', 'vT'], g: ['gB', 'gH', 'gT'],
+};
 const floats: readonly Field[] = ['scale'];
 type Fields = Readonly<Record<Field, Local>>;
 
@@ -270,8 +274,8 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     for (const name of strided) {
       const view = views[name];
       if (!view) continue;
-      const [sB, sH, sT] = view.strides;
-      Object.assign(values, { [name]: at(view), [`${name}B`]: 4 * sB, [`${name}H`]: 4 * sH, [`${name}T`]: 4 * sT });
+      values[name] = at(view);
+      stepFields[name].forEach((field, axis) => (values[field] = 4 * view.strides[axis]));
     }
     writeFields(memory, descriptor, fields, values, floats);
     const groups = (B * H) / together;

@@ -17,10 +17,9 @@ export function loadFields<N extends string>(f: FunctionBuilder, descriptor: Loc
 export function writeFields<N extends string>(
   memory: WebAssembly.Memory, descriptor: number, names: readonly N[], values: Partial<Record<N, number>>, floats: readonly N[] = [],
 ): void {
-  const words = new DataView(memory.buffer, descriptor, 4 * names.length);
-  names.forEach((name, i) => {
-    const value = values[name] ?? 0;
-    if (floats.includes(name)) words.setFloat32(4 * i, value, true);
-    else words.setInt32(4 * i, value, true);
-  });
+  const words = new Int32Array(memory.buffer, descriptor, names.length);
+  for (let i = 0; i < names.length; i++) words[i] = values[names[i]] ?? 0;
+  if (floats.length === 0) return;
+  const numbers = new Float32Array(memory.buffer, descriptor, names.length);
+  for (const name of floats) numbers[names.indexOf(name)] = values[name] ?? 0;
 }
