@@ -9,10 +9,11 @@ import { attend, takeTiles, word, type Seat } from './threadsLoop.js';
 export interface Threads {
   /** Threads that may compute, the main thread among them. */
   readonly seats: number;
-  /** How many tiles a call should be cut in: several a thread, so that what they wait for at its end is a small part. */
-  readonly tiles: number;
-  /** Whether a call of so much work, counted in multiply-adds of two numbers near at hand, is worth cutting. */
-  pays(work: number): boolean;
+  /**
+   * How many tiles a call of so much work, counted in multiply-adds of two numbers near at hand, should be cut in: 1 where it is not worth
+   * sharing; for much work several a thread, so that what they wait for at its end is a small part.
+   */
+  parts(work: number): number;
   /** Threads that are there by now. */
   present(): number;
   /** Compiles a module for this memory; the exported functions by name. */
@@ -30,8 +31,7 @@ export interface Threads {
 export function oneThread(memory: WebAssembly.Memory): Threads {
   return {
     seats: 1,
-    tiles: 1,
-    pays: () => false,
+    parts: () => 1,
     present: () => 1,
     link: bytes => instantiate(bytes, memory),
     run: (f, calls, scratchAt = 0) => {
@@ -62,6 +62,7 @@ export function coreCount(): number {
 /** Bytes at the start of the memory that threads need: control block, arguments, and code that has been run on several threads. */
 export const threadsBytes = 2 ** 22;
 const controlAt = 64;
+const controlWords = 96;
 const argsAt = 1024;
 const mostArgs = 2 ** 14;
 const codeAt = argsAt + 8 * mostArgs;
@@ -92,13 +93,13 @@ const abandoned = new FinalizationRegistry<Crew>(crew => void stop(crew));
 
 /** Starts the workers. What a worker fails with means one thread less. */
 function hire(crew: Crew, memory: WebAssembly.Memory, seats: number): void {
-  const source = `const { memory, thread, controlAt, argsAt, mostArgs, word, spins } = start;
+  const source = `const { memory, thread, controlAt, controlWords, argsAt, mostArgs, word, spins } = start;
 const seat = { memory, thread, linked: [], error: undefined,
-  words: new Int32Array(memory.buffer, controlAt, 64), args: new Float64Array(memory.buffer, argsAt, mostArgs) };
+  words: new Int32Array(memory.buffer, controlAt, controlWords), args: new Float64Array(memory.buffer, argsAt, mostArgs) };
 (${attend.toString()})(seat, word, ${takeTiles.toString()}, spins);`;
   const node = fromNode<typeof import('node:worker_threads')>('node:worker_threads');
   for (let thread = 1; thread < seats; thread++) {
-    const start = { memory, thread, controlAt, argsAt, mostArgs, word, spins: workerSpins };
+    const start = { memory, thread, controlAt, controlWords, argsAt, mostArgs, word, spins: workerSpins };
     crew.ends.push(node ? openInNode(node, source, start) : openInPage(source, start));
   }
 }
@@ -143,7 +144,7 @@ interface Code {
  * are there, and where they cannot be had, the main thread computes alone. A call of less than `leastWork` is not cut.
  */
 export function openThreads(memory: WebAssembly.Memory, seats: number, leastWork = worthCutting): Threads {
-  const words = new Int32Array(memory.buffer, controlAt, 64);
+  const words = new Int32Array(memory.buffer, controlAt, controlWords);
   const args = new Float64Array(memory.buffer, argsAt, mostArgs);
   const crew: Crew = { words, ends: [] };
   const seat: Seat = { memory, words, args, thread: 0, linked: [], error: undefined };
@@ -191,8 +192,7 @@ export function openThreads(memory: WebAssembly.Memory, seats: number, leastWork
 
   const threads: Threads = {
     seats,
-    tiles: 8 * seats,
-    pays: work => work >= leastWork,
+    parts: work => (work < leastWork ? 1 : Math.max(seats, Math.min(8 * seats, Math.floor(work / (leastWork / 2)) || 8 * seats))),
     present: () => 1 + Atomics.load(words, word.alive),
     link: bytes => {
       const exported = instantiate(bytes, memory);

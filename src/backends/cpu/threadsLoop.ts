@@ -2,32 +2,35 @@
 // functions is also the source of the workers, so they import nothing, define no functions inside, and use no syntax that a compiler
 // turns into a call of a helper. How a job is described and started is threads.ts's business.
 
-/** Words of the control block, in shared memory. `alive` to `failed` are changed by all threads, the rest only between jobs. */
+/**
+ * Words of the control block, in shared memory. `alive` to `failed`, `left` and `done` are changed by all threads, the rest only between jobs. What is
+ * changed while others look at it has a cache line of its own.
+ */
 export const word = {
   /** Workers that have come to their loop. */
   alive: 0,
-  /** Changes with every job; workers wait on it. */
-  turn: 1,
-  /** Tiles that nobody has taken yet. Who takes one may rely on the description until the tile is counted as done. */
-  left: 2,
-  done: 3,
   /** Workers that sleep, and whether the main thread does. */
-  asleep: 4,
-  mainAsleep: 5,
-  stop: 6,
-  failed: 7,
+  asleep: 1,
+  mainAsleep: 2,
+  stop: 3,
+  failed: 4,
+  /** Changes with every job; workers wait on it. */
+  turn: 16,
+  /** Tiles that nobody has taken yet; below 0 once they are gone. Who takes one may rely on the description until the tile is counted as done. */
+  left: 32,
+  done: 48,
   /** The job: its number of tiles, a module (number, address and length of its bytes), a function (place among the exports). */
-  tiles: 8,
-  module: 9,
-  bytesAt: 10,
-  bytesLength: 11,
-  place: 12,
+  tiles: 64,
+  module: 65,
+  bytesAt: 66,
+  bytesLength: 67,
+  place: 68,
   /** Arguments of a tile, without the address of scratch that comes last: scratchAt + thread * scratchStride. */
-  argCount: 13,
-  scratchAt: 14,
-  scratchStride: 15,
+  argCount: 69,
+  scratchAt: 70,
+  scratchStride: 71,
   /** Size of the memory in pages: a thread may hear late of its growth. */
-  pages: 16,
+  pages: 72,
 } as const;
 
 export type Words = typeof word;
@@ -49,9 +52,10 @@ export interface Seat {
 export function takeTiles(seat: Seat, word: Words): void {
   const words = seat.words;
   for (;;) {
-    const left = Atomics.load(words, word.left);
+    // A look first: who only looks takes the line from nobody.
+    if (Atomics.load(words, word.left) <= 0) return;
+    const left = Atomics.sub(words, word.left, 1);
     if (left <= 0) return;
-    if (Atomics.compareExchange(words, word.left, left, left - 1) !== left) continue;
     try {
       while (seat.memory.buffer.byteLength < words[word.pages] * 65536);
       const number = words[word.module];

@@ -33,7 +33,7 @@ export function createCopy(memory: WebAssembly.Memory, threads: Threads = oneThr
     copy: ({ input, output }) => {
       if (output.shape.includes(0)) return true;
       const axes = mergeAxes(output.shape.map((side, i) => ({ side, from: 4 * input.strides[i], to: 4 * output.strides[i] })));
-      copyAxes(kernels, axes, input.byteOffset, output.byteOffset, threads, threads.pays(workOfWord * sizeOf(output.shape)) ? threads.tiles : 1);
+      copyAxes(kernels, axes, input.byteOffset, output.byteOffset, threads, threads.parts(workOfWord * sizeOf(output.shape)));
       return true;
     },
   };

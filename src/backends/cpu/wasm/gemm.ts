@@ -51,11 +51,11 @@ interface Product {
   readonly cColumn: number;
 }
 
-// Blocks of the packed path: a block of A (128 x kBlock) stays in the second-level cache, a panel of B (kBlock x 8) in the first.
-const kBlock = 320;
+// Blocks of the packed path: a block of A (130 x kBlock) stays in the second-level cache, a panel of B (kBlock x 8) in the first.
+const kBlock = 640;
 const nBlock = 512;
 /** Rows of A that are packed together, and how many blocks along k. */
-const mSlab = 1024;
+const mSlab = 1040;
 const kBlocks = 4;
 /** Elements of B that the unpacked paths go over again for each few rows of A. */
 const reusedElements = 65536;
@@ -95,8 +95,8 @@ export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: num
   };
 }
 
-/** Whether several threads should share a product. Where it is cut changes no result: an element is always one thread's sum. */
-const isCut = ({ threads }: Machine, { m, n, k }: Product): boolean => threads.pays(m * n * k);
+/** Tiles that threads should share a product in. Where it is cut changes no result: an element is always one thread's sum. */
+const partsOf = ({ threads }: Machine, { m, n, k }: Product): number => threads.parts(m * n * k);
 
 /** Steps of at most `step` through a side. */
 function steps(side: number, step: number): { at: number; length: number }[] {
@@ -180,11 +180,11 @@ function choose(p: Product, prefer: GemmPath | undefined): GemmPath | 'directTra
 function runDot(machine: Machine, given: Product): void {
   const { kernels, threads } = machine;
   const p = given.n < given.m ? transposed(given) : given;
-  const cut = isCut(machine, p);
+  const parts = partsOf(machine, p);
   const cached = Math.max(4, Math.floor(reusedElements / Math.max(1, p.k) / 4) * 4);
-  const columns = cut ? Math.min(cached, roundUp(p.n / threads.tiles, 4)) : cached;
+  const columns = parts > 1 ? Math.min(cached, roundUp(p.n / parts, 4)) : cached;
   if (p.m === 1 && p.k >= 128) {
-    threads.run(kernels.matvec, steps(p.n, cut ? columns : p.n).map(({ at, length }) =>
+    threads.run(kernels.matvec, steps(p.n, parts > 1 ? columns : p.n).map(({ at, length }) =>
       [p.a, p.b + at * p.bColumn, p.bColumn, p.c + at * p.cColumn, p.cColumn, length, p.k]));
     return;
   }
@@ -195,7 +195,8 @@ function runDot(machine: Machine, given: Product): void {
 
 function runDirect(machine: Machine, p: Product): void {
   const { kernels, threads } = machine;
-  const columns = Math.min(2048, isCut(machine, p) ? Math.max(isFar(p) ? 256 : 64, roundUp(p.n / threads.tiles, 16)) : p.n);
+  const parts = partsOf(machine, p);
+  const columns = Math.min(2048, parts > 1 ? Math.max(isFar(p) ? 256 : 64, roundUp(p.n / parts, 16)) : p.n);
   const kStep = evenBlock(p.k, Math.max(32, Math.min(kBlock, Math.floor(reusedElements / Math.min(columns, p.n)))));
   const far = Number(isFar(p));
   threads.run(kernels.direct, steps(p.n, columns).map(({ at, length }) =>
@@ -229,13 +230,14 @@ function runDotCopied(machine: Machine, given: Product): void {
  */
 function runPacked(machine: Machine, p: Product): void {
   const { kernels, threads, scratch } = machine;
-  const cut = isCut(machine, p);
+  const parts = partsOf(machine, p);
+  const cut = parts > 1;
   const kStep = evenBlock(p.k, kBlock);
   const depth = kBlocks * kStep;
   const slab = Math.min(mSlab, p.m);
-  const columns = Math.min(nBlock, cut ? Math.max(2 * tileColumns, roundUp(p.n / threads.tiles, tileColumns)) : p.n);
+  const columns = Math.min(nBlock, cut ? Math.max(2 * tileColumns, roundUp(p.n / parts, tileColumns)) : p.n);
   // A narrow result is cut across its rows too.
-  const rowTiles = cut ? Math.ceil(threads.tiles / Math.ceil(p.n / columns)) : 1;
+  const rowTiles = Math.ceil(parts / Math.ceil(p.n / columns));
   const tileHeight = Math.max(16 * tileRows, roundUp(slab / rowTiles, tileRows));
   const packedRows = cut ? Math.max(16 * tileRows, roundUp(reusedElements / kStep, tileRows)) : slab;
 
@@ -246,7 +248,7 @@ function runPacked(machine: Machine, p: Product): void {
     const padded = roundUp(rows, tileRows);
     for (const { at: k0, length: k } of steps(p.k, depth)) {
       const a = p.a + i0 * p.aRow + k0 * p.aK;
-      threads.run(kernels.pack4, steps(k, kStep).flatMap(block => steps(rows, packedRows).map(({ at, length }) =>
+      threads.run(kernels.packA, steps(k, kStep).flatMap(block => steps(rows, packedRows).map(({ at, length }) =>
         [a + at * p.aRow + block.at * p.aK, p.aRow, p.aK, panels + 4 * (padded * block.at + at * block.length), block.length, length])));
       const b = p.b + k0 * p.bK;
       const accumulate = Number(k0 > 0);

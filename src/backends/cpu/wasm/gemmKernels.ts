@@ -1,19 +1,19 @@
-// The loops of matrix multiplication as WebAssembly: packing and the 4x8 tile on packed panels; those that need no packing are in
+// The loops of matrix multiplication as WebAssembly: packing and the 5x8 tile on packed panels; those that need no packing are in
 // gemmUnpacked.ts. Which one a shape takes, and in what blocks, is decided in gemm.ts, not here. All strides and pointers are in bytes.
 //
-// Inner loops are not unrolled: V8 moves all loads of a block to its front, so unrolled steps spill registers. A step's loads and
-// accumulators together must fit the 15 vector registers it has; 4x8 does (42 GFLOP/s plain, 53 fused on a Zen 4 core, 28 when
-// unrolled by two); 5x8, 6x8 and 4x12 do not (27 to 39).
+// V8 (before Turboshaft) moves all loads of a block of code to its front, and a step's loads and accumulators together must fit the 15 vector
+// registers it has. A step of 4x8 does, one of 5x8 only if it is several blocks: see `tile`. On a Zen 5 core whose registers allow 68.7
+// GFLOP/s, panels in the first-level cache: 5x8 65 to 66, 4x8 62.5, 6x8 63 to 65, 3x12 63.5; 5x8 as one block 27; plain 54, 52, 34, 26.
 
-import { call, load, ModuleBuilder, op, shuffle32, type FunctionBuilder, type Local, type WasmFunction } from './assembler.js';
+import { call, f32x4Const, load, ModuleBuilder, op, shuffle32, type FunctionBuilder, type Local, type WasmFunction } from './assembler.js';
 import { addUnpacked, smaller, words, type Madd } from './gemmUnpacked.js';
 
 /** Rows and columns of the packed tile. */
-export const tileRows = 4;
+export const tileRows = 5;
 export const tileColumns = 8;
 
-/** Rows of packed A that are gone over for each panel of B: together they stay in the second-level cache. */
-const mBlock = 128;
+/** Rows of packed A that are gone over for each panel of B: together they stay in the second-level cache. Whole tiles. */
+const mBlock = 130;
 
 /** Scratch of `packed`: a tile, and panels of B. */
 export const scratchBytes = (kStep: number, n: number): number => 4 * tileRows * tileColumns + 4 * kStep * tileColumns * Math.ceil(n / tileColumns);
@@ -21,10 +21,10 @@ export const scratchBytes = (kStep: number, n: number): number => 4 * tileRows *
 /** The exports of the module, with their parameters; addresses and strides in bytes, strides named after the axis they step along. */
 export interface GemmKernels {
   /**
-   * (from, panelStride, kStride, to, k, count): panels of 4 along one axis, the last one zero-padded:
-   * to[panel][k][i] = from[(4 panel + i) panelStride + k kStride].
+   * (from, panelStride, kStride, to, k, count): panels of `tileRows` along one axis, the last one zero-padded:
+   * to[panel][k][i] = from[(tileRows panel + i) panelStride + k kStride].
    */
-  pack4: WasmFunction;
+  packA: WasmFunction;
   /**
    * (a, aStep, row, b, bColumn, bK, c, cRow, cColumn, m, n, k, kStep, accumulate, scratch): c (+)= a b with b packed here, `kStep` along k at a time,
    * in `scratch` (`scratchBytes` of it). `a` holds packed panels for the first kStep, aStep further for the next; those of `row`, the first row
@@ -49,54 +49,54 @@ export function buildGemmModule(options: { relaxed: boolean; shared: boolean }):
   const madd: Madd = options.relaxed
     ? (a, b, sum) => op('f32x4.relaxed_madd', a, b, sum)
     : (a, b, sum) => op('f32x4.add', sum, op('f32x4.mul', a, b));
-  pack(m, 4);
+  pack(m, 'packA', tileRows);
   const scatter = emitScatter(m);
-  packed(m, pack(m, 8), packedBlock(m, tile(m, madd), scatter));
+  packed(m, pack(m, 'packB', tileColumns), packedBlock(m, tile(m, madd, options.relaxed), scatter));
   addUnpacked(m, madd);
   return m.bytes();
 }
 
-function pack(m: ModuleBuilder, width: 4 | 8): FunctionBuilder {
-  const f = m.function(`pack${width}`, { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] });
+function pack(m: ModuleBuilder, name: string, width: number): FunctionBuilder {
+  const f = m.function(name, { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] });
   const [from, panelStride, kStride, to, k, count] = f.params;
   const [panel, step, at, into, row, left] = f.localArray('i32', 6);
-  const step4 = f.local('i32');
   const rows = f.localArray('i32', 4);
   const vectors = f.localArray('v128', 4);
-  f.set(step4, op('i32.mul', kStride, 4));
 
   const contiguousPanel = (): void => {
     f.set(at, from);
     f.loop(step, k, 1, () => {
-      for (let i = 0; i < width; i += 4) f.store('v128.store', to, load('v128.load', at, 4 * i), 4 * i);
+      for (let i = 0; i + 4 <= width; i += 4) f.store('v128.store', to, load('v128.load', at, 4 * i), 4 * i);
+      for (let i = width & -4; i < width; i++) f.store('i32.store', to, load('i32.load', at, 4 * i), 4 * i);
       f.add(to, 4 * width);
       f.add(at, kStride);
     });
   };
-  /** Four rows of the panel at a time, transposed where they are contiguous along k. */
+  /** Up to four rows of the panel at a time, four of their elements at a time where those are contiguous along k: transposed, or lane by lane. */
   const stridedPanel = (): void => {
+    const restart = f.local('i32');
     for (let group = 0; group < width; group += 4) {
-      f.set(rows[0], group === 0 ? from : op('i32.add', rows[3], panelStride));
-      for (let i = 1; i < 4; i++) f.set(rows[i], op('i32.add', rows[i - 1], panelStride));
+      const own = rows.slice(0, Math.min(4, width - group));
+      own.forEach((r, i) => f.set(r, i > 0 ? op('i32.add', own[i - 1], panelStride) : group === 0 ? from : op('i32.add', restart, panelStride)));
       f.set(into, op('i32.add', to, 4 * group));
       f.set(step, 0);
-      const restart = f.local('i32');
-      f.set(restart, rows[3]);
+      f.set(restart, own[own.length - 1]);
       f.if(op('i32.eq', kStride, 4), () => {
         f.loop(step, op('i32.and', k, -4), 4, () => {
-          vectors.forEach((v, i) => f.set(v, load('v128.load', rows[i])));
-          transpose4(f, vectors);
-          vectors.forEach((v, i) => f.store('v128.store', into, v, 4 * width * i));
+          own.forEach((r, i) => f.set(vectors[i], load('v128.load', r)));
+          if (own.length === 4) {
+            transpose4(f, vectors);
+            vectors.forEach((v, i) => f.store('v128.store', into, v, 4 * width * i));
+          } else own.forEach((_, i) => { for (let q = 0; q < 4; q++) f.storeLane('v128.store32_lane', q, into, vectors[i], 4 * width * q + 4 * i); });
           f.add(into, 16 * width);
-          rows.forEach(r => f.add(r, 16));
+          own.forEach(r => f.add(r, 16));
         });
       });
       f.loop(step, k, 1, () => {
-        rows.forEach((r, i) => f.store('i32.store', into, load('i32.load', r), 4 * i));
+        own.forEach((r, i) => f.store('i32.store', into, load('i32.load', r), 4 * i));
         f.add(into, 4 * width);
-        rows.forEach(r => f.add(r, kStride));
+        own.forEach(r => f.add(r, kStride));
       });
-      f.set(rows[3], restart);
     }
     f.add(to, op('i32.mul', k, 4 * width));
   };
@@ -140,20 +140,29 @@ export function transpose4(f: FunctionBuilder, v: readonly Local[]): void {
   f.set(v[3], shuffle32(t[1], t[3], [2, 3, 6, 7]));
 }
 
-/** c[4, 8] (+)= one panel of a times one of b; rows of c are cRow apart. */
-function tile(m: ModuleBuilder, madd: Madd): FunctionBuilder {
+/**
+ * c[5, 8] (+)= one panel of a times one of b; rows of c are cRow apart. A step is cut by branches that are never taken and would change the sums
+ * so far: these must then be there before the loads that follow, which are thus not moved to the front.
+ */
+function tile(m: ModuleBuilder, madd: Madd, relaxed: boolean): FunctionBuilder {
   const f = m.function('tile', { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] }, { exported: false });
   const [a, b, k, c, cRow, accumulate] = f.params;
-  const end = f.local('i32');
+  const [end, never] = f.localArray('i32', 2);
   const sums = Array.from({ length: tileRows }, () => f.localArray('v128', 2));
   const x = f.local('v128');
   const y = f.localArray('v128', 2);
+  // A product that is not fused takes a register of its own.
+  const parts = relaxed ? [[0, 1], [2, 3], [4]] : [[0], [1], [2], [3], [4]];
   f.set(end, op('i32.add', a, op('i32.mul', k, 4 * tileRows)));
+  f.set(never, op('i32.eqz', k));
   f.repeat(again => {
     y.forEach((v, j) => f.set(v, load('v128.load', b, 16 * j)));
-    sums.forEach((row, i) => {
-      f.set(x, load('v128.load32_splat', a, 4 * i));
-      row.forEach((sum, j) => f.set(sum, madd(x, y[j], sum)));
+    parts.forEach((part, p) => {
+      for (const i of part) {
+        f.set(x, load('v128.load32_splat', a, 4 * i));
+        sums[i].forEach((sum, j) => f.set(sum, madd(x, y[j], sum)));
+      }
+      if (p < parts.length - 1) f.if(never, () => part.forEach(i => sums[i].forEach(sum => f.set(sum, f32x4Const(0)))));
     });
     f.add(b, 4 * tileColumns);
     f.branchIf(again, op('i32.ne', f.tee(a, op('i32.add', a, 4 * tileRows)), end));
@@ -213,7 +222,7 @@ function packed(m: ModuleBuilder, packB: FunctionBuilder, block: FunctionBuilder
   });
 }
 
-/** c (+)= packed a times packed b; `edge` is 128 bytes of scratch. k > 0. */
+/** c (+)= packed a times packed b; `edge` has room for a tile. k > 0. */
 function packedBlock(m: ModuleBuilder, tileOf: FunctionBuilder, scatter: FunctionBuilder): FunctionBuilder {
   const f = m.function('packedBlock', { params: words(10), results: [] }, { exported: false });
   const [a, b, c, cRow, cColumn, rows, columns, k, accumulate, edge] = f.params;

@@ -46,7 +46,7 @@ export function loadUniforms(f: FunctionBuilder, program: Program, address: Loca
 
 const costly = ['exp', 'log', 'tanh', 'erf', 'sin', 'cos'];
 
-/** About how long an element takes, in multiply-adds (see Threads.pays). */
+/** About how long an element takes, in multiply-adds (see Threads.parts). */
 export const workOf = (program: Program): number => program.order.reduce((sum, e) => sum + (costly.includes(e.op) ? 20 : 1), 4);
 
 /** Address words at the start of the descriptor, before those of the operands. */
@@ -108,7 +108,7 @@ export function createMap(context: WasmContext): (call: Primitives['map']) => bo
     const loopsAt = uniformsAt + program.uniformTypes.length;
     const length = loopsAt + axes.length * loopWords(operands);
     const { threads, memory } = context;
-    const parts = cutAxes([...axes, inner], threads.pays(size * workOf(program)) ? threads.tiles : 1);
+    const parts = cutAxes([...axes, inner], threads.parts(size * workOf(program)));
     const descriptors = context.scratch(4 * length * parts.length);
     const bases = [...inputs, ...outputs].map(context.byteOffsetOf);
     threads.run(kernel, parts.map((part, i) => {

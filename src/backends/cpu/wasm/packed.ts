@@ -16,6 +16,8 @@ const fewRows = 2;
 const pieceElements = (rowsOfX: number): number => (rowsOfX < 64 ? 2 ** 18 : 2 ** 20);
 /** Multiply-adds that take as long as decoding a weight. Measured. */
 const weightWork = 4;
+/** And as multiplying one as integers. Measured. */
+const integerWork = 1.5;
 
 export interface PackedProducts {
   matmul(call: Primitives['matmul']): boolean;
@@ -45,10 +47,9 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
   };
   const firstRow = (view: View, { byteOffset }: PackedMatrix): number => byteOffsetOf({ ...view, offset: 0 }) + byteOffset;
 
-  /** Ranges of rows for the threads. */
-  const tiles = (rows: number, columns: number): { row: number; count: number }[] => {
-    if (!threads.pays(weightWork * rows * columns)) return [{ row: 0, count: rows }];
-    const step = Math.max(1, Math.ceil(rows / threads.tiles));
+  /** Ranges of rows for the threads, who have so much work in all. */
+  const tiles = (rows: number, work: number): { row: number; count: number }[] => {
+    const step = Math.max(1, Math.ceil(rows / threads.parts(work)));
     return Array.from({ length: Math.ceil(rows / step) }, (_, i) => ({ row: i * step, count: Math.min(step, rows - i * step) }));
   };
 
@@ -56,7 +57,7 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
   const decode = (w: PackedMatrix, from: number, column: number, columns: number, rows: number, to: number): void => {
     const weightBytes = packedWeightBytes(w.packing, w.columns);
     const table = halvesAt();
-    threads.run(kernelsFor(w.packing).decode, tiles(rows, columns).map(({ row, count }) =>
+    threads.run(kernelsFor(w.packing).decode, tiles(rows, weightWork * rows * columns).map(({ row, count }) =>
       [from + row * w.rowBytes, w.rowBytes, weightBytes, column, columns, count, to + 4 * row * columns, 4 * columns, table]));
   };
 
@@ -68,7 +69,8 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
     const table = halvesAt();
     const at = arrange ? context.decoded(arrangedBytes(columns)) : x;
     arrange?.(x, columns, at);
-    threads.run(run, tiles(rows, columns).map(({ row, count }) => [at, from + row * rowBytes, rowBytes, weightBytes, count, columns, c + 4 * row, table]));
+    threads.run(run, tiles(rows, weightWork * rows * columns).map(({ row, count }) =>
+      [at, from + row * rowBytes, rowBytes, weightBytes, count, columns, c + 4 * row, table]));
   };
 
   /** y = x W^T, rows of x rounded to 16-bit integers. Groups of rows read the codes together; tiles are ranges of weights for a group. */
@@ -88,9 +90,9 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
     const half = (bytes - (columns / 32) * roundedBlock) / 2;
     const rounds = groups.flatMap(({ first, size, at: to, scales }) => Array.from({ length: size }, (_, i) =>
       [x.at + (first + i) * x.step, columns, to + i * roundedBlock, size * roundedBlock, scales + 2 * i * half, scales + (2 * i + 1) * half]));
-    if (threads.pays(weightWork * x.count * columns)) threads.run(round, rounds);
+    if (threads.parts(weightWork * x.count * columns) > 1) threads.run(round, rounds);
     else for (const call of rounds) round(...call);
-    const parts = tiles(rows, columns * Math.max(1, x.count / weightWork));
+    const parts = tiles(rows, integerWork * x.count * rows * columns);
     const own = dotsScratchBytes(columns);
     const scratch = context.scratch(own * threads.seats);
     if (x.count === 1) {

@@ -196,7 +196,7 @@ export function createReduce(context: WasmContext, map: (call: Primitives['map']
     const keptAt = uniformsAt + program.uniformTypes.length;
     const length = keptAt + (kept.length + reduced.length) * loopWords(operands);
     const { threads, memory } = context;
-    const parts = cutAxes([...kept, inner], threads.pays(size * workOf(program)) ? threads.tiles : 1);
+    const parts = cutAxes([...kept, inner], threads.parts(size * workOf(program)));
     const descriptors = context.scratch(4 * length * parts.length);
     const bases = [...inputs, output].map(context.byteOffsetOf);
     threads.run(kernel, parts.map((part, i) => {

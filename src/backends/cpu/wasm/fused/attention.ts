@@ -260,9 +260,9 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     const [KV, S] = [k.shape[1], k.shape[2]];
     const row = 8 * Math.ceil(S / 8) + 4; // an odd number of vectors: columns spread over the cache
     const sizes = { turnedKeys: D * row, turnedValues: views.g ? D * row : 0, scores: tileRows * row, gradients: tileRows * row, inverses: tileRows };
-    const cut = threads.pays(B * H * T * S * D);
+    const most = threads.parts(B * H * T * S * D);
     const group = H / KV;
-    const together = cut && !views.g && B * KV < threads.tiles ? 1 : group;
+    const together = most > 1 && !views.g && B * KV < most ? 1 : group;
     const values: Partial<Record<Field, number>> = { ...more, keyHeads: KV, group, together, queries: T, keys: S, dim: D, scoreRow: 4 * row };
     let stride = 0;
     for (const name of regions) {
@@ -279,7 +279,7 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     }
     writeFields(memory, descriptor, fields, values, floats);
     const groups = (B * H) / together;
-    const size = cut ? Math.ceil(groups / threads.tiles) : groups;
+    const size = Math.ceil(groups / most);
     const parts = groups === 0 ? 0 : Math.ceil(groups / size);
     threads.run(f, Array.from({ length: parts }, (_, i) => [descriptor, i * size, Math.min(groups, (i + 1) * size)]), descriptor + headBytes, stride);
   };

@@ -46,7 +46,7 @@ export function addRope(m: ModuleBuilder, { relaxed }: WasmContext): void {
   });
 }
 
-/** How long a pair of elements takes, in multiply-adds (see Threads.pays). */
+/** How long a pair of elements takes, in multiply-adds (see Threads.parts). */
 const workOfPair = 16;
 
 export function ropeKernels(code: Code, { byteOffsetOf: at, threads }: WasmContext): [string, FusedKernel][] {
@@ -62,9 +62,10 @@ export function ropeKernels(code: Code, { byteOffsetOf: at, threads }: WasmConte
         batch, length, H, D / 2, xB, xT, xH, tableB, inverse ? -1 : 1,
       ];
     };
-    if (!threads.pays(B * T * H * (D / 2) * workOfPair)) threads.run(code().rope, [argsOf(0, B, 0, T)]);
+    const parts = threads.parts(B * T * H * (D / 2) * workOfPair);
+    if (parts === 1) threads.run(code().rope, [argsOf(0, B, 0, T)]);
     else {
-      const length = Math.max(1, Math.ceil((B * T) / threads.tiles));
+      const length = Math.max(1, Math.ceil((B * T) / parts));
       const ofEach = Array.from({ length: Math.ceil(T / length) }, (_, i) => i * length);
       threads.run(code().rope, Array.from({ length: B }, (_, b) => ofEach.map(t => argsOf(b, 1, t, Math.min(length, T - t)))).flat());
     }

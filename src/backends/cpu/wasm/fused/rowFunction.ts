@@ -79,7 +79,7 @@ export function runRows(
   { threads }: WasmContext, f: WasmFunction, moves: readonly Movement[], rows: number, count: number, addresses: readonly number[],
   workOfElement: number, scalars: readonly number[] = [],
 ): void {
-  const height = threads.pays(rows * count * workOfElement) ? Math.ceil(rows / threads.tiles) : rows;
+  const height = Math.ceil(rows / threads.parts(rows * count * workOfElement));
   const bytes = { row: 4 * count, element: 4, stay: 0 };
   threads.run(f, Array.from({ length: rows === 0 ? 0 : Math.ceil(rows / height) }, (_, i) => [
     Math.min(height, rows - i * height), count, ...addresses.map((at, k) => at + i * height * bytes[moves[k]]), ...scalars,
