@@ -4,7 +4,7 @@
 import { attention } from '../nn/attention.js';
 import { activations, GatedMLP } from '../nn/mlp.js';
 import { Embedding } from '../nn/embedding.js';
-import { Linear } from '../nn/linear.js';
+import { Linear, project } from '../nn/linear.js';
 import { Module } from '../nn/module.js';
 import { RMSNorm } from '../nn/rmsNorm.js';
 import { rope } from '../nn/rope.js';
@@ -40,9 +40,10 @@ export class LlamaAttention extends Module {
     const [batch, length] = x.shape;
     const split = (y: Tensor, n: number): Tensor => y.reshape([batch, length, n, headDim]);
     const byHead = (y: Tensor): Tensor => y.permute([0, 2, 1, 3]);
-    const q = byHead(rope(split(context.site(layer, 'query_output', this.qProj.forward(x)), heads), rotary.cos, rotary.sin));
-    let k = byHead(rope(split(context.site(layer, 'key_output', this.kProj.forward(x)), kvHeads), rotary.cos, rotary.sin));
-    let v = byHead(split(context.site(layer, 'value_output', this.vProj.forward(x)), kvHeads));
+    const [query, key, value] = project(x, [this.qProj, this.kProj, this.vProj]);
+    const q = byHead(rope(split(context.site(layer, 'query_output', query), heads), rotary.cos, rotary.sin));
+    let k = byHead(rope(split(context.site(layer, 'key_output', key), kvHeads), rotary.cos, rotary.sin));
+    let v = byHead(split(context.site(layer, 'value_output', value), kvHeads));
     if (context.cache) ({ keys: k, values: v } = context.cache.extend(layer, k, v));
     const o = attention(q, k, v, {
       causal: true, causalOffset: context.past, ...(slidingWindow ? { window: slidingWindow } : {}), bounds: context.bounds,
@@ -95,25 +96,34 @@ export async function loadLlama(config: DecoderConfig, weights: WeightLoader): P
   const { hiddenSize, intermediateSize, heads, kvHeads, headDim, vocabSize, normEps } = config;
   const activation = activations[config.activation];
   if (!activation) throw new Error(`hidden_act '${config.activation}' is not known; known: ${Object.keys(activations).join(', ')}`);
-  const linear = async (name: string, output: number, input: number, bias: boolean, rotated = 0): Promise<Linear> =>
-    new Linear(await weights.load(`${name}.weight`, [output, input], rotated), bias ? await weights.load(`${name}.bias`, [output], rotated) : null);
+  /** With its bias, whose rows are rotated as the weight's are. */
+  const withBias = async (weight: Tensor, name: string, bias: boolean, rotated = 0): Promise<Linear> =>
+    new Linear(weight, bias ? await weights.load(`${name}.bias`, [weight.shape[0]], rotated) : null);
+  const linear = async (name: string, output: number, input: number, bias: boolean): Promise<Linear> =>
+    withBias(await weights.load(`${name}.weight`, [output, input]), name, bias);
   const norm = async (name: string): Promise<RMSNorm> => new RMSNorm(await weights.load(`${name}.weight`, [hiddenSize]), normEps);
   const embedTokens = new Embedding(await weights.load('model.embed_tokens.weight', [vocabSize, hiddenSize]));
   const layers: LlamaBlock[] = [];
   for (let i = 0; i < config.layers; i++) {
     const at = `model.layers.${i}`;
+    const attention = `${at}.self_attn`;
+    const [q, k, v] = await weights.loadTogether([
+      { name: `${attention}.q_proj.weight`, rows: heads * headDim, heads }, { name: `${attention}.k_proj.weight`, rows: kvHeads * headDim, heads: kvHeads },
+      { name: `${attention}.v_proj.weight`, rows: kvHeads * headDim },
+    ], hiddenSize);
+    const [gate, up] = await weights.loadTogether(['gate', 'up'].map(name => ({ name: `${at}.mlp.${name}_proj.weight`, rows: intermediateSize })), hiddenSize);
     layers.push(new LlamaBlock({
       inputLayernorm: await norm(`${at}.input_layernorm`),
       selfAttn: new LlamaAttention(config, {
-        qProj: await linear(`${at}.self_attn.q_proj`, heads * headDim, hiddenSize, config.qkvBias, heads),
-        kProj: await linear(`${at}.self_attn.k_proj`, kvHeads * headDim, hiddenSize, config.qkvBias, kvHeads),
-        vProj: await linear(`${at}.self_attn.v_proj`, kvHeads * headDim, hiddenSize, config.qkvBias),
-        oProj: await linear(`${at}.self_attn.o_proj`, hiddenSize, heads * headDim, config.outputBias),
+        qProj: await withBias(q, `${attention}.q_proj`, config.qkvBias, heads),
+        kProj: await withBias(k, `${attention}.k_proj`, config.qkvBias, kvHeads),
+        vProj: await withBias(v, `${attention}.v_proj`, config.qkvBias),
+        oProj: await linear(`${attention}.o_proj`, hiddenSize, heads * headDim, config.outputBias),
       }),
       postAttentionLayernorm: await norm(`${at}.post_attention_layernorm`),
       mlp: new GatedMLP({
-        gateProj: await linear(`${at}.mlp.gate_proj`, intermediateSize, hiddenSize, config.mlpBias),
-        upProj: await linear(`${at}.mlp.up_proj`, intermediateSize, hiddenSize, config.mlpBias),
+        gateProj: await withBias(gate, `${at}.mlp.gate_proj`, config.mlpBias),
+        upProj: await withBias(up, `${at}.mlp.up_proj`, config.mlpBias),
         downProj: await linear(`${at}.mlp.down_proj`, hiddenSize, intermediateSize, config.mlpBias),
         activation: config.activation,
       }),

@@ -6,7 +6,7 @@ import { FormatError } from '../io/errors.js';
 import { packingOf } from '../io/packedRows.js';
 import type { StoredTensor, TensorFile } from '../io/tensorFile.js';
 import { allocate, allocatePacked } from '../tensor/create.js';
-import { packedRowBytes, type Packing } from '../tensor/packing.js';
+import { packedMatrix, packedRowBytes, type Packing } from '../tensor/packing.js';
 import { formatShape, sameShape, sizeOf, type Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 
@@ -93,8 +93,29 @@ export class WeightLoader {
     return this.file.format === 'gguf' ? ggufName(name) : name;
   }
 
-  /** The tensor called `name`, of exactly `shape`. `heads` > 0 marks rows of q or k, which interleaved files store permuted. */
-  async load(name: string, shape: Shape, heads = 0): Promise<Tensor> {
+  /**
+   * Matrices of so many rows and the same columns. Those that stay packed alike become neighbours in one allocation, so that one product can
+   * take them all (`project` in nn/linear.ts).
+   */
+  async loadTogether(parts: readonly { name: string; rows: number; heads?: number }[], columns: number): Promise<Tensor[]> {
+    const [packing, ...others] = parts.map(({ name }) => {
+      const info = this.file.tensors.get(this.stored(name));
+      return info && this.packingOf(info);
+    });
+    const rows = parts.reduce((n, p) => n + p.rows, 0);
+    const whole = packing && others.every(p => p === packing) ? allocatePacked(parts[0].name, [rows, columns], packing, this.backend) : null;
+    whole?.storage.moveTo(null);
+    const loaded: Tensor[] = [];
+    let row = 0;
+    for (const part of parts) {
+      loaded.push(await this.load(part.name, [part.rows, columns], part.heads, whole?.slice(0, row, row + part.rows)));
+      row += part.rows;
+    }
+    return loaded;
+  }
+
+  /** The tensor called `name`, of exactly `shape`. `heads` > 0 marks rows of q or k, which interleaved files store permuted. `into`: packed rows to fill. */
+  async load(name: string, shape: Shape, heads = 0, into?: Tensor): Promise<Tensor> {
     this.signal?.throwIfAborted();
     const stored = this.stored(name);
     const info = this.file.tensors.get(stored);
@@ -103,7 +124,7 @@ export class WeightLoader {
     }
     const packing = info && this.packingOf(info);
     const permuted = heads > 0 && this.interleaved ? heads : 0;
-    const tensor = packing ? allocatePacked(name, shape, packing, this.backend) : allocate(name, shape, this.dtype, this.backend);
+    const tensor = into ?? (packing ? allocatePacked(name, shape, packing, this.backend) : allocate(name, shape, this.dtype, this.backend));
     tensor.name = name;
     tensor.storage.moveTo(null);
     if (packing) await this.loadPacked(tensor, stored, permuted);
@@ -118,13 +139,13 @@ export class WeightLoader {
   }
 
   private async loadPacked(tensor: Tensor, stored: string, permuted: number): Promise<void> {
-    const rowBytes = tensor.byteLength / tensor.shape[0];
+    const { rowBytes, byteOffset } = packedMatrix(tensor);
     const { allocation } = tensor.storage;
     const words = (bytes: Uint8Array): Int32Array => new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-    if (!permuted) return this.file.readPacked(stored, (row, rows) => { this.backend.write(allocation, row * rowBytes, words(rows)); });
+    if (!permuted) return this.file.readPacked(stored, (row, rows) => { this.backend.write(allocation, byteOffset + row * rowBytes, words(rows)); });
     const whole = new Uint8Array(tensor.byteLength);
     await this.file.readPacked(stored, (row, rows) => { whole.set(rows, row * rowBytes); });
-    this.backend.write(allocation, 0, words(unpermute(whole, [tensor.shape[0], rowBytes], permuted)));
+    this.backend.write(allocation, byteOffset, words(unpermute(whole, [tensor.shape[0], rowBytes], permuted)));
   }
 
   private read(stored: string): Promise<Float32Array | Float64Array> {

@@ -1,6 +1,7 @@
 // y = x W^T + b, with W [out, in] as checkpoints have it.
 
-import type { Tensor } from '../tensor/tensor.js';
+import { mayRound } from '../tensor/rounding.js';
+import { Tensor } from '../tensor/tensor.js';
 import { linearInit, type InitOptions } from './init.js';
 import { Module } from './module.js';
 
@@ -8,6 +9,29 @@ import { Module } from './module.js';
 export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
   const y = x.matmulT(weight);
   return bias ? y.add(bias) : y;
+}
+
+/**
+ * What several layers make of the same x [.., in], [.., out] of each. Where products may be rounded, as when tokens are generated, and the layers'
+ * weights are neighbours in memory, one product computes all.
+ */
+export function project(x: Tensor, layers: readonly Linear[]): Tensor[] {
+  const weight = mayRound() && !x.needsGrad ? joinedWeight(layers) : null;
+  if (!weight) return layers.map(layer => layer.forward(x));
+  const parts = x.matmulT(weight).split(layers.map(layer => layer.weight.shape[0]), -1);
+  return parts.map((y, i) => (layers[i].bias ? y.add(layers[i].bias) : y));
+}
+
+/** Packed weights that follow each other in one storage, as one matrix; null if they do not. */
+function joinedWeight(layers: readonly Linear[]): Tensor | null {
+  const { storage, dtype, shape: [, columns], strides, offset, packing } = layers[0].weight;
+  let rows = 0;
+  for (const { weight } of layers) {
+    const follows = weight.storage === storage && weight.offset === offset + rows * columns && weight.shape[1] === columns;
+    if (!packing || weight.packing !== packing || !follows) return null;
+    rows += weight.shape[0];
+  }
+  return new Tensor(storage, dtype, [rows, columns], strides, offset, packing);
 }
 
 export class Linear extends Module {

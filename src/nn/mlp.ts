@@ -2,7 +2,7 @@
 
 import * as elementwise from '../autograd/elementwise.js';
 import type { Tensor } from '../tensor/tensor.js';
-import type { Linear } from './linear.js';
+import { project, type Linear } from './linear.js';
 import { Module } from './module.js';
 
 /** Activation functions by Hugging Face's names. */
@@ -35,7 +35,7 @@ export class GatedMLP extends Module {
 
   /** act(gate(x)) * up(x), [.., intermediate]. */
   activate(x: Tensor): Tensor {
-    const [gate, up] = [this.gateProj.forward(x), this.upProj.forward(x)];
+    const [gate, up] = project(x, [this.gateProj, this.upProj]);
     return this.#activation === 'silu' ? elementwise.swiglu(gate, up) : activationNamed(this.#activation)(gate).mul(up);
   }
 
