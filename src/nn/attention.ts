@@ -70,7 +70,9 @@ const fused = defineFused('attention', {
   vjp({ inputs, outputs: [o, lse], gradient, attributes }) {
     const [q, k, v, keyStart, keyEnd] = inputs as Tensor[];
     const specs = [q, k, v].map(t => ({ shape: t.shape, dtype: t.dtype }));
-    const made = runFused(q.backend, 'attention.vjp', [q, k, v, keyStart, keyEnd, o, lse, gradient.contiguous()], specs, attributes);
+    // Kernels take heads that lie apart, as those of a joined gradient do.
+    const g = gradient.strides[3] === 1 ? gradient : gradient.contiguous();
+    const made = runFused(q.backend, 'attention.vjp', [q, k, v, keyStart, keyEnd, o, lse, g], specs, attributes);
     return made && [...made, null, null];
   },
 });

@@ -16,7 +16,7 @@ const definition: FusedDefinition = {
   },
   saves: ({ inputs: [, cos, sin] }) => [cos, sin],
   vjp: ({ inputs: [, cos, sin], gradient, needs, attributes }) =>
-    (needs[1] || needs[2] ? null : [fused([gradient.contiguous(), cos, sin], { inverse: attributes.inverse ? 0 : 1 }), null, null]),
+    (needs[1] || needs[2] ? null : [fused([gradient, cos, sin], { inverse: attributes.inverse ? 0 : 1 }), null, null]),
 };
 const fused = defineFused('rope', definition);
 

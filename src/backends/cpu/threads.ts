@@ -70,6 +70,9 @@ const codeAt = argsAt + 8 * mostArgs;
 /** Multiply-adds that take about five times as long as starting a job and ending it. Measured. */
 const worthCutting = 2 ** 18;
 
+/** Tiles of a call with much work, for each thread. Measured. */
+const tilesOfThread = 8;
+
 /** Looks at a word in memory before sleeping: a fraction of a millisecond. */
 const workerSpins = 20_000;
 const mainSpins = 5_000;
@@ -192,7 +195,7 @@ export function openThreads(memory: WebAssembly.Memory, seats: number, leastWork
 
   const threads: Threads = {
     seats,
-    parts: work => (work < leastWork ? 1 : Math.max(seats, Math.min(8 * seats, Math.floor(work / (leastWork / 2)) || 8 * seats))),
+    parts: work => (work < leastWork ? 1 : Math.max(seats, Math.min(tilesOfThread * seats, Math.floor(work / (leastWork / 2)) || tilesOfThread * seats))),
     present: () => 1 + Atomics.load(words, word.alive),
     link: bytes => {
       const exported = instantiate(bytes, memory);
