@@ -73,6 +73,9 @@ function withSites<T>(frame: SiteFrame, body: () => T): T {
   }
 }
 
+/** True while gradients at this place are asked for. */
+export const isWantedSite = (name: string): boolean => frames.some(frame => frame.wanted.has(name));
+
 /** Names a place in a computation, so that `valueAndGrad(..., { at })` can give the gradient there. Passes the tensor on. */
 export function site(name: string, tensor: Tensor): Tensor {
   let result = tensor;

@@ -14,7 +14,7 @@ import { EditedModel, type TrainingMode } from './editedModel.js';
 import { edit, type EditBank } from './editOp.js';
 import type { Intervention } from './intervention.js';
 import { isPlaced } from './kinds.js';
-import type { SequenceLayout } from './layout.js';
+import { rowsAmongReal, type SequenceLayout } from './layout.js';
 import type { ReftModel, Use } from './reftModel.js';
 
 /** The edits of one row of a batch; a list applies in order. */
@@ -76,18 +76,19 @@ export class MixedEdits extends EditedModel {
   private together(uses: readonly Use[], level: number): SiteEdit {
     const [{ intervention: first }] = uses;
     const name = siteName(first.site);
+    const apply = (h: Tensor, places?: Int32Array): Tensor => {
+      const placed = uses.map(use => ({ ...use, indices: rowsAmongReal(use.indices, places).at }));
+      const indices = Int32Array.from(placed.flatMap(use => [...use.indices]));
+      const slots = Int32Array.from(placed.flatMap((use, slot) => Array.from(use.indices, () => slot)));
+      const scales = placed.flatMap(({ intervention, indices: { length } }) => new Array<number>(length).fill(intervention.scale));
+      const { dtype, backend } = h;
+      const scale = scales.every(c => c === 1) ? {} : { scale: create.from(Float64Array.from(scales), [scales.length], { dtype, backend }) };
+      const meta = { id: `${name}@${level}`, kind: first.kind.name, site: name, rank: first.config.rank, sets: uses.length };
+      return edit(h, this.bank(uses.map(use => use.intervention)), { indices, slots, ...scale }, meta);
+    };
     return {
-      site: first.site,
+      site: first.site, apply: h => apply(h), applyToReal: apply,
       about: { id: `${name}@${level}`, kind: first.kind.name, rank: first.config.rank, rows: uses.flatMap(use => [...use.indices]) },
-      apply: h => {
-        const indices = Int32Array.from(uses.flatMap(use => [...use.indices]));
-        const slots = Int32Array.from(uses.flatMap((use, slot) => Array.from(use.indices, () => slot)));
-        const scales = uses.flatMap(({ intervention, indices: { length } }) => new Array<number>(length).fill(intervention.scale));
-        const { dtype, backend } = h;
-        const scale = scales.every(c => c === 1) ? {} : { scale: create.from(Float64Array.from(scales), [scales.length], { dtype, backend }) };
-        const meta = { id: `${name}@${level}`, kind: first.kind.name, site: name, rank: first.config.rank, sets: uses.length };
-        return edit(h, this.bank(uses.map(use => use.intervention)), { indices, slots, ...scale }, meta);
-      },
     };
   }
 

@@ -78,6 +78,6 @@ export function preference(beta: number): Objective {
 /** The summed log-probability of each window's labelled tokens: [windows]. */
 function logProbabilities(reft: ReftModel, windows: readonly Window[], kept: Kept, training?: TrainingMode): Tensor {
   const { inputIds, shape, attentionMask, layout, rows, targets } = windowBatch(windows, reft.base.config.padTokenId ?? 0);
-  const { logits } = reft.forward({ inputIds, shape, attentionMask, logitsAt: rows, ...kept }, layout, training);
+  const { logits } = reft.forward({ inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows, ...kept }, layout, training);
   return crossEntropy(logits, targets).neg().scatterAddRows(rows.map(row => Math.floor(row / shape[1])), windows.length);
 }

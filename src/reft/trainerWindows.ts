@@ -1,5 +1,6 @@
 // The part of each example that a step computes, as one padded batch, and the loss over it. Tokens after the last labelled prediction are
-// input to nothing and left out; tokens before `start` are left out when their keys and values are kept (reuse.ts).
+// input to nothing and left out; tokens before `start` are left out when their keys and values are kept (reuse.ts). Padding is computed only
+// where it is too little to matter (models/realTokens.ts).
 
 import type { Example } from '../data/examples.js';
 import { crossEntropy } from '../nn/crossEntropy.js';
@@ -65,6 +66,6 @@ export function windowLoss(
   reft: ReftModel, windows: readonly Window[], kept: Pick<ForwardOptions, 'from' | 'cache'>, training?: TrainingMode,
 ): Tensor {
   const { inputIds, shape, attentionMask, layout, rows, targets } = windowBatch(windows, reft.base.config.padTokenId ?? 0);
-  const { logits } = reft.forward({ inputIds, shape, attentionMask, logitsAt: rows, ...kept }, layout, training);
+  const { logits } = reft.forward({ inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows, ...kept }, layout, training);
   return crossEntropy(logits, targets).sum();
 }
