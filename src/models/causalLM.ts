@@ -2,7 +2,9 @@
 // The architecture is in llama.ts, loading in auto.ts, sampling in generate.ts.
 
 import { valueAndGrad } from '../autograd/grad.js';
+import { recompute } from '../autograd/recompute.js';
 import { scope } from '../autograd/scope.js';
+import { isRecording } from '../autograd/tape.js';
 import type { Backend } from '../backends/backend.js';
 import { crossEntropy } from '../nn/crossEntropy.js';
 import { linear, type Linear } from '../nn/linear.js';
@@ -29,6 +31,11 @@ export interface ForwardOptions {
    * agree to rounding; states and logits at padding, which have no meaning, are then zeros.
    */
   readonly skipPadding?: boolean;
+  /**
+   * Keep nothing inside blocks for the backward pass, which runs each of them again: less memory, more time, the same gradients. Blocks at whose
+   * sites something is collected, or a gradient asked for, keep what they compute.
+   */
+  readonly recompute?: boolean;
   /** [B, T]; default: the number of real tokens before, so that padding on either side changes nothing. */
   readonly positions?: Int32Array;
   readonly cache?: KVCache;
@@ -119,6 +126,9 @@ export class CausalLM extends Module {
       shape: options.shape, padding, past, real, ...(options.cache ? { cache: options.cache } : {}),
       headDim: config.headDim, edits: options.edits ?? [], collect: options.collect ?? [], ...(options.onSite ? { onSite: options.onSite } : {}),
     });
+    if (options.recompute && options.cache && !options.cache.shared && isRecording()) {
+      throw new RangeError('recompute: not while a cache is written to; give no cache, or run it without gradients');
+    }
     for (const { site } of options.edits ?? []) checkSite(site, config);
     for (const site of options.collect ?? []) checkSite(site, config);
     const of = (list: Int32Array): Int32Array => (real ? real.rows.map(row => list[row]) : list);
@@ -131,8 +141,10 @@ export class CausalLM extends Module {
     if (options.from?.component === 'block_output') h = context.site(first++, 'block_output', h);
     for (let layer = first; layer < config.layers; layer++) {
       if (options.hiddenStates) hiddenStates.push(context.rowsOf(h));
+      const block = (x: Tensor, cos: Tensor, sin: Tensor): Tensor => model.layers[layer].forward(layer, x, { cos, sin }, context);
+      const inputs = [h, rotary.cos, rotary.sin] as const;
       // Each block is a scope: what neither its output nor the backward pass needs goes at once.
-      [h] = scope(() => [model.layers[layer].forward(layer, h, rotary, context), context.collection] as const);
+      [h] = scope(() => [options.recompute && !context.isSeen(layer) ? recompute(block, inputs) : block(...inputs), context.collection] as const);
     }
     options.cache?.advance(length);
     // The norm of rows that nobody asked for is left out, unless its site is.

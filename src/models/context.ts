@@ -11,7 +11,7 @@ import { formatShape, type Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { KVCache } from './cache.js';
 import { gatherReal, spreadReal, type RealTokens } from './realTokens.js';
-import { siteName, type Component, type Site } from './sites.js';
+import { blockComponents, siteName, type Component, type Site } from './sites.js';
 
 export { components, siteName, type Component, type Site } from './sites.js';
 
@@ -120,6 +120,12 @@ export class ForwardContext {
     }
     this.onSite?.({ layer, component }, seen, edits);
     return this.tokensOf(seen);
+  }
+
+  /** True where somebody looks at a state inside block `layer`, or at its gradient. */
+  isSeen(layer: number): boolean {
+    const names = blockComponents.map(component => siteName({ layer, component }));
+    return this.onSite !== undefined || names.some(name => this.wanted.has(name) || isWantedSite(name));
   }
 
   /** Hidden states [B, T, ..] as the blocks compute them. */

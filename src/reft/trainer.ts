@@ -62,6 +62,8 @@ export interface TrainerOptions {
   readonly reuse?: boolean;
   /** Most bytes kept for that. Default 1 GiB. */
   readonly reuseBudgetBytes?: number;
+  /** Keep nothing inside the model's blocks for the backward pass, which runs each again: less memory, more time, the same steps. Default false. */
+  readonly recompute?: boolean;
   /** Ends the run at its next step, after a checkpoint where one is configured. */
   readonly signal?: AbortSignal;
   /**
@@ -320,7 +322,7 @@ export class ReftTrainer {
   private lossOf(windows: readonly Window[], training?: TrainingMode): Tensor {
     const { reuse } = this;
     const kept = reuse && windows.every(w => reuse.windowOf(w.example) === w) ? reuse.stateFor(windows) : {};
-    return this.objective.loss(this.reft, windows, kept, training);
+    return this.objective.loss(this.reft, windows, { ...kept, recompute: this.options.recompute ?? false }, training);
   }
 
   /** What a checkpoint holds, as files: the adapter, and the state of the run. */

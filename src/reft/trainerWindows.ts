@@ -61,11 +61,11 @@ export function windowBatch(windows: readonly Window[], padTokenId: number): Win
   return { inputIds, shape: [batch, width], attentionMask, layout, rows: Int32Array.from(rows), targets: Int32Array.from(targets) };
 }
 
-/** The cross-entropy of all labelled tokens of the windows, summed: []. `kept` stands for what lies before them. */
+/** The cross-entropy of all labelled tokens of the windows, summed: []. `options` has what stands for what lies before them. */
 export function windowLoss(
-  reft: ReftModel, windows: readonly Window[], kept: Pick<ForwardOptions, 'from' | 'cache'>, training?: TrainingMode,
+  reft: ReftModel, windows: readonly Window[], options: Pick<ForwardOptions, 'from' | 'cache' | 'recompute'>, training?: TrainingMode,
 ): Tensor {
   const { inputIds, shape, attentionMask, layout, rows, targets } = windowBatch(windows, reft.base.config.padTokenId ?? 0);
-  const { logits } = reft.forward({ inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows, ...kept }, layout, training);
+  const { logits } = reft.forward({ inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows, ...options }, layout, training);
   return crossEntropy(logits, targets).sum();
 }

@@ -161,6 +161,9 @@ const patches: Record<string, readonly Patch[]> = {
   'src/models/context.ts': [
     ['edits of one head', 'h.slice(-1, to, width)]', 'h.slice(-1, to, width).mul(0)]', 'models-sites', 'an edit of one head'],
   ],
+  'src/autograd/recompute.ts': [
+    ['tensors that are closed over get gradients', 'const all = [...inputs, ...outside];', 'const all = [...inputs];', 'engine-recompute', 'closed over'],
+  ],
   'src/models/realTokens.ts': [
     ['real tokens behind cached ones', 'b * length + column - past;', 'b * length + column - keyStart[b];', 'reft-padding', 'takes the steps'],
     ['zeros at padding', 'fill(-1)', 'fill(0)', 'reft-padding', 'with zeros at padding'],
