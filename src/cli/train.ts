@@ -51,6 +51,7 @@ interface TrainFlags extends ModelFlags, ProfileFlags {
   seed: number;
   eval?: string;
   recompute: boolean;
+  reuseDir?: string;
   saveEvery?: number;
   dpo?: number;
   resume: boolean;
@@ -92,6 +93,7 @@ export function addTrainCommand(program: Command): void {
     .option('--eval <file>', 'rows to measure the loss on after each epoch and at the end')
     .option('--save-every <n>', 'steps between two checkpoints (default: 25 on a device that can be lost, else only on Ctrl-C)', wholeNumber(1))
     .option('--recompute', 'less memory, more time: run the blocks of the model again in the backward pass', false)
+    .option('--reuse-dir <dir>', 'folder for what a frozen model computes the same way each step: room beyond memory, and for later runs')
     .option('--dpo <beta>', 'rows are preferences, {"prompt" or "messages","chosen","rejected"}: prefer the chosen answers, beta near 0.1', number({ above: 0 }))
     .option('--resume', 'continue from the checkpoint in --out', false);
   addProfileOption(command, 'profile.json in --out');
@@ -131,6 +133,7 @@ async function train(flags: TrainFlags): Promise<void> {
       weightDecay: flags.weightDecay, maxGradNorm: flags.clip, seed: flags.seed, recompute: flags.recompute,
       checkpoint: { directory: checkpoint, ...(flags.saveEvery === undefined ? {} : { everySteps: flags.saveEvery }) },
       ...(flags.resume ? { resume: checkpoint } : {}),
+      ...(flags.reuseDir === undefined ? {} : { reuseDirectory: flags.reuseDir }),
       ...(evaluated ? { evaluation: { examples: evaluated } } : {}),
       onStep: step => {
         profiling.mark(`step ${step.index}`);

@@ -6,7 +6,8 @@ export { adapterFromFiles, adapterToFiles, loadReft, saveAdapter, type Files, ty
 export { EditGraph, trace, type EditNode, type GraphJSON, type InsertedEdit, type SiteNode, type TraceInputs } from './graph.js';
 export { trainBaseParameters } from './baseParameters.js';
 export { modelFingerprint } from './fingerprint.js';
-export { ReftTrainer, type Evaluation, type TrainerOptions, type TrainResult, type TrainStep } from './trainer.js';
+export { ReftTrainer } from './trainer.js';
+export type { Evaluation, TrainerOptions, TrainResult, TrainStep } from './trainerOptions.js';
 export type { TrainingData } from './trainerData.js';
 export { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 export { edit, editActivations, type EditActivation, type EditBank, type EditRows } from './editOp.js';
