@@ -1,7 +1,7 @@
 // Public face of ReFT: `reft/reft`.
 
 export { getReftModel, layoutOf, ReftModel } from './reftModel.js';
-export { EditedModel, type TrainingMode } from './editedModel.js';
+export { EditedModel, type EditedGenerateOptions, type TrainingMode } from './editedModel.js';
 export { adapterFromFiles, adapterToFiles, loadReft, saveAdapter, type Files, type LoadReftOptions } from './adapterFiles.js';
 export { EditGraph, trace, type EditNode, type GraphJSON, type InsertedEdit, type SiteNode, type TraceInputs } from './graph.js';
 export { trainBaseParameters } from './baseParameters.js';
@@ -19,7 +19,7 @@ export { defineEdit, kindByName, kindNames } from './defineEdit.js';
 export {
   kinds, type BiasOption, type ComposedKind, type EditContext, type EditKind, type EditOptions, type EditSize, type KindName, type PlacedKind,
 } from './kinds.js';
-export type { RowOptions } from './rowOptions.js';
+export type { RowOptions, RowOptionsFor } from './rowOptions.js';
 export { editedRows, positionsOf, type Sequence, type SequenceLayout } from './layout.js';
 export { formatPositions, parsePositions, resolvePositions, type NewToken, type NewTokens, type PositionFunction, type Positions } from './positions.js';
 export * from './interchange/index.js';

@@ -12,7 +12,7 @@ import { EditedModel, type TrainingMode } from './editedModel.js';
 import { Intervention, type TrainedTensor } from './intervention.js';
 import { editedRows, rowsAmongReal, type SequenceLayout } from './layout.js';
 import { sharedRotations, type SharedRotations } from './rotations.js';
-import { rowOptionsAt, type RowOptionsFor } from './rowOptions.js';
+import { rowOptionsAt, rowOptionsOf, type RowOptionsFor } from './rowOptions.js';
 import { describeNewTokens, describePositions, type Side } from './positions.js';
 
 export class ReftModel extends EditedModel {
@@ -103,7 +103,7 @@ export class ReftModel extends EditedModel {
     const { id, site, config, kind, scale } = intervention;
     const { dropout: p, dropoutOn: on } = config;
     const stream = training && training.step * this.interventions.length + number;
-    const options = typeof rows === 'function' ? rows(intervention) : rows;
+    const options = rowOptionsOf(rows, intervention);
     const apply = (h: Tensor, places?: Int32Array): Tensor => {
       const own = rowsAmongReal(indices, places);
       const dropout = training && p > 0 ? { dropout: { p, on, seed: training.seed, stream: stream as number } } : {};
