@@ -86,9 +86,10 @@ before(async () => {
 after(() => rm(folder, { recursive: true, force: true }));
 
 describe('reft', { concurrency: 2 }, () => {
-  test('train writes an adapter, its record and its curve; the same seed writes the same bytes', async () => {
+  test('train writes an adapter, its record and its curve; the same seed writes the same bytes, with --recompute and --reuse-dir too', async () => {
     const [a, b, other] = await Promise.all([
-      reft(training('a', '--steps', '3', '--eval', data)), reft(training('b', '--steps', '3', '--eval', data)), reft(training('c', '--steps', '3', '--seed', '1')),
+      reft(training('a', '--steps', '3', '--eval', data)), reft(training('b', '--steps', '3', '--eval', data, '--recompute', '--reuse-dir', join(folder, 'reuse'))),
+      reft(training('c', '--steps', '3', '--seed', '1')),
     ]);
     assert.equal(a.code, 0, a.stderr);
     const steps = a.events.filter(e => e.event === 'step');

@@ -17,8 +17,9 @@ import type { Packing } from '../src/tensor/packing.js';
 import { unpack } from '../src/tensor/layout.js';
 import { Random } from '../src/tensor/threefry.js';
 import { bytesOf, ggufBytes, type GgufTensorSpec } from './helpers/ggufBytes.js';
-import { cpu, referenceF32 } from './helpers/machines.js';
+import { cpu, cpuPlain, referenceF32, type Machine } from './helpers/machines.js';
 import { allPackings, randomPacked } from './helpers/packedWeights.js';
+import { threadedMachine } from './helpers/threaded.js';
 import { tinyExamples } from './helpers/tinyExamples.js';
 import { tinyIds } from './helpers/tinyModel.js';
 
@@ -90,18 +91,30 @@ for (const order of [...allPackings.map(p => [p]), allPackings]) {
   });
 }
 
-test('training over packed weights gives the losses of f32 weights', async () => {
+test('training gives the same losses however it is computed: weights stored or f32, reuse, recomputation, threads, relaxed SIMD', async () => {
   const bytes = madeGguf(allPackings);
-  const losses = await Promise.all((['stored', 'f32'] as const).map(async weights => {
-    const reft = getReftModel(await open(bytes, { device: cpu.backend, weights }), { layers: [0, 1], positions: 'f1+l1', rank: 4, seed: 3 });
-    const trainer = new ReftTrainer(reft, { examples: tinyExamples(6), steps: 12, learningRate: 1e-2 });
+  const machines = [cpu, cpuPlain, threadedMachine(2), threadedMachine(2, { relaxed: false })];
+  const lossesOf = async ({ backend }: Machine, weights: 'stored' | 'f32', reuse: boolean, recompute: boolean): Promise<number[]> => {
+    const reft = getReftModel(await open(bytes, { device: backend, weights }), { layers: [0, 1], positions: 'f1+l1', rank: 4, seed: 3 });
+    const trainer = new ReftTrainer(reft, { examples: tinyExamples(6), steps: 12, learningRate: 1e-2, reuse, recompute });
     const found: number[] = [];
     for await (const step of trainer.steps()) found.push(step.loss);
+    trainer.dispose();
     return found;
-  }));
-  assert.equal(losses[0].length, 12);
-  close(losses[0], losses[1], 1e-5, 'losses');
-  assert.ok(losses[0][11] < losses[0][0], losses[0].join(' '));
+  };
+  const expected = await lossesOf(referenceF32, 'f32', false, false);
+  assert.equal(expected.length, 12);
+  assert.ok(expected[11] < expected[0], expected.join(' '));
+  for (const machine of machines) {
+    for (const weights of ['stored', 'f32'] as const) {
+      for (const reuse of [true, false]) {
+        for (const recompute of [true, false]) {
+          close(await lossesOf(machine, weights, reuse, recompute), expected, 1e-5, `${machine.name}, ${weights}, reuse ${reuse}, recompute ${recompute}`);
+        }
+      }
+    }
+  }
+  await Promise.all(machines.slice(2).map(({ backend }) => backend.close()));
 });
 
 test('generation over packed weights is that of f32 weights', async () => {

@@ -140,6 +140,28 @@ describe('scales', () => {
     assert.throws(() => oneForward(reft, h, undefined, { scale: create.ones([2]) }), { message: /^scale: expected shape \[3\]/ });
   });
 
+  test('in generation too, with subspaces: with the cache and without, in a batch and alone; at 0 it is the base', async () => {
+    const base = await tinyModel({ dtype: 'f64' });
+    const prompts = [[3, 5, 7], [2, 4, 6, 8, 1], [9, 1], [3, 5, 7]];
+    const options = { maxNewTokens: 6, stopTokenIds: [] };
+    const idsOf = async (answers: Promise<{ ids: number[] }[]>): Promise<number[][]> => (await answers).map(a => a.ids);
+    for (const config of [{ positions: 'all', scale: 2 }, { positions: 'l1', newTokens: { every: 2 }, kind: 'adaptive' }] as const) {
+      const reft = getReftModel(base, { layers: [0, 2], rank: 3, seed: 5, ...config });
+      const scale = [3, 0, 1, -3];
+      const subspaces = [[0, 2], null, [], null];
+      const rows = { scale, subspaces };
+      const together = await idsOf(reft.generate(prompts, { ...options, rows }));
+      assert.deepEqual(await idsOf(reft.generate(prompts, { ...options, rows: () => rows, useCache: false })), together);
+      for (const [b, prompt] of prompts.entries()) {
+        const alone = await idsOf(reft.generate(prompt, { ...options, rows: { scale: [scale[b]], subspaces: [subspaces[b]] } }));
+        assert.deepEqual(alone[0], together[b], `row ${b}`);
+      }
+      for (const b of [1, 2]) assert.deepEqual((await idsOf(base.generate(prompts[b], options)))[0], together[b]);
+      assert.notDeepEqual(together[0], together[3]);
+      await assert.rejects(reft.generate(prompts, { ...options, rows: { scale: [1] } }), { message: /^scale: expected 4 finite numbers/ });
+    }
+  });
+
   test('trained: one number for each intervention, from the configured one on, saved with the rest', async () => {
     const base = await tinyModel();
     const reft = getReftModel(base, { layers: [1], rank: 2, positions: 'all', scale: 0.25, trainScale: true });

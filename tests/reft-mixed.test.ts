@@ -118,6 +118,29 @@ describe('a batch of different edits', () => {
     assert.notDeepEqual(await steps([sets[3], sets[1], null, sets[2], sets[2]]), base);
   });
 
+  test('scale and subspaces by row reach each set, in mixtures and compositions', async () => {
+    const model = await tinyModel({ dtype: 'f64' });
+    const [a, b] = [1, 2].map(seed => getReftModel(model, { layers: [0, 2], positions: 'all', rank: 2, seed, scale: seed }));
+    const together = await compose([a, b], 'stack');
+    const [scale, subspaces] = [[0.5, 2, -1], [[1], null, [0]]];
+    for (const options of [{ scale }, { scale, subspaces }, { subspaces }]) {
+      const mixed = noGrad(() => mixEdits([a, b, [a, b]]).forward(batchInputs(3), layout(3), undefined, options)).logits;
+      const stacked = noGrad(() => together.forward(batchInputs(3), layout(3), undefined, options)).logits;
+      for (const [row, list] of [[a], [b], [a, b]].entries()) {
+        const own = { ...('scale' in options ? { scale: [scale[row]] } : {}), ...('subspaces' in options ? { subspaces: [subspaces[row]] } : {}) };
+        const alone = (sets: ReftModel[]): Tensor =>
+          noGrad(() => model.forward({ ...rowInputs(row), edits: sets.flatMap(set => set.edits(layout(1), undefined, own)) })).logits;
+        assert.ok(await difference(mixed.slice(0, row, row + 1), alone(list)) < 1e-10, `row ${row} of a mixture`);
+        assert.ok(await difference(stacked.slice(0, row, row + 1), alone([a, b])) < 1e-10, `row ${row} of a composition`);
+      }
+    }
+    const some = mixEdits([a, b, [a, b]]);
+    const byIntervention = noGrad(() => some.forward(batchInputs(3), layout(3), undefined, i => (a.interventions.includes(i) ? { scale } : {}))).logits;
+    const first = noGrad(() => a.forward(rowInputs(0), layout(1), undefined, { scale: [0.5] })).logits;
+    assert.ok(await difference(byIntervention.slice(0, 0, 1), first) < 1e-10);
+    assert.ok(await difference(byIntervention.slice(0, 1, 2), noGrad(() => b.forward(rowInputs(1), layout(1))).logits) < 1e-10);
+  });
+
   test('one kernel for many sets at a site', async () => {
     const model = await tinyModel();
     const sets = Array.from({ length: 40 }, (_, seed) => getReftModel(model, { layers: [1], positions: 'l1', rank: 2, seed }));

@@ -9,7 +9,7 @@ import { allocate } from '../tensor/create.js';
 import type { DType } from '../tensor/dtype.js';
 import type { Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { apply, backendOf } from './primitives.js';
+import { aliasOf, backendOf } from './primitives.js';
 import { enableGrad, gradientsOf, isRecording, nodeClock, record, shouldRecord } from './tape.js';
 
 /** What the host knows beside tensors: row numbers for kernels, other lists for the composition. */
@@ -107,7 +107,7 @@ export function composedVjp(definition: FusedDefinition, call: FusedCall, gradie
   const createGraph = isRecording();
   return enableGrad(() => {
     // A fresh tensor for each input, so that one given twice gets two gradients.
-    const aliases = call.inputs.map((t, i) => (t && needs[i] ? apply('permute', [t], { axes: t.shape.map((_, axis) => axis) })[0] : t));
+    const aliases = call.inputs.map((t, i) => (t && needs[i] ? aliasOf(t) : t));
     const from = nodeClock();
     const output = definition.compose({ ...call, inputs: aliases });
     const wanted = present(aliases.filter((_, i) => needs[i]));

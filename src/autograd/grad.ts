@@ -62,6 +62,18 @@ interface SiteFrame {
 }
 
 let frames: SiteFrame[] = [];
+let refusing: string | null = null;
+
+/** While `body` runs, a place whose gradient is asked for is an error that names `what`: its tensor would not be the one of the backward pass. */
+export function refusingSites<T>(what: string, body: () => T): T {
+  const before = refusing;
+  refusing = what;
+  try {
+    return body();
+  } finally {
+    refusing = before;
+  }
+}
 
 function withSites<T>(frame: SiteFrame, body: () => T): T {
   const before = frames;
@@ -73,11 +85,15 @@ function withSites<T>(frame: SiteFrame, body: () => T): T {
   }
 }
 
+/** True while gradients at this place are asked for. */
+export const isWantedSite = (name: string): boolean => frames.some(frame => frame.wanted.has(name));
+
 /** Names a place in a computation, so that `valueAndGrad(..., { at })` can give the gradient there. Passes the tensor on. */
 export function site(name: string, tensor: Tensor): Tensor {
   let result = tensor;
   for (const frame of frames) {
     if (!frame.wanted.has(name)) continue;
+    if (refusing) throw new Error(`${refusing}: the gradient at '${name}' is asked for, which lies inside; its values are not kept`);
     // What reaches no trained leaf is not on the tape: a leaf here puts the rest of the computation on it.
     if (!result.needsGrad) result = result.detach().requireGrad();
     const list = frame.found.get(name);

@@ -6,6 +6,7 @@ export { fusedOps } from './fusedRegistry.js';
 export { grad, site, valueAndGrad, type Params, type ValueAndGradOptions } from './grad.js';
 export { gradcheck, type GradcheckOptions } from './gradcheck.js';
 export { mapInto } from './primitives.js';
+export { recompute } from './recompute.js';
 export { keep, openScope, scope } from './scope.js';
 export { backward, gradientsOf, graphOf, isRecording, noGrad, enableGrad, Node, zeroGrad, type BackwardOptions } from './tape.js';
 export { holdIntermediates } from '../tensor/storage.js';

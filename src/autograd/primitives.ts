@@ -226,6 +226,9 @@ export function apply<K extends OperationName>(name: K, inputs: readonly Tensor[
   return outputs;
 }
 
+/** The same data as another tensor: on the tape, a gradient of its own. */
+export const aliasOf = (x: Tensor): Tensor => one('permute', [x], { axes: x.shape.map((_, axis) => axis) });
+
 /** `x` summed over the axes along which `shape` was repeated to give it. */
 export function sumTo(x: Tensor, shape: Shape): Tensor {
   if (sameShape(x.shape, shape)) return x;

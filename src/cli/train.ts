@@ -50,6 +50,8 @@ interface TrainFlags extends ModelFlags, ProfileFlags {
   maxLength?: number;
   seed: number;
   eval?: string;
+  recompute: boolean;
+  reuseDir?: string;
   saveEvery?: number;
   dpo?: number;
   resume: boolean;
@@ -90,6 +92,8 @@ export function addTrainCommand(program: Command): void {
     .option('--seed <n>', 'seed of initial values, order and dropout', wholeNumber(0), 0)
     .option('--eval <file>', 'rows to measure the loss on after each epoch and at the end')
     .option('--save-every <n>', 'steps between two checkpoints (default: 25 on a device that can be lost, else only on Ctrl-C)', wholeNumber(1))
+    .option('--recompute', 'less memory, more time: run the blocks of the model again in the backward pass', false)
+    .option('--reuse-dir <dir>', 'folder for what a frozen model computes the same way each step: room beyond memory, and for later runs')
     .option('--dpo <beta>', 'rows are preferences, {"prompt" or "messages","chosen","rejected"}: prefer the chosen answers, beta near 0.1', number({ above: 0 }))
     .option('--resume', 'continue from the checkpoint in --out', false);
   addProfileOption(command, 'profile.json in --out');
@@ -126,9 +130,10 @@ async function train(flags: TrainFlags): Promise<void> {
       tokenizer, signal, ...(flags.dpo === undefined ? { examples } : { preferences: { pairs, beta: flags.dpo } }),
       ...(flags.steps !== undefined ? { steps: flags.steps } : { epochs: flags.epochs ?? 60 }),
       batchSize: flags.batchSize, gradientAccumulation: flags.accumulate, learningRate: flags.lr, schedule: flags.schedule, warmup: flags.warmup,
-      weightDecay: flags.weightDecay, maxGradNorm: flags.clip, seed: flags.seed,
+      weightDecay: flags.weightDecay, maxGradNorm: flags.clip, seed: flags.seed, recompute: flags.recompute,
       checkpoint: { directory: checkpoint, ...(flags.saveEvery === undefined ? {} : { everySteps: flags.saveEvery }) },
       ...(flags.resume ? { resume: checkpoint } : {}),
+      ...(flags.reuseDir === undefined ? {} : { reuseDirectory: flags.reuseDir }),
       ...(evaluated ? { evaluation: { examples: evaluated } } : {}),
       onStep: step => {
         profiling.mark(`step ${step.index}`);

@@ -6,7 +6,7 @@ import { allocate, create } from '../tensor/create.js';
 import { concat } from '../tensor/layout.js';
 import type { Tensor } from '../tensor/tensor.js';
 
-interface LayerCache {
+export interface LayerCache {
   /** [B, KV, capacity, D], of which the first `length` positions hold tokens. */
   keys: Tensor;
   values: Tensor;
@@ -78,6 +78,20 @@ export class KVCache {
       copy.layers[layer] = { keys: make(keys), values: make(values) };
     }
     return copy;
+  }
+
+  /** What each layer holds, by its number. */
+  get layersHeld(): [number, LayerCache][] {
+    return this.layers.flatMap((held, layer): [number, LayerCache][] => [[layer, held]]);
+  }
+
+  /** A cache of `length` tokens, only to be read, of what layers held. It owns the tensors. */
+  static holding(length: number, layers: readonly (readonly [number, LayerCache])[]): KVCache {
+    const cache = new KVCache();
+    cache.length = length;
+    cache.shared = true;
+    for (const [layer, held] of layers) cache.layers[layer] = held;
+    return cache;
   }
 
   /** Caches as the rows of one batch, with zeros on the left of the shorter ones; only to be read, owned by the scope it is made in. */

@@ -2,7 +2,9 @@
 // The architecture is in llama.ts, loading in auto.ts, sampling in generate.ts.
 
 import { valueAndGrad } from '../autograd/grad.js';
+import { recompute } from '../autograd/recompute.js';
 import { scope } from '../autograd/scope.js';
+import { isRecording } from '../autograd/tape.js';
 import type { Backend } from '../backends/backend.js';
 import { crossEntropy } from '../nn/crossEntropy.js';
 import { linear, type Linear } from '../nn/linear.js';
@@ -15,6 +17,7 @@ import type { DecoderConfig } from './config.js';
 import { ForwardContext, paddingOf, rotaryTables, type SiteEdit } from './context.js';
 import { generate, type Generated, type GenerateOptions, type Prompt } from './generate.js';
 import type { LlamaModel } from './llama.js';
+import { realTokensOf } from './realTokens.js';
 import { blockComponents, checkSite, headsAt, isHeadComponent, parseSite, siteName, widthAt, type Component, type Site } from './sites.js';
 
 export interface ForwardOptions {
@@ -23,6 +26,16 @@ export interface ForwardOptions {
   readonly shape: Shape;
   /** [B, past + T], one run of ones a row; default all ones. */
   readonly attentionMask?: Int32Array;
+  /**
+   * Leave padding out where it is a noticeable share of the batch: norms, linear layers and edits compute the real tokens alone. Results there
+   * agree to rounding; states and logits at padding, which have no meaning, are then zeros.
+   */
+  readonly skipPadding?: boolean;
+  /**
+   * Keep nothing inside blocks for the backward pass, which runs each of them again: less memory, more time, the same gradients. Blocks at whose
+   * sites something is collected, or a gradient asked for, keep what they compute.
+   */
+  readonly recompute?: boolean;
   /** [B, T]; default: the number of real tokens before, so that padding on either side changes nothing. */
   readonly positions?: Int32Array;
   readonly cache?: KVCache;
@@ -108,33 +121,44 @@ export class CausalLM extends Module {
     for (const p of positions) {
       if (p >= config.maxPositions || p < 0) throw new RangeError(`position ${p} is out of range: the model has ${config.maxPositions} positions`);
     }
+    const real = options.skipPadding ? realTokensOf(padding, past, options.shape) : null;
     const context = new ForwardContext({
-      shape: options.shape, padding, past, ...(options.cache ? { cache: options.cache } : {}),
+      shape: options.shape, padding, past, real, ...(options.cache ? { cache: options.cache } : {}),
       headDim: config.headDim, backend: this.backend, edits: options.edits ?? [], collect: options.collect ?? [],
       ...(options.onSite ? { onSite: options.onSite } : {}),
     });
+    if (options.recompute && options.cache && !options.cache.shared && isRecording()) {
+      throw new RangeError('recompute: not while a cache is written to; give no cache, or run it without gradients');
+    }
     for (const { site } of options.edits ?? []) checkSite(site, config);
     for (const site of options.collect ?? []) checkSite(site, config);
-    const rotary = rotaryTables(positions, options.shape, this.#frequencies, this.dtype, this.backend);
+    const of = (list: Int32Array): Int32Array => (real ? real.rows.map(row => list[row]) : list);
+    const tokens = real ? [1, real.rows.length] : options.shape;
+    const rotary = rotaryTables(of(positions), tokens, this.#frequencies, this.dtype, this.backend);
     const hiddenStates: Tensor[] = [];
     let first = options.from?.layer ?? 0;
-    let h = options.from?.hiddenStates ?? model.embedTokens.forward(options.inputIds, options.shape);
+    let h = options.from ? context.tokensOf(options.from.hiddenStates) : model.embedTokens.forward(of(options.inputIds), tokens);
     if (!options.from || options.from.component === 'embeddings') h = context.site(0, 'embeddings', h);
     if (options.from?.component === 'block_output') h = context.site(first++, 'block_output', h);
     for (let layer = first; layer < config.layers; layer++) {
-      if (options.hiddenStates) hiddenStates.push(h);
+      if (options.hiddenStates) hiddenStates.push(context.rowsOf(h));
+      const block = (x: Tensor, cos: Tensor, sin: Tensor): Tensor => model.layers[layer].forward(layer, x, { cos, sin }, context);
+      const inputs = [h, rotary.cos, rotary.sin] as const;
       // Each block is a scope: what neither its output nor the backward pass needs goes at once.
-      [h] = scope(() => [model.layers[layer].forward(layer, h, rotary, context), context.collection] as const);
+      [h] = scope(() => [options.recompute && !context.isSeen(layer) ? recompute(block, inputs) : block(...inputs), context.collection] as const);
     }
     options.cache?.advance(length);
     // The norm of rows that nobody asked for is left out, unless its site is.
     const atNorm = options.hiddenStates || options.onSite || [...options.edits ?? [], ...(options.collect ?? []).map(site => ({ site }))].some(e => e.site.component === 'final_norm');
     const logits = scope(() => {
-      const rowsOf = (x: Tensor): Tensor => (options.logitsAt ? x.reshape([batch * length, config.hiddenSize]).takeRows(options.logitsAt) : x);
+      const at = options.logitsAt;
+      const wanted = at && real ? Int32Array.from(at, row => rowOf(row, real.places)) : at;
+      const rowsOf = (x: Tensor): Tensor => (wanted ? x.reshape([-1, config.hiddenSize]).takeRows(wanted) : x);
       const normed = atNorm ? context.site(config.layers - 1, 'final_norm', model.norm.forward(h)) : null;
-      if (options.hiddenStates && normed) hiddenStates.push(normed);
+      const last = options.hiddenStates && normed ? context.rowsOf(normed) : null;
+      if (last) hiddenStates.push(last);
       const out = this.head(normed ? rowsOf(normed) : model.norm.forward(rowsOf(h)));
-      return [out, normed, context.collection] as const;
+      return [wanted ? out : context.rowsOf(out), last, context.collection] as const;
     })[0];
     return { logits, hiddenStates, collected: context.collection };
   }
@@ -207,6 +231,12 @@ function checkIds(ids: Int32Array, shape: Shape, vocabSize: number): void {
   for (let i = 0; i < ids.length; i++) {
     if (ids[i] < 0 || ids[i] >= vocabSize) throw new RangeError(`inputIds: token ${ids[i]} at ${i} is outside the vocabulary of ${vocabSize}`);
   }
+}
+
+/** The place of row b * T + t among the real tokens. */
+function rowOf(row: number, places: Int32Array): number {
+  if (!(row >= 0 && row < places.length)) throw new RangeError(`logitsAt: row ${row} is out of range, the batch has ${places.length}`);
+  return places[row];
 }
 
 /** Position = real tokens before; padding on the left counts from 0 again. */

@@ -1,7 +1,7 @@
 // One forward pass's circumstances: token positions, padding, the key/value cache, and what happens at sites. A model names its sites as
 // data; edits are values given to `forward`, applied where they stand. There are no hooks: nothing outlives the call.
 
-import { site } from '../autograd/grad.js';
+import { isWantedSite, site } from '../autograd/grad.js';
 import { attentionBounds, type AttentionBounds } from '../nn/attention.js';
 import type { ropeFrequencies } from '../nn/rope.js';
 import { ropeTables } from '../nn/rope.js';
@@ -11,7 +11,8 @@ import { concat } from '../tensor/layout.js';
 import { formatShape, type Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { KVCache } from './cache.js';
-import { siteName, type Component, type Site } from './sites.js';
+import { gatherReal, spreadReal, type RealTokens } from './realTokens.js';
+import { blockComponents, siteName, type Component, type Site } from './sites.js';
 
 export { components, siteName, type Component, type Site } from './sites.js';
 
@@ -20,6 +21,11 @@ export interface SiteEdit {
   readonly site: Site;
   /** The edited hidden states, of the same shape [B, T, width]; of a site that is one head, that head's. */
   apply(hiddenStates: Tensor): Tensor;
+  /**
+   * The same on the real tokens alone, [1, N, width]; `places` has the number among them of each row b * T + t, -1 for padding. Where it is absent,
+   * `apply` is given [B, T, width] with zeros at padding.
+   */
+  applyToReal?(hiddenStates: Tensor, places: Int32Array): Tensor;
   /** What a drawing or a list of the graph says of it. */
   readonly about?: EditDescription;
 }
@@ -71,6 +77,8 @@ export class ForwardContext {
   /** Tokens in the cache before this call. */
   readonly past: number;
   readonly cache: KVCache | undefined;
+  /** Where hidden states are those of real tokens alone, [1, N, width] in place of [B, T, width]. */
+  readonly real: RealTokens | null;
   private readonly edits = new Map<string, SiteEdit[]>();
   private readonly collected: Map<string, Tensor> | undefined;
   private readonly wanted = new Map<string, Site[]>();
@@ -78,7 +86,8 @@ export class ForwardContext {
   private readonly onSite: ((site: Site, hiddenStates: Tensor, edits: readonly SiteEdit[]) => void) | undefined;
 
   constructor(options: {
-    shape: Shape; padding: Padding; past: number; headDim: number; backend: Backend; cache?: KVCache; edits?: readonly SiteEdit[]; collect?: readonly Site[];
+    shape: Shape; padding: Padding; past: number; headDim: number; backend: Backend; cache?: KVCache; real?: RealTokens | null;
+    edits?: readonly SiteEdit[]; collect?: readonly Site[];
     /** Told of every site as it is passed, after its edits. */
     onSite?: (site: Site, hiddenStates: Tensor, edits: readonly SiteEdit[]) => void;
   }) {
@@ -87,6 +96,7 @@ export class ForwardContext {
     this.bounds = attentionBounds(options.padding.keyStart, options.padding.keyEnd, options.backend);
     this.past = options.past;
     this.cache = options.cache;
+    this.real = options.real ?? null;
     this.headDim = options.headDim;
     this.onSite = options.onSite;
     const add = <T>(map: Map<string, T[]>, { layer, component }: Site, item: T): void => {
@@ -105,19 +115,41 @@ export class ForwardContext {
     const name = siteName({ layer, component });
     const edits = this.edits.get(name) ?? [];
     let h = hiddenStates;
-    for (const edit of edits) h = edit.site.head === undefined ? edit.apply(h) : this.onHead(h, edit.site.head, edit);
-    h = site(name, h);
-    for (const wanted of this.wanted.get(name) ?? []) {
-      this.collected?.set(siteName(wanted), wanted.head === undefined ? h : h.slice(-1, wanted.head * this.headDim, (wanted.head + 1) * this.headDim));
+    for (const edit of edits) h = edit.site.head === undefined ? this.edited(h, edit) : this.onHead(h, edit.site.head, edit);
+    const wanted = this.wanted.get(name) ?? [];
+    if (wanted.length === 0 && !this.onSite && !isWantedSite(name)) return h;
+    const seen = site(name, this.rowsOf(h));
+    for (const place of wanted) {
+      this.collected?.set(siteName(place), place.head === undefined ? seen : seen.slice(-1, place.head * this.headDim, (place.head + 1) * this.headDim));
     }
-    this.onSite?.({ layer, component }, h, edits);
-    return h;
+    this.onSite?.({ layer, component }, seen, edits);
+    return this.tokensOf(seen);
+  }
+
+  /** True where somebody looks at a state inside block `layer`, or at its gradient. */
+  isSeen(layer: number): boolean {
+    const names = blockComponents.map(component => siteName({ layer, component }));
+    return this.onSite !== undefined || names.some(name => this.wanted.has(name) || isWantedSite(name));
+  }
+
+  /** Hidden states [B, T, ..] as the blocks compute them. */
+  tokensOf(h: Tensor): Tensor {
+    return this.real ? gatherReal(h, this.real) : h;
+  }
+
+  /** Hidden states of the blocks as [B, T, ..]. */
+  rowsOf(h: Tensor): Tensor {
+    return this.real ? spreadReal(h, this.real) : h;
+  }
+
+  private edited(h: Tensor, edit: SiteEdit): Tensor {
+    return this.real && edit.applyToReal ? edit.applyToReal(h, this.real.places) : this.tokensOf(edit.apply(this.rowsOf(h)));
   }
 
   /** Edits one head's columns. */
   private onHead(h: Tensor, head: number, edit: SiteEdit): Tensor {
     const [from, to, width] = [head * this.headDim, (head + 1) * this.headDim, h.shape[2]];
-    const parts = [h.slice(-1, 0, from), edit.apply(h.slice(-1, from, to)), h.slice(-1, to, width)];
+    const parts = [h.slice(-1, 0, from), this.edited(h.slice(-1, from, to), edit), h.slice(-1, to, width)];
     return concat(parts.filter(part => part.shape[2] > 0), -1);
   }
 

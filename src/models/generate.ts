@@ -1,4 +1,4 @@
-// Generation: one pass over the left-padded prompts, then a token a step from the key/value cache. Yields a macrotask every step, so
+// Generation: one pass over the prompts, their ends aligned, then a token a step from the key/value cache. Yields a macrotask every step, so
 // that signals and aborts are seen. Sampling of one token is in sampling.ts.
 
 import { noGrad } from '../autograd/tape.js';
@@ -110,7 +110,7 @@ export async function generate(model: CausalLM, prompts: Prompt | readonly Promp
       // The caller owns what `read` still needs; the step's scope everything else.
       const read = noGrad(() => roundedProducts(() => scope(() => {
         const output = model.forward({
-          inputIds, shape: [rows.length, width], attentionMask, ...(cache ? { cache } : {}),
+          inputIds, shape: [rows.length, width], attentionMask, skipPadding: true, ...(cache ? { cache } : {}),
           edits: options.edits?.editsFor(layout) ?? [],
           logitsAt: Int32Array.from(rows, (_, b) => (b + 1) * width - 1),
         });

@@ -34,12 +34,12 @@ export class LlamaAttention extends Module {
     this.oProj = projections.oProj;
   }
 
-  /** x [B, T, hidden] to [B, T, hidden]. */
+  /** x [B, T, hidden] to [B, T, hidden], or [1, N, hidden] where the context has real tokens alone. */
   forward(layer: number, x: Tensor, rotary: Rotary, context: ForwardContext): Tensor {
     const { heads, kvHeads, headDim, slidingWindow } = this.#config;
     const [batch, length] = x.shape;
     const split = (y: Tensor, n: number): Tensor => y.reshape([batch, length, n, headDim]);
-    const byHead = (y: Tensor): Tensor => y.permute([0, 2, 1, 3]);
+    const byHead = (y: Tensor): Tensor => context.rowsOf(y).permute([0, 2, 1, 3]);
     const [query, key, value] = project(x, [this.qProj, this.kProj, this.vProj]);
     const q = byHead(rope(split(context.site(layer, 'query_output', query), heads), rotary.cos, rotary.sin));
     let k = byHead(rope(split(context.site(layer, 'key_output', key), kvHeads), rotary.cos, rotary.sin));
@@ -48,7 +48,7 @@ export class LlamaAttention extends Module {
     const o = attention(q, k, v, {
       causal: true, causalOffset: context.past, ...(slidingWindow ? { window: slidingWindow } : {}), bounds: context.bounds,
     });
-    const joined = context.site(layer, 'attention_value_output', o.permute([0, 2, 1, 3]).reshape([batch, length, heads * headDim]));
+    const joined = context.site(layer, 'attention_value_output', context.tokensOf(o.permute([0, 2, 1, 3])).reshape([batch, length, heads * headDim]));
     return this.oProj.forward(joined);
   }
 }

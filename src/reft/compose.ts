@@ -12,6 +12,7 @@ import { isPlaced } from './kinds.js';
 import type { SequenceLayout } from './layout.js';
 import { principalAngles } from './principalAngles.js';
 import type { ReftModel } from './reftModel.js';
+import type { RowOptionsFor } from './rowOptions.js';
 
 /**
  * - stack: each set edits what the one before it left, in list order.
@@ -51,8 +52,8 @@ export class ComposedEdits extends EditedModel {
     this.overlaps = overlaps;
   }
 
-  edits(layout: SequenceLayout, training?: TrainingMode): SiteEdit[] {
-    const each = this.sets.map(set => set.edits(layout, training));
+  edits(layout: SequenceLayout, training?: TrainingMode, rows: RowOptionsFor = {}): SiteEdit[] {
+    const each = this.sets.map(set => set.edits(layout, training, rows));
     if (this.how === 'stack') return each.flat();
     const sites = new Map<string, { edit: SiteEdit; weight: number }[]>();
     each.forEach((edits, n) => edits.forEach(edit => {

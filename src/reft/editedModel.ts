@@ -15,6 +15,12 @@ export interface TrainingMode {
   readonly step: number;
 }
 
+/** What generation takes; what differs from row to row is the prompts' rows'. */
+export interface EditedGenerateOptions extends Omit<GenerateOptions, 'edits'> {
+  /** How much of an edit acts on each prompt and its answer, and which rows of its R. */
+  readonly rows?: RowOptionsFor;
+}
+
 export abstract class EditedModel implements GenerationEdits {
   abstract readonly base: CausalLM;
 
@@ -42,18 +48,21 @@ export abstract class EditedModel implements GenerationEdits {
   /** The loss's gradient at sites (any of their names), each [B, T, width], after the edits that stand there. */
   gradients(
     options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>, labels: Int32Array, layout: SequenceLayout, sites: readonly (Site | string)[],
+    rows?: RowOptionsFor,
   ): { loss: Tensor; gradients: Map<string, Tensor> } {
-    return this.base.gradients({ ...options, edits: this.edits(layout) }, labels, sites);
+    return this.base.gradients({ ...options, edits: this.edits(layout, undefined, rows) }, labels, sites);
   }
 
-  editsFor(step: StepLayout): SiteEdit[] {
+  /** The edits of a step of generation. */
+  editsFor(step: StepLayout, rows?: RowOptionsFor): SiteEdit[] {
     const { batch, width, promptLengths, generated, ids } = step;
     // A single new token: its row's first token lies `position` columns to the left.
     const starts = step.phase === 'prompt' ? step.starts : Int32Array.from(promptLengths, n => -(n + generated - 1));
-    return this.edits({ batch, width, starts, promptLengths, lengths: promptLengths.map(n => n + generated), ids });
+    return this.edits({ batch, width, starts, promptLengths, lengths: promptLengths.map(n => n + generated), ids }, undefined, rows);
   }
 
-  generate(prompts: Prompt | readonly Prompt[], options: Omit<GenerateOptions, 'edits'> = {}): Promise<Generated[]> {
-    return this.base.generate(prompts, { ...options, edits: this });
+  /** Continues prompts with edits. @throws RangeError for `rows` that do not fit the prompts */
+  generate(prompts: Prompt | readonly Prompt[], { rows, ...options }: EditedGenerateOptions = {}): Promise<Generated[]> {
+    return this.base.generate(prompts, { ...options, edits: { editsFor: step => this.editsFor(step, rows) } });
   }
 }

@@ -3,8 +3,11 @@
 import { scope } from '../autograd/scope.js';
 import { noGrad } from '../autograd/tape.js';
 import type { Example } from '../data/examples.js';
+import type { CausalLM } from '../models/causalLM.js';
+import { siteName, type Site } from '../models/sites.js';
 import type { Module } from '../nn/module.js';
 import { concat } from '../tensor/layout.js';
+import type { Tensor } from '../tensor/tensor.js';
 
 const samples = 64;
 
@@ -37,6 +40,27 @@ export async function modelFingerprint(model: Module, except: readonly string[] 
   // A zero counts as positive: unpacking on another device may give the other one.
   values.forEach((value, i) => { view.setFloat32(4 * i, value + 0, true); });
   return sha256(bytes);
+}
+
+/**
+ * The hash of what decides a model's hidden states to the bit: its weights and the form they are in, its configuration, the device, and the states
+ * that it gives for short inputs, in which kernels show (relaxed SIMD or plain).
+ */
+export async function computationFingerprint(model: CausalLM): Promise<string> {
+  const { config, dtype, backend } = model;
+  const last: Site = { layer: config.layers - 1, component: 'block_output' };
+  const lengths = [1, 2, 37].filter(n => n <= config.maxPositions);
+  const states = noGrad(() => scope(() => concat(lengths.map(length => {
+    const inputIds = Int32Array.from({ length }, (_, i) => (7919 * (i + 1)) % config.vocabSize);
+    const { collected } = model.forward({ inputIds, shape: [1, length], collect: [last], logitsAt: new Int32Array(0) });
+    return (collected.get(siteName(last)) as Tensor).reshape([length, config.hiddenSize]);
+  }))));
+  const { buffer, byteOffset, byteLength } = await states.data();
+  states.storage.dispose();
+  const forms = [...model.namedParameters()].map(([, t]) => t.packing ?? t.dtype);
+  const shown = await sha256(new Uint8Array(buffer, byteOffset, byteLength));
+  const decides = JSON.stringify([await modelFingerprint(model), config, dtype, backend.name, forms, shown]);
+  return sha256(new TextEncoder().encode(decides));
 }
 
 /** The hash of the ids, labels and prompt lengths of examples, in order. */

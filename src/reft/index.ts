@@ -1,12 +1,13 @@
 // Public face of ReFT: `reft/reft`.
 
 export { getReftModel, layoutOf, ReftModel } from './reftModel.js';
-export { EditedModel, type TrainingMode } from './editedModel.js';
+export { EditedModel, type EditedGenerateOptions, type TrainingMode } from './editedModel.js';
 export { adapterFromFiles, adapterToFiles, loadReft, saveAdapter, type Files, type LoadReftOptions } from './adapterFiles.js';
 export { EditGraph, trace, type EditNode, type GraphJSON, type InsertedEdit, type SiteNode, type TraceInputs } from './graph.js';
 export { trainBaseParameters } from './baseParameters.js';
 export { modelFingerprint } from './fingerprint.js';
-export { ReftTrainer, type Evaluation, type TrainerOptions, type TrainResult, type TrainStep } from './trainer.js';
+export { ReftTrainer } from './trainer.js';
+export type { Evaluation, TrainerOptions, TrainResult, TrainStep } from './trainerOptions.js';
 export type { TrainingData } from './trainerData.js';
 export { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 export { edit, editActivations, type EditActivation, type EditBank, type EditRows } from './editOp.js';
@@ -18,7 +19,7 @@ export { defineEdit, kindByName, kindNames } from './defineEdit.js';
 export {
   kinds, type BiasOption, type ComposedKind, type EditContext, type EditKind, type EditOptions, type EditSize, type KindName, type PlacedKind,
 } from './kinds.js';
-export type { RowOptions } from './rowOptions.js';
+export type { RowOptions, RowOptionsFor } from './rowOptions.js';
 export { editedRows, positionsOf, type Sequence, type SequenceLayout } from './layout.js';
 export { formatPositions, parsePositions, resolvePositions, type NewToken, type NewTokens, type PositionFunction, type Positions } from './positions.js';
 export * from './interchange/index.js';

@@ -14,8 +14,9 @@ import { EditedModel, type TrainingMode } from './editedModel.js';
 import { edit, type EditBank } from './editOp.js';
 import type { Intervention } from './intervention.js';
 import { isPlaced } from './kinds.js';
-import type { SequenceLayout } from './layout.js';
+import { rowsAmongReal, type SequenceLayout } from './layout.js';
 import type { ReftModel, Use } from './reftModel.js';
+import { rowOptionsAt, rowOptionsOf, type RowOptionsFor } from './rowOptions.js';
 
 /** The edits of one row of a batch; a list applies in order. */
 export type RowEdits = ReftModel | readonly ReftModel[] | null;
@@ -44,14 +45,14 @@ export class MixedEdits extends EditedModel {
     for (const reft of all) if (reft.base !== found) throw new RangeError(`mixEdits: the sets belong to different models, ${found.name} and ${reft.base.name}`);
   }
 
-  edits(layout: SequenceLayout, training?: TrainingMode): SiteEdit[] {
+  edits(layout: SequenceLayout, training?: TrainingMode, rows: RowOptionsFor = {}): SiteEdit[] {
     if (layout.batch !== this.stacks.length) throw new RangeError(`mixEdits: edits for ${this.stacks.length} rows, a batch of ${layout.batch}`);
     const depth = Math.max(0, ...this.stacks.map(stack => stack.length));
-    return Array.from({ length: depth }, (_, level) => this.level(level, layout, training)).flat();
+    return Array.from({ length: depth }, (_, level) => this.level(level, layout, training, rows)).flat();
   }
 
   /** The sets that stand at one place of their rows' lists: each edits rows of its own, so their order does not matter. */
-  private level(level: number, layout: SequenceLayout, training: TrainingMode | undefined): SiteEdit[] {
+  private level(level: number, layout: SequenceLayout, training: TrainingMode | undefined, options: RowOptionsFor): SiteEdit[] {
     const rowsOf = new Map<ReftModel, Set<number>>();
     this.stacks.forEach((stack, b) => {
       if (!stack[level]) return;
@@ -64,30 +65,40 @@ export class MixedEdits extends EditedModel {
     for (const [reft, rows] of rowsOf) {
       const own = { ...layout, only: rows };
       for (const use of reft.inUse(own)) {
-        const form = formOf(use.intervention, training);
-        if (form === null) alone.push(reft.siteEdit(use, own, training));
+        // What has subspaces of its own shares no kernel.
+        const form = rowOptionsOf(options, use.intervention).subspaces ? null : formOf(use.intervention, training);
+        if (form === null) alone.push(reft.siteEdit(use, own, training, options));
         else if (groups.has(form)) groups.get(form)?.push(use);
         else groups.set(form, [use]);
       }
     }
-    return [...alone, ...[...groups.values()].map(uses => this.together(uses, level))];
+    return [...alone, ...[...groups.values()].map(uses => this.together(uses, level, layout, options))];
   }
 
-  private together(uses: readonly Use[], level: number): SiteEdit {
+  private together(uses: readonly Use[], level: number, { batch, width }: SequenceLayout, options: RowOptionsFor): SiteEdit {
     const [{ intervention: first }] = uses;
     const name = siteName(first.site);
+    const apply = (h: Tensor, places?: Int32Array): Tensor => {
+      const placed = uses.map(use => ({ ...use, ...rowsAmongReal(use.indices, places) }));
+      const indices = Int32Array.from(placed.flatMap(use => [...use.at]));
+      const slots = Int32Array.from(placed.flatMap((use, slot) => Array.from(use.at, () => slot)));
+      const scales = placed.flatMap(({ intervention, at: { length } }) => new Array<number>(length).fill(intervention.scale));
+      const { dtype, backend } = h;
+      const own = scales.every(c => c === 1) ? null : create.from(Float64Array.from(scales), [scales.length], { dtype, backend });
+      const scaleOf = (intervention: Intervention, rows: Int32Array): Tensor => {
+        const { scale } = rowOptionsAt(rowOptionsOf(options, intervention), rows, { batch, width, rank: first.config.rank }, h);
+        return scale ?? create.ones([rows.length], { dtype, backend });
+      };
+      const scaled = uses.some(use => rowOptionsOf(options, use.intervention).scale);
+      const byRow = scaled ? concat(placed.map(({ intervention, rows }) => scaleOf(intervention, rows))) : null;
+      const both = own && byRow ? own.mul(byRow) : own ?? byRow;
+      const scale = both ? { scale: both } : {};
+      const meta = { id: `${name}@${level}`, kind: first.kind.name, site: name, rank: first.config.rank, sets: uses.length };
+      return edit(h, this.bank(uses.map(use => use.intervention)), { indices, slots, ...scale }, meta);
+    };
     return {
-      site: first.site,
+      site: first.site, apply: h => apply(h), applyToReal: apply,
       about: { id: `${name}@${level}`, kind: first.kind.name, rank: first.config.rank, rows: uses.flatMap(use => [...use.indices]) },
-      apply: h => {
-        const indices = Int32Array.from(uses.flatMap(use => [...use.indices]));
-        const slots = Int32Array.from(uses.flatMap((use, slot) => Array.from(use.indices, () => slot)));
-        const scales = uses.flatMap(({ intervention, indices: { length } }) => new Array<number>(length).fill(intervention.scale));
-        const { dtype, backend } = h;
-        const scale = scales.every(c => c === 1) ? {} : { scale: create.from(Float64Array.from(scales), [scales.length], { dtype, backend }) };
-        const meta = { id: `${name}@${level}`, kind: first.kind.name, site: name, rank: first.config.rank, sets: uses.length };
-        return edit(h, this.bank(uses.map(use => use.intervention)), { indices, slots, ...scale }, meta);
-      },
     };
   }
 

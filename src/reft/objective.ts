@@ -13,7 +13,8 @@ import type { ReftModel } from './reftModel.js';
 import { labelCount } from './trainerData.js';
 import { windowBatch, windowLoss, wholeWindow, type Window } from './trainerWindows.js';
 
-type Kept = Pick<ForwardOptions, 'from' | 'cache'>;
+/** What stands for what lies before windows, and how blocks are run. */
+export type WindowOptions = Pick<ForwardOptions, 'from' | 'cache' | 'recompute'>;
 
 export interface Objective {
   /** How many neighbouring examples belong together and are never parted. */
@@ -23,8 +24,8 @@ export interface Objective {
   count(examples: readonly Example[]): number;
   /** What must be known before the first step: read back here, so that steps read nothing. */
   prepare(reft: ReftModel, examples: readonly Example[], batchSize: number): Promise<void>;
-  /** The loss of all windows, summed: []. `kept` stands for what lies before them. */
-  loss(reft: ReftModel, windows: readonly Window[], kept: Kept, training?: TrainingMode): Tensor;
+  /** The loss of all windows, summed: []. */
+  loss(reft: ReftModel, windows: readonly Window[], options: WindowOptions, training?: TrainingMode): Tensor;
 }
 
 /** Cross-entropy, a mean over labelled tokens. */
@@ -65,9 +66,9 @@ export function preference(beta: number): Objective {
         sums.storage.dispose();
       }
     },
-    loss(reft, windows, kept, training) {
+    loss(reft, windows, options, training) {
       const { dtype, backend } = reft.base;
-      const gained = logProbabilities(reft, windows, kept, training).sub(create.from(
+      const gained = logProbabilities(reft, windows, options, training).sub(create.from(
         Float64Array.from(windows, w => reference.get(w.example) as number), [windows.length], { dtype, backend },
       )).reshape([windows.length / 2, 2]);
       return gained.select(1, 0).sub(gained.select(1, 1)).mul(-beta).softplus().sum();
@@ -76,8 +77,8 @@ export function preference(beta: number): Objective {
 }
 
 /** The summed log-probability of each window's labelled tokens: [windows]. */
-function logProbabilities(reft: ReftModel, windows: readonly Window[], kept: Kept, training?: TrainingMode): Tensor {
+function logProbabilities(reft: ReftModel, windows: readonly Window[], options: WindowOptions, training?: TrainingMode): Tensor {
   const { inputIds, shape, attentionMask, layout, rows, targets } = windowBatch(windows, reft.base.config.padTokenId ?? 0);
-  const { logits } = reft.forward({ inputIds, shape, attentionMask, logitsAt: rows, ...kept }, layout, training);
+  const { logits } = reft.forward({ inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows, ...options }, layout, training);
   return crossEntropy(logits, targets).neg().scatterAddRows(rows.map(row => Math.floor(row / shape[1])), windows.length);
 }

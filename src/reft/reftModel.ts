@@ -10,9 +10,9 @@ import type { Tensor } from '../tensor/tensor.js';
 import { resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 import { EditedModel, type TrainingMode } from './editedModel.js';
 import { Intervention, type TrainedTensor } from './intervention.js';
-import { editedRows, type SequenceLayout } from './layout.js';
+import { editedRows, rowsAmongReal, type SequenceLayout } from './layout.js';
 import { sharedRotations, type SharedRotations } from './rotations.js';
-import { rowOptionsAt, type RowOptionsFor } from './rowOptions.js';
+import { rowOptionsAt, rowOptionsOf, type RowOptionsFor } from './rowOptions.js';
 import { describeNewTokens, describePositions, type Side } from './positions.js';
 
 export class ReftModel extends EditedModel {
@@ -103,18 +103,19 @@ export class ReftModel extends EditedModel {
     const { id, site, config, kind, scale } = intervention;
     const { dropout: p, dropoutOn: on } = config;
     const stream = training && training.step * this.interventions.length + number;
-    const options = typeof rows === 'function' ? rows(intervention) : rows;
+    const options = rowOptionsOf(rows, intervention);
+    const apply = (h: Tensor, places?: Int32Array): Tensor => {
+      const own = rowsAmongReal(indices, places);
+      const dropout = training && p > 0 ? { dropout: { p, on, seed: training.seed, stream: stream as number } } : {};
+      const meta = { id, kind: kind.name, site: siteName(site), rank: config.rank, scale };
+      const given = rowOptionsAt(options, own.rows, { batch, width, rank: config.rank }, h);
+      return intervention.apply(h, { indices: own.at, meta, ...dropout, ...given }, shared?.get(intervention));
+    };
     return {
-      site,
+      site, apply: h => apply(h), applyToReal: apply,
       get about() {
         const parameters = Object.fromEntries(Object.entries(noGrad(() => intervention.parameters())).map(([name, t]) => [name, t.shape]));
         return { id, kind: kind.name, rank: config.rank, positions: describePositions(config.positions), scale, parameters, rows: [...indices] };
-      },
-      apply(h: Tensor): Tensor {
-        const dropout = training && p > 0 ? { dropout: { p, on, seed: training.seed, stream: stream as number } } : {};
-        const meta = { id, kind: kind.name, site: siteName(site), rank: config.rank, scale };
-        const given = rowOptionsAt(options, indices, { batch, width, rank: config.rank }, h);
-        return intervention.apply(h, { indices, meta, ...dropout, ...given }, shared?.get(intervention));
       },
     };
   }

@@ -1,6 +1,7 @@
 // What a frozen decoder lets training compute once, exactly. Below the lowest edited layer no hidden state ever changes, and no key or
 // value before the first edited token does, at any layer: they are kept for each example. A step then computes the tokens from the first
-// edited one on, in the layers from the lowest edited one up. Memory is bounded; examples beyond the bound are computed in full.
+// edited one on, in the layers from the lowest edited one up. They are kept in memory up to a bound, and in a folder up to another
+// (reuseFiles.ts); examples beyond both are computed in full.
 
 import { keep, scope } from '../autograd/scope.js';
 import { noGrad } from '../autograd/tape.js';
@@ -12,43 +13,64 @@ import { concat, pad } from '../tensor/layout.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { firstEdited } from './layout.js';
 import type { ReftModel } from './reftModel.js';
+import { disposeStates, ReuseFiles, type KeptStates } from './reuseFiles.js';
 import { labelledSpan, type Window } from './trainerWindows.js';
 
-interface Kept {
-  /** Unedited hidden states at the starting site for the window, [1, end - start, hidden]. */
-  readonly hiddenStates: Tensor;
-  /** Keys and values of the tokens before the window, at the layers that are still computed. */
-  readonly prefix: KVCache;
-}
-
 export const defaultReuseBytes = 2 ** 30;
+export const defaultReuseDirectoryBytes = 2 ** 34;
 
 /** True when the base cannot change, so that what is kept stays exact. */
 export const canReuse = (reft: ReftModel): boolean => reft.base.parameters().every(t => !t.requiresGrad);
+
+export interface ReuseOptions {
+  /** Most bytes in memory. */
+  readonly budgetBytes?: number;
+  /** A folder (Node), and most bytes there. */
+  readonly directory?: { readonly path: string; readonly budgetBytes: number };
+}
 
 export class PrefixReuse {
   private readonly reft: ReftModel;
   private readonly site: Site & { readonly component: 'embeddings' | 'block_input' | 'block_output' };
   private readonly windows = new Map<Example, Window>();
-  private readonly kept = new Map<Example, Kept>();
+  /** Examples whose states stay in memory, and those that have a file: some have both. */
+  private readonly inMemory = new Set<Example>();
+  private readonly inFolder = new Set<Example>();
+  private readonly kept = new Map<Example, KeptStates>();
+  private files: ReuseFiles | null = null;
 
-  /** Which examples are kept is decided here, in their order, so that it does not depend on when they are visited. */
-  constructor(reft: ReftModel, examples: readonly Example[], budgetBytes = defaultReuseBytes) {
+  /** Which examples are kept is decided here, in their order, so that it does not depend on when they are visited. Use `open` for a folder. */
+  constructor(reft: ReftModel, examples: readonly Example[], { budgetBytes = defaultReuseBytes, directory }: ReuseOptions = {}) {
     this.reft = reft;
     const lowest = Math.min(...reft.interventions.map(i => i.site.layer));
     const afterBlock = reft.interventions.every(i => i.site.layer > lowest || i.site.component === 'block_output' || i.site.component === 'final_norm');
     const atEmbeddings = reft.interventions.some(i => i.site.component === 'embeddings');
     this.site = { layer: lowest, component: atEmbeddings ? 'embeddings' : afterBlock ? 'block_output' : 'block_input' };
-    let bytes = 0;
+    let [bytes, fileBytes] = [0, 0];
     for (const example of examples) {
+      if (this.windows.has(example)) continue;
       const { first, end } = labelledSpan(example);
       // Predictions before the first edit count in the loss too: their tokens stay in the window.
       const start = Math.min(first, firstEdited(reft.interventions, { ...example, length: example.ids.length }, reft.tokenizer));
       const window = { example, start, end };
-      bytes += this.windows.has(example) ? 0 : this.bytesOf(window);
-      if (bytes > budgetBytes) break;
+      bytes += this.bytesOf(window);
+      fileBytes += ReuseFiles.fileBytes(this.bytesOf(window), reft.base.config.layers - this.firstLayer);
+      if (bytes <= budgetBytes) this.inMemory.add(example);
+      if (directory && fileBytes <= directory.budgetBytes) this.inFolder.add(example);
+      if (!this.inMemory.has(example) && !this.inFolder.has(example)) break;
       this.windows.set(example, window);
     }
+  }
+
+  /** With a folder, which is made if need be. @throws Error naming the folder when it cannot be used */
+  static async open(reft: ReftModel, examples: readonly Example[], options: ReuseOptions): Promise<PrefixReuse> {
+    const reuse = new PrefixReuse(reft, examples, options);
+    const { directory } = options;
+    if (!directory) return reuse;
+    const files = await ReuseFiles.open(directory.path, directory.budgetBytes, reft.base);
+    await files.claim([...reuse.inFolder].map(example => reuse.windows.get(example) as Window), reuse.site);
+    reuse.files = files;
+    return reuse;
   }
 
   /** First layer whose blocks are still computed. */
@@ -67,6 +89,28 @@ export class PrefixReuse {
     return this.windows.get(example);
   }
 
+  /** Brings what is kept of these examples in the folder into memory, before a step that needs it: steps wait for nothing. */
+  async fetch(examples: readonly Example[]): Promise<void> {
+    const { files } = this;
+    if (!files) return;
+    for (const example of examples) {
+      if (this.kept.has(example) || !this.inFolder.has(example)) continue;
+      const window = this.windows.get(example) as Window;
+      const found = await files.read(window, this.firstLayer);
+      if (found) this.kept.set(example, found);
+      else await files.write(window, noGrad(() => this.compute(window)));
+    }
+  }
+
+  /** Gives back the memory of what `fetch` brought beyond the bound. */
+  release(): void {
+    for (const [example, kept] of this.kept) {
+      if (this.inMemory.has(example)) continue;
+      disposeStates(kept);
+      this.kept.delete(example);
+    }
+  }
+
   /** What stands for the tokens before these windows and the layers below. Owned by the scope it is called in. */
   stateFor(windows: readonly Window[]): Pick<ForwardOptions, 'from' | 'cache'> {
     return noGrad(() => {
@@ -79,7 +123,7 @@ export class PrefixReuse {
   }
 
   /** One pass over an example, alone, so that what is kept does not depend on its neighbours. */
-  private compute({ example, start, end }: Window): Kept {
+  private compute({ example, start, end }: Window): KeptStates {
     const kept = scope(() => {
       const cache = new KVCache(end);
       try {
@@ -97,10 +141,7 @@ export class PrefixReuse {
   }
 
   dispose(): void {
-    for (const { hiddenStates, prefix } of this.kept.values()) {
-      hiddenStates.storage.dispose();
-      prefix.dispose();
-    }
+    for (const kept of this.kept.values()) disposeStates(kept);
     this.kept.clear();
   }
 }

@@ -16,6 +16,9 @@ export interface RowOptions {
 /** The same for every intervention of a set, or by intervention. */
 export type RowOptionsFor = RowOptions | ((intervention: Intervention) => RowOptions);
 
+/** What is given for one intervention. */
+export const rowOptionsOf = (rows: RowOptionsFor, intervention: Intervention): RowOptions => (typeof rows === 'function' ? rows(intervention) : rows);
+
 /** For the edited tokens `indices` = b * width + column: c [m] and the mask [m, rank], where they are given. @throws RangeError naming what does not fit */
 export function rowOptionsAt(
   options: RowOptions, indices: Int32Array, at: { batch: number; width: number; rank: number }, like: Tensor,

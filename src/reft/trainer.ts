@@ -1,16 +1,13 @@
 // Training edits: the loop. A step clears gradients, adds up those of its micro-batches, clips them, reads the loss back once and updates.
-// Rows are checked in trainerData.ts, batches made in trainerWindows.ts, what a frozen base allows to keep is in reuse.ts, files in
-// checkpoint.ts.
+// Options are in trainerOptions.ts, rows are checked in trainerData.ts, batches made in trainerWindows.ts, what a frozen base allows to keep is
+// in reuse.ts, files in checkpoint.ts.
 
 import { scope } from '../autograd/scope.js';
 import { backward, noGrad } from '../autograd/tape.js';
 import type { Example } from '../data/examples.js';
-import type { PreferencePair } from '../data/preferences.js';
-import type { Row } from '../data/rows.js';
 import { nodeOnly } from '../io/nodeOnly.js';
-import type { Tokenizer } from '../io/tokenizer.js';
 import { AdamW, clipGradNorm } from '../nn/optim.js';
-import { scheduleFactor, scheduleNames, type ScheduleName } from '../nn/schedule.js';
+import { scheduleFactor } from '../nn/schedule.js';
 import { create } from '../tensor/create.js';
 import { stack } from '../tensor/layout.js';
 import { nextMacrotask } from '../tensor/macrotask.js';
@@ -23,95 +20,10 @@ import { assign } from './intervention.js';
 import { likelihood, preference, type Objective } from './objective.js';
 import type { TrainingMode } from './editedModel.js';
 import type { ReftModel } from './reftModel.js';
-import { canReuse, defaultReuseBytes, PrefixReuse } from './reuse.js';
-import { checkEdited, labelCount, prepareExamples, stepsOfEpoch, type TrainingData } from './trainerData.js';
+import { canReuse, PrefixReuse } from './reuse.js';
+import { checkEdited, labelCount, prepareExamples, stepsOfEpoch } from './trainerData.js';
+import { withDefaults, type Evaluation, type ResolvedTrainerOptions, type TrainerOptions, type TrainResult, type TrainStep } from './trainerOptions.js';
 import { wholeWindow, type Window } from './trainerWindows.js';
-
-export interface TrainerOptions {
-  /** Needed for rows. */
-  readonly tokenizer?: Tokenizer;
-  readonly rows?: readonly Row[];
-  /** From `tokenizeRow`, in place of rows. */
-  readonly examples?: readonly Example[];
-  /** In place of rows: which of two answers is better (DPO), the unedited base being the reference. `batchSize` then counts pairs. */
-  readonly preferences?: { readonly pairs: readonly PreferencePair[]; /** How far to move from the base. Default 0.1. */ readonly beta?: number };
-  /** Either epochs or steps. */
-  readonly epochs?: number;
-  readonly steps?: number;
-  /** Rows of a micro-batch. Default 8, or all rows where there are fewer. */
-  readonly batchSize?: number;
-  /** Micro-batches of a step. Default 1. */
-  readonly gradientAccumulation?: number;
-  /** Default 9e-4. */
-  readonly learningRate?: number;
-  /** Default linear, down to 0. */
-  readonly schedule?: ScheduleName;
-  /** Steps until the learning rate is reached; below 1, their share of all steps. Default 0. */
-  readonly warmup?: number;
-  /** Decoupled; never reaches the parameters of an orthogonal map. Default 0. */
-  readonly weightDecay?: number;
-  /** Bound on the norm of all gradients together; 0 leaves them alone. Default 1. */
-  readonly maxGradNorm?: number;
-  /** Of the order of rows and of dropout. Default 0. */
-  readonly seed?: number;
-  /** Most tokens of a row: prompts are cut on the left. */
-  readonly maxLength?: number;
-  /** Measured after every `every` steps (default: after each epoch) and at the end. */
-  readonly evaluation?: TrainingData & { readonly every?: number };
-  /** Keep what a frozen base computes the same way each step. Changes no result beyond rounding. Default true. */
-  readonly reuse?: boolean;
-  /** Most bytes kept for that. Default 1 GiB. */
-  readonly reuseBudgetBytes?: number;
-  /** Ends the run at its next step, after a checkpoint where one is configured. */
-  readonly signal?: AbortSignal;
-  /**
-   * Where a checkpoint is written (Node): on an abort, and after every `everySteps` steps. Default: never in between where memory is the
-   * host's, every 25 steps on a device that can be lost with all it holds.
-   */
-  readonly checkpoint?: { readonly directory: string; readonly everySteps?: number };
-  /** A checkpoint to go on from: a folder (Node), or its files. */
-  readonly resume?: string | Files;
-  readonly onStep?: (step: TrainStep) => void;
-  /** After each checkpoint of a run that goes on; awaited. */
-  readonly onCheckpoint?: (step: number) => void | Promise<void>;
-  readonly onEvaluation?: (evaluation: Evaluation & { readonly step: number }) => void;
-}
-
-export interface TrainStep {
-  /** From 1. */
-  readonly index: number;
-  readonly total: number;
-  /** From 1. */
-  readonly epoch: number;
-  /** Mean over the labelled tokens of all its micro-batches (over its pairs, for preferences), before the update. */
-  readonly loss: number;
-  readonly learningRate: number;
-  /** Norm of all gradients together, before clipping. */
-  readonly gradNorm: number;
-  readonly tokens: number;
-  readonly labelled: number;
-  readonly seconds: number;
-}
-
-export interface Evaluation {
-  /** Mean over all labelled tokens (over pairs, for preferences), dropout off. */
-  readonly loss: number;
-  /** exp(loss); NaN for preferences. */
-  readonly perplexity: number;
-  readonly labelled: number;
-  readonly rows: number;
-}
-
-export interface TrainResult {
-  /** Steps done, those before a resume included. */
-  readonly steps: number;
-  /** Mean over all labelled tokens of the training data after the last update; after an abort, the last step's own loss. */
-  readonly loss: number;
-  /** Of this run's steps alone. */
-  readonly seconds: number;
-  readonly trainableParameters: number;
-  readonly aborted: boolean;
-}
 
 /** What is trained, in the optimizer's order. */
 interface Trained {
@@ -126,8 +38,7 @@ export class ReftTrainer {
   readonly totalSteps: number;
   /** Rows that were cut to `maxLength`. */
   readonly truncatedRows: number;
-  private readonly options: Required<Pick<TrainerOptions, 'batchSize' | 'gradientAccumulation' | 'learningRate' | 'schedule' | 'warmup'
-    | 'weightDecay' | 'maxGradNorm' | 'seed' | 'reuse' | 'reuseBudgetBytes'>> & TrainerOptions;
+  private readonly options: ResolvedTrainerOptions;
   private readonly evaluated: readonly Example[] | null;
   private readonly objective: Objective;
   private readonly stepsPerEpoch: number;
@@ -156,13 +67,7 @@ export class ReftTrainer {
     this.evaluated = evaluation ? prepareExamples('evaluation', evaluation, reft, options) : null;
     this.truncatedRows = this.examples.filter(e => e.truncated > 0).length;
     const n = this.units(this.examples).length;
-    this.options = {
-      ...options, batchSize: Math.min(n, options.batchSize ?? 8), gradientAccumulation: options.gradientAccumulation ?? 1,
-      learningRate: options.learningRate ?? 9e-4, schedule: options.schedule ?? 'linear', warmup: options.warmup ?? 0,
-      weightDecay: options.weightDecay ?? 0, maxGradNorm: options.maxGradNorm ?? 1, seed: options.seed ?? 0,
-      reuse: options.reuse ?? true, reuseBudgetBytes: options.reuseBudgetBytes ?? defaultReuseBytes,
-    };
-    checkOptions(this.options);
+    this.options = withDefaults(options, n);
     this.stepsPerEpoch = Math.ceil(Math.ceil(n / this.options.batchSize) / this.options.gradientAccumulation);
     this.totalSteps = options.steps ?? (options.epochs as number) * this.stepsPerEpoch;
     const edits = reft.trained();
@@ -179,12 +84,12 @@ export class ReftTrainer {
   /** Runs the steps that are left. A loop that is left early can be taken up again. @throws Error naming the step where the loss is not finite */
   async *steps(): AsyncGenerator<TrainStep, void, undefined> {
     if (this.running) throw new Error('trainer: its steps are already being run');
-    const { signal, evaluation, checkpoint, onStep, onEvaluation, reuse, reuseBudgetBytes } = this.options;
+    const { signal, evaluation, checkpoint, onStep, onEvaluation } = this.options;
     const saveEvery = checkpoint?.everySteps ?? (checkpoint && !this.reft.base.backend.readSync ? 25 : Infinity);
     this.running = true;
     try {
       if (this.toResume !== undefined) await this.loadCheckpoint(this.toResume);
-      if (reuse && canReuse(this.reft)) this.reuse = new PrefixReuse(this.reft, [...this.examples, ...(this.evaluated ?? [])], reuseBudgetBytes);
+      this.reuse = await this.openReuse();
       if (this.done < this.totalSteps) await this.objective.prepare(this.reft, this.examples, this.options.batchSize);
       while (this.done < this.totalSteps) {
         await nextMacrotask();
@@ -211,6 +116,13 @@ export class ReftTrainer {
       this.reuse = null;
       this.running = false;
     }
+  }
+
+  private async openReuse(): Promise<PrefixReuse | null> {
+    const { reuse, reuseBudgetBytes: budgetBytes, reuseDirectory: path, reuseDirectoryBudgetBytes } = this.options;
+    if (!reuse || !canReuse(this.reft)) return null;
+    const directory = path === undefined ? {} : { directory: { path, budgetBytes: reuseDirectoryBudgetBytes } };
+    return PrefixReuse.open(this.reft, [...this.examples, ...(this.evaluated ?? [])], { budgetBytes, ...directory });
   }
 
   /** An error of the device itself ends a run whose state may be gone: says where it can be taken up again. */
@@ -242,10 +154,12 @@ export class ReftTrainer {
     for (let at = 0; at < units.length; at += batchSize) {
       await nextMacrotask();
       if (signal?.aborted) return null;
-      const loss = noGrad(() => scope(() => this.groups(units.slice(at, at + batchSize).flat())
-        .map(windows => this.lossOf(windows)).reduce((a, b) => a.add(b))));
+      const batch = units.slice(at, at + batchSize).flat();
+      await this.reuse?.fetch(batch);
+      const loss = noGrad(() => scope(() => this.groups(batch).map(windows => this.lossOf(windows)).reduce((a, b) => a.add(b))));
       sum += await loss.item();
       loss.storage.dispose();
+      this.reuse?.release();
     }
     const labelled = examples.reduce((n, e) => n + labelCount(e), 0);
     const loss = sum / this.objective.count(examples);
@@ -263,6 +177,7 @@ export class ReftTrainer {
     const labelled = examples.reduce((n, e) => n + labelCount(e), 0);
     const count = this.objective.count(examples);
     this.optimizer.zeroGrad();
+    await this.reuse?.fetch(examples);
     const measured = scope(() => {
       // A stream of dropout for each micro-batch; a step never has more of them than there are examples.
       const losses = groups.map((windows, k) => this.addGradients(windows, count, { seed, step: this.done * this.examples.length + k }));
@@ -274,6 +189,7 @@ export class ReftTrainer {
     });
     const [loss, gradNorm] = await measured.data();
     measured.storage.dispose();
+    this.reuse?.release();
     const learningRate = peak * scheduleFactor(schedule, this.done, this.totalSteps, warmup);
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
       this.optimizer.zeroGrad();
@@ -320,7 +236,7 @@ export class ReftTrainer {
   private lossOf(windows: readonly Window[], training?: TrainingMode): Tensor {
     const { reuse } = this;
     const kept = reuse && windows.every(w => reuse.windowOf(w.example) === w) ? reuse.stateFor(windows) : {};
-    return this.objective.loss(this.reft, windows, kept, training);
+    return this.objective.loss(this.reft, windows, { ...kept, recompute: this.options.recompute ?? false }, training);
   }
 
   /** What a checkpoint holds, as files: the adapter, and the state of the run. */
@@ -374,9 +290,12 @@ export class ReftTrainer {
 
   private async settings(): Promise<TrainerSettings> {
     const { batchSize, gradientAccumulation, learningRate, schedule, warmup, weightDecay, maxGradNorm, seed, reuse, reuseBudgetBytes } = this.options;
+    const { reuseDirectory, reuseDirectoryBudgetBytes } = this.options;
     const { base, configs } = this.reft;
     return {
       totalSteps: this.totalSteps, batchSize, gradientAccumulation, learningRate, schedule, warmup, weightDecay, maxGradNorm, seed, reuse, reuseBudgetBytes,
+      // Where files are does not matter, how many there may be does: an example that is computed in full rounds otherwise.
+      ...(reuseDirectory === undefined ? {} : { reuseDirectoryBudgetBytes }),
       edits: JSON.stringify(configs.map(configToJSON)),
       scales: this.reft.interventions.map(i => i.scale).join(),
       trained: this.trained.map(t => t.name).join(),
@@ -395,19 +314,3 @@ export class ReftTrainer {
 }
 
 const momentsPrefix = 'optimizer.';
-
-function checkOptions(o: ReftTrainer['options']): void {
-  if ((o.epochs === undefined) === (o.steps === undefined)) throw new RangeError('training: expected either epochs or steps');
-  const whole = (name: string, value: number | undefined, least: number): void => {
-    if (value !== undefined && !(Number.isInteger(value) && value >= least)) throw new RangeError(`${name}: expected a whole number from ${least} on, got ${value}`);
-  };
-  for (const name of ['epochs', 'steps', 'batchSize', 'gradientAccumulation'] as const) whole(name, o[name], 1);
-  whole('evaluation.every', o.evaluation?.every, 1);
-  whole('checkpoint.everySteps', o.checkpoint?.everySteps, 1);
-  whole('seed', o.seed, 0);
-  const atLeast0 = (name: 'learningRate' | 'weightDecay' | 'maxGradNorm' | 'reuseBudgetBytes' | 'warmup'): void => {
-    if (!(o[name] >= 0 && Number.isFinite(o[name]))) throw new RangeError(`${name}: expected a number from 0 on, got ${o[name]}`);
-  };
-  for (const name of ['learningRate', 'weightDecay', 'maxGradNorm', 'reuseBudgetBytes', 'warmup'] as const) atLeast0(name);
-  if (!scheduleNames.includes(o.schedule)) throw new RangeError(`schedule: expected ${scheduleNames.join(', ')}, got '${o.schedule}'`);
-}

@@ -1,5 +1,6 @@
 // The part of each example that a step computes, as one padded batch, and the loss over it. Tokens after the last labelled prediction are
-// input to nothing and left out; tokens before `start` are left out when their keys and values are kept (reuse.ts).
+// input to nothing and left out; tokens before `start` are left out when their keys and values are kept (reuse.ts). Padding is computed only
+// where it is too little to matter (models/realTokens.ts).
 
 import type { Example } from '../data/examples.js';
 import { crossEntropy } from '../nn/crossEntropy.js';
@@ -60,11 +61,11 @@ export function windowBatch(windows: readonly Window[], padTokenId: number): Win
   return { inputIds, shape: [batch, width], attentionMask, layout, rows: Int32Array.from(rows), targets: Int32Array.from(targets) };
 }
 
-/** The cross-entropy of all labelled tokens of the windows, summed: []. `kept` stands for what lies before them. */
+/** The cross-entropy of all labelled tokens of the windows, summed: []. `options` has what stands for what lies before them. */
 export function windowLoss(
-  reft: ReftModel, windows: readonly Window[], kept: Pick<ForwardOptions, 'from' | 'cache'>, training?: TrainingMode,
+  reft: ReftModel, windows: readonly Window[], options: Pick<ForwardOptions, 'from' | 'cache' | 'recompute'>, training?: TrainingMode,
 ): Tensor {
   const { inputIds, shape, attentionMask, layout, rows, targets } = windowBatch(windows, reft.base.config.padTokenId ?? 0);
-  const { logits } = reft.forward({ inputIds, shape, attentionMask, logitsAt: rows, ...kept }, layout, training);
+  const { logits } = reft.forward({ inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows, ...options }, layout, training);
   return crossEntropy(logits, targets).sum();
 }

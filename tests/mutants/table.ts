@@ -161,6 +161,17 @@ const patches: Record<string, readonly Patch[]> = {
   'src/models/context.ts': [
     ['edits of one head', 'h.slice(-1, to, width)]', 'h.slice(-1, to, width).mul(0)]', 'models-sites', 'an edit of one head'],
   ],
+  'src/autograd/recompute.ts': [
+    ['tensors that are closed over get gradients', 'const all = [...inputs, ...outside];', 'const all = [...inputs];', 'engine-recompute', 'closed over'],
+  ],
+  'src/reft/reuseFiles.ts': [
+    ['the checksum of a file', 'file.metadata.checksum !== await checksumOf(arrays)', '!file.metadata.checksum', 'reft-reuse-files', 'damaged'],
+    ['the ids are part of the name', 'start, [...example.ids.subarray(0, end)]]', 'start, end]', 'reft-reuse-files', 'what decides it'],
+  ],
+  'src/models/realTokens.ts': [
+    ['real tokens behind cached ones', 'b * length + column - past;', 'b * length + column - keyStart[b];', 'reft-padding', 'takes the steps'],
+    ['zeros at padding', 'fill(-1)', 'fill(0)', 'reft-padding', 'with zeros at padding'],
+  ],
   'src/reft/formats/pyreftWeights.ts': [
     ['R is kept transposed', 'data[k * rank + i] = R.data[i * width + k]', 'data[i * width + k] = R.data[i * width + k]', 'reft-formats', 'every kind is written'],
   ],
