@@ -1,5 +1,6 @@
 // Sums of some fifty thousand terms on the device, as the head of a model has them: products of a long k with plain and packed weights,
-// cross-entropy of that many classes, reductions. Held to f64 by bounds that the length does not enter: one running sum in f32 breaks them.
+// cross-entropy of that many classes, reductions, rows added up by number. Held to f64 by bounds that the length does not enter: one running
+// sum in f32 breaks them.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -67,6 +68,20 @@ for (const [backend, name] of backends) {
       const off = roundings(await read(backend, y), xAt, wAt, [m, n, length]);
       assert.ok(off <= 64, `${what}, [${m}, ${n}]: off by ${off} roundings`);
     }
+  });
+
+  test(`${name}: reductions along either axis, and rows added up by number`, async () => {
+    const [rows, columns] = [length, 4];
+    const values = normals(rows * columns, 6);
+    const x = tensor(values, [rows, columns], { backend });
+    const one = (): number => 1;
+    const along = roundings(await x.transpose().contiguous().sum(-1).data(), (i, p) => values[p * columns + i], one, [columns, 1, rows]);
+    const across = roundings(await x.sum(0).data(), (i, p) => values[p * columns + i], one, [columns, 1, rows]);
+    // Every third row goes to the same target.
+    const output = dense(backend, [3, columns]);
+    backend.kernels.scatterAdd({ input: x.view('test'), indices: Int32Array.from({ length: rows }, (_, r) => r % 3), output });
+    const added = roundings(await read(backend, output), (t, r) => (r % 3 === t ? 1 : 0), (r, j) => values[r * columns + j], [3, columns, rows]);
+    for (const off of [along, across, added]) assert.ok(off <= 32, `off by ${along} along the rows, ${across} across, ${added} by number`);
   });
 
   test(`${name}: cross-entropy of as many classes, and its gradient`, async () => {
