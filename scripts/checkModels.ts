@@ -34,8 +34,11 @@ function conformance(name: string, folder: string, ...more: string[]): void {
 const edits = ['reft/noreft-nobias', 'reft/noreft-nobias-saved-by-pyreft', 'reft/loreft-dotted-saved-by-pyreft', 'interchange/*'];
 const supported = [...mainJob, ...edits].filter(name => !name.includes('roberta'));
 conformance('golden tensors', 'fixtures/reference', '--only', supported.join());
-if (process.env.REQUIRE_WEBGPU === '1') conformance('golden tensors on WebGPU', 'fixtures/reference', '--device', 'webgpu', '--only', supported.join());
 conformance('SmolLM2-135M', 'fixtures/smollm2');
+if (process.env.REQUIRE_WEBGPU === '1') {
+  conformance('golden tensors on WebGPU', 'fixtures/reference', '--device', 'webgpu', '--only', supported.join());
+  conformance('SmolLM2-135M on WebGPU', 'fixtures/smollm2', '--device', 'webgpu');
+}
 
 const stories = join(shared, 'models', 'stories260K', 'stories260K.bin');
 if (existsSync(stories)) {

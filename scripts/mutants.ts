@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { mutants, type Mutant } from '../tests/mutants/table.js';
+import { swiftShaderEnvironment } from './withSwiftShader.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const workers = 2;
@@ -34,8 +35,9 @@ interface Outcome {
 
 function runTests(folder: string, { tests, only }: Pick<Mutant, 'tests' | 'only'>): Promise<Outcome> {
   const args = [tsx, '--test', '--test-reporter=tap', ...(only ? [`--test-name-pattern=${only}`] : []), ...tests];
+  const env = { ...process.env, ...(tests.some(t => path.basename(t).startsWith('webgpu-')) ? swiftShaderEnvironment() : {}) };
   return new Promise(resolve => {
-    const child = spawn(process.execPath, args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'], detached: process.platform !== 'win32' });
+    const child = spawn(process.execPath, args, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'], detached: process.platform !== 'win32' });
     let output = '';
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
     let timedOut = false;

@@ -115,7 +115,7 @@ for (const [backend, name] of backends) {
   });
 
   test(`${name}: few rows, few columns and a long k; an empty k gives zeros`, async () => {
-    for (const [m, k, n] of [[1, 576, 70], [4, 1000, 24], [8, 2048, 8], [3, 2049, 5], [130, 96, 4]]) {
+    for (const [m, k, n] of [[1, 576, 70], [4, 1000, 24], [8, 2048, 8], [3, 2049, 5], [130, 96, 4], [9, 5003, 11], [3, 33_001, 8]]) {
       for (const turned of [[false, true, false], [true, false, false]] as const) await check(backend, flat(m, k, n, turned));
     }
     await check(backend, flat(3, 0, 5));

@@ -4,39 +4,20 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { packedRowBytes, type Packing } from '../src/tensor/packing.js';
-import { contiguousStrides, sizeOf } from '../src/tensor/shape.js';
-import { Random } from '../src/tensor/threefry.js';
+import { packedRowBytes } from '../src/tensor/packing.js';
+import { sizeOf } from '../src/tensor/shape.js';
 import type { View } from '../src/backends/backend.js';
 import type { WebGpuBackend } from '../src/backends/webgpu/index.js';
-import { allPackings, columnsFor, halfValue, randomPacked, type PackedWeights } from './helpers/packedWeights.js';
+import { dense, normals, onDevice, read, turned } from './helpers/deviceViews.js';
+import { allPackings, columnsFor, halfValue, randomPacked } from './helpers/packedWeights.js';
 import { openForTests } from './helpers/webgpu.js';
 
 const plain = await openForTests();
 const others = plain && [await openForTests({ matmul: 'workgroup', slices: 16, invocations: 4096 }), await openForTests({ bindingBytes: 4096 })];
 const backends: readonly (readonly [WebGpuBackend | undefined, string])[] = [[plain, 'register'], [others?.[0], 'workgroup'], [others?.[1], 'small bindings']];
 
-function onDevice(backend: WebGpuBackend, packing: Packing, w: PackedWeights): View {
-  const allocation = backend.allocate(w.bytes.byteLength);
-  backend.write(allocation, 0, new Int32Array(w.bytes.buffer, 0, w.bytes.byteLength / 4));
-  return { allocation, dtype: 'f32', shape: [w.rows, w.columns], strides: [w.columns, 1], offset: 0, packing };
-}
-
-function dense(backend: WebGpuBackend, shape: readonly number[], data?: Float32Array): View {
-  const allocation = backend.allocate(4 * Math.max(1, sizeOf(shape)));
-  if (data) backend.write(allocation, 0, data);
-  return { allocation, dtype: 'f32', shape, strides: contiguousStrides(shape), offset: 0 };
-}
-
-const turned = (view: View): View => ({ ...view, shape: [view.shape[1], view.shape[0]], strides: [view.strides[1], view.strides[0]] });
 const rowsFrom = (view: View, from: number, to: number): View =>
   ({ ...view, shape: [to - from, view.shape[1]], offset: view.offset + from * view.shape[1] });
-const read = (backend: WebGpuBackend, view: View) => backend.read(view.allocation, 'f32', view.offset, sizeOf(view.shape));
-
-function normals(count: number, seed: number): Float32Array {
-  const random = new Random(seed, 3);
-  return Float32Array.from({ length: count }, () => random.normal());
-}
 
 /** y [m, n] = x [m, k] w, held to k roundings of the sum of sizes; `w(p, j)` is an element of [k, n]. Of large products every seventh row. */
 function checkProduct(y: ArrayLike<number>, x: Float32Array, w: (p: number, j: number) => number, [m, n, k]: readonly number[], what: string): void {

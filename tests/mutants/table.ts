@@ -129,6 +129,9 @@ const patches: Record<string, readonly Patch[]> = {
   'src/nn/rmsNorm.ts': [
     ['the epsilon of rmsNorm', '.add(eps).rsqrt()', '.rsqrt()', 'ops-fused', 'fused.rmsNorm: equals'],
   ],
+  'src/backends/webgpu/matmulChoice.ts': [
+    ['a long k is taken in parts', 'const long = k > longestChain * slices;', 'const long = false;', 'webgpu-long-sums', 'register: a long k'],
+  ],
   'src/nn/rope.ts': [
     ['the direction of rotation', 'x1.mul(c).sub(x2.mul(s))', 'x1.mul(c).add(x2.mul(s))', 'ops-fused', 'fused.rope: equals'],
   ],

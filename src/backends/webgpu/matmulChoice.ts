@@ -2,7 +2,7 @@
 // panels for large products; for few rows as many invocations as keep the memory busy). Text of the kernels and splitting are elsewhere.
 
 import type { Settings } from './context.js';
-import type { Loads, MatmulStructure } from './matmulWgsl.js';
+import { longestChain, type Loads, type MatmulStructure } from './matmulWgsl.js';
 import { mostSlices } from './registerTile.js';
 
 export interface MatmulShape {
@@ -31,7 +31,7 @@ export function chooseMatmul({ m, n, k, batches, a, b, packing, bTransposed }: M
   const base = { b, ...(packing && { packing }), bTransposed };
   const gpu = settings.matmul === 'workgroup';
   // 64 x 64 would mostly be empty for a few rows or columns.
-  if (gpu && m > 8 && n > 8) return { kernel: 'workgroup', structure: { ...base, a, rows: 4, columns: 4, across: 16, down: 16, slices: 1 } };
+  if (gpu && m > 8 && n > 8) return { kernel: 'workgroup', structure: { ...base, a, rows: 4, columns: 4, across: 16, down: 16, slices: 1, long: k > longestChain } };
   // A kernel takes from 50 ms to a second to compile in software: small products share one with plain loads, only large ones get the largest tile.
   const work = m * n * k * batches;
   const small = !packing && work < 2 ** 14;
@@ -44,13 +44,14 @@ export function chooseMatmul({ m, n, k, batches, a, b, packing, bTransposed }: M
   const [tall, wide] = [Math.ceil(m / rows), Math.ceil(n / columns)];
   const slices = slicesOf({ m, n, k, batches, ...loads, bTransposed, ...(packing && { packing }) }, tall * wide * batches, rows * columns, settings);
   const lanes = large ? 16 : 64;
+  const long = k > longestChain * slices;
   if (slices > 1) {
     // All of them stay to the end, for the sums: no more than there are columns for.
     const across = Math.min(Math.max(1, atMost(Math.min(lanes, mostSlices(rows, columns)) / slices)), 2 ** Math.ceil(Math.log2(wide)));
-    return { kernel: 'register', structure: { ...base, ...loads, rows, columns, across, down: 1, slices } };
+    return { kernel: 'register', structure: { ...base, ...loads, rows, columns, across, down: 1, slices, long } };
   }
   const down = tall === 1 ? 1 : wide === 1 ? lanes : Math.sqrt(lanes);
-  return { kernel: 'register', structure: { ...base, ...loads, rows, columns, across: lanes / down, down, slices } };
+  return { kernel: 'register', structure: { ...base, ...loads, rows, columns, across: lanes / down, down, slices, long } };
 }
 
 /** How many invocations share each of `tiles` tiles of `elements`. */

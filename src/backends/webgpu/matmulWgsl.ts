@@ -1,5 +1,6 @@
 // What the two matrix product kernels (./registerTile.ts, ./workgroupTile.ts) share: how their structure and parameters are described, the bindings,
-// and storing a tile. Sizes and strides are parameters; how elements are loaded (alone, in fours along k, in fours across, packed) is structure.
+// the parts of a long k, and storing a tile. Sizes and strides are parameters; how elements are loaded (alone, in fours along k, in fours
+// across, packed) is structure.
 
 import type { Packing } from '../../tensor/packing.js';
 import { emitOffsets, type AxisWords } from './operands.js';
@@ -23,7 +24,14 @@ export interface MatmulStructure {
   readonly across: number;
   readonly down: number;
   readonly slices: number;
+  /** k is taken in parts, whose sums are added in memory. */
+  readonly long: boolean;
 }
+
+/** The most terms that an invocation adds up in one chain: rounding errors grow with its length. */
+export const longestChain = 2048;
+/** Terms of each chain where there are more. */
+const chain = 512;
 
 /** Positions of the parameters; strides as [m, k], [k, n], [m, n]. */
 export interface MatmulWords {
@@ -54,12 +62,27 @@ ${packing ? unpackFunctions(packing, 'b') : ''}`;
 
 export const batchOffsets = (words: MatmulWords): string => emitOffsets('group.z', 'o', words.offsets.map(word), words.batch);
 
+/** A loop along k with its stores, as `part` writes it for some turns, of `terms` of k each: for all up to `last`, or for each part of a long k. */
+export function inParts({ long, slices }: MatmulStructure, terms: number, last: string, part: (from: string, to: string) => string): string {
+  if (!long) return part('0u', last);
+  const turns = (chain * slices) / terms;
+  return `for (var from_ = 0u; from_ < ${last}; from_ += ${turns}u) {
+    let to = min(from_ + ${turns}u, ${last});
+    ${part('from_', 'to')}
+  }`;
+}
+
+/** Stores one element, inside `inParts`. */
+export const store = ({ long }: MatmulStructure, at: string, value: string): string =>
+  `product[${at}] = ${value}${long ? ` + select(0.0, product[${at}], from_ > 0u)` : ''};`;
+
 /** Stores rows x columns of `value(i, j)`, edges checked. */
-export function stores(rows: number, columns: number, words: MatmulWords, value: (i: number, j: number) => string): string {
+export function stores(structure: MatmulStructure, words: MatmulWords, value: (i: number, j: number) => string): string {
+  const { rows, columns } = structure;
   const column = upTo(columns).map(j => `let stored${j} = o2 + (column + ${j}u) * ${word(words.output[1])};`);
   const lines = upTo(rows).map(i => `if (row + ${i}u < ${word(words.m)}) {
     let at = (row + ${i}u) * ${word(words.output[0])};
-    ${upTo(columns).map(j => `if (column + ${j}u < ${word(words.n)}) { product[at + stored${j}] = ${value(i, j)}; }`).join('\n    ')}
+    ${upTo(columns).map(j => `if (column + ${j}u < ${word(words.n)}) { ${store(structure, `at + stored${j}`, value(i, j))} }`).join('\n    ')}
   }`);
   return [...column, ...lines].join('\n  ');
 }

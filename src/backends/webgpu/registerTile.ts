@@ -3,7 +3,7 @@
 // their sums are added in shared memory. That is the product of a matrix and a vector, and of few rows and columns with a long k.
 
 import { blockWords, isScaled } from './packed.js';
-import { batchOffsets, component, declarations, stores, upTo, type MatmulStructure, type MatmulWords } from './matmulWgsl.js';
+import { batchOffsets, component, declarations, inParts, store, stores, upTo, type MatmulStructure, type MatmulWords } from './matmulWgsl.js';
 import { word } from './params.js';
 
 /** Most f32 of shared memory that every device has. */
@@ -21,8 +21,14 @@ export function registerTile(structure: MatmulStructure, words: MatmulWords): st
   // Neighbours in a workgroup read neighbouring memory: along k where rows of b lie along k, else across columns.
   const alongK = structure.b === 'alongK' || structure.bTransposed;
   const places = slices === 1 ? ['lane.x', '0u'] : alongK ? [`lane.x / ${slices}u`, `lane.x % ${slices}u`] : [`lane.x % ${across}u`, `lane.x / ${across}u`];
+  const { before, last, terms, turn } = (structure.packing && structure.b === 'alongK' ? packedAlongK : steps)(structure, words);
   const shared = slices > 1 ? `var<workgroup> parts: array<f32, ${rows * columns * across * down * slices}>;` : '';
-  const finish = slices > 1 ? sliceSums(structure, words) : stores(rows, columns, words, (i, j) => `c${i}_${j >> 2}.${component(j)}`);
+  const finish = slices > 1 ? sliceSums(structure, words) : stores(structure, words, (i, j) => `c${i}_${j >> 2}.${component(j)}`);
+  const part = (from: string, to: string): string => `${sums.join('\n  ')}
+  for (var t = ${from} + slice; t < ${to}; t += ${slices}u) {
+    ${turn.join('\n    ')}
+  }
+  ${finish}`;
   return `${declarations(structure)}
 ${shared}
 @compute @workgroup_size(${across * slices}, ${down})
@@ -36,10 +42,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
   let depth = ${word(words.k)};
   let aStep = ${word(words.a[1])}${structure.a === 'across' ? ' >> 2u' : ''};
   ${rowStarts(structure, words).join('\n  ')}
-  ${sums.join('\n  ')}
-  ${(structure.packing && structure.b === 'alongK' ? packedAlongK(structure, words) : steps(structure, words)).join('\n  ')}
-  ${finish}
+  ${before.join('\n  ')}
+  let last = ${last};
+  ${inParts(structure, terms, 'last', part)}
 }`;
+}
+
+/** The loop along k: what goes before it, and the text of turn `t` of `last`, which takes `terms` of k. */
+interface Turns {
+  readonly before: readonly string[];
+  readonly last: string;
+  readonly terms: number;
+  readonly turn: readonly string[];
 }
 
 /**
@@ -68,9 +82,9 @@ function fourOfA({ a, rows }: MatmulStructure, p4: string, tag: string): { lines
 const accumulate = (rows: number, vectors: number, x: (i: number) => string, z: (j: number) => string): string[] =>
   upTo(rows).flatMap(i => upTo(vectors).map(j => `c${i}_${j} += ${x(i)} * ${z(j)};`));
 
-/** The loop over k, in steps of four if either operand is read in fours along k. */
-function steps(structure: MatmulStructure, words: MatmulWords): string[] {
-  const { a, b, rows, columns, slices, packing } = structure;
+/** In steps of four if either operand is read in fours along k. */
+function steps(structure: MatmulStructure, words: MatmulWords): Turns {
+  const { a, b, rows, columns, packing } = structure;
   const loadsAlongK = b === 'alongK' && !packing;
   const step = a === 'alongK' || loadsAlongK ? 4 : 1;
   const vectors = columns / 4;
@@ -85,10 +99,8 @@ function steps(structure: MatmulStructure, words: MatmulWords): string[] {
     body.push(...bValues(structure, words, q), ...accumulate(rows, vectors, x, j => `z${j}_${q}`));
   }
   const shifted = b === 'across' && !packing ? ' >> 2u' : '';
-  return [`let bStep = ${word(words.b[0])}${shifted};`, ...columnStarts(structure, words), `let last = depth${step === 4 ? ' >> 2u' : ''};`,
-    `for (var t = slice; t < last; t += ${slices}u) {
-    ${body.join('\n    ')}
-  }`];
+  const before = [`let bStep = ${word(words.b[0])}${shifted};`, ...columnStarts(structure, words)];
+  return { before, last: `depth${step === 4 ? ' >> 2u' : ''}`, terms: step, turn: body };
 }
 
 /** Where each column (or four) of b begins. */
@@ -126,9 +138,9 @@ function bValues(structure: MatmulStructure, words: MatmulWords, q: number): str
   return fours(h => (b === 'alongK' ? `y${h}.${component(q)}` : `b[b${h} + pb${q}]`));
 }
 
-/** The loop over k where each column of b is a packed row: by blocks, whose scales are read once, and words of each. */
-function packedAlongK(structure: MatmulStructure, words: MatmulWords): string[] {
-  const { rows, columns, slices } = structure;
+/** Where each column of b is a packed row: by blocks, whose scales are read once, and words of each. */
+function packedAlongK(structure: MatmulStructure, words: MatmulWords): Turns {
+  const { rows, columns } = structure;
   const packing = structure.packing as NonNullable<MatmulStructure['packing']>;
   const before = columnStarts(structure, words);
   const four = (p: string, tag: string, values: (j: number) => string): string[] => {
@@ -137,30 +149,27 @@ function packedAlongK(structure: MatmulStructure, words: MatmulWords): string[] 
       accumulate(rows, columns / 4, i => x(i, q), j => `vec4<f32>(${upTo(4).map(h => `y${tag}${4 * j + h}.${component(q)}`).join(', ')})`))];
   };
   if (!isScaled(packing)) {
-    return [...before, 'let last = depth >> 2u;', `for (var t = slice; t < last; t += ${slices}u) {
-    ${four('t', 'l', j => `weights(b${j}, 0u, 4u * t)`).join('\n    ')}
-  }`];
+    return { before, last: 'depth >> 2u', terms: 4, turn: four('t', 'l', j => `weights(b${j}, 0u, 4u * t)`) };
   }
   const each = upTo(columns);
   const block = blockWords(packing);
   const halves = packing === 'q8_0' ? ['low'] : ['low', 'high'];
-  const scales = each.flatMap(j => [`let s${j} = scaling(b${j} + ${word(words.scales)}, block);`, ...halves.map(h => `let ${h}${j} = ${h}Scale(s${j});`)]);
+  const scales = each.flatMap(j => [`let s${j} = scaling(b${j} + ${word(words.scales)}, t);`, ...halves.map(h => `let ${h}${j} = ${h}Scale(s${j});`)]);
   const body = [
     ...each.map(j => `let v${j} = b[b${j} + w];`),
     ...halves.flatMap((h, i) => four(i === 0 ? 'p4' : '(p4 + 4u)', h, j => `${h}(v${j}) * ${h}${j}[0] + ${h}${j}[1]`)),
   ];
-  return [...before, 'let last = depth >> 5u;', `for (var block = slice; block < last; block += ${slices}u) {
-    ${scales.join('\n    ')}
-    for (var t = 0u; t < ${block}u; t++) {
-      let w = block * ${block}u + t;
-      let p4 = block * 8u + t;
+  const perWord = `for (var i = 0u; i < ${block}u; i++) {
+      let w = t * ${block}u + i;
+      let p4 = t * 8u + i;
       ${body.join('\n      ')}
-    }
-  }`];
+    }`;
+  return { before, last: 'depth >> 5u', terms: 32, turn: [...scales, perWord] };
 }
 
 /** Adds the slices of each tile: one invocation sums one element. */
-function sliceSums({ rows, columns, across, down, slices }: MatmulStructure, words: MatmulWords): string {
+function sliceSums(structure: MatmulStructure, words: MatmulWords): string {
+  const { rows, columns, across, down, slices, long } = structure;
   const tile = rows * columns;
   const threads = across * down * slices;
   const parts = upTo(rows).flatMap(i => upTo(columns).map(j => `parts[mine + ${(i * columns + j) * slices}u] = c${i}_${j >> 2}.${component(j)};`));
@@ -173,6 +182,6 @@ function sliceSums({ rows, columns, across, down, slices }: MatmulStructure, wor
     let j = (group.x * ${across}u + place % ${across}u) * ${columns}u + e % ${columns}u;
     var total = 0.0;
     for (var s = 0u; s < ${slices}u; s++) { total += parts[e * ${slices}u + s]; }
-    if (i < ${word(words.m)} && j < ${word(words.n)}) { product[o2 + i * ${word(words.output[0])} + j * ${word(words.output[1])}] = total; }
-  }`;
+    if (i < ${word(words.m)} && j < ${word(words.n)}) { ${store(structure, `o2 + i * ${word(words.output[0])} + j * ${word(words.output[1])}`, 'total')} }
+  }${long ? '\n  workgroupBarrier();' : ''}`;
 }

@@ -1,5 +1,5 @@
 // Rows picked by number and rows added up by number. The numbers travel with the call. Sums go by target row, in the order of the
-// sources: no atomics, the same bits every time. Rows further apart than may be bound are taken in groups.
+// sources, in blocks: no atomics, the same bits every time. Rows further apart than may be bound are taken in groups.
 
 import { sizeOf } from '../../tensor/shape.js';
 import type { Primitives, View } from '../backend.js';
@@ -12,6 +12,8 @@ import { rowWindows } from './rowWindows.js';
 import { createUnpack } from './unpack.js';
 
 const invocations = 64;
+/** Sources are added in blocks of so many: rounding errors do not grow with their number. */
+const block = 32;
 
 export function createRows(context: KernelContext): { [K in 'gather' | 'scatterAdd' | 'unpack']: (call: Primitives[K]) => void } {
   const { queue, settings } = context;
@@ -107,6 +109,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       const row = output.shape.slice(1);
       if (sizeOf(output.shape) === 0) return;
       const type = output.dtype === 'f32' ? 'f' : 'i';
+      const zero = type === 'f' ? '0.0' : '0';
       const axes = rowAxes(row, [input, output]);
       const rows = output.shape[0];
       // starts[r] .. starts[r + 1] of `order`: the sources of row r, in order.
@@ -129,9 +132,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         const operands: [Operand, Operand] = [operandOf(input, type), { ...operandOf(output, type, true), offset: output.offset + from * output.strides[0] }];
         const touched: [number, number] = [Math.max(1, input.shape[0]), count];
         record({ label: 'scatterAdd', axes, operands, rowSteps: [input.strides[0], output.strides[0]], rows: touched, count, list }, access => `
-  var total = ${type === 'f' ? '0.0' : '0'};
+  var total = ${zero};
   let last = u32(list[first + t + 1u]);
-  for (var p = u32(list[first + t]); p < last; p++) { total += ${access.load(0, 'k0 + u32(list[first + p]) * step0')}; }
+  var p = u32(list[first + t]);
+  while (p < last) {
+    let end = min(p + ${block}u, last);
+    var part = ${zero};
+    for (; p < end; p++) { part += ${access.load(0, 'k0 + u32(list[first + p]) * step0')}; }
+    total += part;
+  }
   ${access.store(1, 'k1 + t * step1', 'total')}`);
       }
     },

@@ -1,7 +1,7 @@
 // The matrix product for GPUs: a workgroup of 16 x 16 keeps 64 x 64 of the product in registers, 4 x 4 each, and loads panels of both operands
 // through shared memory, in vectors of four where strides permit. Packed weights are decoded once, on their way into the panel.
 
-import { batchOffsets, component, declarations, stores, upTo, type MatmulStructure, type MatmulWords } from './matmulWgsl.js';
+import { batchOffsets, component, declarations, inParts, stores, upTo, type MatmulStructure, type MatmulWords } from './matmulWgsl.js';
 import { word } from './params.js';
 
 const side = 64;
@@ -46,19 +46,8 @@ function loadPanel(name: 'a' | 'b', structure: MatmulStructure, words: MatmulWor
 }
 
 export function workgroupTile(structure: MatmulStructure, words: MatmulWords): string {
-  return `${declarations(structure)}
-var<workgroup> aPanel: array<f32, ${side * depth}>;
-var<workgroup> bPanel: array<f32, ${side * depth}>;
-@compute @workgroup_size(16, 16)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) lane: vec3<u32>) {
-  let t = lane.y * 16u + lane.x;
-  let firstRow = group.y * ${side}u;
-  let firstColumn = group.x * ${side}u;
-  let row = firstRow + lane.y * 4u;
-  let column = firstColumn + lane.x * 4u;
-  ${batchOffsets(words)}
-  ${upTo(4).map(i => `var c${i} = vec4<f32>(0.0);`).join('\n  ')}
-  for (var p = 0u; p < ${word(words.k)}; p += ${depth}u) {
+  const part = (from: string, to: string): string => `${upTo(4).map(i => `var c${i} = vec4<f32>(0.0);`).join('\n  ')}
+  for (var p = ${from}; p < ${to}; p += ${depth}u) {
     ${loadPanel('a', structure, words)}
     ${loadPanel('b', structure, words)}
     workgroupBarrier();
@@ -70,6 +59,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     }
     workgroupBarrier();
   }
-  ${stores(4, 4, words, (i, j) => `c${i}.${component(j)}`)}
+  ${stores(structure, words, (i, j) => `c${i}.${component(j)}`)}`;
+  return `${declarations(structure)}
+var<workgroup> aPanel: array<f32, ${side * depth}>;
+var<workgroup> bPanel: array<f32, ${side * depth}>;
+@compute @workgroup_size(16, 16)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) lane: vec3<u32>) {
+  let t = lane.y * 16u + lane.x;
+  let firstRow = group.y * ${side}u;
+  let firstColumn = group.x * ${side}u;
+  let row = firstRow + lane.y * 4u;
+  let column = firstColumn + lane.x * 4u;
+  ${batchOffsets(words)}
+  ${inParts(structure, 1, word(words.k), part)}
 }`;
 }
