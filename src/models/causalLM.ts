@@ -135,6 +135,11 @@ export class CausalLM extends Module {
     const of = (list: Int32Array): Int32Array => (real ? real.rows.map(row => list[row]) : list);
     const tokens = real ? [1, real.rows.length] : options.shape;
     const rotary = rotaryTables(of(positions), tokens, this.#frequencies, this.dtype, this.backend);
+    const at = options.logitsAt;
+    const wanted = at && real ? Int32Array.from(at, row => rowOf(row, real.places)) : at;
+    const lastLayer = config.layers - 1;
+    // Where nobody sees it, the last block computes only tokens whose logits are wanted, if that spares a noticeable share.
+    const narrows = wanted !== undefined && !options.hiddenStates && 4 * wanted.length <= 3 * tokens[0] * tokens[1] && context.endsUntouched(lastLayer);
     const hiddenStates: Tensor[] = [];
     let first = options.from?.layer ?? 0;
     let h = options.from ? context.tokensOf(options.from.hiddenStates) : model.embedTokens.forward(of(options.inputIds), tokens);
@@ -142,7 +147,8 @@ export class CausalLM extends Module {
     if (options.from?.component === 'block_output') h = context.site(first++, 'block_output', h);
     for (let layer = first; layer < config.layers; layer++) {
       if (options.hiddenStates) hiddenStates.push(context.rowsOf(h));
-      const block = (x: Tensor, cos: Tensor, sin: Tensor): Tensor => model.layers[layer].forward(layer, x, { cos, sin }, context);
+      const rows = narrows && layer === lastLayer ? wanted : null;
+      const block = (x: Tensor, cos: Tensor, sin: Tensor): Tensor => model.layers[layer].forward(layer, x, { cos, sin }, context, rows);
       const inputs = [h, rotary.cos, rotary.sin] as const;
       // Each block is a scope: what neither its output nor the backward pass needs goes at once.
       [h] = scope(() => [options.recompute && !context.isSeen(layer) ? recompute(block, inputs) : block(...inputs), context.collection] as const);
@@ -150,11 +156,14 @@ export class CausalLM extends Module {
     options.cache?.advance(length);
     // The norm of rows that nobody asked for is left out, unless its site is.
     const atNorm = options.hiddenStates || options.onSite || [...options.edits ?? [], ...(options.collect ?? []).map(site => ({ site }))].some(e => e.site.component === 'final_norm');
+    const narrowed = narrows && first <= lastLayer;
     const logits = scope(() => {
-      const at = options.logitsAt;
-      const wanted = at && real ? Int32Array.from(at, row => rowOf(row, real.places)) : at;
-      const rowsOf = (x: Tensor): Tensor => (wanted ? x.reshape([-1, config.hiddenSize]).takeRows(wanted) : x);
-      const normed = atNorm ? context.site(config.layers - 1, 'final_norm', model.norm.forward(h)) : null;
+      const rowsOf = (x: Tensor): Tensor => {
+        if (!wanted) return x;
+        const flat = x.reshape([-1, config.hiddenSize]);
+        return narrowed ? flat : flat.takeRows(wanted);
+      };
+      const normed = atNorm ? context.site(lastLayer, 'final_norm', model.norm.forward(h)) : null;
       const last = options.hiddenStates && normed ? context.rowsOf(normed) : null;
       if (last) hiddenStates.push(last);
       const out = this.head(normed ? rowsOf(normed) : model.norm.forward(rowsOf(h)));

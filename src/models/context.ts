@@ -68,6 +68,9 @@ export function paddingOf(mask: Int32Array, shape: Shape): Padding {
   return { keyStart, keyEnd };
 }
 
+/** Sites after the attention of the last block. */
+const lateComponents: readonly Component[] = ['attention_output', 'block_middle', 'mlp_input', 'mlp_activation', 'mlp_output', 'block_output', 'final_norm'];
+
 export class ForwardContext {
   readonly batch: number;
   readonly length: number;
@@ -130,6 +133,12 @@ export class ForwardContext {
   isSeen(layer: number): boolean {
     const names = blockComponents.map(component => siteName({ layer, component }));
     return this.onSite !== undefined || names.some(name => this.wanted.has(name) || isWantedSite(name));
+  }
+
+  /** True where nobody looks at the last block, `layer`, or the final norm, and no edit stands there after the block's attention. */
+  endsUntouched(layer: number): boolean {
+    const late = lateComponents.map(component => siteName({ layer, component }));
+    return !this.isSeen(layer) && !late.some(name => this.edits.has(name) || this.wanted.has(name) || isWantedSite(name));
   }
 
   /** Hidden states [B, T, ..] as the blocks compute them. */

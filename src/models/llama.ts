@@ -34,8 +34,8 @@ export class LlamaAttention extends Module {
     this.oProj = projections.oProj;
   }
 
-  /** x [B, T, hidden] to [B, T, hidden], or [1, N, hidden] where the context has real tokens alone. */
-  forward(layer: number, x: Tensor, rotary: Rotary, context: ForwardContext): Tensor {
+  /** x [B, T, hidden] to [B, T, hidden], or [1, N, hidden] where the context has real tokens alone, or `rows` of those. */
+  forward(layer: number, x: Tensor, rotary: Rotary, context: ForwardContext, rows: Int32Array | null): Tensor {
     const { heads, kvHeads, headDim, slidingWindow } = this.#config;
     const [batch, length] = x.shape;
     const split = (y: Tensor, n: number): Tensor => y.reshape([batch, length, n, headDim]);
@@ -49,9 +49,13 @@ export class LlamaAttention extends Module {
       causal: true, causalOffset: context.past, ...(slidingWindow ? { window: slidingWindow } : {}), bounds: context.bounds,
     });
     const joined = context.site(layer, 'attention_value_output', context.tokensOf(o.permute([0, 2, 1, 3])).reshape([batch, length, heads * headDim]));
-    return this.oProj.forward(joined);
+    return this.oProj.forward(tokensAt(joined, rows));
   }
 }
+
+/** Tokens [1, n, width] of [B, T, width] by their numbers b * T + t; null: all of them. */
+const tokensAt = (x: Tensor, rows: Int32Array | null): Tensor =>
+  (rows ? x.reshape([-1, x.shape[2]]).takeRows(rows).reshape([1, rows.length, x.shape[2]]) : x);
 
 export class LlamaBlock extends Module {
   readonly inputLayernorm: RMSNorm;
@@ -67,10 +71,12 @@ export class LlamaBlock extends Module {
     this.mlp = parts.mlp;
   }
 
-  forward(layer: number, x: Tensor, rotary: Rotary, context: ForwardContext): Tensor {
+  /** With `rows`, only these tokens go on from attention: what the last block gives for the others is read by nobody. */
+  forward(layer: number, x: Tensor, rotary: Rotary, context: ForwardContext, rows: Int32Array | null = null): Tensor {
     let h = context.site(layer, 'block_input', x);
     const a = context.site(layer, 'attention_input', this.inputLayernorm.forward(h));
-    h = context.site(layer, 'block_middle', h.add(context.site(layer, 'attention_output', this.selfAttn.forward(layer, a, rotary, context))));
+    const attended = context.site(layer, 'attention_output', this.selfAttn.forward(layer, a, rotary, context, rows));
+    h = context.site(layer, 'block_middle', tokensAt(h, rows).add(attended));
     const m = context.site(layer, 'mlp_input', this.postAttentionLayernorm.forward(h));
     const activation = context.site(layer, 'mlp_activation', this.mlp.activate(m));
     h = h.add(context.site(layer, 'mlp_output', this.mlp.downProj.forward(activation)));

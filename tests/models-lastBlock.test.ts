@@ -1,0 +1,100 @@
+// The last block computes only the tokens whose logits are wanted, unless somebody sees the others: the same logits, losses and gradients, with
+// padding or without, cached or not.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { gradientsOf, noGrad } from '../src/autograd/tape.js';
+import { scope } from '../src/autograd/scope.js';
+import { KVCache } from '../src/models/cache.js';
+import type { ForwardOptions } from '../src/models/causalLM.js';
+import type { Site } from '../src/models/sites.js';
+import type { TypedArray } from '../src/tensor/dtype.js';
+import { oracle } from './helpers/machines.js';
+import { tinyIds, tinyModel } from './helpers/tinyModel.js';
+
+const model = await tinyModel({ device: oracle.backend, dtype: 'f64' });
+const last = model.config.layers - 1;
+const [batch, length] = [2, 7];
+const inputIds = tinyIds(batch * length, 3, model.config.vocabSize);
+const padded = Int32Array.from({ length: batch * length }, (_, i) => Number(i < length || i % length < 4));
+
+/** Tokens that the last block's feed-forward layer is given. */
+function tokensComputed(body: () => void): number {
+  const { activate } = model.model.layers[last].mlp;
+  let count = -1;
+  model.model.layers[last].mlp.activate = function (x) {
+    count = x.shape[0] * x.shape[1];
+    return activate.call(this, x);
+  };
+  try {
+    body();
+  } finally {
+    model.model.layers[last].mlp.activate = activate;
+  }
+  return count;
+}
+
+/** Logits with nobody looking, and with the last block's output collected; how many tokens the last block computed each time. */
+function both(options: Partial<ForwardOptions>): { logits: TypedArray[]; tokens: number[] } {
+  const logits: TypedArray[] = [];
+  const tokens = [[], [{ layer: last, component: 'block_output' } satisfies Site]].map(collect => tokensComputed(() => {
+    logits.push(noGrad(() => scope(() => model.forward({ inputIds, shape: [batch, length], ...options, collect }).logits)).dataSync());
+  }));
+  return { logits, tokens };
+}
+
+function near(actual: ArrayLike<number>, expected: ArrayLike<number>): void {
+  assert.equal(actual.length, expected.length);
+  const largest = Math.max(...Array.from(expected, Math.abs), 1e-30);
+  for (let i = 0; i < actual.length; i++) assert.ok(Math.abs(actual[i] - expected[i]) <= 1e-12 * largest, `entry ${i}: ${actual[i]}, expected ${expected[i]}`);
+}
+
+for (const [name, options] of Object.entries<Partial<ForwardOptions>>({
+  plain: {}, padded: { attentionMask: padded }, 'padding left out': { attentionMask: padded, skipPadding: true },
+})) {
+  test(`${name}: logits at some tokens`, () => {
+    for (const rows of [[6], [2, 9], [10, 0, 3], []]) {
+      const { logits, tokens } = both({ ...options, logitsAt: Int32Array.from(rows) });
+      near(logits[0], logits[1]);
+      assert.deepEqual(tokens, [rows.length, options.skipPadding ? 11 : 14]);
+    }
+    assert.equal(both({ ...options }).tokens[0], options.skipPadding ? 11 : 14, 'all logits');
+    assert.equal(both({ ...options, logitsAt: Int32Array.from({ length: 11 }, (_, i) => i) }).tokens[0], options.skipPadding ? 11 : 14, 'nearly all');
+  });
+}
+
+test('whatever stands after attention in the last block keeps all tokens there', () => {
+  const logitsAt = Int32Array.of(6);
+  const twice = (layer: number, component: Site['component']) => tokensComputed(() => void noGrad(() => scope(() => model.forward({
+    inputIds, shape: [batch, length], logitsAt, edits: [{ site: { layer, component }, apply: h => h.mul(2) }],
+  }))));
+  for (const component of ['block_middle', 'mlp_activation', 'block_output', 'final_norm'] as const) assert.equal(twice(last, component), 14, component);
+  for (const component of ['block_input', 'query_output', 'attention_value_output'] as const) assert.equal(twice(last, component), 1, component);
+  assert.equal(twice(last - 1, 'block_output'), 1);
+  const seen = (options: Partial<ForwardOptions>) => tokensComputed(() => void noGrad(() => scope(() => model.forward({ inputIds, shape: [batch, length], logitsAt, ...options }))));
+  assert.equal(seen({ onSite: () => undefined }), 14);
+  assert.equal(seen({ hiddenStates: true }), 14);
+});
+
+test('losses and gradients are the same; a cache holds every token', () => {
+  const labels = Int32Array.from(inputIds, (id, i) => (i % 3 === 0 ? id : -100));
+  const run = (collect: readonly Site[]) => scope(() => {
+    const leaf = model.forward({ inputIds, shape: [batch, length], logitsAt: new Int32Array(0), collect: [{ layer: last, component: 'block_input' }] });
+    const h = [...leaf.collected.values()][0].detach().requireGrad();
+    const { loss } = model.loss({ inputIds, shape: [batch, length], from: { layer: last, hiddenStates: h }, collect }, labels);
+    return [loss.item(), gradientsOf(loss, [h])[0]?.data()];
+  });
+  return Promise.all([run([]), run([{ layer: last, component: 'block_output' }])].map(values => Promise.all(values))).then(([narrow, whole]) => {
+    near([narrow[0] as number], [whole[0] as number]);
+    near(narrow[1] as TypedArray, whole[1] as TypedArray);
+    const caches = [[], [{ layer: last, component: 'block_output' } satisfies Site]].map(collect => {
+      const cache = new KVCache();
+      noGrad(() => scope(() => model.forward({ inputIds, shape: [batch, length], cache, logitsAt: Int32Array.of(6, 13), collect })));
+      assert.equal(cache.length, length);
+      const step = noGrad(() => scope(() => model.forward({ inputIds: Int32Array.of(1, 2), shape: [batch, 1], cache }).logits)).dataSync();
+      cache.dispose();
+      return step;
+    });
+    near(caches[0], caches[1]);
+  });
+});
