@@ -5,7 +5,7 @@
 // registers it has. A step of 4x8 does, one of 5x8 only if it is several blocks: see `tile`. On a Zen 5 core whose registers allow 68.7
 // GFLOP/s, panels in the first-level cache: 5x8 65 to 66, 4x8 62.5, 6x8 63 to 65, 3x12 63.5; 5x8 as one block 27; plain 54, 52, 34, 26.
 
-import { call, f32x4Const, load, ModuleBuilder, op, shuffle32, type FunctionBuilder, type Local, type WasmFunction } from './assembler.js';
+import { call, constant, f32x4Const, load, ModuleBuilder, op, select, shuffle32, type FunctionBuilder, type Local, type WasmFunction } from './assembler.js';
 import { addUnpacked, smaller, words, type Madd } from './gemmUnpacked.js';
 
 /** Rows and columns of the packed tile. */
@@ -63,27 +63,38 @@ function pack(m: ModuleBuilder, name: string, width: number): FunctionBuilder {
   const rows = f.localArray('i32', 4);
   const vectors = f.localArray('v128', 4);
 
-  const contiguousPanel = (): void => {
+  /** `together` panels in one pass: those of eight share the cache lines they are read from. */
+  const contiguousPanels = (together: number): void => {
+    const targets = [to, ...f.localArray('i32', together - 1)];
+    targets.slice(1).forEach((t, i) => f.set(t, op('i32.add', targets[i], op('i32.mul', k, 4 * width))));
     f.set(at, from);
     f.loop(step, k, 1, () => {
-      for (let i = 0; i + 4 <= width; i += 4) f.store('v128.store', to, load('v128.load', at, 4 * i), 4 * i);
-      for (let i = width & -4; i < width; i++) f.store('i32.store', to, load('i32.load', at, 4 * i), 4 * i);
-      f.add(to, 4 * width);
+      targets.forEach((t, q) => {
+        for (let i = 0; i + 4 <= width; i += 4) f.store('v128.store', t, load('v128.load', at, 4 * (q * width + i)), 4 * i);
+        for (let i = width & -4; i < width; i++) f.store('i32.store', t, load('i32.load', at, 4 * (q * width + i)), 4 * i);
+        f.add(t, 4 * width);
+      });
       f.add(at, kStride);
     });
+    f.set(to, targets[together - 1]);
+    f.add(from, 4 * width * together);
+    f.add(panel, width * (together - 1));
   };
   /** Up to four rows of the panel at a time, four of their elements at a time where those are contiguous along k: transposed, or lane by lane. */
   const stridedPanel = (): void => {
-    const restart = f.local('i32');
+    const [restart, ahead] = f.localArray('i32', 2);
     for (let group = 0; group < width; group += 4) {
       const own = rows.slice(0, Math.min(4, width - group));
       own.forEach((r, i) => f.set(r, i > 0 ? op('i32.add', own[i - 1], panelStride) : group === 0 ? from : op('i32.add', restart, panelStride)));
       f.set(into, op('i32.add', to, 4 * group));
       f.set(step, 0);
       f.set(restart, own[own.length - 1]);
+      // The rows that are next are read once here, so that they are near by then.
+      f.set(ahead, select(op('i32.mul', panelStride, 4), constant('i32', 0), op('i32.ge_u', left, group + 8)));
       f.if(op('i32.eq', kStride, 4), () => {
         f.loop(step, op('i32.and', k, -4), 4, () => {
           own.forEach((r, i) => f.set(vectors[i], load('v128.load', r)));
+          own.forEach(r => f.do(load('i32.load', op('i32.add', r, ahead))));
           if (own.length === 4) {
             transpose4(f, vectors);
             vectors.forEach((v, i) => f.store('v128.store', into, v, 4 * width * i));
@@ -120,8 +131,13 @@ function pack(m: ModuleBuilder, name: string, width: number): FunctionBuilder {
     f.set(left, op('i32.sub', count, panel));
     f.set(step, 0);
     f.if(op('i32.lt_u', left, width), lastPanel, () => {
-      f.if(op('i32.eq', panelStride, 4), contiguousPanel, stridedPanel);
-      f.add(from, op('i32.mul', panelStride, width));
+      f.if(op('i32.eq', panelStride, 4), () => {
+        if (width % 8 > 0) contiguousPanels(1);
+        else f.if(op('i32.ge_u', left, 2 * width), () => contiguousPanels(2), () => contiguousPanels(1));
+      }, () => {
+        stridedPanel();
+        f.add(from, op('i32.mul', panelStride, width));
+      });
     });
   });
   return f;
