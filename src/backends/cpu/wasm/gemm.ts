@@ -237,7 +237,7 @@ function runPacked(machine: Machine, p: Product): void {
   const slab = Math.min(mSlab, p.m);
   const columns = Math.min(nBlock, cut ? Math.max(2 * tileColumns, roundUp(p.n / parts, tileColumns)) : p.n);
   // A narrow result is cut across its rows too.
-  const rowTiles = Math.ceil(parts / Math.ceil(p.n / columns));
+  const rowTiles = Math.max(1, Math.floor(parts / Math.ceil(p.n / columns)));
   const tileHeight = Math.max(16 * tileRows, roundUp(slab / rowTiles, tileRows));
   const packedRows = cut ? Math.max(16 * tileRows, roundUp(reusedElements / kStep, tileRows)) : slab;
 
