@@ -125,9 +125,8 @@ for (const packing of allPackings) {
   });
 }
 
-test('a product with many more weights than one piece holds', () => {
-  const [rows, columns] = [1100, 320];
-  for (const packing of allPackings) {
+test('a product with many more weights than one piece holds, in pieces of columns or of rows', () => {
+  for (const packing of allPackings) for (const [rows, columns] of [[1100, 320], [5000, 64]]) {
     const w = randomPacked(packing, rows, columns, 17);
     for (const m of [1, 11]) {
       const [x, z] = [normals(m * columns, 1), normals(m * rows, 2)];

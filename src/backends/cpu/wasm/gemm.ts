@@ -16,6 +16,8 @@ export interface MatmulCall {
   readonly a: WasmView;
   readonly b: WasmView;
   readonly output: WasmView;
+  /** Add to what `output` holds. */
+  readonly accumulate?: boolean;
 }
 
 export interface Gemm {
@@ -80,15 +82,16 @@ export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: num
   return {
     matmul: call => {
       const { batch, product } = foldBatch(call);
-      const path = choose(product, options.prefer);
-      if (product.m === 0 || product.n === 0) return true;
+      const { accumulate = false } = call;
+      if (product.m === 0 || product.n === 0 || (accumulate && product.k === 0)) return true;
+      const path = accumulate ? 'packed' : choose(product, options.prefer);
       forEachBatch(batch, (a, b, c) => {
         const p = { ...product, a: product.a + a, b: product.b + b, c: product.c + c };
         if (path === 'dot') runDot(machine, p);
         else if (path === 'direct') runDirect(machine, p);
         else if (path === 'directTransposed') runDirectTransposed(machine, p);
         else if (path === 'dotCopied') runDotCopied(machine, p);
-        else runPacked(machine, p);
+        else runPacked(machine, p, accumulate);
       });
       return true;
     },
@@ -228,7 +231,7 @@ function runDotCopied(machine: Machine, given: Product): void {
  * A of a slab is packed for a few blocks along k; then each tile of the result packs its part of B, block by block, and uses it for all its
  * rows.
  */
-function runPacked(machine: Machine, p: Product): void {
+function runPacked(machine: Machine, p: Product, add: boolean): void {
   const { kernels, threads, scratch } = machine;
   const parts = partsOf(machine, p);
   const cut = parts > 1;
@@ -251,7 +254,7 @@ function runPacked(machine: Machine, p: Product): void {
       threads.run(kernels.packA, steps(k, kStep).flatMap(block => steps(rows, packedRows).map(({ at, length }) =>
         [a + at * p.aRow + block.at * p.aK, p.aRow, p.aK, panels + 4 * (padded * block.at + at * block.length), block.length, length])));
       const b = p.b + k0 * p.bK;
-      const accumulate = Number(k0 > 0);
+      const accumulate = Number(add || k0 > 0);
       threads.run(kernels.packed, steps(p.n, columns).flatMap(j => steps(rows, tileHeight).map(i => [
         panels, 4 * padded * kStep, i.at, b + j.at * p.bColumn, p.bColumn, p.bK, p.c + (i0 + i.at) * p.cRow + j.at * p.cColumn, p.cRow, p.cColumn,
         i.length, j.length, k, kStep, accumulate,

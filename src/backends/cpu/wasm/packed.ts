@@ -14,6 +14,8 @@ import { arrangedBytes, buildPackedModule, type PackedKernels } from './packedKe
 const fewRows = 2;
 /** Weights that are decoded at a time: for few rows as many as the second-level cache holds, for many so that x is packed seldom. Measured. */
 const pieceElements = (rowsOfX: number): number => (rowsOfX < 64 ? 2 ** 18 : 2 ** 20);
+/** Columns that a piece should have at least. */
+const narrowPiece = 128;
 /** Multiply-adds that take as long as decoding a weight. Measured. */
 const weightWork = 4;
 /** And as multiplying one as integers. Measured. */
@@ -134,6 +136,22 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
       const step = transposed ? 8 : Math.max(8, packings[packing].blockLength);
       const [side, length] = transposed ? [rows, columns] : [columns, rows];
       const most = Math.max(step, Math.floor(pieceElements(sizeOf(a.shape.slice(0, -1))) / Math.max(1, length) / step) * step);
+      if (!transposed && most < narrowPiece && rows > most) {
+        // Narrow pieces of many rows would read little of each cache line: whole rows then, and a sum over them.
+        const count = Math.max(step, Math.floor(pieceElements(sizeOf(a.shape.slice(0, -1))) / columns / step) * step);
+        const piece = context.decoded(4 * Math.min(count, rows) * columns);
+        const z = at(a);
+        for (let j = 0; j < rows; j += count) {
+          const n = Math.min(count, rows - j);
+          decode(w, from + j * rowBytes, 0, columns, n, piece);
+          gemm.matmul({
+            a: { ...z, byteOffset: z.byteOffset + 4 * j * a.strides[last], shape: [...a.shape.slice(0, -1), n] },
+            b: { byteOffset: piece, shape: [...lead, n, columns], strides: [...lead.map(() => 0), columns, 1] },
+            output: at(output), accumulate: j > 0,
+          });
+        }
+        return true;
+      }
       const piece = context.decoded(4 * Math.min(most, side) * length);
       for (let j = 0; j < side; j += most) {
         const n = Math.min(most, side - j);
