@@ -167,7 +167,8 @@ for (const relaxed of relaxedModes) {
       const gemm = createGemm(here.memory, here.scratch, { relaxed, prefer });
       check(here, gemm, { ...common, m: 13, n: 21, k: 1027, a: dense, b: dense }, `long k, ${prefer}`);
       check(here, gemm, { ...common, m: 2, n: 37, k: 1027, a: dense, b: across }, `long k transposed, ${prefer}`);
-      check(here, gemm, { ...common, m: 1031, n: 9, k: 37, a: across, b: dense }, `long m, ${prefer}`);
+      check(here, gemm, { ...common, m: 6, n: 11, k: 2603, a: dense, b: across }, `k past what is packed at once, ${prefer}`);
+      check(here, gemm, { ...common, m: 1067, n: 9, k: 37, a: across, b: dense }, `long m, ${prefer}`);
       check(here, gemm, { ...common, m: 6, n: 2100, k: 33, a: dense, b: dense }, `long n, ${prefer}`);
       check(here, gemm, { ...common, m: 5, n: 2100, k: 33, a: dense, b: across }, `long n transposed, ${prefer}`);
     }

@@ -24,7 +24,7 @@ const patches: Record<string, readonly Patch[]> = {
   ],
   'src/autograd/elementwise.ts': [
     ["sigmoid's derivative through its value", 'e.mul(value, e.sub(1, value))', 'e.mul(value, e.add(1, value))', 'ops-elementwise', 'Tensor.sigmoid: gradients equal'],
-    ["dropout's scale", 'e.mul(float(x, 0), e.uniform(4))', 'float(x, 0)', 'ops-elementwise', 'autograd.dropout: equals'],
+    ["dropout's scale", 'e.mul(float(x.dtype, 0), e.uniform(4))', 'float(x.dtype, 0)', 'ops-elementwise', 'autograd.dropout: equals'],
   ],
   'src/tensor/shape.ts': [
     ['sums over broadcast sides of 1', 'if (i < lead || (shape[i - lead] === 1 && to[i] !== 1)) axes.push(i);', 'if (i < lead) axes.push(i);', 'engine-tape', 'broadcast gradients'],
@@ -35,6 +35,7 @@ const patches: Record<string, readonly Patch[]> = {
     ["a join's pieces in its gradient", 'starts: starts[i], shape: x.shape', 'starts: starts[0], shape: x.shape', 'ops-layout', 'tensor.concat: gradients equal'],
     ["a permutation's inverse", 'axes.map((_, i) => axes.indexOf(i))', 'axes', 'ops-layout', 'Tensor.permute: gradients equal'],
     ['ties of a maximum', 'hit.mul(g.div(hit.sum(axes, { keepDims: true })))', 'hit.mul(g)', 'ops-special', 'ties share'],
+    ['what is differentiated is not rounded', ' && !shouldRecord([a])', '', 'packed-rounded', 'never rounded'],
     ['matmul across backends', "backendOf('matmul', [a, b])", 'a.backend', 'engine-tape', 'two backends'],
     ['the place of an empty window', 'sizeOf(shape) === 0 ? x.offset : ', '', 'ops-layout', 'Tensor.slice: empty'],
   ],
@@ -94,6 +95,18 @@ const patches: Record<string, readonly Patch[]> = {
   ],
   'src/backends/cpu/wasm/gemm.ts': [
     ['the last rows of a slab', 'steps(p.m, slab)) {', 'steps(p.m & -4, slab)) {', 'gemm', 'tile edges'],
+    ['sums past the blocks that are packed at once', 'Number(add || k0 > 0)', 'Number(add)', 'gemm', 'k over several blocks'],
+  ],
+  'src/backends/cpu/wasm/packed.ts': [
+    ['pieces of rows add up', 'accumulate: j > 0', 'accumulate: false', 'packed-tensors', 'many more weights'],
+  ],
+  'src/backends/cpu/wasm/packedDots.ts': [
+    ['minima and offsets of one row', "madd(load('v128.load', op('i32.add', own, stride)), least, total)", 'total', 'packed-rounded', 'rounded products stay'],
+    ['zeros past the last block', 'for (const list of [scales, sums])', 'for (const list of [scales])', 'packed-rounded', 'rounded products stay'],
+    ['the order of nibbles', 'const ordered = packing ===', 'const ordered = packing !==', 'packed-rounded', 'rounded products stay'],
+  ],
+  'src/nn/linear.ts': [
+    ['neighbours follow each other', 'weight.offset === offset + rows * columns && ', '', 'models-joined', 'no neighbours'],
   ],
   'src/backends/cpu/wasm/fused/softmax.ts': [
     ["the inner product in softmax's VJP", 'e.mul(a, e.sub(b, u))', 'e.mul(a, b)', 'ops-fused', 'fused.softmax: gradients of kernels'],
@@ -162,6 +175,7 @@ const patches: Record<string, readonly Patch[]> = {
     ['chosen before rejected', 'gained.select(1, 0).sub(gained.select(1, 1))', 'gained.select(1, 1).sub(gained.select(1, 0))', 'reft-preference', 'begin at log 2'],
   ],
   'src/models/context.ts': [
+    ['edits after the last attention see every token', 'this.edits.has(name) || this.wanted.has(name) ||', 'this.wanted.has(name) ||', 'models-lastBlock', 'keeps all tokens'],
     ['edits of one head', 'h.slice(-1, to, width)]', 'h.slice(-1, to, width).mul(0)]', 'models-sites', 'an edit of one head'],
   ],
   'src/autograd/recompute.ts': [
