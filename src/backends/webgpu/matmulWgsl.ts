@@ -29,9 +29,9 @@ export interface MatmulStructure {
 }
 
 /** The most terms that an invocation adds up in one chain: rounding errors grow with its length. */
-export const longestChain = 2048;
+export const longestChain = 1024;
 /** Terms of each chain where there are more. */
-const chain = 512;
+const chain = 256;
 
 /** Positions of the parameters; strides as [m, k], [k, n], [m, n]. */
 export interface MatmulWords {
