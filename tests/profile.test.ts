@@ -21,10 +21,10 @@ import { tinyIds, tinyModel } from './helpers/tinyModel.js';
 const examples = tinyExamples(4);
 
 /** Three steps, profiled or not. */
-async function train(options: { profiled: boolean; reuse?: boolean; backend?: Backend }) {
-  const { profiled, reuse = false, backend = createCpuBackend() } = options;
+async function train(options: { profiled: boolean; reuse?: boolean; recompute?: boolean; backend?: Backend }) {
+  const { profiled, reuse = false, recompute = false, backend = createCpuBackend() } = options;
   const reft = getReftModel(await tinyModel({ device: backend }), { layers: [1], positions: 'l1', rank: 2 });
-  const trainer = new ReftTrainer(reft, { examples, steps: 3, batchSize: 4, reuse });
+  const trainer = new ReftTrainer(reft, { examples, steps: 3, batchSize: 4, reuse, recompute });
   const profile = profiled ? startProfile({ backend }) : undefined;
   const losses: number[] = [];
   try {
@@ -109,6 +109,17 @@ test('training: the way back is placed at the sites it came from, above the edit
   const adamw = report.ops.find(r => r.name === 'map adamw');
   assert.equal(adamw?.calls, report.phases.find(p => p.name === 'optimizer')?.calls);
   assert.equal((adamw?.calls ?? 0) % 3, 0);
+});
+
+test('blocks that run again count as forward, their way back at the sites it came from', async () => {
+  const [again, once] = [await train({ profiled: true, recompute: true }), await train({ profiled: true })];
+  assert.deepEqual(again.losses, once.losses);
+  const [a, b] = [again, once].map(run => run.profile.stop());
+  const product = (component: string, layer: number | null): boolean => layer === 2 && component === 'mlp_output';
+  assert.equal(flopAt(a, 'forward', product), 2 * flopAt(b, 'forward', product));
+  assert.equal(flopAt(a, 'backward', product), flopAt(b, 'backward', product));
+  assert.equal(flopAt(a, 'forward', (_, layer) => layer === 0), flopAt(b, 'forward', (_, layer) => layer === 0));
+  assert.deepEqual(new Set(a.phases.map(p => p.name)), new Set(b.phases.map(p => p.name)));
 });
 
 test('with reuse, what is computed once is a phase of its own, and steps cost less', async () => {

@@ -1,11 +1,14 @@
 // The main job on WebGPU: training, generation, saving and loading edits give the CPU's results.
 
 import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Backend } from '../src/backends/backend.js';
 import { createCpuBackend } from '../src/backends/cpu/cpu.js';
 import type { Example } from '../src/data/examples.js';
-import { adapterFromFiles, adapterToFiles, getReftModel, ReftTrainer, type ReftConfig } from '../src/reft/index.js';
+import { adapterFromFiles, adapterToFiles, getReftModel, ReftTrainer, type ReftConfig, type TrainerOptions } from '../src/reft/index.js';
 import { tinyModel } from './helpers/tinyModel.js';
 import { openForTests } from './helpers/webgpu.js';
 
@@ -15,9 +18,9 @@ const examples: Example[] = [[5, 9, 3, 7, 11, 4], [8, 2, 6, 1, 3, 12, 10], [4, 4
   ids: Int32Array.from(ids), promptLength: 3, labels: Int32Array.from(ids, (id, t) => (t < 3 ? -100 : id)), truncated: 0, where: `row ${i}`,
 }));
 
-async function train(device: Backend, config: ReftConfig) {
+async function train(device: Backend, config: ReftConfig, options: Partial<TrainerOptions> = {}) {
   const reft = getReftModel(await tinyModel({ device }), config);
-  const trainer = new ReftTrainer(reft, { examples, steps: 20, batchSize: 3, learningRate: 1e-2 });
+  const trainer = new ReftTrainer(reft, { examples, steps: 20, batchSize: 3, learningRate: 1e-2, ...options });
   const losses: number[] = [];
   for await (const step of trainer.steps()) losses.push(step.loss);
   return { reft, losses };
@@ -39,4 +42,17 @@ if (gpu) {
       assert.deepEqual((await loaded.generate(prompts, options)).map(a => a.ids), answers.map(a => a.ids));
     });
   }
+
+  test('WebGPU: recomputed blocks, and reuse in a folder by a first run and a second, give the same bits', async () => {
+    const config: ReftConfig = { layers: [1, 2], positions: 'l1', rank: 2 };
+    const reuseDirectory = await mkdtemp(join(tmpdir(), 'reft-reuse-'));
+    const { losses } = await train(gpu, config);
+    try {
+      for (const options of [{ recompute: true }, { reuseDirectory, reuseBudgetBytes: 0 }, { reuseDirectory }]) {
+        assert.deepEqual((await train(gpu, config, options)).losses, losses, JSON.stringify(Object.keys(options)));
+      }
+    } finally {
+      await rm(reuseDirectory, { recursive: true, force: true });
+    }
+  });
 }

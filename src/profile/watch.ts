@@ -97,6 +97,16 @@ export function watchEngine(watcher: Watcher): Watch {
     reached(optimizer, 'optimizer');
     last = 'other';
   };
+  const reuse = <A extends unknown[], R>(original: (...args: A) => R) => function (this: unknown, ...args: A): R {
+    settle();
+    inReuse++;
+    try {
+      return original.apply(this, args);
+    } finally {
+      inReuse--;
+      reached(inputs, 'reuse');
+    }
+  };
   const restores = [
     replace(Tensor.prototype, 'view', original => function (this: Tensor, ...args) {
       watcher.op(args[0]);
@@ -117,19 +127,13 @@ export function watchEngine(watcher: Watcher): Watch {
       forward({ site: `${site} edits`, component: `${component} edits`, layer });
       return result;
     }),
-    replace(PrefixReuse.prototype, 'stateFor', original => function (this: PrefixReuse, ...args) {
-      settle();
-      inReuse++;
-      try {
-        return original.apply(this, args);
-      } finally {
-        inReuse--;
-        reached(inputs, 'reuse');
-      }
-    }),
+    replace(PrefixReuse.prototype, 'stateFor', reuse),
+    replace(PrefixReuse.prototype, 'compute', reuse),
     replace(Node.prototype, 'gradients', original => function (this: Node, ...args) {
       if (inNode > 0) return original.apply(this, args);
       settle();
+      // What runs again passes its sites again, and its own nodes are placed at them.
+      if (this.op === 'recompute') return original.apply(this, args);
       inNode++;
       try {
         return original.apply(this, args);

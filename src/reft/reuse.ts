@@ -122,8 +122,8 @@ export class PrefixReuse {
     });
   }
 
-  /** One pass over an example, alone, so that what is kept does not depend on its neighbours. */
-  private compute({ example, start, end }: Window): KeptStates {
+  /** One pass over an example, alone, so that what is kept does not depend on its neighbours. It stays until `release` or `dispose`. */
+  compute({ example, start, end }: Window): KeptStates {
     const kept = scope(() => {
       const cache = new KVCache(end);
       try {
