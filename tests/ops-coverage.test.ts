@@ -60,6 +60,8 @@ const notOps = {
     'mapInto',
     'noGrad',
     'openScope',
+    // Tested in engine-recompute.
+    'recompute',
     'runFused',
     'scope',
     'site',
