@@ -165,7 +165,7 @@ const patches: Record<string, readonly Patch[]> = {
     ['each intervention gets its own R of a stack', 'together.select(0, k)', 'together.select(0, 0)', 'reft-kinds'],
   ],
   'src/reft/mixedEdits.ts': [
-    ["a row's own slot", 'Array.from(use.indices, () => slot)', 'Array.from(use.indices, () => 0)', 'reft-mixed', 'gives each row'],
+    ["a row's own slot", 'Array.from(use.at, () => slot)', 'Array.from(use.at, () => 0)', 'reft-mixed', 'gives each row'],
     ['a joined bank is made anew when what it joins has changed', 'if (found?.versions === versions) return found.bank;', 'if (found) return found.bank;', 'reft-mixed', 'act at once'],
   ],
   'src/reft/compose.ts': [
