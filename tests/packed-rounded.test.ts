@@ -98,6 +98,16 @@ for (const packing of quantised) {
   });
 }
 
+test('a long prompt is not rounded: codes decoded once for all its rows are the faster', () => {
+  scope(() => {
+    const w = place(randomPacked('q4_1', 5, 64, 8), 64, 'q4_1', cpu);
+    for (const [rows, rounds] of [[48, true], [49, false]] as const) {
+      const x = create.from(rowsOf(rows, 64, 3), [rows, 64], { backend: cpu.backend });
+      assert.equal(roundedProducts(() => bitsOf(x.matmulT(w).dataSync())) !== bitsOf(x.matmulT(w).dataSync()), rounds, `${rows} rows`);
+    }
+  });
+});
+
 test('halves are never rounded; nor is what is differentiated, or outside', () => {
   for (const packing of allPackings) {
     const columns = columnsFor(packing, 64);

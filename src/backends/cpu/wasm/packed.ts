@@ -1,5 +1,5 @@
-// Packed weights on the CPU: rows by number, rows decoded as a whole, and products. Where x may be rounded, quantised weights are multiplied as
-// integers. Else one or two rows of x are multiplied with weights decoded in registers; for more, pieces of the matrix are decoded into a
+// Packed weights on the CPU: rows by number, rows decoded as a whole, and products. Where x may be rounded and has few rows, quantised weights are
+// multiplied as integers. Else one or two rows of x are multiplied with weights decoded in registers; for more, pieces of the matrix are decoded into a
 // region that the caches hold and go through the ordinary product.
 
 import { halfToFloatTable, packedMatrix, packedWeightBytes, packings, type PackedMatrix, type Packing } from '../../../tensor/packing.js';
@@ -12,6 +12,8 @@ import { arrangedBytes, buildPackedModule, type PackedKernels } from './packedKe
 
 /** Rows of x up to which `matvec` for each is faster than decoding for the ordinary product. Measured. */
 const fewRows = 2;
+/** And up to which integers are faster than that product. Measured. */
+const mostRounded = 48;
 /** Weights that are decoded at a time: for few rows as many as the second-level cache holds, for many so that x is packed seldom. Measured. */
 const pieceElements = (rowsOfX: number): number => (rowsOfX < 64 ? 2 ** 18 : 2 ** 20);
 /** Columns that a piece should have at least. */
@@ -113,7 +115,7 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
       const { packing, rows, columns, transposed, rowBytes } = w;
       const from = firstRow(b, w);
       const [x, y] = [a, output].map(v => rowsOf(v, byteOffsetOf));
-      if (transposed && x && y && mayRound && packings[packing].blockLength > 1) {
+      if (transposed && x && y && mayRound && x.count <= mostRounded && packings[packing].blockLength > 1) {
         rounded(w, from, x, y);
         return true;
       }
