@@ -55,7 +55,7 @@ interface Product {
 
 // Blocks of the packed path: a block of A (130 x kBlock) stays in the second-level cache, a panel of B (kBlock x 8) in the first.
 const kBlock = 640;
-const nBlock = 512;
+const nBlock = 256;
 /** Rows of A that are packed together, and how many blocks along k. */
 const mSlab = 1040;
 const kBlocks = 4;

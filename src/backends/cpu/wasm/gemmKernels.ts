@@ -51,7 +51,7 @@ export function buildGemmModule(options: { relaxed: boolean; shared: boolean }):
     : (a, b, sum) => op('f32x4.add', sum, op('f32x4.mul', a, b));
   pack(m, 'packA', tileRows);
   const scatter = emitScatter(m);
-  packed(m, pack(m, 'packB', tileColumns), packedBlock(m, tile(m, madd, options.relaxed), scatter));
+  packed(m, pack(m, 'packB', tileColumns), packedBlock(m, Array.from({ length: tileRows }, (_, i) => tile(m, i + 1, madd, options.relaxed)), scatter));
   addUnpacked(m, madd);
   return m.bytes();
 }
@@ -157,18 +157,19 @@ export function transpose4(f: FunctionBuilder, v: readonly Local[]): void {
 }
 
 /**
- * c[5, 8] (+)= one panel of a times one of b; rows of c are cRow apart. A step is cut by branches that are never taken and would change the sums
- * so far: these must then be there before the loads that follow, which are thus not moved to the front.
+ * c[rows, 8] (+)= one panel of a, of which `rows` are used, times one of b; rows of c are cRow apart. A step is cut by branches that are never
+ * taken and would change the sums so far: these must then be there before the loads that follow, which are thus not moved to the front.
  */
-function tile(m: ModuleBuilder, madd: Madd, relaxed: boolean): FunctionBuilder {
-  const f = m.function('tile', { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] }, { exported: false });
+function tile(m: ModuleBuilder, rows: number, madd: Madd, relaxed: boolean): FunctionBuilder {
+  const f = m.function(`tile${rows}`, { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] }, { exported: false });
   const [a, b, k, c, cRow, accumulate] = f.params;
   const [end, never] = f.localArray('i32', 2);
-  const sums = Array.from({ length: tileRows }, () => f.localArray('v128', 2));
+  const sums = Array.from({ length: rows }, () => f.localArray('v128', 2));
   const x = f.local('v128');
   const y = f.localArray('v128', 2);
   // A product that is not fused takes a register of its own.
-  const parts = relaxed ? [[0, 1], [2, 3], [4]] : [[0], [1], [2], [3], [4]];
+  const all = sums.map((_, i) => i);
+  const parts = relaxed ? [all.slice(0, 2), all.slice(2, 4), all.slice(4)].filter(part => part.length > 0) : all.map(i => [i]);
   f.set(end, op('i32.add', a, op('i32.mul', k, 4 * tileRows)));
   f.set(never, op('i32.eqz', k));
   f.repeat(again => {
@@ -186,7 +187,7 @@ function tile(m: ModuleBuilder, madd: Madd, relaxed: boolean): FunctionBuilder {
   const store = (add: boolean) => (): void => {
     sums.forEach((row, i) => {
       row.forEach((sum, j) => f.store('v128.store', c, add ? op('f32x4.add', load('v128.load', c, 16 * j), sum) : sum, 16 * j));
-      if (i < tileRows - 1) f.add(c, cRow);
+      if (i < rows - 1) f.add(c, cRow);
     });
   };
   f.if(accumulate, store(true), store(false));
@@ -239,7 +240,7 @@ function packed(m: ModuleBuilder, packB: FunctionBuilder, block: FunctionBuilder
 }
 
 /** c (+)= packed a times packed b; `edge` has room for a tile. k > 0. */
-function packedBlock(m: ModuleBuilder, tileOf: FunctionBuilder, scatter: FunctionBuilder): FunctionBuilder {
+function packedBlock(m: ModuleBuilder, tiles: readonly FunctionBuilder[], scatter: FunctionBuilder): FunctionBuilder {
   const f = m.function('packedBlock', { params: words(10), results: [] }, { exported: false });
   const [a, b, c, cRow, cColumn, rows, columns, k, accumulate, edge] = f.params;
   const [i, j, aPanel, cTile, rowsLeft, columnsLeft] = f.localArray('i32', 6);
@@ -250,11 +251,13 @@ function packedBlock(m: ModuleBuilder, tileOf: FunctionBuilder, scatter: Functio
     f.set(i, 0);
     f.loop(i, rows, tileRows, () => {
       f.set(rowsLeft, op('i32.sub', rows, i));
-      const whole = op('i32.and', op('i32.ge_u', rowsLeft, tileRows), op('i32.ge_u', columnsLeft, tileColumns));
-      f.if(op('i32.and', whole, op('i32.eq', cColumn, 4)), () => {
-        f.do(call(tileOf, aPanel, b, k, cTile, cRow, accumulate));
+      const whole = tiles[tileRows - 1];
+      f.if(op('i32.and', op('i32.ge_u', columnsLeft, tileColumns), op('i32.eq', cColumn, 4)), () => {
+        f.if(op('i32.ge_u', rowsLeft, tileRows), () => f.do(call(whole, aPanel, b, k, cTile, cRow, accumulate)), () => {
+          tiles.slice(0, -1).forEach((rest, r) => f.if(op('i32.eq', rowsLeft, r + 1), () => f.do(call(rest, aPanel, b, k, cTile, cRow, accumulate))));
+        });
       }, () => {
-        f.do(call(tileOf, aPanel, b, k, edge, 4 * tileColumns, 0));
+        f.do(call(whole, aPanel, b, k, edge, 4 * tileColumns, 0));
         const [height, width] = [smaller(rowsLeft, tileRows), smaller(columnsLeft, tileColumns)];
         f.do(call(scatter, edge, 4 * tileColumns, cTile, cRow, cColumn, height, width, accumulate));
       });
