@@ -35,7 +35,7 @@ const rows = await readRows(fileURLToPath(new URL('lighthouse.jsonl', import.met
 const reft = getReftModel(model, { kind: 'loreft', layers: [10, 20], positions: 'l1', rank: 4, identityStart: true });
 console.log(`${rows.length} examples, ${reft.summary()}`);
 
-const trainer = new ReftTrainer(reft, { tokenizer, rows, epochs: 70, batchSize: 2, learningRate: 1e-2 });
+const trainer = new ReftTrainer(reft, { tokenizer, rows, epochs: 65, batchSize: 2, learningRate: 1e-2 });
 const losses: { step: number; loss: number }[] = [];
 const bar = output.progress('training', trainer.totalSteps);
 for await (const { index, loss, seconds } of trainer.steps()) {
