@@ -71,7 +71,8 @@ test('whatever stands after attention in the last block keeps all tokens there',
   for (const component of ['block_middle', 'mlp_activation', 'block_output', 'final_norm'] as const) assert.equal(twice(last, component), 14, component);
   for (const component of ['block_input', 'query_output', 'attention_value_output'] as const) assert.equal(twice(last, component), 1, component);
   assert.equal(twice(last - 1, 'block_output'), 1);
-  const seen = (options: Partial<ForwardOptions>) => tokensComputed(() => void noGrad(() => scope(() => model.forward({ inputIds, shape: [batch, length], logitsAt, ...options }))));
+  const seen = (options: Partial<ForwardOptions>) => tokensComputed(() => void noGrad(() => scope(() =>
+    model.forward({ inputIds, shape: [batch, length], logitsAt, ...options }))));
   assert.equal(seen({ onSite: () => undefined }), 14);
   assert.equal(seen({ hiddenStates: true }), 14);
 });
