@@ -109,12 +109,12 @@ async function pairs(count: number, a: () => Promise<number>, b: () => Promise<n
 
 const tenLayers = Array.from({ length: 10 }, (_, i) => 3 * i);
 
-/** Ten edits of the prompt alone against none, 32 new tokens a run. */
+/** Ten edits of the prompt alone against none, 128 new tokens a run as in `decode`. */
 async function decodeEdits(options: JobOptions): Promise<Figures> {
   const { base } = await open(options);
   const edited = getReftModel(base, { layers: tenLayers, positions: 'l1', rank: 8 });
   const prompts = [tokens(64, 0)];
-  const length = options.quick ? 8 : 32;
+  const length = options.quick ? 8 : 128;
   const { a, b, ratio } = await pairs(options.quick ? 3 : 30, () => decodeRate(edited, prompts, length), () => decodeRate(base, prompts, length));
   return { rate: a, unedited: b, ratio };
 }
