@@ -10,6 +10,7 @@ import type { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { createCpuBackend } from '../src/backends/index.js';
 import { coreCount, oneThread, openThreads, threadsBytes, type Threads } from '../src/backends/cpu/threads.js';
+import { takeTiles, word } from '../src/backends/cpu/threadsLoop.js';
 import { load, ModuleBuilder, op } from '../src/backends/cpu/wasm/assembler.js';
 import { create } from '../src/tensor/create.js';
 import { runs } from './helpers/draw.js';
@@ -79,6 +80,25 @@ test('a thread works in memory that has just grown', async () => {
     assert.ok(new Uint8Array(memory.buffer, from).every(byte => byte === round), `round ${round}`);
   }
   await threads.close();
+});
+
+test('a thread that has not heard of a growth, and never will, asks for it', () => {
+  // V8 tells threads of a growth, but not one that is just being given the memory: about one in a thousand that start while it grows.
+  const grown: number[] = [];
+  let pages = 1;
+  const memory = {
+    get buffer() { return { byteLength: pages * 65536 }; },
+    grow(by: number) {
+      grown.push(by);
+      return (pages = 3);
+    },
+  };
+  const words = new Int32Array(new SharedArrayBuffer(4 * 96));
+  const ran: number[][] = [];
+  Object.assign(words, { [word.left]: 1, [word.pages]: 3, [word.argCount]: 1, [word.scratchAt]: 40, [word.scratchStride]: 8 });
+  const linked = [[(...args: number[]) => ran.push(args)]];
+  takeTiles({ memory: memory as WebAssembly.Memory, words, args: Float64Array.of(7), thread: 2, linked, error: undefined }, word);
+  assert.deepEqual([grown, ran, words[word.done], words[word.failed]], [[0], [[7, 56]], 1, 0]);
 });
 
 test('a tile that fails is an error, once, and the others are still computed', async () => {

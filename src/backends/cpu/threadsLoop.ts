@@ -29,7 +29,7 @@ export const word = {
   argCount: 69,
   scratchAt: 70,
   scratchStride: 71,
-  /** Size of the memory in pages: a thread may hear late of its growth. */
+  /** Size of the memory in pages: a thread may hear of its growth late or never. */
   pages: 72,
 } as const;
 
@@ -57,7 +57,8 @@ export function takeTiles(seat: Seat, word: Words): void {
     const left = Atomics.sub(words, word.left, 1);
     if (left <= 0) return;
     try {
-      while (seat.memory.buffer.byteLength < words[word.pages] * 65536);
+      // A thread that starts while the memory grows may never hear of it; growing by nothing tells it.
+      while (seat.memory.buffer.byteLength < words[word.pages] * 65536) seat.memory.grow(0);
       const number = words[word.module];
       if (!seat.linked[number]) {
         const bytes = new Uint8Array(seat.memory.buffer, words[word.bytesAt], words[word.bytesLength]).slice();
