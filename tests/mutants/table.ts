@@ -105,6 +105,11 @@ const patches: Record<string, readonly Patch[]> = {
     ['zeros past the last block', 'for (const list of [scales, sums])', 'for (const list of [scales])', 'packed-rounded', 'rounded products stay'],
     ['the order of nibbles', 'const ordered = packing ===', 'const ordered = packing !==', 'packed-rounded', 'rounded products stay'],
   ],
+  'src/backends/cpu/wasm/packedTiles.ts': [
+    ['minima of a tile', "madd(load('v128.load32_splat', aScales, 4 * (tileRows + i)), minima[j], v)", 'v', 'packed-rounded', 'rounded products stay'],
+    ['offsets of a tile', "if (packing === 'q4_0')", "if (packing === 'q8_0')", 'packed-rounded', 'rounded products stay'],
+    ['the panels of the next rows', "f.add(panels, op('i32.mul', aBytes, together))", 'f.add(panels, 0)', 'packed-rounded', 'many rows'],
+  ],
   'src/nn/linear.ts': [
     ['neighbours follow each other', 'weight.offset === offset + rows * columns && ', '', 'models-joined', 'no neighbours'],
   ],

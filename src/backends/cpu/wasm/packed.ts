@@ -1,4 +1,4 @@
-// Packed weights on the CPU: rows by number, rows decoded as a whole, and products. Where x may be rounded and has few rows, quantised weights are
+// Packed weights on the CPU: rows by number, rows decoded as a whole, and products. Where x may be rounded, quantised weights are
 // multiplied as integers. Else one or two rows of x are multiplied with weights decoded in registers; for more, pieces of the matrix are decoded into a
 // region that the caches hold and go through the ordinary product.
 
@@ -7,21 +7,26 @@ import { isContiguous, sizeOf } from '../../../tensor/shape.js';
 import type { Primitives, View } from '../../backend.js';
 import { isShared, type WasmContext } from './context.js';
 import type { Gemm, WasmView } from './gemm.js';
-import { dotsScratchBytes, roundedBlock, roundedBytes, rowsTogether } from './packedDots.js';
+import { dotScratchBytes, roundedBytes } from './packedDots.js';
 import { arrangedBytes, buildPackedModule, type PackedKernels } from './packedKernels.js';
+import { columnPanelBytes, panelsBytes, panelsTogether, tileColumns, tileRows, tilesScratchBytes } from './packedTiles.js';
 
 /** Rows of x up to which `matvec` for each is faster than decoding for the ordinary product. Measured. */
 const fewRows = 2;
-/** And up to which integers are faster than that product. Measured. */
-const mostRounded = 48;
+/** Bytes of panels of weights for one tile, and columns of one at least: a cache line of the result. */
+const panelsOfTile = 2 ** 18;
+const fewColumns = 16;
 /** Weights that are decoded at a time: for few rows as many as the second-level cache holds, for many so that x is packed seldom. Measured. */
 const pieceElements = (rowsOfX: number): number => (rowsOfX < 64 ? 2 ** 18 : 2 ** 20);
 /** Columns that a piece should have at least. */
 const narrowPiece = 128;
 /** Multiply-adds that take as long as decoding a weight. Measured. */
 const weightWork = 4;
-/** And as multiplying one as integers. Measured. */
+/** As multiplying a weight as integers, for one row and in tiles, there with putting it in a panel, and as rounding an element of x. Measured. */
 const integerWork = 1.5;
+const tileWork = 0.65;
+const panelWork = 2;
+const roundingWork = 4;
 
 export interface PackedProducts {
   matmul(call: Primitives['matmul']): boolean;
@@ -51,9 +56,9 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
   };
   const firstRow = (view: View, { byteOffset }: PackedMatrix): number => byteOffsetOf({ ...view, offset: 0 }) + byteOffset;
 
-  /** Ranges of rows for the threads, who have so much work in all. */
-  const tiles = (rows: number, work: number): { row: number; count: number }[] => {
-    const step = Math.max(1, Math.ceil(rows / threads.parts(work)));
+  /** Ranges of rows for the threads, who have so much work in all; at most `most`, and a multiple of `unit` but for the last. */
+  const tiles = (rows: number, work: number, unit = 1, most = rows): { row: number; count: number }[] => {
+    const step = Math.max(1, Math.ceil(Math.min(most, rows / threads.parts(work)) / unit)) * unit;
     return Array.from({ length: Math.ceil(rows / step) }, (_, i) => ({ row: i * step, count: Math.min(step, rows - i * step) }));
   };
 
@@ -77,36 +82,32 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
       [at, from + row * rowBytes, rowBytes, weightBytes, count, columns, c + 4 * row, table]));
   };
 
-  /** y = x W^T, rows of x rounded to 16-bit integers. Groups of rows read the codes together; tiles are ranges of weights for a group. */
+  /** y = x W^T, rows of x rounded to 16-bit integers: one by one where there are few, else in tiles. */
   const rounded = (w: PackedMatrix, from: number, x: Rows, y: Rows): void => {
     const { packing, rows, columns, rowBytes } = w;
-    const { round, dot, dots } = kernelsFor(packing) as Required<PackedKernels>;
+    const { round, dot, roundPanels, tiles: run } = kernelsFor(packing) as Required<PackedKernels>;
     const weightBytes = packedWeightBytes(packing, columns);
-    const bytes = roundedBytes(columns);
-    const at = context.decoded(bytes * x.count);
-    const count = Math.ceil(x.count / rowsTogether);
-    // Groups of nearly equal size. A group's blocks lie in turn, row by row; then come scales and sums.
-    const groups = Array.from({ length: count }, (_, g) => {
-      const [first, end] = [g, g + 1].map(i => Math.floor((i * x.count) / count));
-      const begin = at + first * bytes;
-      return { first, size: end - first, at: begin, scales: begin + (end - first) * (columns / 32) * roundedBlock };
-    });
-    const half = (bytes - (columns / 32) * roundedBlock) / 2;
-    const rounds = groups.flatMap(({ first, size, at: to, scales }) => Array.from({ length: size }, (_, i) =>
-      [x.at + (first + i) * x.step, columns, to + i * roundedBlock, size * roundedBlock, scales + 2 * i * half, scales + (2 * i + 1) * half]));
-    if (threads.parts(weightWork * x.count * columns) > 1) threads.run(round, rounds);
-    else for (const call of rounds) round(...call);
-    const parts = tiles(rows, integerWork * x.count * rows * columns);
-    const own = dotsScratchBytes(columns);
-    const scratch = context.scratch(own * threads.seats);
-    if (x.count === 1) {
-      const [{ scales }] = groups;
-      threads.run(dot, parts.map(p => [at, scales, from + p.row * rowBytes, rowBytes, weightBytes, p.count, columns, y.at + 4 * p.row]), scratch, own);
+    if (x.count <= fewRows) {
+      const at = context.decoded(roundedBytes(columns));
+      const own = dotScratchBytes(columns);
+      const scratch = context.scratch(own * threads.seats);
+      for (let i = 0; i < x.count; i++) {
+        round(x.at + i * x.step, columns, at);
+        threads.run(dot, tiles(rows, integerWork * rows * columns).map(({ row, count }) =>
+          [at, from + row * rowBytes, rowBytes, weightBytes, count, columns, y.at + i * y.step + 4 * row]), scratch, own);
+      }
       return;
     }
-    threads.run(dots, groups.flatMap(g => parts.map(p => [
-      g.at, g.scales, g.size, from + p.row * rowBytes, rowBytes, weightBytes, p.count, columns, y.at + g.first * y.step + 4 * p.row, y.step,
-    ])), scratch, own);
+    const panels = context.decoded(panelsBytes(x.count, columns));
+    threads.run(roundPanels, tiles(x.count, roundingWork * x.count * columns, tileRows).map(({ row, count }) =>
+      [x.at + row * x.step, x.step, count, columns, panels + panelsBytes(row, columns)]));
+    const most = Math.max(fewColumns, Math.floor(panelsOfTile / columnPanelBytes(columns)) * tileColumns);
+    const parts = tiles(rows, (tileWork * x.count + panelWork) * rows * columns, fewColumns, most);
+    const own = tilesScratchBytes(parts[0].count, columns);
+    const scratch = context.scratch(own * threads.seats);
+    threads.run(run, parts.map(({ row, count }) => [
+      panels, x.count, from + row * rowBytes, rowBytes, weightBytes, count, columns, y.at + 4 * row, y.step, panelsTogether(columns),
+    ]), scratch, own);
   };
 
   return {
@@ -115,7 +116,7 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
       const { packing, rows, columns, transposed, rowBytes } = w;
       const from = firstRow(b, w);
       const [x, y] = [a, output].map(v => rowsOf(v, byteOffsetOf));
-      if (transposed && x && y && mayRound && x.count <= mostRounded && packings[packing].blockLength > 1) {
+      if (transposed && x && y && mayRound && packings[packing].blockLength > 1) {
         rounded(w, from, x, y);
         return true;
       }

@@ -12,6 +12,7 @@ import {
 import { transpose4 } from './gemmKernels.js';
 import { sumOfLanes, words, type Madd } from './gemmUnpacked.js';
 import { addRoundedProducts, fromHalf } from './packedDots.js';
+import { addPackedTiles } from './packedTiles.js';
 
 /** The exports of the module. `halves` is where the f32 value of each of the 65,536 f16 bit patterns is. */
 export interface PackedKernels {
@@ -27,7 +28,9 @@ export interface PackedKernels {
   /** Of quantised weights: products with x rounded to 16 bits, see packedDots.ts. */
   round?: WasmFunction;
   dot?: WasmFunction;
-  dots?: WasmFunction;
+  /** And of many rows, see packedTiles.ts. */
+  roundPanels?: WasmFunction;
+  tiles?: WasmFunction;
 }
 
 /** Eight vectors of a block of x, and one for what its sum is needed for. */
@@ -44,6 +47,7 @@ export function buildPackedModule(packing: Packing, options: { relaxed: boolean;
   else {
     matvecBlocks(m, packing, madd);
     addRoundedProducts(m, packing, madd);
+    addPackedTiles(m, packing, madd);
   }
   if (packing === 'q4_0' || packing === 'q4_1') arrange(m, packing);
   return m.bytes();
