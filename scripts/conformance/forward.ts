@@ -67,7 +67,7 @@ async function checkGreedy(
   const mask = maskName !== null && fixture.has(maskName) ? await fixture.ints(maskName) : null;
   const padded = Array.from({ length: batch }, (_, b) => [...prompt.subarray(b * width, (b + 1) * width)]);
   const prompts = padded.map((row, b) => row.filter((_, t) => !mask || mask[b * width + t] !== 0));
-  const generated = await model.generate(prompts, { maxNewTokens: total - width, stopTokenIds: [] });
+  const generated = await model.generate(prompts, { maxNewTokens: total - width, stopTokenIds: [], rounded: false });
   const actual = generated.flatMap(({ ids }, b) => [...padded[b], ...ids]);
   comparison.ids(name, actual, expected);
 }

@@ -43,7 +43,7 @@ export async function checkTexts(json: unknown, context: RunContext, comparison:
     if (entry.rendered !== undefined) comparison.text(`chats.${i}.rendered`, prompt.text, entry.rendered);
     comparison.ids(`chats.${i}.ids`, prompt.ids, entry.ids);
     if (!entry.greedy_ids?.length) continue;
-    const [answer] = await model.generate(entry.ids, { maxNewTokens: entry.greedy_ids.length, stopTokenIds: tokenizer.stopTokenIds });
+    const [answer] = await model.generate(entry.ids, { maxNewTokens: entry.greedy_ids.length, stopTokenIds: tokenizer.stopTokenIds, rounded: false });
     comparison.ids(`chats.${i}.greedy_ids`, answer.ids, entry.greedy_ids);
     if (entry.greedy_text !== undefined) comparison.text(`chats.${i}.greedy_text`, tokenizer.decode(answer.ids, { skipSpecialTokens: true }), entry.greedy_text);
   }
