@@ -1,15 +1,19 @@
-// The last block computes only the tokens whose logits are wanted, unless somebody sees the others: the same logits, losses and gradients, with
-// padding or without, cached or not.
+// The last block computes only the tokens whose logits are wanted, unless somebody sees the others or an edit there needs them: the same logits,
+// losses and gradients, with padding or without, cached or not, edited or not.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { gradientsOf, noGrad } from '../src/autograd/tape.js';
+import { gradientsOf, noGrad, zeroGrad } from '../src/autograd/tape.js';
 import { scope } from '../src/autograd/scope.js';
 import { KVCache } from '../src/models/cache.js';
 import type { ForwardOptions } from '../src/models/causalLM.js';
 import type { Site } from '../src/models/sites.js';
 import type { TypedArray } from '../src/tensor/dtype.js';
+import type { Tensor } from '../src/tensor/tensor.js';
+import { collate } from '../src/data/collate.js';
+import { getReftModel, kindNames, layoutOf, mixEdits, type EditedModel } from '../src/reft/index.js';
 import { oracle } from './helpers/machines.js';
+import { tinyExample } from './helpers/tinyExamples.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';
 
 const model = await tinyModel({ device: oracle.backend, dtype: 'f64' });
@@ -63,7 +67,7 @@ for (const [name, options] of Object.entries<Partial<ForwardOptions>>({
   });
 }
 
-test('whatever stands after attention in the last block keeps all tokens there', () => {
+test('what stands after attention in the last block keeps all tokens there, unless it can do without some of them', () => {
   const logitsAt = Int32Array.of(6);
   const twice = (layer: number, component: Site['component']) => tokensComputed(() => void noGrad(() => scope(() => model.forward({
     inputIds, shape: [batch, length], logitsAt, edits: [{ site: { layer, component }, apply: h => h.mul(2) }],
@@ -71,6 +75,16 @@ test('whatever stands after attention in the last block keeps all tokens there',
   for (const component of ['block_middle', 'mlp_activation', 'block_output', 'final_norm'] as const) assert.equal(twice(last, component), 14, component);
   for (const component of ['block_input', 'query_output', 'attention_value_output'] as const) assert.equal(twice(last, component), 1, component);
   assert.equal(twice(last - 1, 'block_output'), 1);
+  const separable = (component: Site['component'], rows: readonly number[], wanted = logitsAt): number => tokensComputed(() => void noGrad(() => scope(() =>
+    model.forward({ inputIds, shape: [batch, length], logitsAt: wanted, edits: [{
+      site: { layer: last, component }, rows: Int32Array.from(rows), apply: h => h,
+      applyToReal: (h, places) => {
+        assert.deepEqual([h.shape[1], ...rows.map(row => places[row])], [wanted.length, ...rows.map(row => wanted.indexOf(row))]);
+        return h;
+      },
+    }] }))));
+  for (const component of ['attention_output', 'mlp_activation', 'block_output'] as const) assert.equal(separable(component, [3, 6]), 1, component);
+  assert.equal(separable('block_output', [8, 9, 3], Int32Array.of(9, 2, 8)), 3);
   const seen = (options: Partial<ForwardOptions>) => tokensComputed(() => void noGrad(() => scope(() =>
     model.forward({ inputIds, shape: [batch, length], logitsAt, ...options }))));
   assert.equal(seen({ onSite: () => undefined }), 14);
@@ -98,4 +112,49 @@ test('losses and gradients are the same; a cache holds every token', () => {
     });
     near(caches[0], caches[1]);
   });
+});
+
+const examples = [tinyExample(9, 4, 1), tinyExample(3, 2, 2), tinyExample(5, 3, 3)];
+const padding = collate(examples, { padTokenId: 0, side: 'right' });
+const layout = layoutOf(padding.attentionMask, padding.shape, padding.promptLengths, padding.inputIds);
+
+/** Loss, then gradients of what is trained; and how many tokens the last block computed. */
+function measured(
+  edited: EditedModel, trained: readonly Tensor[], skipPadding: boolean, collect: readonly Site[], dropout = false,
+): { numbers: number[][]; tokens: number } {
+  const { inputIds: ids, shape, attentionMask, labels } = padding;
+  zeroGrad(trained);
+  const numbers: number[][] = [];
+  const tokens = tokensComputed(() => {
+    const { loss } = edited.loss({ inputIds: ids, shape, attentionMask, skipPadding, collect }, labels, layout, dropout ? { seed: 5, step: 2 } : undefined);
+    loss.backward();
+    numbers.push([...loss.dataSync()], ...trained.map(t => [...(t.grad as Tensor).dataSync()]));
+  });
+  return { numbers, tokens };
+}
+
+const everyToken: readonly Site[] = [{ layer: last, component: 'block_output' }];
+const wantedTokens = 4 + 2 + 3;
+for (const kind of kindNames()) {
+  test(`${kind} in every layer: the last one edits the tokens that are left, with the same loss and gradients`, () => {
+    for (const component of ['block_output', 'mlp_activation', 'attention_output'] as const) {
+      const reft = getReftModel(model, { kind, layers: 'all', component, positions: 'f2+l2', tied: true, rank: 2 });
+      const trained = reft.trained().map(t => t.tensor);
+      for (const edited of [reft, mixEdits([reft, reft, reft])]) {
+        for (const skipPadding of [false, true]) {
+          const [narrow, whole] = [[], everyToken].map(collect => measured(edited, trained, skipPadding, collect));
+          narrow.numbers.forEach((list, i) => { near(list, whole.numbers[i]); });
+          assert.deepEqual([narrow.tokens, whole.tokens], [wantedTokens, skipPadding ? 26 : 39], component);
+        }
+      }
+    }
+  });
+}
+
+test('all tokens are there for dropout, and where an edit would lose all of its own', () => {
+  const tokens = (positions: string, dropout: number): number => {
+    const reft = getReftModel(model, { layers: [last], positions, rank: 2, ...(dropout > 0 ? { dropout } : {}) });
+    return measured(reft, reft.trained().map(t => t.tensor), false, [], dropout > 0).tokens;
+  };
+  assert.deepEqual([tokens('f1', 0), tokens('l1', 0.5), tokens('l1', 0)], [39, 39, wantedTokens]);
 });

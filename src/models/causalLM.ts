@@ -139,7 +139,7 @@ export class CausalLM extends Module {
     const wanted = at && real ? Int32Array.from(at, row => rowOf(row, real.places)) : at;
     const lastLayer = config.layers - 1;
     // Where nobody sees it, the last block computes only tokens whose logits are wanted, if that spares a noticeable share.
-    const narrows = wanted !== undefined && !options.hiddenStates && 4 * wanted.length <= 3 * tokens[0] * tokens[1] && context.endsUntouched(lastLayer);
+    const narrows = at !== undefined && !options.hiddenStates && 4 * at.length <= 3 * tokens[0] * tokens[1] && context.narrow(lastLayer, at);
     const hiddenStates: Tensor[] = [];
     let first = options.from?.layer ?? 0;
     let h = options.from ? context.tokensOf(options.from.hiddenStates) : model.embedTokens.forward(of(options.inputIds), tokens);
@@ -147,7 +147,7 @@ export class CausalLM extends Module {
     if (options.from?.component === 'block_output') h = context.site(first++, 'block_output', h);
     for (let layer = first; layer < config.layers; layer++) {
       if (options.hiddenStates) hiddenStates.push(context.rowsOf(h));
-      const rows = narrows && layer === lastLayer ? wanted : null;
+      const rows = narrows && wanted && layer === lastLayer ? wanted : null;
       const block = (x: Tensor, cos: Tensor, sin: Tensor): Tensor => model.layers[layer].forward(layer, x, { cos, sin }, context, rows);
       const inputs = [h, rotary.cos, rotary.sin] as const;
       // Each block is a scope: what neither its output nor the backward pass needs goes at once.

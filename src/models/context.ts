@@ -26,6 +26,10 @@ export interface SiteEdit {
    * `apply` is given [B, T, width] with zeros at padding.
    */
   applyToReal?(hiddenStates: Tensor, places: Int32Array): Tensor;
+  /**
+   * Rows b * T + t that it edits, where each is edited by itself: `applyToReal` may then be asked for some of them, the others having no place.
+   */
+  readonly rows?: Int32Array;
   /** What a drawing or a list of the graph says of it. */
   readonly about?: EditDescription;
 }
@@ -82,6 +86,8 @@ export class ForwardContext {
   readonly cache: KVCache | undefined;
   /** Where hidden states are those of real tokens alone, [1, N, width] in place of [B, T, width]. */
   readonly real: RealTokens | null;
+  /** What is left of the last block's tokens after its attention: the place of each row b * T + t, -1 for those left out. */
+  private narrowed: { readonly layer: number; readonly places: Int32Array } | undefined;
   private readonly edits = new Map<string, SiteEdit[]>();
   private readonly collected: Map<string, Tensor> | undefined;
   private readonly wanted = new Map<string, Site[]>();
@@ -135,10 +141,21 @@ export class ForwardContext {
     return this.onSite !== undefined || names.some(name => this.wanted.has(name) || isWantedSite(name));
   }
 
-  /** True where nobody looks at the last block, `layer`, or the final norm, and no edit stands there after the block's attention. */
-  endsUntouched(layer: number): boolean {
+  /**
+   * Has the last block, `layer`, go on from attention with tokens `rows` (b * T + t) alone, if nobody looks at the others there or at the final norm, and
+   * edits there can do without them; false if not. Each edit keeps some token, so that its parameters have gradients as ever.
+   */
+  narrow(layer: number, rows: Int32Array): boolean {
     const late = lateComponents.map(component => siteName({ layer, component }));
-    return !this.isSeen(layer) && !late.some(name => this.edits.has(name) || this.wanted.has(name) || isWantedSite(name));
+    if (this.isSeen(layer) || late.some(name => this.wanted.has(name) || isWantedSite(name))) return false;
+    const edits = late.flatMap(name => this.edits.get(name) ?? []);
+    const places = new Int32Array(this.batch * this.length).fill(-1);
+    rows.forEach((row, i) => (places[row] = i));
+    const keeps = (edit: SiteEdit): boolean => edit.applyToReal !== undefined && edit.rows?.some(row => places[row] >= 0) === true;
+    // The final norm's site is passed with all tokens; and a token that is asked for twice has two places.
+    if (edits.some(edit => edit.site.component === 'final_norm' || !keeps(edit)) || (edits.length > 0 && new Set(rows).size < rows.length)) return false;
+    this.narrowed = { layer, places };
+    return true;
   }
 
   /** Hidden states [B, T, ..] as the blocks compute them. */
@@ -152,7 +169,10 @@ export class ForwardContext {
   }
 
   private edited(h: Tensor, edit: SiteEdit): Tensor {
-    return this.real && edit.applyToReal ? edit.applyToReal(h, this.real.places) : this.tokensOf(edit.apply(this.rowsOf(h)));
+    const { layer, component } = edit.site;
+    const late = this.narrowed?.layer === layer && lateComponents.includes(component);
+    const places = late ? this.narrowed?.places : this.real?.places;
+    return places && edit.applyToReal ? edit.applyToReal(h, places) : this.tokensOf(edit.apply(this.rowsOf(h)));
   }
 
   /** Edits one head's columns. */

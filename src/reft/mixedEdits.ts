@@ -97,7 +97,7 @@ export class MixedEdits extends EditedModel {
       return edit(h, this.bank(uses.map(use => use.intervention)), { indices, slots, ...scale }, meta);
     };
     return {
-      site: first.site, apply: h => apply(h), applyToReal: apply,
+      site: first.site, apply: h => apply(h), applyToReal: apply, rows: Int32Array.from(uses.flatMap(use => [...use.indices])),
       about: { id: `${name}@${level}`, kind: first.kind.name, rank: first.config.rank, rows: uses.flatMap(use => [...use.indices]) },
     };
   }

@@ -113,6 +113,8 @@ export class ReftModel extends EditedModel {
     };
     return {
       site, apply: h => apply(h), applyToReal: apply,
+      // Dropout draws for the tokens that are there.
+      ...(training && p > 0 ? {} : { rows: indices }),
       get about() {
         const parameters = Object.fromEntries(Object.entries(noGrad(() => intervention.parameters())).map(([name, t]) => [name, t.shape]));
         return { id, kind: kind.name, rank: config.rank, positions: describePositions(config.positions), scale, parameters, rows: [...indices] };

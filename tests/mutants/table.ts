@@ -180,7 +180,10 @@ const patches: Record<string, readonly Patch[]> = {
     ['chosen before rejected', 'gained.select(1, 0).sub(gained.select(1, 1))', 'gained.select(1, 1).sub(gained.select(1, 0))', 'reft-preference', 'begin at log 2'],
   ],
   'src/models/context.ts': [
-    ['edits after the last attention see every token', 'this.edits.has(name) || this.wanted.has(name) ||', 'this.wanted.has(name) ||', 'models-lastBlock', 'keeps all tokens'],
+    ['edits that need every token after the last attention', '|| !keeps(edit)', '', 'models-lastBlock', 'keeps all tokens'],
+    ['an edit keeps a token when the last block is narrowed', 'some(row => places[row] >= 0)', 'some(() => true)', 'models-lastBlock', 'all tokens are there'],
+    ['places of the tokens that are left', 'const places = late ? this.narrowed?.places : this.real?.places', 'const places = this.real?.places',
+      'models-lastBlock', 'loreft in every layer'],
     ['edits of one head', 'h.slice(-1, to, width)]', 'h.slice(-1, to, width).mul(0)]', 'models-sites', 'an edit of one head'],
   ],
   'src/autograd/recompute.ts': [
