@@ -4,6 +4,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { gelu, silu } from '../src/autograd/elementwise.js';
+import { linear } from '../src/nn/linear.js';
+import { create } from '../src/tensor/create.js';
 import { contiguousStrides, sizeOf } from '../src/tensor/shape.js';
 import { Random } from '../src/tensor/threefry.js';
 import type { View } from '../src/backends/backend.js';
@@ -126,6 +129,18 @@ if (plain) {
   test('register: the large tile', async () => {
     assert.equal(chooseMatmul({ ...shape, m: 49, k: 512, n: 700 }, plain.settings).structure.rows, 16);
     await check(plain, flat(49, 512, 700));
+  });
+
+  test('an epilogue is computed after the product', async () => {
+    const normal = (dims: number[], seed: number) => create.normal(dims, { backend: plain, seed });
+    const [x, weight, bias, gate, residual] = [normal([2, 9, 40], 1), normal([21, 40], 2), normal([21], 3), normal([2, 9, 21], 4), normal([2, 9, 21], 5)];
+    const y = x.matmulT(weight).add(bias);
+    for (const [actual, expected] of [
+      [linear(x, weight, bias, { activation: 'gelu', residual }), residual.add(gelu(y))], [linear(x, weight, bias, { activation: 'silu', gate }), silu(gate).mul(y)],
+    ]) {
+      const [found, wanted] = await Promise.all([actual.data(), expected.data()]);
+      found.forEach((value, i) => { assert.ok(Math.abs(value - wanted[i]) <= 1e-6 * Math.max(1, Math.abs(wanted[i])), `${value}, expected ${wanted[i]} at ${i}`); });
+    }
   });
 
   test('pipelines are made for structures, not for shapes', async () => {

@@ -114,10 +114,13 @@ export const sigmoid = unary('sigmoid', sigmoidOf);
 export const softplus = unary('softplus', softplusOf);
 export const silu = unary('silu', siluOf);
 /** 0 below 0, with derivative 0 at 0. */
-export const relu = unary('relu', x => e.where(e.lt(0, x), x, 0));
-export const gelu = unary('gelu', x => e.mul(e.mul(0.5, x), e.add(1, e.erf(e.mul(x, Math.SQRT1_2)))));
-export const geluTanh = unary('geluTanh', x =>
-  e.mul(e.mul(0.5, x), e.add(1, e.tanh(e.mul(Math.sqrt(2 / Math.PI), e.add(x, e.mul(0.044715, e.mul(x, e.mul(x, x)))))))));
+export const reluOf = (x: Expr): Expr => e.where(e.lt(0, x), x, 0);
+export const relu = unary('relu', reluOf);
+export const geluOf = (x: Expr): Expr => e.mul(e.mul(0.5, x), e.add(1, e.erf(e.mul(x, Math.SQRT1_2))));
+export const gelu = unary('gelu', geluOf);
+export const geluTanhOf = (x: Expr): Expr =>
+  e.mul(e.mul(0.5, x), e.add(1, e.tanh(e.mul(Math.sqrt(2 / Math.PI), e.add(x, e.mul(0.044715, e.mul(x, e.mul(x, x))))))));
+export const geluTanh = unary('geluTanh', geluTanhOf);
 /** silu(gate) * up, the gated unit of LLaMA's feed-forward (Shazeer 2020). */
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
   return map('swiglu', swigluOf(gate.dtype, up.dtype), [gate, up]);

@@ -22,8 +22,11 @@ interface Operations {
   reduceSum: { output: Expr; shape: Shape; axes: readonly number[]; uniforms: readonly number[]; dtype: DType; label: string };
   /** The largest element over `axes`, which stay as 1. */
   reduceMax: { axes: readonly number[] };
-  /** [..., m, k] x [..., k, n] with equal leading axes. */
-  matmul: object;
+  /**
+   * [..., m, k] x [..., k, n] with equal leading axes. With an epilogue, `output` of the product and the inputs after the first two, which broadcast to
+   * its shape: computed as the product is written.
+   */
+  matmul: { epilogue?: { output: Expr; label: string } };
   copy: object;
   gather: { indices: Int32Array };
   scatterAdd: { indices: Int32Array; rows: number };
@@ -102,19 +105,44 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
   },
 
   matmul: {
-    forward([a, b]) {
+    forward([a, b, ...operands], { epilogue }) {
       const rank = a.rank;
-      const backend = backendOf('matmul', [a, b]);
+      const backend = backendOf('matmul', [a, b, ...operands]);
       const result = allocate('matmul', [...a.shape.slice(0, -1), b.shape[rank - 1]], a.dtype, backend);
       const rounded = b.packing !== null && mayRound() && !shouldRecord([a]);
-      backend.kernels.matmul({ a: a.view('matmul'), b: b.view('matmul', true), output: result.view('matmul'), ...(rounded && { rounded }) });
+      const then = epilogue && {
+        epilogue: {
+          program: program([epilogue.output], 1 + operands.length), operands: operands.map(t => broadcastView(epilogue.label, t, result.shape)),
+        },
+      };
+      backend.kernels.matmul({
+        a: a.view('matmul'), b: b.view('matmul', true), output: result.view('matmul'), ...(rounded && { rounded }), ...then,
+      });
       return [result];
     },
-    saves: ([a, b], _, __, needs) => [...(needs[0] ? [b] : []), ...(needs[1] ? [a] : [])],
-    vjp: ({ inputs: [a, b], gradients: [g], needs }) => [
-      needs[0] && g ? one('matmul', [g, b.transpose()], {}) : null,
-      needs[1] && g ? one('matmul', [a.transpose(), g], {}) : null,
-    ],
+    saves([a, b, ...operands], [y], { epilogue }, needs) {
+      const factors = [...(needs[0] ? [b] : []), ...(needs[1] ? [a] : [])];
+      if (!epilogue) return factors;
+      // The output has the product's shape and type, and stands for it: whether it is read is what is asked.
+      const read = savedArguments([epilogue.output], [y, ...operands], [needs[0] || needs[1], ...needs.slice(2)]);
+      return read.includes(y) ? [a, b, ...read.filter(t => t !== y)] : [...factors, ...read];
+    },
+    vjp({ inputs: [a, b, ...operands], params: { epilogue }, gradients: [g], needs }) {
+      if (!g) return needs.map(() => null);
+      const factors = needs[0] || needs[1];
+      let [own, rest]: [Tensor | null, (Tensor | null)[]] = [g, []];
+      if (epilogue) {
+        const [outputs, all] = [[epilogue.output], [factors, ...needs.slice(2)]];
+        const readsProduct = argumentsOf(derivativesOf(outputs, all.length, indicesOf(all))).has(0);
+        const product = readsProduct ? one('matmul', [a, b], {}) : g;
+        [own, ...rest] = elementwiseVjp(`${epilogue.label}.vjp`, outputs, g.shape, [], [product, ...operands], [g], all);
+      }
+      return [
+        needs[0] && own ? one('matmul', [own, b.transpose()], {}) : null,
+        needs[1] && own ? one('matmul', [a.transpose(), own], {}) : null,
+        ...rest,
+      ];
+    },
   },
 
   copy: {

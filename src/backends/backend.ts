@@ -27,6 +27,12 @@ export interface View {
   readonly packing?: Packing;
 }
 
+/** What becomes of a product's elements before they are written: the program's first argument is the product, the others are the operands. */
+export interface Epilogue {
+  readonly program: Program;
+  readonly operands: readonly View[];
+}
+
 /**
  * What each kernel is called with. Inputs of `map` and `reduce` already have the iteration shape (stride 0 repeats).
  * Outputs never overlap inputs, except in `map`, where an output may be exactly an input (same offset, shape and strides).
@@ -41,9 +47,10 @@ export interface Primitives {
   };
   /**
    * output [..., m, n] = a [..., m, k] b [..., k, n]; leading axes equal (stride 0 repeats); strides express transposition. With `rounded`, a
-   * kernel may round `a` where `b` is quantised (tensor/rounding.ts).
+   * kernel may round `a` where `b` is quantised (tensor/rounding.ts). With an epilogue, output = program.outputs[0](product, ...operands), whose operands
+   * have the output's shape (stride 0 repeats).
    */
-  matmul: { a: View; b: View; output: View; rounded?: boolean };
+  matmul: { a: View; b: View; output: View; rounded?: boolean; epilogue?: Epilogue };
   /** output = input, same shape and dtype, any strides. */
   copy: { input: View; output: View };
   /** output [m, ...row] = input [n, ...row] at rows indices[0..m-1]; a negative index gives zeros. Output contiguous. */

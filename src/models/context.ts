@@ -135,6 +135,12 @@ export class ForwardContext {
     return this.tokensOf(seen);
   }
 
+  /** True where nothing happens at a site: no edit, and nobody who looks. */
+  passes(layer: number, component: Component): boolean {
+    const name = siteName({ layer, component });
+    return this.onSite === undefined && !this.edits.has(name) && !this.wanted.has(name) && !isWantedSite(name);
+  }
+
   /** True where somebody looks at a state inside block `layer`, or at its gradient. */
   isSeen(layer: number): boolean {
     const names = blockComponents.map(component => siteName({ layer, component }));

@@ -2,7 +2,8 @@
 // The differences between them are data in DecoderConfig. Field names give the checkpoint's parameter names.
 
 import { attention } from '../nn/attention.js';
-import { activations, GatedMLP } from '../nn/mlp.js';
+import { activations } from '../nn/activations.js';
+import { GatedMLP } from '../nn/mlp.js';
 import { Embedding } from '../nn/embedding.js';
 import { Linear, project } from '../nn/linear.js';
 import { Module } from '../nn/module.js';
@@ -34,8 +35,10 @@ export class LlamaAttention extends Module {
     this.oProj = projections.oProj;
   }
 
-  /** x [B, T, hidden] to [B, T, hidden], or [1, N, hidden] where the context has real tokens alone, or `rows` of those. */
-  forward(layer: number, x: Tensor, rotary: Rotary, context: ForwardContext, rows: Int32Array | null): Tensor {
+  /**
+   * x [B, T, hidden] to [B, T, hidden], or [1, N, hidden] where the context has real tokens alone, or `rows` of those; with `residual` of that shape added.
+   */
+  forward(layer: number, x: Tensor, rotary: Rotary, context: ForwardContext, rows: Int32Array | null, residual?: Tensor): Tensor {
     const { heads, kvHeads, headDim, slidingWindow } = this.#config;
     const [batch, length] = x.shape;
     const split = (y: Tensor, n: number): Tensor => y.reshape([batch, length, n, headDim]);
@@ -49,7 +52,7 @@ export class LlamaAttention extends Module {
       causal: true, causalOffset: context.past, ...(slidingWindow ? { window: slidingWindow } : {}), bounds: context.bounds,
     });
     const joined = context.site(layer, 'attention_value_output', context.tokensOf(o.permute([0, 2, 1, 3])).reshape([batch, length, heads * headDim]));
-    return this.oProj.forward(tokensAt(joined, rows));
+    return this.oProj.forward(tokensAt(joined, rows), residual ? { residual } : {});
   }
 }
 
@@ -75,12 +78,15 @@ export class LlamaBlock extends Module {
   forward(layer: number, x: Tensor, rotary: Rotary, context: ForwardContext, rows: Int32Array | null = null): Tensor {
     let h = context.site(layer, 'block_input', x);
     const a = context.site(layer, 'attention_input', this.inputLayernorm.forward(h));
-    const attended = context.site(layer, 'attention_output', this.selfAttn.forward(layer, a, rotary, context, rows));
-    h = context.site(layer, 'block_middle', tokensAt(h, rows).add(attended));
+    const kept = tokensAt(h, rows);
+    // Where nothing happens at the site before a sum, the product adds.
+    const [early, late] = (['attention_output', 'mlp_output'] as const).map(component => context.passes(layer, component));
+    const attended = context.site(layer, 'attention_output', this.selfAttn.forward(layer, a, rotary, context, rows, early ? kept : undefined));
+    h = context.site(layer, 'block_middle', early ? attended : kept.add(attended));
     const m = context.site(layer, 'mlp_input', this.postAttentionLayernorm.forward(h));
     const activation = context.site(layer, 'mlp_activation', this.mlp.activate(m));
-    h = h.add(context.site(layer, 'mlp_output', this.mlp.downProj.forward(activation)));
-    return context.site(layer, 'block_output', h);
+    const output = context.site(layer, 'mlp_output', this.mlp.downProj.forward(activation, late ? { residual: h } : {}));
+    return context.site(layer, 'block_output', late ? output : h.add(output));
   }
 }
 

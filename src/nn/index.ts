@@ -7,7 +7,8 @@ export { kaimingUniform, linearInit, normalInit, orthogonalInit, type InitOption
 export { dropout } from '../autograd/elementwise.js';
 export { LayerNorm, layerNorm } from './layerNorm.js';
 export { Linear, linear } from './linear.js';
-export { activationNamed, activations, GatedMLP, MLP } from './mlp.js';
+export { activationNamed, activations } from './activations.js';
+export { GatedMLP, MLP } from './mlp.js';
 export { Module } from './module.js';
 export {
   cayley, compactHouseholder, matrixExponential, polarRetraction, qrRetraction, torchHouseholder, type OrthogonalMap,

@@ -1,14 +1,52 @@
-// y = x W^T + b, with W [out, in] as checkpoints have it.
+// y = x W^T + b, with W [out, in] as checkpoints have it; what is added to it or made of it, within the product.
 
+import { map } from '../autograd/elementwise.js';
+import { shouldRecord } from '../autograd/tape.js';
+import { add, arg, mul, type Expr } from '../tensor/expr.js';
+import { matmulThen } from '../tensor/linalg.js';
 import { mayRound } from '../tensor/rounding.js';
 import { Tensor } from '../tensor/tensor.js';
+import { activationOf } from './activations.js';
 import { linearInit, type InitOptions } from './init.js';
 import { Module } from './module.js';
 
-/** x [.., in] to [.., out]; weight [out, in], bias [out]. */
-export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
-  const y = x.matmulT(weight);
-  return bias ? y.add(bias) : y;
+/** What becomes of y = x W^T + b: activation(y), or activation(gate) y, and then the residual is added. */
+export interface LinearEpilogue {
+  /** By Hugging Face's name. */
+  readonly activation?: string;
+  /** [.., out]: takes the activation in place of y. */
+  readonly gate?: Tensor;
+  /** [.., out] */
+  readonly residual?: Tensor;
+}
+
+/** x [.., in] to [.., out]; weight [out, in], bias [out]. The epilogue is computed within the product. */
+export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, { activation, gate, residual }: LinearEpilogue = {}): Tensor {
+  if (gate && !activation) throw new Error('linear: a gate needs an activation');
+  const given = [bias, gate, residual].filter((t): t is Tensor => Boolean(t));
+  if (given.length === 0 && !activation) return x.matmulT(weight);
+  const output = epilogueOf(activation, [bias, gate, residual].map(Boolean));
+  const label = gate && activation === 'silu' ? 'swiglu' : activation ?? 'linear';
+  // The backward pass of an activation reads the product: it is kept then, and not computed again.
+  if (activation && shouldRecord([x, weight, ...given])) return map(label, output, [x.matmulT(weight), ...given]);
+  return matmulThen(x, weight.transpose(-1, -2), { label, operands: given, output });
+}
+
+const epilogues = new Map<string, Expr>();
+
+/** The epilogue's expression: argument 0 is the product, the others are those of bias, gate and residual that are there. */
+function epilogueOf(activation: string | undefined, there: readonly boolean[]): Expr {
+  const key = `${activation ?? ''}/${there.join()}`;
+  let found = epilogues.get(key);
+  if (!found) {
+    let next = 1;
+    const [bias, gate, residual] = there.map(is => (is ? arg(next++) : null));
+    found = bias ? add(arg(0), bias) : arg(0);
+    if (activation) found = gate ? mul(activationOf(activation)(gate), found) : activationOf(activation)(found);
+    if (residual) found = add(residual, found);
+    epilogues.set(key, found);
+  }
+  return found;
 }
 
 /**
@@ -50,7 +88,7 @@ export class Linear extends Module {
     return new Linear(draw([output, input], 0), bias ? draw([output], 1) : null);
   }
 
-  forward(x: Tensor): Tensor {
-    return linear(x, this.weight, this.bias);
+  forward(x: Tensor, epilogue?: LinearEpilogue): Tensor {
+    return linear(x, this.weight, this.bias, epilogue);
   }
 }

@@ -42,7 +42,10 @@ type Costs = { [K in keyof Primitives]: (call: Primitives[K]) => Cost };
 const costs: Costs = {
   map: ({ program, shape, inputs, outputs }) => ({ flop: programFlop(program) * sizeOf(shape), bytes: bytesOf(...inputs, ...outputs) }),
   reduce: ({ program, shape, inputs, output }) => ({ flop: (programFlop(program) + 1) * sizeOf(shape), bytes: bytesOf(...inputs, output) }),
-  matmul: ({ a, b, output }) => ({ flop: 2 * sizeOf(output.shape) * a.shape[a.shape.length - 1], bytes: bytesOf(a, b, output) }),
+  matmul: ({ a, b, output, epilogue }) => ({
+    flop: (2 * a.shape[a.shape.length - 1] + (epilogue ? programFlop(epilogue.program) : 0)) * sizeOf(output.shape),
+    bytes: bytesOf(a, b, output, ...(epilogue?.operands ?? [])),
+  }),
   copy: ({ input, output }) => ({ flop: 0, bytes: bytesOf(input, output) }),
   gather({ input, indices, output }) {
     const row = input.packing ? packedRowBytes(input.packing, input.shape[1]) : sizeOf(input.shape.slice(1)) * bytesPerElement[input.dtype];

@@ -30,13 +30,14 @@ const patches: Record<string, readonly Patch[]> = {
     ['sums over broadcast sides of 1', 'if (i < lead || (shape[i - lead] === 1 && to[i] !== 1)) axes.push(i);', 'if (i < lead) axes.push(i);', 'engine-tape', 'broadcast gradients'],
   ],
   'src/autograd/primitives.ts': [
-    ["matmul's second gradient", "one('matmul', [a.transpose(), g], {})", 'null', 'ops-product', 'Tensor.matmul: gradients equal'],
+    ["what a product with an epilogue keeps", 'read.includes(y) ? [a, b, ...', 'false ? [a, b, ...', 'ops-epilogue', 'gradients of everything'],
+    ["matmul's second gradient", "one('matmul', [a.transpose(), own], {})", 'null', 'ops-product', 'Tensor.matmul: gradients equal'],
     ["a slice's place in its gradient", 'starts: [starts], covered: false', 'starts: [starts.map(() => 0)], covered: false', 'ops-layout', 'Tensor.slice: gradients equal'],
     ["a join's pieces in its gradient", 'starts: starts[i], shape: x.shape', 'starts: starts[0], shape: x.shape', 'ops-layout', 'tensor.concat: gradients equal'],
     ["a permutation's inverse", 'axes.map((_, i) => axes.indexOf(i))', 'axes', 'ops-layout', 'Tensor.permute: gradients equal'],
     ['ties of a maximum', 'hit.mul(g.div(hit.sum(axes, { keepDims: true })))', 'hit.mul(g)', 'ops-special', 'ties share'],
     ['what is differentiated is not rounded', ' && !shouldRecord([a])', '', 'packed-rounded', 'never rounded'],
-    ['matmul across backends', "backendOf('matmul', [a, b])", 'a.backend', 'engine-tape', 'two backends'],
+    ['matmul across backends', "backendOf('matmul', [a, b, ...operands])", 'a.backend', 'engine-tape', 'two backends'],
     ['the place of an empty window', 'sizeOf(shape) === 0 ? x.offset : ', '', 'ops-layout', 'Tensor.slice: empty'],
   ],
   'src/autograd/tape.ts': [
@@ -95,6 +96,7 @@ const patches: Record<string, readonly Patch[]> = {
   ],
   'src/backends/cpu/wasm/gemm.ts': [
     ['the last rows of a slab', 'steps(p.m, slab)) {', 'steps(p.m & -4, slab)) {', 'gemm', 'tile edges'],
+    ['an epilogue comes once, after the last part of k', 'Number(k0 + k === p.k)', '1', 'ops-epilogue', 'f32: within'],
     ['sums past the blocks that are packed at once', 'Number(add || k0 > 0)', 'Number(add)', 'gemm', 'k over several blocks'],
   ],
   'src/backends/cpu/wasm/packed.ts': [
@@ -178,6 +180,11 @@ const patches: Record<string, readonly Patch[]> = {
   ],
   'src/reft/objective.ts': [
     ['chosen before rejected', 'gained.select(1, 0).sub(gained.select(1, 1))', 'gained.select(1, 1).sub(gained.select(1, 0))', 'reft-preference', 'begin at log 2'],
+  ],
+  'src/backends/cpu/wasm/epilogue.ts': [
+    ['the next row of an operand', 'addresses.forEach((at, i) => f.add(at, operands[2 * i + 1]))', '', 'ops-epilogue', 'within the product'],
+    ['the rows of a block of operands', "op('i32.add', value, op('i32.mul', operands[i + 1], row))", 'value', 'ops-epilogue', 'f32: within'],
+    ['the columns of a piece of operands', 'byteOffset: o.byteOffset + 4 * column * o.strides[1]', 'byteOffset: o.byteOffset', 'ops-epilogue', 'pieces'],
   ],
   'src/models/context.ts': [
     ['edits that need every token after the last attention', '|| !keeps(edit)', '', 'models-lastBlock', 'keeps all tokens'],

@@ -82,7 +82,7 @@ export function referenceKernels(host: Host): Kernels {
       });
     },
 
-    matmul({ a, b, output }) {
+    matmul({ a, b, output, epilogue }) {
       const [x, z] = [a, output].map(host);
       const { data: y, offset: bOffset } = open(b);
       const rank = output.shape.length;
@@ -100,6 +100,7 @@ export function referenceKernels(host: Host): Kernels {
           }
         }
       });
+      if (epilogue) this.map({ program: epilogue.program, shape: output.shape, inputs: [output, ...epilogue.operands], outputs: [output], uniforms: [] });
     },
 
     copy({ input, output }) {

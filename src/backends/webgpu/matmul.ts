@@ -122,9 +122,8 @@ export function createMatmul(context: KernelContext, maps: MapKernels): (call: P
     queue.dispatch({ pipeline, bindings: own.map((binding, i) => ({ ...binding, write: i === 2 })), params: params.words, groups });
   }
 
-  return ({ a, b, output }) => {
+  const product = ({ a, b, output }: Primitives['matmul']): void => {
     checkDtype('matmul', a.dtype, b.dtype, output.dtype);
-    if (sizeOf(output.shape) === 0) return;
     const rank = output.shape.length;
     const [m, n] = output.shape.slice(-2);
     const k = a.shape[rank - 1];
@@ -140,5 +139,12 @@ export function createMatmul(context: KernelContext, maps: MapKernels): (call: P
     }
     const axes = mergedAxes(output.shape.slice(0, -2), [a, b, output].map(v => v.strides.slice(0, -2)));
     run({ axes, views: [a, b, output], m, n, k });
+  };
+
+  return call => {
+    const { output, epilogue } = call;
+    if (sizeOf(output.shape) === 0) return;
+    product(call);
+    if (epilogue) maps.map({ program: epilogue.program, shape: output.shape, inputs: [output, ...epilogue.operands], outputs: [output], uniforms: [] }, 'epilogue');
   };
 }

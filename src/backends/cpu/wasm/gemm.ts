@@ -2,7 +2,10 @@
 // depends on shapes and strides (and on fused multiply-add being used or not), never on what ran before.
 
 import { oneThread, type Threads } from '../threads.js';
+import type { Program } from '../../../tensor/expr.js';
+import type { WasmFunction } from './assembler.js';
 import { isShared } from './context.js';
+import { epilogueArguments, type WasmEpilogue } from './epilogue.js';
 import { buildGemmModule, scratchBytes, tileColumns, tileRows, type GemmKernels } from './gemmKernels.js';
 
 /** A strided f32 (or other 4-byte) window on the memory; strides in elements. */
@@ -18,11 +21,15 @@ export interface MatmulCall {
   readonly output: WasmView;
   /** Add to what `output` holds. */
   readonly accumulate?: boolean;
+  /** For an output [m, n] with dense rows. */
+  readonly epilogue?: WasmEpilogue;
 }
 
 export interface Gemm {
   /** output [..., m, n] = a [..., m, k] b [..., k, n] in f32; leading axes equal, stride 0 repeats; any strides. Always true. */
   matmul(call: MatmulCall): boolean;
+  /** Applies an epilogue to a product [m, n] that is there. */
+  finish(output: WasmView, epilogue: WasmEpilogue): void;
 }
 
 /** Loops that can compute one product. */
@@ -64,6 +71,12 @@ const reusedElements = 65536;
 /** Elements of B that no cache near the core holds. */
 const farElements = 2 ** 19;
 
+/** Multiply-adds that an element of an epilogue takes as long as. */
+const epilogueWork = 20;
+
+/** The code of a product with an epilogue. */
+type FinishingKernels = Pick<GemmKernels, 'packed'> & { readonly epilogue: WasmFunction };
+
 /** Who computes, with what, and where there is room. */
 interface Machine {
   readonly kernels: GemmKernels;
@@ -79,12 +92,32 @@ export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: num
   const threads = options.threads ?? oneThread(memory);
   const kernels = threads.link(buildGemmModule({ relaxed: options.relaxed ?? false, shared: isShared(memory) })) as unknown as GemmKernels;
   const machine: Machine = { kernels, threads, scratch };
+  const finishing = new Map<Program, FinishingKernels>();
+  const finisher = (program: Program): FinishingKernels => {
+    let found = finishing.get(program);
+    if (!found) {
+      found = threads.link(buildGemmModule({ relaxed: options.relaxed ?? false, shared: isShared(memory), epilogue: program })) as unknown as FinishingKernels;
+      finishing.set(program, found);
+    }
+    return found;
+  };
+  const finish = (output: WasmView, epilogue: WasmEpilogue): void => {
+    const { byteOffset, shape: [m, n], strides: [row] } = output;
+    const height = Math.ceil(m / threads.parts(epilogueWork * m * n));
+    threads.run(finisher(epilogue.program).epilogue, steps(m, height).map(({ at, length }) =>
+      [byteOffset + 4 * at * row, 4 * row, length, n, ...epilogueArguments(epilogue, at, 0)]));
+  };
   return {
+    finish,
     matmul: call => {
       const { batch, product } = foldBatch(call);
-      const { accumulate = false } = call;
+      const { accumulate = false, epilogue } = call;
       if (product.m === 0 || product.n === 0 || (accumulate && product.k === 0)) return true;
       const path = accumulate ? 'packed' : choose(product, options.prefer);
+      if (epilogue && path === 'packed') {
+        runPacked(machine, product, accumulate, { ...epilogue, run: finisher(epilogue.program).packed });
+        return true;
+      }
       forEachBatch(batch, (a, b, c) => {
         const p = { ...product, a: product.a + a, b: product.b + b, c: product.c + c };
         if (path === 'dot') runDot(machine, p);
@@ -93,6 +126,7 @@ export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: num
         else if (path === 'dotCopied') runDotCopied(machine, p);
         else runPacked(machine, p, accumulate);
       });
+      if (epilogue) finish(call.output, epilogue);
       return true;
     },
   };
@@ -231,7 +265,7 @@ function runDotCopied(machine: Machine, given: Product): void {
  * A of a slab is packed for a few blocks along k; then each tile of the result packs its part of B, block by block, and uses it for all its
  * rows.
  */
-function runPacked(machine: Machine, p: Product, add: boolean): void {
+function runPacked(machine: Machine, p: Product, add: boolean, epilogue?: WasmEpilogue & { readonly run: WasmFunction }): void {
   const { kernels, threads, scratch } = machine;
   const parts = partsOf(machine, p);
   const cut = parts > 1;
@@ -255,9 +289,10 @@ function runPacked(machine: Machine, p: Product, add: boolean): void {
         [a + at * p.aRow + block.at * p.aK, p.aRow, p.aK, panels + 4 * (padded * block.at + at * block.length), block.length, length])));
       const b = p.b + k0 * p.bK;
       const accumulate = Number(add || k0 > 0);
-      threads.run(kernels.packed, steps(p.n, columns).flatMap(j => steps(rows, tileHeight).map(i => [
+      const last = Number(k0 + k === p.k);
+      threads.run(epilogue?.run ?? kernels.packed, steps(p.n, columns).flatMap(j => steps(rows, tileHeight).map(i => [
         panels, 4 * padded * kStep, i.at, b + j.at * p.bColumn, p.bColumn, p.bK, p.c + (i0 + i.at) * p.cRow + j.at * p.cColumn, p.cRow, p.cColumn,
-        i.length, j.length, k, kStep, accumulate,
+        i.length, j.length, k, kStep, accumulate, ...(epilogue ? [last, ...epilogueArguments(epilogue, i0 + i.at, j.at)] : []),
       ])), ownScratch, stride);
     }
   }

@@ -6,6 +6,8 @@
 // GFLOP/s, panels in the first-level cache: 5x8 65 to 66, 4x8 62.5, 6x8 63 to 65, 3x12 63.5; 5x8 as one block 27; plain 54, 52, 34, 26.
 
 import { call, constant, f32x4Const, load, ModuleBuilder, op, select, shuffle32, type FunctionBuilder, type Local, type WasmFunction } from './assembler.js';
+import type { Program } from '../../../tensor/expr.js';
+import { addEpilogue, epilogueWords, rowsOfOperands } from './epilogue.js';
 import { addUnpacked, smaller, words, type Madd } from './gemmUnpacked.js';
 
 /** Rows and columns of the packed tile. */
@@ -28,7 +30,8 @@ export interface GemmKernels {
   /**
    * (a, aStep, row, b, bColumn, bK, c, cRow, cColumn, m, n, k, kStep, accumulate, scratch): c (+)= a b with b packed here, `kStep` along k at a time,
    * in `scratch` (`scratchBytes` of it). `a` holds packed panels for the first kStep, aStep further for the next; those of `row`, the first row
-   * of c, lie 4 row K further where a block is K long. k > 0.
+   * of c, lie 4 row K further where a block is K long. k > 0. In a module with an epilogue `last` (here ends k) and the epilogue's arguments come before
+   * `scratch`.
    */
   packed: WasmFunction;
   /**
@@ -44,14 +47,21 @@ export interface GemmKernels {
   scatter: WasmFunction;
 }
 
-export function buildGemmModule(options: { relaxed: boolean; shared: boolean }): Uint8Array<ArrayBuffer> {
+/** All loops; or, for an epilogue, `packed` and `epilogue` alone. */
+export function buildGemmModule(options: { relaxed: boolean; shared: boolean; epilogue?: Program }): Uint8Array<ArrayBuffer> {
   const m = new ModuleBuilder({ memory: { shared: options.shared } });
   const madd: Madd = options.relaxed
     ? (a, b, sum) => op('f32x4.relaxed_madd', a, b, sum)
     : (a, b, sum) => op('f32x4.add', sum, op('f32x4.mul', a, b));
+  const tiles = Array.from({ length: tileRows }, (_, i) => tile(m, i + 1, madd, options.relaxed));
+  const block = packedBlock(m, tiles, emitScatter(m));
+  const packB = pack(m, 'packB', tileColumns);
+  if (options.epilogue) {
+    packed(m, packB, block, { code: addEpilogue(m, options.epilogue, options.relaxed), words: epilogueWords(options.epilogue) });
+    return m.bytes();
+  }
   pack(m, 'packA', tileRows);
-  const scatter = emitScatter(m);
-  packed(m, pack(m, 'packB', tileColumns), packedBlock(m, Array.from({ length: tileRows }, (_, i) => tile(m, i + 1, madd, options.relaxed)), scatter));
+  packed(m, packB, block);
   addUnpacked(m, madd);
   return m.bytes();
 }
@@ -216,10 +226,11 @@ function emitScatter(m: ModuleBuilder): FunctionBuilder {
   return f;
 }
 
-/** The packed loop for all of k, with B packed on the way. */
-function packed(m: ModuleBuilder, packB: FunctionBuilder, block: FunctionBuilder): void {
-  const f = m.function('packed', { params: words(15), results: [] });
-  const [a, aStep, row, b, bColumn, bK, c, cRow, cColumn, rows, columns, k, kStep, accumulate, scratch] = f.params;
+/** The packed loop for all of k, with B packed on the way; rows are finished where `last` says that no other part of k comes. */
+function packed(m: ModuleBuilder, packB: FunctionBuilder, block: FunctionBuilder, epilogue?: { code: FunctionBuilder; words: number }): void {
+  const f = m.function('packed', { params: words(epilogue ? 16 + epilogue.words : 15), results: [] });
+  const [a, aStep, row, b, bColumn, bK, c, cRow, cColumn, rows, columns, k, kStep, accumulate, ...more] = f.params;
+  const scratch = more[more.length - 1];
   const [k0, length, i, panels] = f.localArray('i32', 4);
   f.set(panels, op('i32.add', scratch, 4 * tileRows * tileColumns));
   f.repeat(again => {
@@ -231,6 +242,11 @@ function packed(m: ModuleBuilder, packB: FunctionBuilder, block: FunctionBuilder
       const at = op('i32.add', a, op('i32.mul', op('i32.mul', length, op('i32.add', row, i)), 4));
       const to = op('i32.add', c, op('i32.mul', cRow, i));
       f.do(call(block, at, panels, to, cRow, cColumn, smaller(op('i32.sub', rows, i), mBlock), columns, length, accumulate, scratch));
+      if (!epilogue) return;
+      const [last, ...operands] = more.slice(0, -1);
+      f.if(op('i32.and', last, op('i32.ge_u', op('i32.add', k0, length), k)), () => {
+        f.do(call(epilogue.code, to, cRow, smaller(op('i32.sub', rows, i), mBlock), columns, ...rowsOfOperands(operands, i)));
+      });
     });
     f.set(accumulate, 1);
     f.add(a, aStep);

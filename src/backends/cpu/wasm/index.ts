@@ -1,20 +1,29 @@
 // The SIMD kernels behind the CPU backend: every kernel may decline a call by returning false before writing anything (f64, an unusual
 // layout), and the reference kernel then runs. Only wiring here.
 
-import type { FusedKernel, Primitives, View } from '../../backend.js';
+import { packedMatrix } from '../../../tensor/packing.js';
+import type { Epilogue, FusedKernel, Primitives, View } from '../../backend.js';
 import { supportsRelaxedSimd } from './assembler.js';
 import type { WasmContext } from './context.js';
 import { createCopy } from './copy.js';
 import { registerFused } from './fused/index.js';
 import { createGatherScatter } from './gatherScatter.js';
 import { createGemm, type WasmView } from './gemm.js';
-import { createMap } from './map.js';
+import { createMap, lanesFit, usesIndex } from './map.js';
 import { createPacked } from './packed.js';
 import { createReduce } from './reduce.js';
 
 export type { WasmContext } from './context.js';
 
 export type WasmKernels = { [K in keyof Primitives]: (call: Primitives[K]) => boolean } & { readonly fused: Map<string, FusedKernel> };
+
+/** Whether an epilogue has a form that products apply while their elements are near: matrices with dense rows. */
+function finishesNear({ b, output }: Primitives['matmul'], { program, operands }: Epilogue): boolean {
+  const [rank, last] = [output.shape.length, output.shape.length - 1];
+  const dense = (view: View): boolean => view.dtype === 'f32' && (view.strides[last] === 1 || view.shape[last] === 1);
+  const transposed = !b.packing || packedMatrix(b).transposed;
+  return rank === 2 && transposed && lanesFit(program, [output, ...operands], [output]) && !usesIndex(program) && [output, ...operands].every(dense);
+}
 
 /** Kernels over `memory`. With `relaxed`, multiply-adds are fused where the engine can. */
 export function createWasmKernels(wanted: WasmContext): WasmKernels {
@@ -24,9 +33,15 @@ export function createWasmKernels(wanted: WasmContext): WasmKernels {
   const at = (view: View): WasmView => ({ byteOffset: context.byteOffsetOf(view), shape: view.shape, strides: view.strides });
   const packed = createPacked(context, gemm);
   const matmul = (call: Primitives['matmul']): boolean => {
-    const { a, b, output } = call;
+    const { a, b, output, epilogue } = call;
     if (output.dtype !== 'f32') return false;
-    return b.packing ? packed.matmul(call) : gemm.matmul({ a: at(a), b: at(b), output: at(output) });
+    const views = { a: at(a), b: at(b), output: at(output) };
+    const near = epilogue && finishesNear(call, epilogue) && { program: epilogue.program, operands: epilogue.operands.map(at) };
+    const done = b.packing ? packed.matmul(call, near || undefined) : gemm.matmul({ ...views, ...(near && { epilogue: near }) });
+    if (!epilogue || near) return done;
+    // Elsewhere the epilogue goes over the finished product.
+    const { program, operands } = epilogue;
+    return map({ program, shape: output.shape, inputs: [output, ...operands], outputs: [output], uniforms: [] });
   };
   const { gather, scatterAdd } = createGatherScatter(context);
   const { copy } = createCopy(context.memory, context.threads);

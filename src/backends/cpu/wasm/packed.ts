@@ -5,7 +5,9 @@
 import { halfToFloatTable, packedMatrix, packedWeightBytes, packings, type PackedMatrix, type Packing } from '../../../tensor/packing.js';
 import { isContiguous, sizeOf } from '../../../tensor/shape.js';
 import type { Primitives, View } from '../../backend.js';
+import type { Program } from '../../../tensor/expr.js';
 import { isShared, type WasmContext } from './context.js';
+import { epilogueArguments, epilogueFrom, type WasmEpilogue } from './epilogue.js';
 import type { Gemm, WasmView } from './gemm.js';
 import { dotScratchBytes, roundedBytes } from './packedDots.js';
 import { arrangedBytes, buildPackedModule, type PackedKernels } from './packedKernels.js';
@@ -29,19 +31,22 @@ const panelWork = 2;
 const roundingWork = 4;
 
 export interface PackedProducts {
-  matmul(call: Primitives['matmul']): boolean;
+  /** With an epilogue: b transposed, the output [m, n] with dense rows. */
+  matmul(call: Omit<Primitives['matmul'], 'epilogue'>, epilogue?: WasmEpilogue): boolean;
   gather(call: Primitives['gather']): boolean;
   unpack(call: Primitives['unpack']): boolean;
 }
 
 export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
   const { memory, byteOffsetOf, threads } = context;
-  const compiled = new Map<Packing, PackedKernels>();
-  const kernelsFor = (packing: Packing): PackedKernels => {
-    let kernels = compiled.get(packing);
+  const compiled = new Map<string, PackedKernels>();
+  const kernelsFor = (packing: Packing, epilogue?: Program): PackedKernels => {
+    const key = epilogue ? `${packing} ${epilogue.key}` : packing;
+    let kernels = compiled.get(key);
     if (!kernels) {
-      kernels = threads.link(buildPackedModule(packing, { relaxed: context.relaxed, shared: isShared(memory) })) as unknown as PackedKernels;
-      compiled.set(packing, kernels);
+      const options = { relaxed: context.relaxed, shared: isShared(memory), ...(epilogue && { epilogue }) };
+      kernels = threads.link(buildPackedModule(packing, options)) as unknown as PackedKernels;
+      compiled.set(key, kernels);
     }
     return kernels;
   };
@@ -82,10 +87,10 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
       [at, from + row * rowBytes, rowBytes, weightBytes, count, columns, c + 4 * row, table]));
   };
 
-  /** y = x W^T, rows of x rounded to 16-bit integers: one by one where there are few, else in tiles. */
-  const rounded = (w: PackedMatrix, from: number, x: Rows, y: Rows): void => {
+  /** y = x W^T, rows of x rounded to 16-bit integers: one by one where there are few (no epilogue then), else in tiles. */
+  const rounded = (w: PackedMatrix, from: number, x: Rows, y: Rows, epilogue?: WasmEpilogue): void => {
     const { packing, rows, columns, rowBytes } = w;
-    const { round, dot, roundPanels, tiles: run } = kernelsFor(packing) as Required<PackedKernels>;
+    const { round, dot, roundPanels } = kernelsFor(packing) as Required<PackedKernels>;
     const weightBytes = packedWeightBytes(packing, columns);
     if (x.count <= fewRows) {
       const at = context.decoded(roundedBytes(columns));
@@ -105,27 +110,29 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
     const parts = tiles(rows, (tileWork * x.count + panelWork) * rows * columns, fewColumns, most);
     const own = tilesScratchBytes(parts[0].count, columns);
     const scratch = context.scratch(own * threads.seats);
+    const { tiles: run } = kernelsFor(packing, epilogue?.program) as Required<PackedKernels>;
     threads.run(run, parts.map(({ row, count }) => [
       panels, x.count, from + row * rowBytes, rowBytes, weightBytes, count, columns, y.at + 4 * row, y.step, panelsTogether(columns),
+      ...(epilogue ? epilogueArguments(epilogue, 0, row) : []),
     ]), scratch, own);
   };
 
   return {
-    matmul({ a, b, output, rounded: mayRound }) {
+    matmul({ a, b, output, rounded: mayRound }, epilogue) {
       const w = packedMatrix(b);
       const { packing, rows, columns, transposed, rowBytes } = w;
       const from = firstRow(b, w);
       const [x, y] = [a, output].map(v => rowsOf(v, byteOffsetOf));
-      if (transposed && x && y && mayRound && packings[packing].blockLength > 1) {
-        rounded(w, from, x, y);
-        return true;
-      }
-      if (transposed && x && y && x.count <= fewRows) {
-        for (let row = 0; row < x.count; row++) matvec(w, from, x.at + row * x.step, y.at + row * y.step);
+      const at = (view: View): WasmView => ({ byteOffset: byteOffsetOf(view), shape: view.shape, strides: view.strides });
+      const integers = mayRound && packings[packing].blockLength > 1;
+      if (transposed && x && y && (integers || x.count <= fewRows)) {
+        const few = x.count <= fewRows;
+        if (integers) rounded(w, from, x, y, few ? undefined : epilogue);
+        else for (let row = 0; row < x.count; row++) matvec(w, from, x.at + row * x.step, y.at + row * y.step);
+        if (few && epilogue) gemm.finish(at(output), epilogue);
         return true;
       }
       const last = output.shape.length - 1;
-      const at = (view: View): WasmView => ({ byteOffset: byteOffsetOf(view), shape: view.shape, strides: view.strides });
       const lead = b.shape.slice(0, -2);
       /** The product with a piece that lies decoded at `piece`: columns j .. j + n of the output. */
       const multiply = (piece: number, strides: readonly [number, number], j: number, n: number): void => {
@@ -134,6 +141,7 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
           a: at(a),
           b: { byteOffset: piece, shape: [...lead, transposed ? columns : rows, n], strides: [...lead.map(() => 0), ...strides] },
           output: { ...z, byteOffset: z.byteOffset + 4 * j * output.strides[last], shape: [...output.shape.slice(0, -1), n] },
+          ...(epilogue && { epilogue: epilogueFrom(epilogue, j) }),
         });
       };
       const step = transposed ? 8 : Math.max(8, packings[packing].blockLength);

@@ -9,9 +9,11 @@ import { packings, type Packing } from '../../../tensor/packing.js';
 import {
   f32x4Const, i8x16Const, i32x4Const, load, ModuleBuilder, op, shuffle, type FunctionBuilder, type Local, type Value, type WasmFunction,
 } from './assembler.js';
+import type { Program } from '../../../tensor/expr.js';
+import { addEpilogue, epilogueWords } from './epilogue.js';
 import { transpose4 } from './gemmKernels.js';
 import { sumOfLanes, words, type Madd } from './gemmUnpacked.js';
-import { addRoundedProducts, fromHalf } from './packedDots.js';
+import { addRoundedProducts, fromHalf, type Quantised } from './packedDots.js';
 import { addPackedTiles } from './packedTiles.js';
 
 /** The exports of the module. `halves` is where the f32 value of each of the 65,536 f16 bit patterns is. */
@@ -37,11 +39,18 @@ export interface PackedKernels {
 const arrangedBlock = 9 * 16;
 export const arrangedBytes = (k: number): number => (k / 32) * arrangedBlock;
 
-export function buildPackedModule(packing: Packing, options: { relaxed: boolean; shared: boolean }): Uint8Array<ArrayBuffer> {
+/** All loops; or, for an epilogue, those of quantised weights with many rows alone. */
+export function buildPackedModule(packing: Packing, options: { relaxed: boolean; shared: boolean; epilogue?: Program }): Uint8Array<ArrayBuffer> {
   const m = new ModuleBuilder({ memory: { shared: options.shared } });
   const madd: Madd = options.relaxed
     ? (a, b, sum) => op('f32x4.relaxed_madd', a, b, sum)
     : (a, b, sum) => op('f32x4.add', sum, op('f32x4.mul', a, b));
+  const { epilogue } = options;
+  if (epilogue) {
+    const finish = { code: addEpilogue(m, epilogue, options.relaxed), words: epilogueWords(epilogue) };
+    addPackedTiles(m, packing as Quantised, madd, finish);
+    return m.bytes();
+  }
   decode(m, packing, madd);
   if (packing === 'f16' || packing === 'bf16') matvecHalves(m, packing, madd);
   else {

@@ -5,6 +5,7 @@
 
 import { packings } from '../../../tensor/packing.js';
 import { call, f32x4Const, i32x4Const, laneOp, load, loadLane, op, type FunctionBuilder, type Local, type ModuleBuilder } from './assembler.js';
+import { rowsOfOperands } from './epilogue.js';
 import { transpose4 } from './gemmKernels.js';
 import { smaller, words, type Madd } from './gemmUnpacked.js';
 import { fromHalf, readCodes, roundBlock, type Quantised } from './packedDots.js';
@@ -30,11 +31,11 @@ export const tilesScratchBytes = (columns: number, k: number): number => 4 * til
  * Adds
  * - roundPanels(x, xRow, rows, k, to): panels of rows of x.
  * - tiles(panels, rows, w, rowBytes, weightBytes, n, k, c, cRow, together, scratch): c[rows, n] = x w[n, k]^T, with columns of w put in panels in scratch;
- *   `together` panels of x at a time.
+ *   `together` panels of x at a time; the arguments of an epilogue come before scratch.
  */
-export function addPackedTiles(m: ModuleBuilder, packing: Quantised, madd: Madd): void {
+export function addPackedTiles(m: ModuleBuilder, packing: Quantised, madd: Madd, epilogue?: { code: FunctionBuilder; words: number }): void {
   roundPanels(m, packing);
-  tiles(m, columnPanel(m, packing), Array.from({ length: tileRows }, (_, i) => tile(m, i + 1, packing, madd)), copyTile(m));
+  tiles(m, columnPanel(m, packing), Array.from({ length: tileRows }, (_, i) => tile(m, i + 1, packing, madd)), copyTile(m), epilogue);
 }
 
 function roundPanels(m: ModuleBuilder, packing: Quantised): void {
@@ -181,9 +182,12 @@ function copyTile(m: ModuleBuilder): FunctionBuilder {
   return f;
 }
 
-function tiles(m: ModuleBuilder, panel: FunctionBuilder, tilesOf: readonly FunctionBuilder[], copy: FunctionBuilder): void {
-  const f = m.function('tiles', { params: words(11), results: [] });
-  const [panels, rows, w, rowBytes, weightBytes, n, k, c, cRow, together, scratch] = f.params;
+function tiles(
+  m: ModuleBuilder, panel: FunctionBuilder, tilesOf: readonly FunctionBuilder[], copy: FunctionBuilder, epilogue?: { code: FunctionBuilder; words: number },
+): void {
+  const f = m.function('tiles', { params: words(11 + (epilogue?.words ?? 0)), results: [] });
+  const [panels, rows, w, rowBytes, weightBytes, n, k, c, cRow, together, ...more] = f.params;
+  const scratch = more[more.length - 1];
   const [i, j, row, end, a, b, to, height, width] = f.localArray('i32', 9);
   const bytesOf = (lines: number): Local => {
     const bytes = f.local('i32');
@@ -222,6 +226,7 @@ function tiles(m: ModuleBuilder, panel: FunctionBuilder, tilesOf: readonly Funct
       });
       f.add(b, bBytes);
     });
+    if (epilogue) f.do(call(epilogue.code, c, cRow, op('i32.sub', end, i), n, ...rowsOfOperands(more.slice(0, -1), i)));
     f.add(panels, op('i32.mul', aBytes, together));
     f.add(c, op('i32.mul', cRow, op('i32.mul', together, tileRows)));
   });
