@@ -2,7 +2,7 @@
 // batches against f64 loops over independently decoded values; gradients of the other operand; what is refused.
 
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { gradientsOf } from '../src/autograd/tape.js';
 import { create } from '../src/tensor/create.js';
@@ -12,7 +12,11 @@ import type { Tensor } from '../src/tensor/tensor.js';
 import { Random } from '../src/tensor/threefry.js';
 import { scope } from '../src/autograd/scope.js';
 import { cpu, cpuPlain, referenceF32, type Machine } from './helpers/machines.js';
+import { bitsOf, threadedMachine } from './helpers/threaded.js';
 import { allPackings, columnsFor, halfValue, randomPacked, type PackedWeights } from './helpers/packedWeights.js';
+
+const threaded = threadedMachine(2);
+after(() => threaded.backend.close());
 
 const machines: readonly Machine[] = [referenceF32, cpu, cpuPlain];
 const runs = { seed: 41, numRuns: 40 };
@@ -184,4 +188,23 @@ test('every other use names itself and the packing', () => {
   assert.throws(() => create.packed(new Uint8Array(100), [3, 64], 'q8_0', { backend }), /packed: 100 bytes do not fill q8_0\[3,64\], which takes 204/);
   assert.throws(() => create.packed(new Uint8Array(0), [3, 40], 'q4_0', { backend }), /q4_0 needs a matrix \[rows, columns\] with columns a multiple of 32, got \[3,40\]/);
   assert.throws(() => create.packed(new Uint8Array(0), [3, 1], 'f16', { backend }), /f16 needs a matrix \[rows, columns\] with columns 2 or more, got \[3,1\]/);
+});
+
+test('weights decoded into panels: parts of k and more than are packed at once, last columns of a panel, several threads', () => {
+  for (const packing of allPackings) for (const [rows, columns] of [[707, 704], [45, 2656], [2659, 96]]) {
+    const w = randomPacked(packing, rows, columns, 17);
+    const m = 23;
+    const [x, z] = [normals(m * columns, 1), normals(m * rows, 2)];
+    const run = (machine: Machine): Tensor[] => {
+      const t = place(w, packing, machine);
+      const { backend } = machine;
+      return [create.from(x, [m, columns], { backend }).matmulT(t), create.from(z, [m, rows], { backend }).matmul(t)];
+    };
+    scope(() => {
+      const [forward, back] = run(cpu);
+      checkProduct(forward, x, (p, j) => w.values[j * columns + p], [m, rows, columns], `${packing} x W^T`);
+      checkProduct(back, z, (p, j) => w.values[p * columns + j], [m, columns, rows], `${packing} z W`);
+      run(threaded).forEach((y, i) => { assert.equal(bitsOf(y.dataSync()), bitsOf([forward, back][i].dataSync())); });
+    });
+  }
 });

@@ -102,6 +102,11 @@ const patches: Record<string, readonly Patch[]> = {
   'src/backends/cpu/wasm/packed.ts': [
     ['pieces of rows add up', 'accumulate: j > 0', 'accumulate: false', 'packed-tensors', 'many more weights'],
   ],
+  'src/backends/cpu/wasm/gemmWeights.ts': [
+    ['where along k a part of W^T begins', 'f.add(origin, kStep)', 'f.add(origin, 0)', 'packed-tensors', 'weights decoded into panels'],
+    ['where along k a part of W begins', "f.add(w, op('i32.mul', rowBytes, kStep))", 'f.add(w, 0)', 'packed-tensors', 'weights decoded into panels'],
+    ['columns that are repeated', "smaller(op('i32.add', column, r), op('i32.sub', columns, 1))", 'column', 'packed-tensors', 'weights decoded into panels'],
+  ],
   'src/backends/cpu/wasm/packedDots.ts': [
     ['minima and offsets of one row', "madd(load('v128.load', op('i32.add', own, stride)), least, total)", 'total', 'packed-rounded', 'rounded products stay'],
     ['zeros past the last block', 'for (const list of [scales, sums])', 'for (const list of [scales])', 'packed-rounded', 'rounded products stay'],

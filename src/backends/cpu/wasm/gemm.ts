@@ -6,6 +6,7 @@ import type { Program } from '../../../tensor/expr.js';
 import type { WasmFunction } from './assembler.js';
 import { isShared } from './context.js';
 import { epilogueArguments, type WasmEpilogue } from './epilogue.js';
+import { weightBlock, type WeightPanels } from './gemmWeights.js';
 import { buildGemmModule, scratchBytes, tileColumns, tileRows, type GemmKernels } from './gemmKernels.js';
 
 /** A strided f32 (or other 4-byte) window on the memory; strides in elements. */
@@ -28,6 +29,8 @@ export interface MatmulCall {
 export interface Gemm {
   /** output [..., m, n] = a [..., m, k] b [..., k, n] in f32; leading axes equal, stride 0 repeats; any strides. Always true. */
   matmul(call: MatmulCall): boolean;
+  /** output [m, n] = a [m, k] times quantised weights, decoded on the way; rows of both are dense. */
+  weights(call: Omit<MatmulCall, 'b' | 'accumulate'> & { readonly weights: GemmWeights }): void;
   /** Applies an epilogue to a product [m, n] that is there. */
   finish(output: WasmView, epilogue: WasmEpilogue): void;
 }
@@ -74,8 +77,33 @@ const farElements = 2 ** 19;
 /** Multiply-adds that an element of an epilogue takes as long as. */
 const epilogueWork = 20;
 
-/** The code of a product with an epilogue. */
+/** The code of a product with an epilogue, or with quantised weights. */
 type FinishingKernels = Pick<GemmKernels, 'packed'> & { readonly epilogue: WasmFunction };
+
+/** Quantised weights as they lie: address of the first row, bytes from row to row, of a row's codes, and of the table of halves. */
+export interface GemmWeights extends WeightPanels {
+  readonly at: number;
+  readonly rowBytes: number;
+  readonly weightBytes: number;
+  readonly halves: number;
+}
+
+/** How the code of a packed product is told where B begins for columns from j and rows from k: three words, and later more; and what it is cut by. */
+interface SourceOfB {
+  readonly columnUnit: number;
+  readonly kUnit: number;
+  at(j: number, k: number): readonly [number, number, number];
+  more(j: number, k: number): readonly number[];
+}
+
+const stridesOf = ({ b, bColumn, bK }: Product): SourceOfB => ({
+  columnUnit: tileColumns, kUnit: 4, at: (j, k) => [b + j * bColumn + k * bK, bColumn, bK], more: () => [],
+});
+
+const weightsOf = ({ transposed, at, rowBytes, weightBytes, halves }: GemmWeights): SourceOfB => ({
+  columnUnit: transposed ? tileColumns : weightBlock, kUnit: weightBlock,
+  at: (j, k) => [at + (transposed ? j : k) * rowBytes, rowBytes, weightBytes], more: (j, k) => [transposed ? k : j, halves],
+});
 
 /** Who computes, with what, and where there is room. */
 interface Machine {
@@ -92,19 +120,23 @@ export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: num
   const threads = options.threads ?? oneThread(memory);
   const kernels = threads.link(buildGemmModule({ relaxed: options.relaxed ?? false, shared: isShared(memory) })) as unknown as GemmKernels;
   const machine: Machine = { kernels, threads, scratch };
-  const finishing = new Map<Program, FinishingKernels>();
-  const finisher = (program: Program): FinishingKernels => {
-    let found = finishing.get(program);
+  const compiled = new Map<string, FinishingKernels>();
+  const kernelsFor = (program: Program | undefined, weights?: WeightPanels): FinishingKernels => {
+    const key = `${weights?.packing} ${weights?.transposed} ${program?.key}`;
+    let found = compiled.get(key);
     if (!found) {
-      found = threads.link(buildGemmModule({ relaxed: options.relaxed ?? false, shared: isShared(memory), epilogue: program })) as unknown as FinishingKernels;
-      finishing.set(program, found);
+      const module = buildGemmModule({
+        relaxed: options.relaxed ?? false, shared: isShared(memory), ...(program && { epilogue: program }), ...(weights && { weights }),
+      });
+      found = threads.link(module) as unknown as FinishingKernels;
+      compiled.set(key, found);
     }
     return found;
   };
   const finish = (output: WasmView, epilogue: WasmEpilogue): void => {
     const { byteOffset, shape: [m, n], strides: [row] } = output;
     const height = Math.ceil(m / threads.parts(epilogueWork * m * n));
-    threads.run(finisher(epilogue.program).epilogue, steps(m, height).map(({ at, length }) =>
+    threads.run(kernelsFor(epilogue.program).epilogue, steps(m, height).map(({ at, length }) =>
       [byteOffset + 4 * at * row, 4 * row, length, n, ...epilogueArguments(epilogue, at, 0)]));
   };
   return {
@@ -115,7 +147,7 @@ export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: num
       if (product.m === 0 || product.n === 0 || (accumulate && product.k === 0)) return true;
       const path = accumulate ? 'packed' : choose(product, options.prefer);
       if (epilogue && path === 'packed') {
-        runPacked(machine, product, accumulate, { ...epilogue, run: finisher(epilogue.program).packed });
+        runPacked(machine, product, kernelsFor(epilogue.program).packed, accumulate, epilogue);
         return true;
       }
       forEachBatch(batch, (a, b, c) => {
@@ -124,10 +156,15 @@ export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: num
         else if (path === 'direct') runDirect(machine, p);
         else if (path === 'directTransposed') runDirectTransposed(machine, p);
         else if (path === 'dotCopied') runDotCopied(machine, p);
-        else runPacked(machine, p, accumulate);
+        else runPacked(machine, p, kernels.packed, accumulate);
       });
       if (epilogue) finish(call.output, epilogue);
       return true;
+    },
+    weights: ({ a, weights, output, epilogue }) => {
+      const { product } = foldBatch({ a, b: { byteOffset: 0, shape: [a.shape[1], output.shape[1]], strides: [output.shape[1], 1] }, output });
+      if (product.m === 0) return;
+      runPacked(machine, product, kernelsFor(epilogue?.program, weights).packed, false, epilogue, weightsOf(weights));
     },
   };
 }
@@ -234,7 +271,7 @@ function runDirect(machine: Machine, p: Product): void {
   const { kernels, threads } = machine;
   const parts = partsOf(machine, p);
   const columns = Math.min(2048, parts > 1 ? Math.max(isFar(p) ? 256 : 64, roundUp(p.n / parts, 16)) : p.n);
-  const kStep = evenBlock(p.k, Math.max(32, Math.min(kBlock, Math.floor(reusedElements / Math.min(columns, p.n)))));
+  const kStep = evenBlock(p.k, Math.max(32, Math.min(kBlock, Math.floor(reusedElements / Math.min(columns, p.n)))), 4);
   const far = Number(isFar(p));
   threads.run(kernels.direct, steps(p.n, columns).map(({ at, length }) =>
     [p.a, p.aRow, p.aK, p.b + 4 * at, p.bK, p.c + 4 * at, p.cRow, p.m, length, p.k, kStep, far]));
@@ -265,14 +302,14 @@ function runDotCopied(machine: Machine, given: Product): void {
  * A of a slab is packed for a few blocks along k; then each tile of the result packs its part of B, block by block, and uses it for all its
  * rows.
  */
-function runPacked(machine: Machine, p: Product, add: boolean, epilogue?: WasmEpilogue & { readonly run: WasmFunction }): void {
+function runPacked(machine: Machine, p: Product, code: WasmFunction, add: boolean, epilogue?: WasmEpilogue, b: SourceOfB = stridesOf(p)): void {
   const { kernels, threads, scratch } = machine;
   const parts = partsOf(machine, p);
   const cut = parts > 1;
-  const kStep = evenBlock(p.k, kBlock);
+  const kStep = evenBlock(p.k, kBlock, b.kUnit);
   const depth = kBlocks * kStep;
   const slab = Math.min(mSlab, p.m);
-  const columns = Math.min(nBlock, cut ? Math.max(2 * tileColumns, roundUp(p.n / parts, tileColumns)) : p.n);
+  const columns = Math.min(nBlock, cut ? Math.max(2 * tileColumns, roundUp(p.n / parts, b.columnUnit)) : p.n);
   // A narrow result is cut across its rows too.
   const rowTiles = Math.max(1, Math.floor(parts / Math.ceil(p.n / columns)));
   const tileHeight = Math.max(16 * tileRows, roundUp(slab / rowTiles, tileRows));
@@ -287,12 +324,11 @@ function runPacked(machine: Machine, p: Product, add: boolean, epilogue?: WasmEp
       const a = p.a + i0 * p.aRow + k0 * p.aK;
       threads.run(kernels.packA, steps(k, kStep).flatMap(block => steps(rows, packedRows).map(({ at, length }) =>
         [a + at * p.aRow + block.at * p.aK, p.aRow, p.aK, panels + 4 * (padded * block.at + at * block.length), block.length, length])));
-      const b = p.b + k0 * p.bK;
       const accumulate = Number(add || k0 > 0);
       const last = Number(k0 + k === p.k);
-      threads.run(epilogue?.run ?? kernels.packed, steps(p.n, columns).flatMap(j => steps(rows, tileHeight).map(i => [
-        panels, 4 * padded * kStep, i.at, b + j.at * p.bColumn, p.bColumn, p.bK, p.c + (i0 + i.at) * p.cRow + j.at * p.cColumn, p.cRow, p.cColumn,
-        i.length, j.length, k, kStep, accumulate, ...(epilogue ? [last, ...epilogueArguments(epilogue, i0 + i.at, j.at)] : []),
+      threads.run(code, steps(p.n, columns).flatMap(j => steps(rows, tileHeight).map(i => [
+        panels, 4 * padded * kStep, i.at, ...b.at(j.at, k0), p.c + (i0 + i.at) * p.cRow + j.at * p.cColumn, p.cRow, p.cColumn,
+        i.length, j.length, k, kStep, accumulate, ...b.more(j.at, k0), ...(epilogue ? [last, ...epilogueArguments(epilogue, i0 + i.at, j.at)] : []),
       ])), ownScratch, stride);
     }
   }
@@ -300,7 +336,7 @@ function runPacked(machine: Machine, p: Product, add: boolean, epilogue?: WasmEp
 
 const roundUp = (value: number, step: number): number => Math.ceil(value / step) * step;
 
-/** Blocks of nearly equal size, at most `most`, rather than full ones and a short rest. */
-function evenBlock(side: number, most: number): number {
-  return roundUp(Math.ceil(side / Math.ceil(side / most)), 4);
+/** Blocks of nearly equal size, multiples of `unit` and at most `most`, rather than full ones and a short rest. */
+function evenBlock(side: number, most: number, unit: number): number {
+  return roundUp(Math.ceil(side / Math.ceil(side / most)), unit);
 }

@@ -8,6 +8,7 @@
 import { call, constant, f32x4Const, load, ModuleBuilder, op, select, shuffle32, type FunctionBuilder, type Local, type WasmFunction } from './assembler.js';
 import type { Program } from '../../../tensor/expr.js';
 import { addEpilogue, epilogueWords, rowsOfOperands } from './epilogue.js';
+import { weightSource, type PanelSource, type WeightPanels } from './gemmWeights.js';
 import { addUnpacked, smaller, words, type Madd } from './gemmUnpacked.js';
 
 /** Rows and columns of the packed tile. */
@@ -30,8 +31,8 @@ export interface GemmKernels {
   /**
    * (a, aStep, row, b, bColumn, bK, c, cRow, cColumn, m, n, k, kStep, accumulate, scratch): c (+)= a b with b packed here, `kStep` along k at a time,
    * in `scratch` (`scratchBytes` of it). `a` holds packed panels for the first kStep, aStep further for the next; those of `row`, the first row
-   * of c, lie 4 row K further where a block is K long. k > 0. In a module with an epilogue `last` (here ends k) and the epilogue's arguments come before
-   * `scratch`.
+   * of c, lie 4 row K further where a block is K long. k > 0. Before `scratch` come two words more where B
+   * is weights (gemmWeights.ts), then, in a module with an epilogue, `last` (here ends k) and the epilogue's arguments.
    */
   packed: WasmFunction;
   /**
@@ -47,21 +48,21 @@ export interface GemmKernels {
   scatter: WasmFunction;
 }
 
-/** All loops; or, for an epilogue, `packed` and `epilogue` alone. */
-export function buildGemmModule(options: { relaxed: boolean; shared: boolean; epilogue?: Program }): Uint8Array<ArrayBuffer> {
+/** All loops; or, for an epilogue or for quantised weights as B, `packed` and `epilogue` alone. */
+export function buildGemmModule(
+  options: { relaxed: boolean; shared: boolean; epilogue?: Program; weights?: WeightPanels },
+): Uint8Array<ArrayBuffer> {
   const m = new ModuleBuilder({ memory: { shared: options.shared } });
   const madd: Madd = options.relaxed
     ? (a, b, sum) => op('f32x4.relaxed_madd', a, b, sum)
     : (a, b, sum) => op('f32x4.add', sum, op('f32x4.mul', a, b));
   const tiles = Array.from({ length: tileRows }, (_, i) => tile(m, i + 1, madd, options.relaxed));
   const block = packedBlock(m, tiles, emitScatter(m));
-  const packB = pack(m, 'packB', tileColumns);
-  if (options.epilogue) {
-    packed(m, packB, block, { code: addEpilogue(m, options.epilogue, options.relaxed), words: epilogueWords(options.epilogue) });
-    return m.bytes();
-  }
+  const { relaxed, epilogue, weights } = options;
+  const source = weights ? weightSource(m, weights, madd) : rowsAndColumns(pack(m, 'packB', tileColumns));
+  packed(m, source, block, epilogue && { code: addEpilogue(m, epilogue, relaxed), words: epilogueWords(epilogue) });
+  if (weights || epilogue) return m.bytes();
   pack(m, 'packA', tileRows);
-  packed(m, packB, block);
   addUnpacked(m, madd);
   return m.bytes();
 }
@@ -226,31 +227,39 @@ function emitScatter(m: ModuleBuilder): FunctionBuilder {
   return f;
 }
 
+/** B as rows and columns of f32. */
+const rowsAndColumns = (packB: FunctionBuilder): PanelSource => ({
+  moreWords: 0,
+  pack: ([b, bColumn, bK], _, to, length, columns) => call(packB, b, bColumn, bK, to, length, columns),
+  advance: (f, [b, , bK], _, kStep) => f.add(b, op('i32.mul', bK, kStep)),
+});
+
 /** The packed loop for all of k, with B packed on the way; rows are finished where `last` says that no other part of k comes. */
-function packed(m: ModuleBuilder, packB: FunctionBuilder, block: FunctionBuilder, epilogue?: { code: FunctionBuilder; words: number }): void {
-  const f = m.function('packed', { params: words(epilogue ? 16 + epilogue.words : 15), results: [] });
-  const [a, aStep, row, b, bColumn, bK, c, cRow, cColumn, rows, columns, k, kStep, accumulate, ...more] = f.params;
+function packed(m: ModuleBuilder, b: PanelSource, block: FunctionBuilder, epilogue?: { code: FunctionBuilder; words: number }): void {
+  const f = m.function('packed', { params: words(15 + b.moreWords + (epilogue ? 1 + epilogue.words : 0)), results: [] });
+  const [a, aStep, row, b0, b1, b2, c, cRow, cColumn, rows, columns, k, kStep, accumulate, ...more] = f.params;
   const scratch = more[more.length - 1];
+  const [source, moreOfB] = [[b0, b1, b2], more.slice(0, b.moreWords)];
   const [k0, length, i, panels] = f.localArray('i32', 4);
   f.set(panels, op('i32.add', scratch, 4 * tileRows * tileColumns));
   f.repeat(again => {
     f.set(length, op('i32.sub', k, k0));
     f.set(length, smaller(length, kStep));
-    f.do(call(packB, b, bColumn, bK, panels, length, columns));
+    f.do(b.pack(source, moreOfB, panels, length, columns));
     f.set(i, 0);
     f.loop(i, rows, mBlock, () => {
       const at = op('i32.add', a, op('i32.mul', op('i32.mul', length, op('i32.add', row, i)), 4));
       const to = op('i32.add', c, op('i32.mul', cRow, i));
       f.do(call(block, at, panels, to, cRow, cColumn, smaller(op('i32.sub', rows, i), mBlock), columns, length, accumulate, scratch));
       if (!epilogue) return;
-      const [last, ...operands] = more.slice(0, -1);
+      const [last, ...operands] = more.slice(b.moreWords, -1);
       f.if(op('i32.and', last, op('i32.ge_u', op('i32.add', k0, length), k)), () => {
         f.do(call(epilogue.code, to, cRow, smaller(op('i32.sub', rows, i), mBlock), columns, ...rowsOfOperands(operands, i)));
       });
     });
     f.set(accumulate, 1);
     f.add(a, aStep);
-    f.add(b, op('i32.mul', bK, kStep));
+    b.advance(f, source, moreOfB, kStep);
     f.branchIf(again, op('i32.lt_u', f.tee(k0, op('i32.add', k0, kStep)), k));
   });
 }

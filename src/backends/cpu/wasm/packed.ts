@@ -1,6 +1,6 @@
 // Packed weights on the CPU: rows by number, rows decoded as a whole, and products. Where x may be rounded, quantised weights are
-// multiplied as integers. Else one or two rows of x are multiplied with weights decoded in registers; for more, pieces of the matrix are decoded into a
-// region that the caches hold and go through the ordinary product.
+// multiplied as integers. Else one or two rows of x are multiplied with weights decoded in registers; for many, quantised weights are decoded into the
+// panels of the ordinary product; and for the rest pieces of the matrix are decoded into a region that the caches hold and go through it.
 
 import { halfToFloatTable, packedMatrix, packedWeightBytes, packings, type PackedMatrix, type Packing } from '../../../tensor/packing.js';
 import { isContiguous, sizeOf } from '../../../tensor/shape.js';
@@ -15,6 +15,8 @@ import { columnPanelBytes, panelsBytes, panelsTogether, tileColumns, tileRows, t
 
 /** Rows of x up to which `matvec` for each is faster than decoding for the ordinary product. Measured. */
 const fewRows = 2;
+/** Rows of x from which decoding straight into panels is faster than first into a piece. Measured. */
+const manyRows = 20;
 /** Bytes of panels of weights for one tile, and columns of one at least: a cache line of the result. */
 const panelsOfTile = 2 ** 18;
 const fewColumns = 16;
@@ -130,6 +132,15 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
         if (integers) rounded(w, from, x, y, few ? undefined : epilogue);
         else for (let row = 0; row < x.count; row++) matvec(w, from, x.at + row * x.step, y.at + row * y.step);
         if (few && epilogue) gemm.finish(at(output), epilogue);
+        return true;
+      }
+      if (x && y && x.count >= manyRows && packing !== 'f16' && packing !== 'bf16') {
+        const [k, n] = transposed ? [columns, rows] : [rows, columns];
+        const rowsAt = ({ at: byteOffset, step, count }: Rows, side: number): WasmView => ({ byteOffset, shape: [count, side], strides: [step / 4, 1] });
+        gemm.weights({
+          a: rowsAt(x, k), output: rowsAt(y, n), ...(epilogue && { epilogue }),
+          weights: { packing, transposed, at: from, rowBytes, weightBytes: packedWeightBytes(packing, columns), halves: halvesAt() },
+        });
         return true;
       }
       const last = output.shape.length - 1;

@@ -74,7 +74,7 @@ const scaleAt = (halves: Local, address: Local, offset = 0): Value =>
 const stepLength = (packing: Packing): number => (packings[packing].blockLength === 1 ? 8 : packings[packing].blockLength);
 
 /** Emits the decoding of one step at address `at` (scales at `scales`) and hands on its vectors of four weights in order. */
-function stepOf(
+export function stepOf(
   f: FunctionBuilder, packing: Packing, madd: Madd, halves: Local,
 ): (at: Local, scales: Local, visit: (i: number, weights: Value) => void) => void {
   const [v, part, half, d, m] = f.localArray('v128', 5);
