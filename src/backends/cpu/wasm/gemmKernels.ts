@@ -67,7 +67,7 @@ export function buildGemmModule(
   return m.bytes();
 }
 
-function pack(m: ModuleBuilder, name: string, width: number): FunctionBuilder {
+export function pack(m: ModuleBuilder, name: string, width: number): FunctionBuilder {
   const f = m.function(name, { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] });
   const [from, panelStride, kStride, to, k, count] = f.params;
   const [panel, step, at, into, row, left] = f.localArray('i32', 6);
@@ -167,21 +167,29 @@ export function transpose4(f: FunctionBuilder, v: readonly Local[]): void {
   f.set(v[3], shuffle32(t[1], t[3], [2, 3, 6, 7]));
 }
 
-/**
- * c[rows, 8] (+)= one panel of a, of which `rows` are used, times one of b; rows of c are cRow apart. A step is cut by branches that are never
- * taken and would change the sums so far: these must then be there before the loads that follow, which are thus not moved to the front.
- */
+/** c[rows, 8] (+)= one panel of a, of which `rows` are used, times one of b; rows of c are cRow apart. */
 function tile(m: ModuleBuilder, rows: number, madd: Madd, relaxed: boolean): FunctionBuilder {
   const f = m.function(`tile${rows}`, { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] }, { exported: false });
-  const [a, b, k, c, cRow, accumulate] = f.params;
+  // A product that is not fused takes a register of its own.
+  emitTile(f, f.params, Array.from({ length: rows }, () => f.localArray('v128', 2)), tileRows, relaxed ? 2 : 1, madd);
+  return f;
+}
+
+/**
+ * The body of `tile`, on a, b, k, c, cRow and accumulate, of which a, b and c are moved: as many rows as `sums`, which must be zeros, of a panel of
+ * `panelRows`. A step is cut, every `together` rows, by branches that are never taken and would change the sums so far: these must then be there
+ * before the loads that follow, which are thus not moved to the front.
+ */
+export function emitTile(
+  f: FunctionBuilder, [a, b, k, c, cRow, accumulate]: readonly Local[], sums: readonly Local[][], panelRows: number, together: number, madd: Madd,
+): void {
+  const rows = sums.length;
   const [end, never] = f.localArray('i32', 2);
-  const sums = Array.from({ length: rows }, () => f.localArray('v128', 2));
   const x = f.local('v128');
   const y = f.localArray('v128', 2);
-  // A product that is not fused takes a register of its own.
   const all = sums.map((_, i) => i);
-  const parts = relaxed ? [all.slice(0, 2), all.slice(2, 4), all.slice(4)].filter(part => part.length > 0) : all.map(i => [i]);
-  f.set(end, op('i32.add', a, op('i32.mul', k, 4 * tileRows)));
+  const parts = Array.from({ length: Math.ceil(rows / together) }, (_, p) => all.slice(p * together, (p + 1) * together));
+  f.set(end, op('i32.add', a, op('i32.mul', k, 4 * panelRows)));
   f.set(never, op('i32.eqz', k));
   f.repeat(again => {
     y.forEach((v, j) => f.set(v, load('v128.load', b, 16 * j)));
@@ -193,7 +201,7 @@ function tile(m: ModuleBuilder, rows: number, madd: Madd, relaxed: boolean): Fun
       if (p < parts.length - 1) f.if(never, () => part.forEach(i => sums[i].forEach(sum => f.set(sum, f32x4Const(0)))));
     });
     f.add(b, 4 * tileColumns);
-    f.branchIf(again, op('i32.ne', f.tee(a, op('i32.add', a, 4 * tileRows)), end));
+    f.branchIf(again, op('i32.ne', f.tee(a, op('i32.add', a, 4 * panelRows)), end));
   });
   const store = (add: boolean) => (): void => {
     sums.forEach((row, i) => {
@@ -202,7 +210,6 @@ function tile(m: ModuleBuilder, rows: number, madd: Madd, relaxed: boolean): Fun
     });
   };
   f.if(accumulate, store(true), store(false));
-  return f;
 }
 
 function emitScatter(m: ModuleBuilder): FunctionBuilder {
