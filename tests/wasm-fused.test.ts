@@ -5,9 +5,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import type { FusedKernel, View } from '../src/backends/backend.js';
-import { supportsRelaxedSimd } from '../src/backends/cpu/wasm/assembler.js';
+import { instantiate, load, ModuleBuilder, supportsRelaxedSimd } from '../src/backends/cpu/wasm/assembler.js';
 import { createWasmKernels } from '../src/backends/cpu/wasm/index.js';
-import { Arena, numbers } from './helpers/wasmArena.js';
+import { LaneMath } from '../src/backends/cpu/wasm/lanes.js';
+import { Arena, numbers, ulps } from './helpers/wasmArena.js';
 
 if (process.versions.node.startsWith('20.')) setFlagsFromString('--experimental-wasm-relaxed-simd');
 
@@ -319,6 +320,28 @@ test('row kernels decline other types and layouts before writing', () => {
   }
 });
 
+test('powers of two', () => {
+  for (const relaxed of [false, ...(variants.length > 1 ? [true] : [])]) {
+    arena.clear();
+    const m = new ModuleBuilder();
+    const f = m.function('powers', { params: ['i32'], results: [] });
+    f.store('v128.store', f.params[0], new LaneMath(f, relaxed).power2(load('v128.load', f.params[0])));
+    const { powers } = instantiate(m.bytes(), arena.memory);
+    const raise = (xs: readonly number[]): number[] => {
+      const view = arena.view([4], { value: i => xs[i] });
+      powers((view.allocation as unknown as { byteOffset: number }).byteOffset);
+      return arena.read(view);
+    };
+    const random = numbers(5);
+    for (let n = 0; n < 2000; n++) {
+      const xs = range(4, () => Math.fround(n < 1000 ? 126 * random() : random()));
+      raise(xs).forEach((got, i) => { assert.ok(ulps(got, 2 ** xs[i]) < 3, `2 ** ${xs[i]}: ${got}`); });
+      if (n % 500 === 499) arena.clear();
+    }
+    assert.deepEqual(raise([0, -127, -Infinity, NaN]).slice(1), [0, 0, NaN]);
+  }
+});
+
 // --- attention ----------------------------------------------------------------------------------------------------------
 
 interface AttentionCase {
@@ -334,6 +357,13 @@ const attentionCases: readonly AttentionCase[] = [
   { B: 1, KV: 1, group: 2, T: 3, S: 13, D: 7, causal: 1, causalOffset: 10, window: 5, start: [0], end: [13] },
   { B: 2, KV: 1, group: 2, T: 5, S: 18, D: 12, causal: 1, causalOffset: 13, window: 0, start: [4, 18], end: [18, 18] }, // the second row sees nothing
   { B: 2, KV: 1, group: 1, T: 16, S: 33, D: 3, causal: 0, causalOffset: 0, window: 0, start: [0, 1], end: [33, 20] },
+  // Panels of 8 queries and keys, and of 4 or 5 rows: one below, whole, one above.
+  ...[7, 8, 9, 39, 40, 41].map(n => ({ B: 1, KV: 1, group: 2, T: n, S: n, D: 4, causal: 1, causalOffset: 0, window: 0, start: [0], end: [n] })),
+  ...[5, 8, 9].map(n => ({ B: 1, KV: 1, group: 1, T: n, S: n + 11, D: 9, causal: 1, causalOffset: 11, window: 7, start: [3], end: [n + 10] })),
+  { B: 1, KV: 1, group: 2, T: 81, S: 90, D: 6, causal: 1, causalOffset: 9, window: 13, start: [2], end: [88] }, // two tiles of the VJP
+  { B: 2, KV: 1, group: 1, T: 81, S: 81, D: 5, causal: 1, causalOffset: 0, window: 0, start: [0, 30], end: [81, 81] },
+  { B: 2, KV: 1, group: 1, T: 40, S: 45, D: 8, causal: 1, causalOffset: 5, window: 6, start: [7, 0], end: [45, 21] }, // the last queries see nothing
+  { B: 1, KV: 1, group: 1, T: 21, S: 30, D: 4, causal: 0, causalOffset: 2, window: 5, start: [0], end: [29] },
 ];
 
 for (const { label, fused } of variants) {
@@ -346,6 +376,14 @@ for (const { label, fused } of variants) {
       const heads = (count: number, length: number): View =>
         arena.view([B, count, length, D], { strides: [length * count * D, D, count * D, 1], value: () => 2 * random() });
       const [q, k, v] = [heads(H, T), heads(KV, S), heads(KV, S)];
+      // What nobody may see is not read for any result.
+      for (const view of [k, v]) {
+        const values = arena.read(view);
+        arena.write(view, i => {
+          const [b, s] = [Math.floor(i / (KV * S * D)), Math.floor(i / D) % S];
+          return s >= start[b] && s < end[b] ? values[i] : NaN;
+        });
+      }
       const [keyStart, keyEnd] = [start, end].map(list => arena.view([B], { dtype: 'i32', value: i => list[i] }));
       const [o, lse] = [arena.view([B, H, T, D]), arena.view([B, H, T])];
       const attributes = { scale: 1 / Math.sqrt(D), causal, causalOffset, window };

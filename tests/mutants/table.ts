@@ -139,6 +139,18 @@ const patches: Record<string, readonly Patch[]> = {
     ['the sign of dC', "accumulate(h, block.rowsOf('dC'), s, e.sub)", "accumulate(h, block.rowsOf('dC'), s, e.add)", 'ops-fused', 'fused.edit .2.: gradients of kernels'],
     ['ranks beyond the blocks of four', 'for (const size of [4, 1])', 'for (const size of [4])', 'ops-fused', 'fused.edit: equals'],
   ],
+  'src/backends/cpu/wasm/fused/attentionForward.ts': [
+    ['keys that not all queries of a panel see', 'mask(allTo, to);', '', 'wasm-fused', 'attention and its vjp'],
+    ["a window's first keys", 'mask(from, allFrom);', '', 'wasm-fused', 'attention and its vjp'],
+    ['queries that see nothing', "op('v128.andnot', div(splat(1), totals[half]), none)", 'div(splat(1), totals[half])', 'wasm-fused', 'attention and its vjp'],
+    ['the next group packs its own keys', "op('i32.ne', keyHead, current)", "op('i32.lt_s', current, 0)", 'wasm-fused', 'attention and its vjp'],
+  ],
+  'src/backends/cpu/wasm/fused/attentionVjp.ts': [
+    ['panels that all queries see', "op('i32.le_s', plus(key, width), ofFirst.to)", "op('i32.le_s', key, ofFirst.to)", 'wasm-fused', 'attention and its vjp'],
+    ['the last queries of a panel of keys', "up(plus(distance, field.window, width - 1), width)", 'up(plus(distance, field.window), width)', 'wasm-fused',
+      'attention and its vjp'],
+    ['rows past the last query', 'const end = smaller(f, high, rows);', 'const end = high;', 'wasm-fused', 'attention and its vjp'],
+  ],
   'src/backends/cpu/wasm/copy.ts': [
     ['axes that merge', 'outer.from === axis.side * axis.from', 'outer.from >= axis.from', 'copy'],
   ],

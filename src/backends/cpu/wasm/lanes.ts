@@ -1,6 +1,6 @@
 // Four f32 or i32 lanes as values of the assembler: names for its SIMD instructions, sums across lanes, and the element functions
 // (exp, log, tanh, erf, sin, cos) as instruction sequences. Loops and memory do not belong here.
-// Errors against exact results, over all finite inputs unless noted: exp, log, tanh, erf below 2 ULP; sin and cos below 2 ULP for
+// Errors against exact results, over all finite inputs unless noted: exp, log, tanh, erf below 2 ULP, power2 below 3; sin and cos below 2 ULP for
 // |x| <= 2^20 and meaningless beyond 2^30.
 
 import { f32x4Const, i32x4Const, op, shuffle32, type FunctionBuilder, type Local, type Value } from './assembler.js';
@@ -72,6 +72,17 @@ export class LaneMath {
     const half = hold(f, op('i32x4.shr_s', bits, 1));
     const power = (k: Value): Value => op('i32x4.shl', op('i32x4.add', k, splatInt(127)), 23);
     return mul(mul(series, power(half)), power(op('i32x4.sub', bits, half)));
+  }
+
+  /** 2 to the power of x up to 127; 0 below -126.5. A minimax polynomial, and a power whose bits are the exponent shifted. */
+  power2(argument: Value): Value {
+    const { f } = this;
+    const x = hold(f, op('f32x4.pmax', argument, splat(-127))); // keeps a NaN
+    const shifter = 12582912 + 127; // 1.5 * 2^23, and the bias of exponents
+    const shifted = hold(f, add(x, splat(shifter)));
+    const r = hold(f, sub(x, sub(shifted, splat(shifter))));
+    const series = this.polynomial(r, [1.3276472192e-3, 9.6755416162e-3, 5.5507132753e-2, 2.4022119719e-1, 6.9314696706e-1, 1.0000000717]);
+    return mul(series, op('i32x4.shl', shifted, 23));
   }
 
   /** Cephes logf, with subnormal arguments scaled into range. */

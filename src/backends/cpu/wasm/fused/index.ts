@@ -5,7 +5,8 @@ import type { FusedKernel } from '../../../backend.js';
 import { ModuleBuilder, type WasmFunction } from '../assembler.js';
 import { isShared, type WasmContext } from '../context.js';
 import type { Gemm } from '../gemm.js';
-import { addAttention, addAttentionVjp, attentionKernels } from './attention.js';
+import { addForward, attentionKernels } from './attention.js';
+import { addAttentionVjp } from './attentionVjp.js';
 import { editKernels } from './edit.js';
 import { addNorms, normKernels } from './norms.js';
 import { addRope, ropeKernels } from './rope.js';
@@ -33,7 +34,7 @@ export function registerFused(map: Map<string, FusedKernel>, context: WasmContex
     ...ropeKernels(lazily(addRope), context),
     ...editKernels(context, gemm),
     ...smallMatrixKernels(context),
-    ...attentionKernels(lazily(addAttention), lazily(addAttentionVjp), context),
+    ...attentionKernels(lazily(addForward), lazily(addAttentionVjp), context),
   ];
   for (const [name, kernel] of kernels) map.set(name, kernel);
 }
