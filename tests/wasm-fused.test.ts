@@ -358,7 +358,7 @@ const attentionCases: readonly AttentionCase[] = [
   { B: 2, KV: 1, group: 2, T: 5, S: 18, D: 12, causal: 1, causalOffset: 13, window: 0, start: [4, 18], end: [18, 18] }, // the second row sees nothing
   { B: 2, KV: 1, group: 1, T: 16, S: 33, D: 3, causal: 0, causalOffset: 0, window: 0, start: [0, 1], end: [33, 20] },
   // Panels of 8 queries and keys, and of 4 or 5 rows: one below, whole, one above.
-  ...[7, 8, 9, 39, 40, 41].map(n => ({ B: 1, KV: 1, group: 2, T: n, S: n, D: 4, causal: 1, causalOffset: 0, window: 0, start: [0], end: [n] })),
+  ...[6, 7, 8, 9, 39, 40, 41].map(n => ({ B: 1, KV: 1, group: 2, T: n, S: n, D: 4, causal: 1, causalOffset: 0, window: 0, start: [0], end: [n] })),
   ...[5, 8, 9].map(n => ({ B: 1, KV: 1, group: 1, T: n, S: n + 11, D: 9, causal: 1, causalOffset: 11, window: 7, start: [3], end: [n + 10] })),
   { B: 1, KV: 1, group: 2, T: 81, S: 90, D: 6, causal: 1, causalOffset: 9, window: 13, start: [2], end: [88] }, // two tiles of the VJP
   { B: 2, KV: 1, group: 1, T: 81, S: 81, D: 5, causal: 1, causalOffset: 0, window: 0, start: [0, 30], end: [81, 81] },

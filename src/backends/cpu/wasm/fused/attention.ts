@@ -13,7 +13,7 @@ import { panelRowsOf, width } from './panelProducts.js';
 import { denseFloats, denseIntegers } from './rowFunction.js';
 
 /** With fewer queries than this, packing the keys costs more than it saves. */
-const fewQueries = 5;
+const fewQueries = 6;
 /** Queries of a tile of the VJP, at most. */
 const vjpTile = 80;
 
