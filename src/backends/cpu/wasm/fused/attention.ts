@@ -120,7 +120,7 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     };
     const made = describe(views, attributes, room);
     made.write({ ...places, tile });
-    share(backward().attentionVjp, B * KV, threads.parts(B * H * T * S * D), made);
+    share(backward().attentionVjp, B * KV, 2 * threads.parts(B * H * T * S * D), made);
   };
 
   return [
