@@ -7,7 +7,7 @@ import type { WasmFunction } from './assembler.js';
 import { isShared } from './context.js';
 import { epilogueArguments, type WasmEpilogue } from './epilogue.js';
 import { weightBlock, type WeightPanels } from './gemmWeights.js';
-import { buildGemmModule, scratchBytes, tileColumns, tileRows, type GemmKernels } from './gemmKernels.js';
+import { buildGemmModule, scratchBytes, tileColumns, tileRowsOf, type GemmKernels } from './gemmKernels.js';
 
 /** A strided f32 (or other 4-byte) window on the memory; strides in elements. */
 export interface WasmView {
@@ -63,7 +63,7 @@ interface Product {
   readonly cColumn: number;
 }
 
-// Blocks of the packed path: a block of A (130 x kBlock) stays in the second-level cache, a panel of B (kBlock x 8) in the first.
+// Blocks of the packed path: a block of A (140 x kBlock) stays in the second-level cache, a panel of B (kBlock x 8) in the first.
 const kBlock = 640;
 const nBlock = 256;
 /** Rows of A that are packed together, and how many blocks along k. */
@@ -108,6 +108,7 @@ const weightsOf = ({ transposed, at, rowBytes, weightBytes, halves }: GemmWeight
 /** Who computes, with what, and where there is room. */
 interface Machine {
   readonly kernels: GemmKernels;
+  readonly tileRows: number;
   readonly threads: Threads;
   readonly scratch: (byteLength: number) => number;
 }
@@ -119,7 +120,7 @@ interface Machine {
 export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: number) => number, options: GemmOptions = {}): Gemm {
   const threads = options.threads ?? oneThread(memory);
   const kernels = threads.link(buildGemmModule({ relaxed: options.relaxed ?? false, shared: isShared(memory) })) as unknown as GemmKernels;
-  const machine: Machine = { kernels, threads, scratch };
+  const machine: Machine = { kernels, threads, scratch, tileRows: tileRowsOf(options.relaxed ?? false) };
   const compiled = new Map<string, FinishingKernels>();
   const kernelsFor = (program: Program | undefined, weights?: WeightPanels): FinishingKernels => {
     const key = `${weights?.packing} ${weights?.transposed} ${program?.key}`;
@@ -303,7 +304,7 @@ function runDotCopied(machine: Machine, given: Product): void {
  * rows.
  */
 function runPacked(machine: Machine, p: Product, code: WasmFunction, add: boolean, epilogue?: WasmEpilogue, b: SourceOfB = stridesOf(p)): void {
-  const { kernels, threads, scratch } = machine;
+  const { kernels, threads, scratch, tileRows } = machine;
   const parts = partsOf(machine, p);
   const cut = parts > 1;
   const kStep = evenBlock(p.k, kBlock, b.kUnit);

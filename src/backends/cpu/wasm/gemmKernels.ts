@@ -1,31 +1,35 @@
-// The loops of matrix multiplication as WebAssembly: packing and the 5x8 tile on packed panels; those that need no packing are in
+// The loops of matrix multiplication as WebAssembly: packing and the tile on packed panels; those that need no packing are in
 // gemmUnpacked.ts. Which one a shape takes, and in what blocks, is decided in gemm.ts, not here. All strides and pointers are in bytes.
 //
 // V8 (before Turboshaft) moves all loads of a block of code to its front, and a step's loads and accumulators together must fit the 15 vector
-// registers it has. A step of 4x8 does, one of 5x8 only if it is several blocks: see `tile`. On a Zen 5 core whose registers allow 68.7
-// GFLOP/s, panels in the first-level cache: 5x8 65 to 66, 4x8 62.5, 6x8 63 to 65, 3x12 63.5; 5x8 as one block 27; plain 54, 52, 34, 26.
+// registers it has. A step of 4x8 does, one of 5x8 only if it is several blocks: see `emitTile`. On a Zen 5 core whose registers allow
+// 68.7 GFLOP/s, panels in the first-level cache: 5x8 65 to 66, 4x8 62.5, 6x8 63 to 65, 3x12 63.5; 5x8 as one block 27. Where multiply and add are two
+// instructions: 4x8 60 to 63, 5x8 52 to 56.
 
 import { call, constant, f32x4Const, load, ModuleBuilder, op, select, shuffle32, type FunctionBuilder, type Local, type WasmFunction } from './assembler.js';
 import type { Program } from '../../../tensor/expr.js';
 import { addEpilogue, epilogueWords, rowsOfOperands } from './epilogue.js';
 import { weightSource, type PanelSource, type WeightPanels } from './gemmWeights.js';
+import { multiplyAdd } from './lanes.js';
 import { addUnpacked, smaller, words, type Madd } from './gemmUnpacked.js';
 
-/** Rows and columns of the packed tile. */
-export const tileRows = 5;
+/** Columns of the packed tile, and its rows: what registers hold. */
 export const tileColumns = 8;
+export const tileRowsOf = (relaxed: boolean): number => (relaxed ? 5 : 4);
 
-/** Rows of packed A that are gone over for each panel of B: together they stay in the second-level cache. Whole tiles. */
-const mBlock = 130;
+/** Rows of packed A that are gone over for each panel of B: together they stay in the second-level cache. Whole tiles of 4 and of 5. */
+const mBlock = 140;
+
+const tileBytes = 4 * 5 * tileColumns;
 
 /** Scratch of `packed`: a tile, and panels of B. */
-export const scratchBytes = (kStep: number, n: number): number => 4 * tileRows * tileColumns + 4 * kStep * tileColumns * Math.ceil(n / tileColumns);
+export const scratchBytes = (kStep: number, n: number): number => tileBytes + 4 * kStep * tileColumns * Math.ceil(n / tileColumns);
 
 /** The exports of the module, with their parameters; addresses and strides in bytes, strides named after the axis they step along. */
 export interface GemmKernels {
   /**
-   * (from, panelStride, kStride, to, k, count): panels of `tileRows` along one axis, the last one zero-padded:
-   * to[panel][k][i] = from[(tileRows panel + i) panelStride + k kStride].
+   * (from, panelStride, kStride, to, k, count): panels of as many rows as a tile has along one axis, the last one zero-padded:
+   * to[panel][k][i] = from[(rows panel + i) panelStride + k kStride].
    */
   packA: WasmFunction;
   /**
@@ -56,13 +60,13 @@ export function buildGemmModule(
   const madd: Madd = options.relaxed
     ? (a, b, sum) => op('f32x4.relaxed_madd', a, b, sum)
     : (a, b, sum) => op('f32x4.add', sum, op('f32x4.mul', a, b));
-  const tiles = Array.from({ length: tileRows }, (_, i) => tile(m, i + 1, madd, options.relaxed));
+  const tiles = Array.from({ length: tileRowsOf(options.relaxed) }, (_, i) => addTiles(m, i + 1, options.relaxed));
   const block = packedBlock(m, tiles, emitScatter(m));
   const { relaxed, epilogue, weights } = options;
   const source = weights ? weightSource(m, weights, madd) : rowsAndColumns(pack(m, 'packB', tileColumns));
   packed(m, source, block, epilogue && { code: addEpilogue(m, epilogue, relaxed), words: epilogueWords(epilogue) });
   if (weights || epilogue) return m.bytes();
-  pack(m, 'packA', tileRows);
+  pack(m, 'packA', tileRowsOf(relaxed));
   addUnpacked(m, madd);
   return m.bytes();
 }
@@ -167,20 +171,33 @@ export function transpose4(f: FunctionBuilder, v: readonly Local[]): void {
   f.set(v[3], shuffle32(t[1], t[3], [2, 3, 6, 7]));
 }
 
-/** c[rows, 8] (+)= one panel of a, of which `rows` are used, times one of b; rows of c are cRow apart. */
-function tile(m: ModuleBuilder, rows: number, madd: Madd, relaxed: boolean): FunctionBuilder {
-  const f = m.function(`tile${rows}`, { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] }, { exported: false });
-  // A product that is not fused takes a register of its own.
-  emitTile(f, f.params, Array.from({ length: rows }, () => f.localArray('v128', 2)), tileRows, relaxed ? 2 : 1, madd);
+/**
+ * tilesN(a, aPanel, b, c, cRow, rows, k, accumulate): c[rows, 8] (+)= panels of a, `aPanel` apart, times one of b, by tiles of `height` of a panel's rows,
+ * of which `rows` is a multiple. All in one function: a call for each tile costs 9 % where k is 64.
+ */
+export function addTiles(m: ModuleBuilder, height: number, relaxed: boolean): FunctionBuilder {
+  const f = m.function(`tiles${height}`, { params: words(8), results: [] }, { exported: false });
+  const [a, aPanel, b, c, cRow, rows, k, accumulate] = f.params;
+  const [i, atA, atB] = f.localArray('i32', 3);
+  const sums = Array.from({ length: height }, () => f.localArray('v128', 2));
+  f.loop(i, rows, height, () => {
+    for (const sum of sums.flat()) f.set(sum, f32x4Const(0));
+    f.set(atA, a);
+    f.set(atB, b);
+    // Where multiply-add is one instruction a tile of 5 rows, in parts of 2, is the fastest; else one of 4 as it is.
+    emitTile(f, [atA, atB, k, c, cRow, accumulate], sums, tileRowsOf(relaxed), relaxed ? 2 : height, multiplyAdd(relaxed));
+    f.add(c, cRow);
+    f.add(a, aPanel);
+  });
   return f;
 }
 
 /**
- * The body of `tile`, on a, b, k, c, cRow and accumulate, of which a, b and c are moved: as many rows as `sums`, which must be zeros, of a panel of
+ * One tile, on a, b, k, c, cRow and accumulate, of which a, b and c are moved: as many rows as `sums`, which must be zeros, of a panel of
  * `panelRows`. A step is cut, every `together` rows, by branches that are never taken and would change the sums so far: these must then be there
  * before the loads that follow, which are thus not moved to the front.
  */
-export function emitTile(
+function emitTile(
   f: FunctionBuilder, [a, b, k, c, cRow, accumulate]: readonly Local[], sums: readonly Local[][], panelRows: number, together: number, madd: Madd,
 ): void {
   const rows = sums.length;
@@ -248,7 +265,7 @@ function packed(m: ModuleBuilder, b: PanelSource, block: FunctionBuilder, epilog
   const scratch = more[more.length - 1];
   const [source, moreOfB] = [[b0, b1, b2], more.slice(0, b.moreWords)];
   const [k0, length, i, panels] = f.localArray('i32', 4);
-  f.set(panels, op('i32.add', scratch, 4 * tileRows * tileColumns));
+  f.set(panels, op('i32.add', scratch, tileBytes));
   f.repeat(again => {
     f.set(length, op('i32.sub', k, k0));
     f.set(length, smaller(length, kStep));
@@ -275,26 +292,32 @@ function packed(m: ModuleBuilder, b: PanelSource, block: FunctionBuilder, epilog
 function packedBlock(m: ModuleBuilder, tiles: readonly FunctionBuilder[], scatter: FunctionBuilder): FunctionBuilder {
   const f = m.function('packedBlock', { params: words(10), results: [] }, { exported: false });
   const [a, b, c, cRow, cColumn, rows, columns, k, accumulate, edge] = f.params;
-  const [i, j, aPanel, cTile, rowsLeft, columnsLeft] = f.localArray('i32', 6);
+  const [i, j, aPanel, cTile, rest, whole, panelBytes, columnsLeft] = f.localArray('i32', 8);
+  const tileRows = tiles.length;
+  const full = tiles[tileRows - 1];
+  f.set(panelBytes, op('i32.mul', k, 4 * tileRows));
+  f.set(rest, op('i32.rem_u', rows, tileRows));
+  f.set(whole, op('i32.sub', rows, rest));
   f.loop(j, columns, tileColumns, () => {
     f.set(columnsLeft, op('i32.sub', columns, j));
-    f.set(aPanel, a);
-    f.set(cTile, c);
-    f.set(i, 0);
-    f.loop(i, rows, tileRows, () => {
-      f.set(rowsLeft, op('i32.sub', rows, i));
-      const whole = tiles[tileRows - 1];
-      f.if(op('i32.and', op('i32.ge_u', columnsLeft, tileColumns), op('i32.eq', cColumn, 4)), () => {
-        f.if(op('i32.ge_u', rowsLeft, tileRows), () => f.do(call(whole, aPanel, b, k, cTile, cRow, accumulate)), () => {
-          tiles.slice(0, -1).forEach((rest, r) => f.if(op('i32.eq', rowsLeft, r + 1), () => f.do(call(rest, aPanel, b, k, cTile, cRow, accumulate))));
-        });
-      }, () => {
-        f.do(call(whole, aPanel, b, k, edge, 4 * tileColumns, 0));
-        const [height, width] = [smaller(rowsLeft, tileRows), smaller(columnsLeft, tileColumns)];
-        f.do(call(scatter, edge, 4 * tileColumns, cTile, cRow, cColumn, height, width, accumulate));
+    f.if(op('i32.and', op('i32.ge_u', columnsLeft, tileColumns), op('i32.eq', cColumn, 4)), () => {
+      f.do(call(full, a, panelBytes, b, c, cRow, whole, k, accumulate));
+      f.if(rest, () => {
+        f.set(aPanel, op('i32.add', a, op('i32.mul', op('i32.div_u', whole, tileRows), panelBytes)));
+        f.set(cTile, op('i32.add', c, op('i32.mul', cRow, whole)));
+        tiles.slice(0, -1).forEach((run, r) => f.if(op('i32.eq', rest, r + 1), () => f.do(call(run, aPanel, panelBytes, b, cTile, cRow, rest, k, accumulate))));
       });
-      f.add(aPanel, op('i32.mul', k, 4 * tileRows));
-      f.add(cTile, op('i32.mul', cRow, tileRows));
+    }, () => {
+      f.set(aPanel, a);
+      f.set(cTile, c);
+      f.set(i, 0);
+      f.loop(i, rows, tileRows, () => {
+        f.do(call(full, aPanel, panelBytes, b, edge, 4 * tileColumns, tileRows, k, 0));
+        const [height, width] = [smaller(op('i32.sub', rows, i), tileRows), smaller(columnsLeft, tileColumns)];
+        f.do(call(scatter, edge, 4 * tileColumns, cTile, cRow, cColumn, height, width, accumulate));
+        f.add(aPanel, panelBytes);
+        f.add(cTile, op('i32.mul', cRow, tileRows));
+      });
     });
     f.add(b, op('i32.mul', k, 4 * tileColumns));
     f.add(c, op('i32.mul', cColumn, tileColumns));

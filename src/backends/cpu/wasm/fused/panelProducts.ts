@@ -4,17 +4,17 @@
 // Panels of 5 rows as in gemmKernels.ts, or of 4 in one piece where multiply-add is not fused. On a Zen 5 core that allows 68.7 GFLOP/s, k of 64:
 // 5 rows 64 (58 with a call for each tile), 4 rows plain 62, 5 rows plain 54.
 
-import { call, f32x4Const, load, op, type FunctionBuilder, type Local, type ModuleBuilder, type Value } from '../assembler.js';
-import { emitTile, pack, tileColumns, tileRows, transpose4 } from '../gemmKernels.js';
+import { call, load, op, type FunctionBuilder, type Local, type ModuleBuilder, type Value } from '../assembler.js';
+import { addTiles, pack, tileColumns, tileRowsOf, transpose4 } from '../gemmKernels.js';
 import { words } from '../gemmUnpacked.js';
-import { hold, mul, multiplyAdd } from '../lanes.js';
+import { hold, mul } from '../lanes.js';
 
 /** Queries or keys side by side in a panel, and its bytes for each step along K. */
 export const width = tileColumns;
 export const columnBytes = 4 * tileColumns;
 
 /** Rows in a panel of A. */
-export const panelRowsOf = (relaxed: boolean): number => (relaxed ? tileRows : 4);
+export const panelRowsOf = tileRowsOf;
 
 export interface PanelProducts {
   /** Rows in a panel of A. */
@@ -42,30 +42,12 @@ function addProduct(m: ModuleBuilder, relaxed: boolean): FunctionBuilder {
   const [a, panelStride, b, c, rows, k, accumulate] = f.params;
   const whole = f.local('i32');
   f.set(whole, op('i32.sub', rows, op('i32.rem_u', rows, panelRows)));
-  f.do(call(tiles[panelRows - 1], a, panelStride, b, c, whole, k, accumulate));
+  f.do(call(tiles[panelRows - 1], a, panelStride, b, c, columnBytes, whole, k, accumulate));
   f.set(rows, op('i32.sub', rows, whole));
   f.if(rows, () => {
     f.add(a, op('i32.mul', op('i32.div_u', whole, panelRows), panelStride));
     f.add(c, op('i32.mul', whole, columnBytes));
-    tiles.slice(0, -1).forEach((rest, i) => f.if(op('i32.eq', rows, i + 1), () => f.do(call(rest, a, panelStride, b, c, rows, k, accumulate))));
-  });
-  return f;
-}
-
-/** tiles(a, panelStride, b, c, rows, k, accumulate): the same for `rows` that are tiles of `height`. */
-function addTiles(m: ModuleBuilder, height: number, relaxed: boolean): FunctionBuilder {
-  const f = m.function(`panelTiles${height}`, { params: words(7), results: [] }, { exported: false });
-  const [a, panelStride, b, c, rows, k, accumulate] = f.params;
-  const [i, atA, atB, cRow] = f.localArray('i32', 4);
-  const sums = Array.from({ length: height }, () => f.localArray('v128', 2));
-  f.set(cRow, columnBytes);
-  f.loop(i, rows, height, () => {
-    for (const sum of sums.flat()) f.set(sum, f32x4Const(0));
-    f.set(atA, a);
-    f.set(atB, b);
-    emitTile(f, [atA, atB, k, c, cRow, accumulate], sums, panelRowsOf(relaxed), relaxed ? 2 : 4, multiplyAdd(relaxed));
-    f.add(c, columnBytes);
-    f.add(a, panelStride);
+    tiles.slice(0, -1).forEach((rest, i) => f.if(op('i32.eq', rows, i + 1), () => f.do(call(rest, a, panelStride, b, c, columnBytes, rows, k, accumulate))));
   });
   return f;
 }
