@@ -2,7 +2,7 @@
 // to its bound.
 
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -13,6 +13,7 @@ import type { Example } from '../src/data/examples.js';
 import { openBoundedFolder } from '../src/io/boundedFolderNode.js';
 import { getReftModel, ReftTrainer, type ReftConfig, type TrainerOptions } from '../src/reft/index.js';
 import { computationFingerprint } from '../src/reft/fingerprint.js';
+import { ReuseFiles } from '../src/reft/reuseFiles.js';
 import { cpu, cpuPlain } from './helpers/machines.js';
 import { tinyExamples } from './helpers/tinyExamples.js';
 import { tinyModel, type TinyModelOptions } from './helpers/tinyModel.js';
@@ -158,6 +159,84 @@ describe('reuse in a folder', () => {
     assert.equal(await most({ reuseDirectory, reuseBudgetBytes: 0 }), 0);
   });
 
+  /** Runs `body` and logs the reading of files and the forwards of steps in their order; `open` counts what is still being read. */
+  async function watched(body: (log: string[], open: () => number) => Promise<void>): Promise<void> {
+    const log: string[] = [];
+    let open = 0;
+    const { begin } = ReuseFiles.prototype;
+    ReuseFiles.prototype.begin = function (window, firstLayer) {
+      log.push(`read ${window.example.where}`);
+      open++;
+      const reading = begin.call(this, window, firstLayer);
+      const settled = (): void => { open--; };
+      reading.states.then(settled, settled);
+      return reading;
+    };
+    try {
+      await body(log, () => open);
+    } finally {
+      ReuseFiles.prototype.begin = begin;
+    }
+  }
+
+  async function trainerOver(reuseDirectory: string, log: string[], options: Partial<TrainerOptions> = {}): Promise<ReftTrainer> {
+    const base = await tinyModel({ seed: 1 });
+    const forward = base.forward.bind(base);
+    base.forward = call => {
+      if (call.from) log.push('step');
+      return forward(call);
+    };
+    return new ReftTrainer(getReftModel(base, config), { examples: tinyExamples(6), steps: 4, batchSize: 2, reuseDirectory, reuseBudgetBytes: 0, ...options });
+  }
+
+  test('a step begins to read what the next one needs; each row is read once a step, and nothing is read past the end', async () => {
+    const reuseDirectory = fresh();
+    await run({ reuseDirectory });
+    await watched(async log => {
+      const at: number[] = [];
+      for await (const { index } of (await trainerOver(reuseDirectory, log)).steps()) at[index] = log.filter(what => what !== 'step').length;
+      // The first step reads its own rows and those of the second, the last one nothing.
+      assert.deepEqual(at.slice(1), [4, 6, 8, 8]);
+      assert.deepEqual(log.map((what, i) => (what === 'step' ? i : -1)).filter(i => i >= 0), [4, 7, 10, 11]);
+      const evaluation = { examples: tinyExamples(9).slice(2), every: 2 };
+      const { result } = await run({ evaluation });
+      for (const _ of [0, 1]) assert.deepEqual((await run({ evaluation, reuseDirectory, reuseBudgetBytes: 0 })).result, result);
+    });
+  });
+
+  test('a run that ends early leaves nothing being read; what it did not need is no error of its own', async () => {
+    const reuseDirectory = fresh();
+    await run({ reuseDirectory });
+    const unhandled: unknown[] = [];
+    const listen = (error: unknown): void => void unhandled.push(error);
+    process.on('unhandledRejection', listen);
+    await watched(async (log, open) => {
+      for await (const _ of (await trainerOver(reuseDirectory, log)).steps()) break;
+      assert.deepEqual([log.filter(what => what !== 'step').length, open()], [4, 0]);
+      const abort = new AbortController();
+      for await (const _ of (await trainerOver(reuseDirectory, log, { signal: abort.signal })).steps()) abort.abort();
+      assert.equal(open(), 0);
+
+      // A folder in the place of every file that only the second step reads.
+      const others = new Set(await readdir(reuseDirectory));
+      const keepsFirst = fresh();
+      for await (const _ of (await trainerOver(keepsFirst, log, { steps: 1 })).steps());
+      for (const name of await readdir(keepsFirst)) others.delete(name);
+      for (const name of others) {
+        await rm(join(reuseDirectory, name));
+        await mkdir(join(reuseDirectory, name));
+      }
+      for await (const _ of (await trainerOver(reuseDirectory, log)).steps()) break;
+      let steps = 0;
+      const all = async (): Promise<void> => { for await (const _ of (await trainerOver(reuseDirectory, log)).steps()) steps++; };
+      await assert.rejects(all(), new RegExp(`^Error: ${reuseDirectory}: [0-9a-f]{64}\\.reuse\\.safetensors cannot be read: EISDIR`));
+      assert.deepEqual([steps, open()], [1, 0]);
+    });
+    await new Promise(resolve => setTimeout(resolve, 20));
+    process.off('unhandledRejection', listen);
+    assert.deepEqual(unhandled, []);
+  });
+
   test('what cannot be is refused', async () => {
     const file = fresh();
     await writeFile(file, 'a file');
@@ -184,7 +263,7 @@ test('a bounded folder removes the oldest first, never what is needed, and only 
   assert.equal(await bounded.write('d.x', bytes, new Set(['a.x'])), true);
   assert.deepEqual((await readdir(directory)).sort(), ['.a.x.2.tmp', 'a.x', 'c.x', 'd.x', 'other']);
   assert.equal(await bounded.write('e.x', new Uint8Array(20), new Set(['a.x', 'c.x', 'd.x'])), false);
-  assert.equal(await bounded.read('e.x'), null);
-  assert.deepEqual(await bounded.read('a.x'), bytes);
+  assert.equal(await bounded.begin('e.x'), null);
+  assert.deepEqual(await (await bounded.begin('a.x'))?.(), bytes);
   assert.equal(await bounded.write('a.x', new Uint8Array(12), none), true);
 });

@@ -101,7 +101,7 @@ test('only tokens from the first edit on, in layers above the lowest edit, are c
   assert.deepEqual([...rows], [0, 1, 2, 5, 6, 7, 8, 9]);
   const { from, cache } = reuse.stateFor(windows);
   assert.deepEqual([from?.layer, from?.component, from?.hiddenStates.shape, cache?.length], [1, 'block_output', [2, 5, 16], 8]);
-  reuse.dispose();
+  await reuse.close();
 });
 
 test('a base that is trained along is computed in full', async () => {

@@ -1,19 +1,24 @@
 // A folder of files that can be made again, with a bound on their bytes: what was used longest ago goes first. Node only; what is in the files
 // is not known here.
 
-import { mkdir, readdir, readFile, rm, stat, utimes } from 'node:fs/promises';
+import { mkdir, open, readdir, rm, stat, utimes, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileAtomic } from './atomicWriteNode.js';
 
 export interface BoundedFolder {
-  /** A file's bytes, null where there is none. */
-  read(name: string): Promise<Uint8Array | null>;
+  /**
+   * Begins to read a file. Resolves, once the system has been asked for all of its bytes, to what waits for them; null where there is no file.
+   * A caller that then computes without a pause finds them read.
+   */
+  begin(name: string): Promise<(() => Promise<Uint8Array>) | null>;
   /** Writes a file whole, making room but for files of `needed`; false where there is not enough. */
   write(name: string, bytes: Uint8Array, needed: ReadonlySet<string>): Promise<boolean>;
 }
 
 /** What a process that was killed while writing left behind is removed after this time. */
 const staleMs = 3_600_000;
+/** Systems read less than 2 GiB at once. */
+const mostAtOnce = 2 ** 30;
 
 /** Opens a folder, made if need be, of whose files those that end in `suffix` count and may be removed. Errors name the folder. */
 export async function openBoundedFolder(directory: string, suffix: string, limitBytes: number): Promise<BoundedFolder> {
@@ -35,15 +40,25 @@ export async function openBoundedFolder(directory: string, suffix: string, limit
     fail('cannot be opened', error);
   }
   return {
-    async read(name) {
+    async begin(name) {
       try {
-        const bytes = await readFile(join(directory, name));
+        const file = await open(join(directory, name)).catch((error: NodeJS.ErrnoException) => {
+          if (error.code === 'ENOENT') return null;
+          throw error;
+        });
+        if (!file) return null;
         const now = new Date();
         // Only to say that it was used: a folder that is not ours to write in may still be read.
         await utimes(join(directory, name), now, now).catch(() => undefined);
-        return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+        const { size } = await file.stat().catch(async (error: unknown) => {
+          await file.close();
+          throw error;
+        });
+        const whole = readAll(file, size).catch((error: unknown) => fail(`${name} cannot be read`, error));
+        // An error is told to whoever waits; that may be nobody.
+        whole.catch(() => undefined);
+        return () => whole;
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
         return fail(`${name} cannot be read`, error);
       }
     },
@@ -67,4 +82,19 @@ export async function openBoundedFolder(directory: string, suffix: string, limit
       return true;
     },
   };
+}
+
+/** All of an open file, which is closed: asked for at once, where `readFile` asks for piece after piece and needs the event loop in between. */
+async function readAll(file: FileHandle, size: number): Promise<Uint8Array> {
+  try {
+    const bytes = new Uint8Array(size);
+    for (let at = 0; at < bytes.length;) {
+      const { bytesRead } = await file.read(bytes, at, Math.min(bytes.length - at, mostAtOnce), at);
+      if (bytesRead === 0) return bytes.subarray(0, at);
+      at += bytesRead;
+    }
+    return bytes;
+  } finally {
+    await file.close();
+  }
 }

@@ -16,7 +16,7 @@ export async function sha256(bytes: Uint8Array): Promise<string> {
   // The DOM library types `crypto` as always whole; an insecure page has no `subtle`.
   const subtle = (globalThis.crypto as Partial<Crypto> | undefined)?.subtle;
   if (!subtle) throw new Error('sha256: WebCrypto is not available; serve the page over https or from localhost');
-  const hash = new Uint8Array(await subtle.digest('SHA-256', bytes.slice().buffer));
+  const hash = new Uint8Array(await subtle.digest('SHA-256', bytes.buffer instanceof ArrayBuffer ? bytes as Uint8Array<ArrayBuffer> : bytes.slice()));
   return `sha256:${Array.from(hash, b => b.toString(16).padStart(2, '0')).join('')}`;
 }
 

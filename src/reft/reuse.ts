@@ -13,11 +13,13 @@ import { concat, pad } from '../tensor/layout.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { firstEdited } from './layout.js';
 import type { ReftModel } from './reftModel.js';
-import { disposeStates, ReuseFiles, type KeptStates } from './reuseFiles.js';
+import { disposeStates, ReuseFiles, type KeptStates, type StoredStates } from './reuseFiles.js';
 import { labelledSpan, type Window } from './trainerWindows.js';
 
 export const defaultReuseBytes = 2 ** 30;
 export const defaultReuseDirectoryBytes = 2 ** 34;
+/** Most examples that are being read at a time: each is an open file, and its bytes in memory. */
+const mostComing = 64;
 
 /** True when the base cannot change, so that what is kept stays exact. */
 export const canReuse = (reft: ReftModel): boolean => reft.base.parameters().every(t => !t.requiresGrad);
@@ -37,6 +39,8 @@ export class PrefixReuse {
   private readonly inMemory = new Set<Example>();
   private readonly inFolder = new Set<Example>();
   private readonly kept = new Map<Example, KeptStates>();
+  /** What is being read. */
+  private readonly coming = new Map<Example, Promise<StoredStates | null>>();
   private files: ReuseFiles | null = null;
 
   /** Which examples are kept is decided here, in their order, so that it does not depend on when they are visited. Use `open` for a folder. */
@@ -93,13 +97,36 @@ export class PrefixReuse {
   async fetch(examples: readonly Example[]): Promise<void> {
     const { files } = this;
     if (!files) return;
+    await this.ahead(examples);
     for (const example of examples) {
-      if (this.kept.has(example) || !this.inFolder.has(example)) continue;
-      const window = this.windows.get(example) as Window;
-      const found = await files.read(window, this.firstLayer);
-      if (found) this.kept.set(example, found);
-      else await files.write(window, noGrad(() => this.compute(window)));
+      const coming = this.coming.get(example);
+      if (!this.kept.has(example) && this.inFolder.has(example)) {
+        const window = this.windows.get(example) as Window;
+        const found = await (coming ?? files.begin(window, this.firstLayer).states);
+        if (found) this.kept.set(example, files.place(found));
+        else await files.write(window, noGrad(() => this.compute(window)));
+      }
+      this.coming.delete(example);
     }
+  }
+
+  /**
+   * Begins to read what a coming `fetch` of these examples needs, so that it is read beside what is computed until then. Resolves once the system is
+   * at it. What keeps a file from being read is thrown by that `fetch`.
+   */
+  async ahead(examples: readonly Example[]): Promise<void> {
+    const { files } = this;
+    if (!files) return;
+    const begun: Promise<void>[] = [];
+    for (const example of examples) {
+      if (this.coming.size >= mostComing) break;
+      const stays = this.kept.has(example) && this.inMemory.has(example);
+      if (stays || this.coming.has(example) || !this.inFolder.has(example)) continue;
+      const reading = files.begin(this.windows.get(example) as Window, this.firstLayer);
+      this.coming.set(example, reading.states);
+      begun.push(reading.begun);
+    }
+    await Promise.all(begun);
   }
 
   /** Gives back the memory of what `fetch` brought beyond the bound. */
@@ -140,8 +167,11 @@ export class PrefixReuse {
     return kept;
   }
 
-  dispose(): void {
+  /** Frees what is kept, and resolves when no file is being read any more. */
+  async close(): Promise<void> {
     for (const kept of this.kept.values()) disposeStates(kept);
     this.kept.clear();
+    await Promise.allSettled(this.coming.values());
+    this.coming.clear();
   }
 }

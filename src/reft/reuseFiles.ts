@@ -6,7 +6,6 @@ import { memorySource } from '../io/byteSource.js';
 import { FormatError } from '../io/errors.js';
 import { nodeOnly } from '../io/nodeOnly.js';
 import { openSafetensors, writeSafetensors, type SafetensorsEntry } from '../io/safetensors.js';
-import type { TensorFile } from '../io/tensorFile.js';
 import { keep } from '../autograd/scope.js';
 import { KVCache } from '../models/cache.js';
 import type { CausalLM } from '../models/causalLM.js';
@@ -24,13 +23,21 @@ export interface KeptStates {
   readonly prefix: KVCache;
 }
 
+/** The same as it was read, checked, in the host's memory. */
+export interface StoredStates {
+  /** States, then keys and values of each layer. */
+  readonly tensors: readonly { readonly shape: Shape; readonly values: Float32Array | Float64Array }[];
+  readonly start: number;
+  readonly firstLayer: number;
+}
+
 export function disposeStates({ hiddenStates, prefix }: KeptStates): void {
   hiddenStates.storage.dispose();
   prefix.dispose();
 }
 
 const suffix = '.reuse.safetensors';
-const format = 'reft-reuse 1';
+const format = 'reft-reuse 2';
 /** For the header of a file: a tensor's entry. */
 const headerBytes = 128;
 
@@ -75,25 +82,44 @@ export class ReuseFiles {
     for (const [name, tensor] of [['states', hiddenStates] as const, ...prefix.layersHeld.flatMap(([layer, held]) => [
       [`keys.${layer}`, held.keys] as const, [`values.${layer}`, held.values] as const,
     ])]) entries.push({ name, dtype, shape: tensor.shape, data: await tensor.data() as Float32Array | Float64Array });
+    entries.sort((a, b) => inFile(a.name, b.name));
     const name = this.names.get(window) as string;
-    const metadata = { format, key: name, checksum: await checksumOf(entries.map(e => e.data as Float32Array)) };
+    const metadata = { format, key: name, checksum: await sha256(joined(entries.map(e => e.data as Float32Array))) };
     await this.folder.write(name + suffix, writeSafetensors(entries, metadata), this.needed);
   }
 
-  /** What an earlier step or run wrote, of the layers from `firstLayer` on; null where there is none, or not a whole one. */
-  async read(window: Window, firstLayer: number): Promise<KeptStates | null> {
+  /**
+   * Begins to read what an earlier step or run wrote, of the layers from `firstLayer` on. `begun` resolves once the system has been asked for all of
+   * it and never rejects; `states` to null where there is no file, or not a whole one, and rejects, to whoever waits, with what kept it from being read.
+   */
+  begin(window: Window, firstLayer: number): { readonly begun: Promise<void>; readonly states: Promise<StoredStates | null> } {
     const name = this.names.get(window) as string;
-    const bytes = await this.folder.read(name + suffix);
-    if (!bytes) return null;
-    try {
-      return await this.parse(await openSafetensors(memorySource(bytes, name)), name, window, firstLayer);
-    } catch (error) {
-      if (error instanceof FormatError) return null;
-      throw error;
-    }
+    const opened = this.folder.begin(name + suffix);
+    const states = opened.then(async wait => {
+      const bytes = await wait?.();
+      if (!bytes) return null;
+      try {
+        return await this.parse(bytes, name, window, firstLayer);
+      } catch (error) {
+        if (error instanceof FormatError) return null;
+        throw error;
+      }
+    });
+    states.catch(() => undefined);
+    return { begun: opened.then(() => undefined, () => undefined), states };
   }
 
-  private async parse(file: TensorFile, name: string, { start, end }: Window, firstLayer: number): Promise<KeptStates> {
+  /** What was read, on the model's device. */
+  place({ tensors, start, firstLayer }: StoredStates): KeptStates {
+    const { dtype, backend } = this.base;
+    const made = tensors.map(({ shape, values }) => keep(create.from(values, shape, { dtype, backend })));
+    const layers = Array.from({ length: (made.length - 1) / 2 }, (_, i) => firstLayer + i);
+    return { hiddenStates: made[0], prefix: KVCache.holding(start, layers.map((layer, i) => [layer, { keys: made[1 + 2 * i], values: made[2 + 2 * i] }])) };
+  }
+
+  /** Checks a file's bytes; its values are views of them. */
+  private async parse(bytes: Uint8Array, name: string, { start, end }: Window, firstLayer: number): Promise<StoredStates> {
+    const file = await openSafetensors(memorySource(bytes, name));
     const { layers, kvHeads, headDim, hiddenSize } = this.base.config;
     const kv = [1, kvHeads, start, headDim];
     const computed = Array.from({ length: layers - firstLayer }, (_, i) => firstLayer + i);
@@ -102,25 +128,37 @@ export class ReuseFiles {
     ];
     const damaged = (what: string): FormatError => new FormatError(file.name, what);
     if (file.metadata.format !== format || file.metadata.key !== name || file.tensors.size !== expected.length) throw damaged('is another file');
-    const dtype = this.base.dtype === 'f64' ? 'F64' : 'F32';
-    const arrays: (Float32Array | Float64Array)[] = [];
-    for (const [tensor, shape] of expected) {
+    const [dtype, Numbers] = this.base.dtype === 'f64' ? ['F64', Float64Array] as const : ['F32', Float32Array] as const;
+    const found = expected.map(([tensor, shape]) => {
       const stored = file.tensors.get(tensor);
       if (stored?.dtype !== dtype || stored.shape.join() !== shape.join()) throw damaged(`has no ${tensor} of the expected shape`);
-      arrays.push(dtype === 'F64' ? await file.readFloat64(tensor) : await file.readFloat32(tensor));
+      return stored;
+    });
+    // One after the other up to the end, so that one checksum is that of all.
+    const ordered = [...found].sort((a, b) => inFile(a.name, b.name));
+    let at = ordered[0].byteOffset;
+    const data = bytes.subarray(at);
+    for (const { name: tensor, byteOffset, byteLength } of ordered) {
+      if (byteOffset !== at || (bytes.byteOffset + at) % Numbers.BYTES_PER_ELEMENT !== 0) throw damaged(`has ${tensor} at another place`);
+      at += byteLength;
     }
-    if (file.metadata.checksum !== await checksumOf(arrays)) throw damaged('does not have its checksum');
-    const made = expected.map(([, shape], i) => keep(create.from(arrays[i], shape, { dtype: this.base.dtype, backend: this.base.backend })));
-    return { hiddenStates: made[0], prefix: KVCache.holding(start, computed.map((layer, i) => [layer, { keys: made[1 + 2 * i], values: made[2 + 2 * i] }])) };
+    if (at !== bytes.length || file.metadata.checksum !== await sha256(data)) throw damaged('does not have its checksum');
+    const tensors = found.map(({ byteOffset, byteLength }, i) => ({
+      shape: expected[i][1], values: new Numbers(bytes.buffer as ArrayBuffer, bytes.byteOffset + byteOffset, byteLength / Numbers.BYTES_PER_ELEMENT),
+    }));
+    return { tensors, start, firstLayer };
   }
 }
 
-async function checksumOf(arrays: readonly (Float32Array | Float64Array)[]): Promise<string> {
+/** The order of tensors of one type in a file. */
+const inFile = (a: string, b: string): number => (a < b ? -1 : 1);
+
+function joined(arrays: readonly (Float32Array | Float64Array)[]): Uint8Array {
   const all = new Uint8Array(arrays.reduce((n, a) => n + a.byteLength, 0));
   let at = 0;
   for (const { buffer, byteOffset, byteLength } of arrays) {
     all.set(new Uint8Array(buffer, byteOffset, byteLength), at);
     at += byteLength;
   }
-  return sha256(all);
+  return all;
 }

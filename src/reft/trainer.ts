@@ -112,7 +112,7 @@ export class ReftTrainer {
     } catch (error) {
       throw this.explained(error);
     } finally {
-      this.reuse?.dispose();
+      await this.reuse?.close();
       this.reuse = null;
       this.running = false;
     }
@@ -151,11 +151,13 @@ export class ReftTrainer {
     const units = this.units(examples);
     await this.objective.prepare(this.reft, examples, batchSize);
     let sum = 0;
+    const batchAt = (at: number): Example[] => units.slice(at, at + batchSize).flat();
     for (let at = 0; at < units.length; at += batchSize) {
       await nextMacrotask();
       if (signal?.aborted) return null;
-      const batch = units.slice(at, at + batchSize).flat();
+      const batch = batchAt(at);
       await this.reuse?.fetch(batch);
+      await this.reuse?.ahead(batchAt(at + batchSize));
       const loss = noGrad(() => scope(() => this.groups(batch).map(windows => this.lossOf(windows)).reduce((a, b) => a.add(b))));
       sum += await loss.item();
       loss.storage.dispose();
@@ -170,14 +172,13 @@ export class ReftTrainer {
     const begin = performance.now();
     const { learningRate: peak, schedule, warmup, maxGradNorm, seed } = this.options;
     const epoch = Math.floor(this.done / this.stepsPerEpoch);
-    const units = this.units(this.examples);
-    const groups = stepsOfEpoch(units.length, this.options, epoch)[this.done % this.stepsPerEpoch]
-      .flatMap(numbers => this.groups(numbers.flatMap(i => units[i])));
+    const groups = this.groupsOf(this.done);
     const examples = groups.flat().map(w => w.example);
     const labelled = examples.reduce((n, e) => n + labelCount(e), 0);
     const count = this.objective.count(examples);
     this.optimizer.zeroGrad();
     await this.reuse?.fetch(examples);
+    if (this.reuse && this.done + 1 < this.totalSteps) await this.reuse.ahead(this.groupsOf(this.done + 1).flat().map(w => w.example));
     const measured = scope(() => {
       // A stream of dropout for each micro-batch; a step never has more of them than there are examples.
       const losses = groups.map((windows, k) => this.addGradients(windows, count, { seed, step: this.done * this.examples.length + k }));
@@ -207,6 +208,13 @@ export class ReftTrainer {
       index: this.done, total: this.totalSteps, epoch: epoch + 1, loss, learningRate, gradNorm, seconds, labelled,
       tokens: examples.reduce((n, e) => n + e.ids.length, 0),
     };
+  }
+
+  /** The micro-batches of a step (from 0), each parted into groups. */
+  private groupsOf(step: number): Window[][] {
+    const units = this.units(this.examples);
+    return stepsOfEpoch(units.length, this.options, Math.floor(step / this.stepsPerEpoch))[step % this.stepsPerEpoch]
+      .flatMap(numbers => this.groups(numbers.flatMap(i => units[i])));
   }
 
   /** Adds the gradients of these windows' share of the step's mean loss; gives that share. */

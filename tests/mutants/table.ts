@@ -214,7 +214,7 @@ const patches: Record<string, readonly Patch[]> = {
     ['tensors that are closed over get gradients', 'const all = [...inputs, ...outside];', 'const all = [...inputs];', 'engine-recompute', 'closed over'],
   ],
   'src/reft/reuseFiles.ts': [
-    ['the checksum of a file', 'file.metadata.checksum !== await checksumOf(arrays)', '!file.metadata.checksum', 'reft-reuse-files', 'damaged'],
+    ['the checksum of a file', 'file.metadata.checksum !== await sha256(data)', '!file.metadata.checksum', 'reft-reuse-files', 'damaged'],
     ['the ids are part of the name', 'start, [...example.ids.subarray(0, end)]]', 'start, end]', 'reft-reuse-files', 'what decides it'],
   ],
   'src/models/realTokens.ts': [
