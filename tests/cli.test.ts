@@ -9,6 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { createWebGpuBackend } from '../src/backends/webgpu/index.js';
 import { lossCurve } from '../src/cli/lossCurve.js';
+import { byteSize } from '../src/cli/options.js';
 import { tinyEndToken, writeTinyFolder } from './helpers/tinyFolder.js';
 
 const main = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
@@ -116,6 +117,16 @@ describe('reft', { concurrency: 2 }, () => {
     assert.equal(svg, await lossCurve(steps.map(e => ({ step: e.step as number, loss: e.loss as number })), {
       title: 'loreft, 3 rows', evaluation: a.events.filter(e => e.event === 'evaluation').map(e => ({ step: e.step as number, loss: e.loss as number })),
     }));
+  });
+
+  test('sizes bound what reuse keeps, in memory and in its folder', async () => {
+    assert.deepEqual(['0', '17', '17B', '2kB', '2KB', '1.5MB', '2GB', '3TB', '1KiB', '0.5MiB', '2GiB', '1TiB'].map(byteSize), [
+      0, 17, 17, 2000, 2000, 1.5e6, 2e9, 3e12, 1024, 2 ** 19, 2 ** 31, 2 ** 40,
+    ]);
+    const directories = ['small', 'large'].map(name => join(folder, `reuse-${name}`));
+    const runs = await reftEach(['0.1kB', '1MiB'].map((size, i) => training(`bounded-${i}`, '--steps', '2', '--reuse-budget', '0', '--reuse-dir', directories[i], '--reuse-dir-budget', size)));
+    for (const run of runs) assert.equal(run.code, 0, run.stderr);
+    assert.deepEqual((await Promise.all(directories.map(d => readdir(d)))).map(names => names.length), [0, 3]);
   });
 
   test('training lowers the loss, and the adapter changes what is generated', async () => {
@@ -240,6 +251,11 @@ describe('reft', { concurrency: 2 }, () => {
       [training('x', '--positions', 'k3'), /positions 'k3': expected f<N>/],
       [training('x', '--intervention', 'magic'), /magic.*loreft/],
       [training('x', '--steps', '1', '--epochs', '1'), /--epochs.*--steps/],
+      ...['2gb', '1.5', '-1', '2e9', '', '9999999TB', '2constructor'].map((size): [string[], RegExp] => [
+        training('x', `--reuse-budget=${size}`), /'--reuse-budget <size>' argument '.*' is invalid\. Expected a size like 2GB, 512MiB or 0/,
+      ]),
+      [training('x', '--reuse-dir', join(folder, 'no-reuse'), '--reuse-dir-budget', '1 GB'), /--reuse-dir-budget.*Expected a size like 2GB/],
+      [training('x', '--reuse-dir-budget', '1GB'), /--reuse-dir-budget: has no meaning without --reuse-dir/],
       [training('x', '--bogus'), /unknown option '--bogus'/],
       [training('x', '--resume', '--steps', '1'), /no checkpoint in/],
       [training('x', '--model', join(folder, 'nowhere')), /nowhere.*no file or folder/],

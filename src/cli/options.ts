@@ -77,6 +77,19 @@ export function number({ min = -Infinity, above = -Infinity, below = Infinity, m
   };
 }
 
+/** Bytes of each unit: decimal ones as `bytesText` writes them, and binary ones. */
+const byteUnits: Readonly<Record<string, number>> = {
+  B: 1, kB: 1e3, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40,
+};
+
+/** `2GB`, `512MiB`, `1.5GB` or a number of bytes, as bytes. */
+export function byteSize(text: string): number {
+  const [, count, unit = 'B'] = /^(\d+(?:\.\d+)?)([A-Za-z]+)?$/.exec(text) ?? [];
+  const bytes = Object.hasOwn(byteUnits, unit) ? Number(count) * byteUnits[unit] : NaN;
+  if (Number.isSafeInteger(Math.round(bytes)) && (unit !== 'B' || Number.isInteger(bytes))) return Math.round(bytes);
+  throw new InvalidArgumentError(`Expected a size like 2GB, 512MiB or 0: a number and one of ${Object.keys(byteUnits).join(', ')}, or a number of bytes.`);
+}
+
 /** `15`, `0,3,6` or `all`. */
 export function layers(text: string): number[] | 'all' {
   if (text === 'all') return 'all';

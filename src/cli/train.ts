@@ -21,7 +21,7 @@ import { blamingInput, Interrupted, UsageError } from './errors.js';
 import { onInterrupt } from './interrupt.js';
 import { lossCurve, type LossPoint } from './lossCurve.js';
 import { loadModel } from './model.js';
-import { addJsonOption, addModelOptions, layers, number, positions, wholeNumber, type ModelFlags } from './options.js';
+import { addJsonOption, addModelOptions, byteSize, layers, number, positions, wholeNumber, type ModelFlags } from './options.js';
 import { bytesText, Output, type Progress } from './output.js';
 import { addProfileOption, Profiling, type ProfileFlags } from './profile.js';
 
@@ -51,7 +51,9 @@ interface TrainFlags extends ModelFlags, ProfileFlags {
   seed: number;
   eval?: string;
   recompute: boolean;
+  reuseBudget?: number;
   reuseDir?: string;
+  reuseDirBudget?: number;
   saveEvery?: number;
   dpo?: number;
   resume: boolean;
@@ -93,7 +95,9 @@ export function addTrainCommand(program: Command): void {
     .option('--eval <file>', 'rows to measure the loss on after each epoch and at the end')
     .option('--save-every <n>', 'steps between two checkpoints (default: 25 on a device that can be lost, else only on Ctrl-C)', wholeNumber(1))
     .option('--recompute', 'less memory, more time: run the blocks of the model again in the backward pass', false)
+    .option('--reuse-budget <size>', 'most memory for what a frozen model computes the same way each step (default: 1GiB)', byteSize)
     .option('--reuse-dir <dir>', 'folder for what a frozen model computes the same way each step: room beyond memory, and for later runs')
+    .option('--reuse-dir-budget <size>', 'most bytes in that folder; what was used longest ago goes first (default: 16GiB)', byteSize)
     .option('--dpo <beta>', 'rows are preferences, {"prompt" or "messages","chosen","rejected"}: prefer the chosen answers, beta near 0.1', number({ above: 0 }))
     .option('--resume', 'continue from the checkpoint in --out', false);
   addProfileOption(command, 'profile.json in --out');
@@ -104,6 +108,7 @@ async function train(flags: TrainFlags): Promise<void> {
   const output = new Output(flags.json);
   const rows = flags.dpo === undefined ? await readRows(flags.data) : [];
   if (flags.dpo !== undefined && flags.eval !== undefined) throw new UsageError('--eval: not with --dpo');
+  if (flags.reuseDirBudget !== undefined && flags.reuseDir === undefined) throw new UsageError('--reuse-dir-budget: has no meaning without --reuse-dir');
   const evalRows = flags.eval === undefined ? undefined : await readRows(flags.eval);
   const checkpoint = join(flags.out, 'checkpoint');
   const recordFile = join(flags.out, 'training.json');
@@ -133,7 +138,9 @@ async function train(flags: TrainFlags): Promise<void> {
       weightDecay: flags.weightDecay, maxGradNorm: flags.clip, seed: flags.seed, recompute: flags.recompute,
       checkpoint: { directory: checkpoint, ...(flags.saveEvery === undefined ? {} : { everySteps: flags.saveEvery }) },
       ...(flags.resume ? { resume: checkpoint } : {}),
+      ...(flags.reuseBudget === undefined ? {} : { reuseBudgetBytes: flags.reuseBudget }),
       ...(flags.reuseDir === undefined ? {} : { reuseDirectory: flags.reuseDir }),
+      ...(flags.reuseDirBudget === undefined ? {} : { reuseDirectoryBudgetBytes: flags.reuseDirBudget }),
       ...(evaluated ? { evaluation: { examples: evaluated } } : {}),
       onStep: step => {
         profiling.mark(`step ${step.index}`);
