@@ -64,10 +64,10 @@ test('gradcheck, valueAndGrad and derivatives of second order', async () => {
 test('nothing but inputs is kept for the backward pass, and all of it is given back', () => {
   const backend = createCpuBackend();
   const w = tensor.normal([64, 64], { seed: 1, backend }).requireGrad();
-  const x = tensor.normal([64, 64], { seed: 2, backend });
+  const x = tensor.normal([64, 64], { seed: 2, backend }).requireGrad();
   const layer = (h: Tensor): Tensor => h.matmul(w).gelu().mul(h).tanh();
   const run = (by: typeof recompute): { kept: number; after: number } => {
-    zeroGrad([w]);
+    zeroGrad([w, x]);
     const before = backend.stats().liveBytes;
     let kept = 0;
     scope(() => {
@@ -76,13 +76,38 @@ test('nothing but inputs is kept for the backward pass, and all of it is given b
       kept = backend.stats().liveBytes - before;
       h.sum().backward();
     });
-    return { kept, after: backend.stats().liveBytes - before - 4 * w.size };
+    return { kept, after: backend.stats().liveBytes - before - 4 * (w.size + x.size) };
   };
   run(recompute); // leaves the kernels' scratch memory behind
   const [off, on] = [run((f, inputs) => f(...inputs)), run(recompute)];
   assert.deepEqual([off.after, on.after], [0, 0]);
   assert.equal(on.kept, 8 * 4 * x.size);
   assert.ok(off.kept > 3 * on.kept, `${off.kept} and ${on.kept}`);
+});
+
+test('where only the end has a gradient and needs little, it is kept and nothing runs again', () => {
+  const w = tensor.normal([8, 8], { seed: 1 }).requireGrad();
+  const x = tensor.normal([4, 8], { seed: 2 });
+  const measure = (f: (h: Tensor) => Tensor): [number, Float32Array] => {
+    zeroGrad([w]);
+    let runs = 0;
+    scope(() => {
+      const y = recompute(h => {
+        runs++;
+        return f(h);
+      }, [x]);
+      y.square().sum().backward();
+    });
+    const got = w.grad!.dataSync() as Float32Array;
+    zeroGrad([w]);
+    scope(() => { f(x).square().sum().backward(); });
+    assert.deepEqual(got, w.grad!.dataSync());
+    return [runs, got];
+  };
+  const cheap = (h: Tensor): Tensor => h.gelu().tanh().exp().matmul(w);
+  assert.equal(measure(cheap)[0], 1);
+  assert.equal(measure(h => cheap(h).gelu().mul(h).tanh().mul(h).exp().mul(h).square())[0], 2);
+  assert.equal(measure(h => h.matmul(w))[0], 1);
 });
 
 test('what cannot be is refused', () => {

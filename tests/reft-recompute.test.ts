@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { scope } from '../src/autograd/scope.js';
 import { createCpuBackend } from '../src/backends/cpu/cpu.js';
 import { KVCache } from '../src/models/cache.js';
 import { collate } from '../src/data/collate.js';
@@ -43,7 +44,7 @@ describe('with recomputed blocks, training is the same to the bit', () => {
   });
 
   test('beside weights of the base', async () => {
-    await same({ layers: [1], positions: 'l1', rank: 2 }, {}, ['model.layers.0.mlp.upProj.weight', 'model.norm.weight']);
+    await same({ layers: [1], positions: 'l1', rank: 2 }, {}, ['model.layers.0.mlp.up_proj.weight', 'model.norm.weight']);
   });
 });
 
@@ -58,6 +59,36 @@ test('gradients at sites and collected states come from blocks that are kept; a 
   assert.ok(states[0].needsGrad);
   assert.deepEqual(states[0].dataSync(), states[1].dataSync());
   assert.throws(() => reft.forward({ inputIds, shape, attentionMask, recompute: true, cache: new KVCache() }, layout), /recompute: not while a cache is written to/);
+});
+
+/** How often each block of three was computed in one forward and backward pass, with recomputation. */
+async function blocksComputed(config: ReftConfig | ReftConfig[], base: readonly string[] = []): Promise<number[]> {
+  const model = await tinyModel();
+  for (const [name, t] of model.namedParameters()) if (base.includes(name)) t.requireGrad();
+  const reft = getReftModel(model, config);
+  const { inputIds, shape, attentionMask, labels, promptLengths } = collate([tinyExample(5, 3, 1), tinyExample(3, 4, 2)], { padTokenId: 0 });
+  const layout = layoutOf(attentionMask, shape, promptLengths);
+  const counts = model.model.layers.map(() => 0);
+  for (const [layer, block] of model.model.layers.entries()) {
+    const forward = block.forward.bind(block);
+    block.forward = (...args) => {
+      counts[layer]++;
+      return forward(...args);
+    };
+  }
+  scope(() => { reft.loss({ inputIds, shape, attentionMask, recompute: true }, labels, layout).loss.backward(); });
+  return counts;
+}
+
+test('the block of the lowest edit is not computed again where what its edit needs is small; nor are those below', async () => {
+  for (const positions of ['l1', 'all']) {
+    for (const component of ['block_output', 'mlp_output'] as const) assert.deepEqual(await blocksComputed({ layers: [1, 2], component, positions, rank: 2 }), [1, 1, 2]);
+  }
+  assert.deepEqual(await blocksComputed({ layers: 'all', positions: 'f1+l1', rank: 2 }), [1, 2, 2]);
+  assert.deepEqual(await blocksComputed({ layers: [2], positions: 'l1', rank: 2, kind: 'direft' }), [1, 1, 1]);
+  // Edits at the beginning of a block, or of weights there, need all of it.
+  assert.deepEqual(await blocksComputed({ layers: [1], component: 'block_input', positions: 'all', rank: 2 }), [1, 2, 2]);
+  assert.deepEqual(await blocksComputed({ layers: [1], positions: 'l1', rank: 2 }, ['model.layers.0.input_layernorm.weight']), [2, 2, 2]);
 });
 
 test('a deep model trains in less than half the memory', async () => {

@@ -149,9 +149,11 @@ export class CausalLM extends Module {
       if (options.hiddenStates) hiddenStates.push(context.rowsOf(h));
       const rows = narrows && wanted && layer === lastLayer ? wanted : null;
       const block = (x: Tensor, cos: Tensor, sin: Tensor): Tensor => model.layers[layer].forward(layer, x, { cos, sin }, context, rows);
-      const inputs = [h, rotary.cos, rotary.sin] as const;
+      // What attention knows of the padding is read again where the block runs again: as an input it lives until then.
+      const inputs = [h, rotary.cos, rotary.sin, ...context.bounds.tensors] as const;
       // Each block is a scope: what neither its output nor the backward pass needs goes at once.
-      [h] = scope(() => [options.recompute && !context.isSeen(layer) ? recompute(block, inputs) : block(...inputs), context.collection] as const);
+      const again = options.recompute && !context.isSeen(layer);
+      [h] = scope(() => [again ? recompute(block, inputs) : block(h, rotary.cos, rotary.sin), context.collection] as const);
     }
     options.cache?.advance(length);
     // The norm of rows that nobody asked for is left out, unless its site is.

@@ -102,6 +102,9 @@ export interface ScopeFrame {
 let current: ScopeFrame | null = null;
 let lenient = 0;
 
+/** The innermost scope that has begun. */
+export const currentScope = (): ScopeFrame | null => current;
+
 export function enterScope(): ScopeFrame {
   current = { parent: current, owned: new Set() };
   return current;
