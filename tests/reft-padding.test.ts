@@ -2,10 +2,14 @@
 // without padding keeps its bits; norms and linear layers see the real tokens alone.
 
 import assert from 'node:assert/strict';
-import { describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { noGrad, zeroGrad } from '../src/autograd/tape.js';
 import { createCpuBackend } from '../src/backends/cpu/cpu.js';
 import { collate } from '../src/data/collate.js';
+import { tokenizeRow, type Example } from '../src/data/examples.js';
+import type { Tokenizer } from '../src/io/tokenizer.js';
+import { tokenizerFromFolder } from '../src/io/tokenizerNode.js';
 import { compose, getReftModel, kindNames, layoutOf, mixEdits, ReftTrainer, trace, type ReftConfig, type TrainStep } from '../src/reft/index.js';
 import { headComponents, siteName, type Site } from '../src/models/sites.js';
 import type { CausalLM, ForwardOptions } from '../src/models/causalLM.js';
@@ -17,8 +21,8 @@ import { tinyIds, tinyModel } from './helpers/tinyModel.js';
 const examples = [tinyExample(9, 4, 1), tinyExample(3, 2, 2), tinyExample(5, 3, 3)];
 
 /** The examples padded on one side, or with two columns of padding on the other, too. */
-function padded(side: 'left' | 'right', both = false) {
-  const batch = collate(examples, { padTokenId: 0, side });
+function padded(side: 'left' | 'right', both = false, of: readonly Example[] = examples) {
+  const batch = collate(of, { padTokenId: 0, side });
   if (!both) return { ...batch, layout: layoutOf(batch.attentionMask, batch.shape, batch.promptLengths, batch.inputIds) };
   const [rows, width] = batch.shape;
   const widen = (list: Int32Array, filler: number): Int32Array => {
@@ -48,8 +52,11 @@ function measured(
   return [[...loss.dataSync()], ...trained.map(t => [...(t.tensor.grad?.dataSync() ?? [])])];
 }
 
-async function agree(config: ReftConfig | ReftConfig[], model: CausalLM, batches = paddings, dropout = false): Promise<void> {
+async function agree(
+  config: ReftConfig | ReftConfig[], model: CausalLM, batches = paddings, dropout = false, tokenizer?: Tokenizer,
+): Promise<void> {
   const reft = getReftModel(model, config);
+  reft.tokenizer = tokenizer;
   reft.onWarning = () => undefined;
   for (const batch of batches) {
     const [off, on] = [false, true].map(skip => measured(reft, reft.trained(), batch, skip, dropout));
@@ -99,6 +106,48 @@ describe('with padding left out, losses and gradients are those of the padded ba
       graph.insert({ id: 'half', site: 'blocks.0.hook_mlp_out', apply: h => h.mul(0.5) });
       const [off, on] = [false, true].map(skipPadding => graph.loss({ inputIds, shape, attentionMask, promptLengths, skipPadding }, labels).loss.dataSync());
       near(on, off, 'graph');
+    }
+  });
+});
+
+describe('positions found in the text are those of each row, wherever its padding lies', () => {
+  let tokenizer: Tokenizer;
+  let model: CausalLM;
+  let rows: Example[];
+  // A row of several hits, one of a single hit at its end, one of none.
+  before(async () => {
+    tokenizer = await tokenizerFromFolder(fileURLToPath(new URL('fixtures/tokenizer/bpe', import.meta.url)));
+    model = await tinyModel({ dtype: 'f64', vocabulary: tokenizer.vocabSize, maxPositions: 128 });
+    rows = [['The dog saw another dog and a cat.', ' It ran.'], ['A dog', ' ran away.'], ['One cat', ' sat.']]
+      .map(([prompt, completion]) => tokenizeRow({ kind: 'completion', prompt, completion, where: prompt }, tokenizer));
+    assert.equal(new Set(rows.map(row => row.ids.length)).size, 3);
+  });
+
+  const forms: ReftConfig[] = [
+    { layers: [0, 1], positions: 'match:/dog|cat/', rank: 2 }, { layers: [1], positions: 'match:/DOG/i', rank: 2, newTokens: { every: 2 } },
+    { layers: [1], positions: 'marker:dog', rank: 2, kind: 'direft' }, { layers: [0, 2], positions: 'marker:dog', component: 'mlp_output', rank: 2 },
+  ];
+
+  test('losses and gradients', async () => {
+    const batches = [padded('right', false, rows), padded('left', false, rows), padded('right', true, rows)];
+    for (const config of forms) await agree(config, model, batches, false, tokenizer);
+    await agree([forms[2], forms[3]], model, batches, false, tokenizer);
+    await agree({ ...forms[0], dropout: 0.4 }, model, batches, true, tokenizer);
+  });
+
+  test('steps of training, with reuse and without', async () => {
+    for (const config of forms) {
+      const run = async (batchSize: number, gradientAccumulation: number, reuse: boolean): Promise<number[]> => {
+        const reft = getReftModel(model, config);
+        reft.onWarning = () => undefined;
+        const trainer = new ReftTrainer(reft, { tokenizer, examples: rows, steps: 3, batchSize, gradientAccumulation, learningRate: 1e-2, reuse });
+        const steps: number[] = [];
+        for await (const { loss, gradNorm } of trainer.steps()) steps.push(loss, gradNorm);
+        return steps;
+      };
+      const alone = await run(1, 3, false);
+      assert.ok(alone[1] > 0);
+      for (const reuse of [true, false]) near(await run(3, 1, reuse), alone, JSON.stringify(config));
     }
   });
 });
