@@ -1,8 +1,9 @@
 // Chat templates: a list of messages becomes the text a chat model was trained on, through the model's own Jinja template.
 // Only text in, text out; ids and special tokens belong to tokenizer.ts.
 
-import { Template } from '@huggingface/jinja';
+import { outOfTime, parseTemplate, renderBounded, RenderLimitError, renderLimits, type Program, type RenderLimits } from './chatTemplateBounds.js';
 import { FormatError } from './errors.js';
+import { withinTime } from './timeLimit.js';
 
 /** One turn of a conversation. `role` is usually "system", "user" or "assistant". */
 export interface ChatMessage {
@@ -22,18 +23,21 @@ export const plainChatTemplate =
 
 /** A parsed chat template. `raise_exception`, `strftime_now`, `range` and the filter `tojson` are available to it. */
 export class ChatTemplate {
-  private readonly template: Template;
+  private readonly program: Program;
   private readonly source: string;
+  private readonly limits: RenderLimits;
 
   /**
    * @param text the Jinja source
    * @param source the file it came from, for errors
+   * @param limits what one rendering may take
    * @throws FormatError when the text is no valid template
    */
-  constructor(text: string, source: string) {
+  constructor(text: string, source: string, limits: RenderLimits = renderLimits) {
     this.source = source;
+    this.limits = limits;
     try {
-      this.template = new Template(text);
+      this.program = parseTemplate(text);
     } catch (error) {
       throw new FormatError(source, `chat template cannot be parsed: ${messageOf(error)}`, { cause: error });
     }
@@ -42,14 +46,19 @@ export class ChatTemplate {
   /**
    * The text of a conversation.
    * @param variables what the template may read: messages, add_generation_prompt, bos_token, eos_token, tools, ...
-   * @throws Error when the template refuses the messages (raise_exception) or fails on them
+   * @throws Error when the template refuses the messages (raise_exception), fails on them or takes more than its limits
    */
   render(variables: { messages: readonly ChatMessage[] } & Record<string, unknown>): string {
+    const { limits, program } = this;
     try {
       // Copied, because a template may assign to what it is given.
-      return this.template.render({ ...variables, messages: variables.messages.map(message => ({ ...message })) });
+      const given = { ...variables, messages: variables.messages.map(message => ({ ...message })) };
+      const rendered = withinTime(limits.time, () => renderBounded(program, given, limits));
+      if (!rendered) throw outOfTime(limits);
+      return rendered.value;
     } catch (error) {
-      throw new Error(`${this.source}: chat template failed on ${variables.messages.length} messages: ${messageOf(error)}`, {
+      const did = error instanceof RenderLimitError ? 'was stopped' : 'failed';
+      throw new Error(`${this.source}: chat template ${did} on ${variables.messages.length} messages: ${messageOf(error)}`, {
         cause: error,
       });
     }

@@ -1,0 +1,101 @@
+// Chat templates that would never end, or fill the memory, are stopped with one error; ordinary ones render what the library renders.
+
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { readFileSync } from 'node:fs';
+import { Template } from '@huggingface/jinja';
+import { ChatTemplate } from '../src/io/chatTemplate.js';
+import { parseTemplate, renderBounded, renderLimits } from '../src/io/chatTemplateBounds.js';
+import { withinTime } from '../src/io/timeLimit.js';
+import { tokenizerFromFiles } from '../src/io/tokenizerJson.js';
+
+const messages = [{ role: 'user', content: 'hi' }, { role: 'assistant', content: 'ho' }];
+const limits = { ...renderLimits, time: 300 };
+const fixture = (name: string): string => readFileSync(new URL(`fixtures/tokenizer/bpe/${name}`, import.meta.url), 'utf8');
+
+/** Rendering must end with this error, soon. */
+function stopped(text: string, error: RegExp): void {
+  const start = performance.now();
+  assert.throws(() => new ChatTemplate(text, 'evil/tokenizer_config.json', limits).render({ messages }), (thrown: Error) => {
+    assert.match(thrown.message, /^evil\/tokenizer_config\.json: chat template (was stopped|failed) on 2 messages: /, text);
+    assert.match(thrown.message, error, text);
+    return true;
+  });
+  assert.ok(performance.now() - start < limits.time + 2000, `${text}: ${performance.now() - start} ms`);
+}
+
+/** A loop of `n` over what grows in `ns.x`. */
+const growing = (n: number, start: string, next: string, end = ''): string =>
+  `{% set ns = namespace(x=${start}) %}{% for i in range(${n}) %}{% set ns.x = ${next} %}{% endfor %}${end}`;
+
+describe('a hostile chat template is stopped', () => {
+  test('that asks for too long a range, in any form', () => {
+    stopped('{% for i in range(1000000000) %}x{% endfor %}', /stopped.*: asks for a range of 1000000000 numbers, at most 100000 are allowed$/);
+    for (const range of ['range(0, 100001)', 'range(100001, 0, -1)', 'range(0, 1, 0.000001)', 'range(1000000000 * 1000000000)']) stopped(`{{ ${range} | length }}`, /asks for a range of \S+ numbers/);
+    stopped('{{ range(0, 5, 0) }}', /step must not be zero/);
+  });
+
+  test('that loops for ever, with or without a body, or through macros', () => {
+    const out = /stopped.*: (rendering takes longer than 0\.3 s|makes more texts and lists on the way)/;
+    const loops = (body: string): string => `{% for a in range(99999) %}{% for b in range(99999) %}${body}{% endfor %}{% endfor %}`;
+    stopped(loops(''), out);
+    stopped(loops('{% set x = a * b %}'), out);
+    stopped(`{% set r = range(99999) %}{% for a in r %}{% for b in r %}{% for c in r if c < 0 %}{% endfor %}{% endfor %}{% endfor %}`, out);
+    // The library takes a stack that is full for a name that is not there.
+    stopped('{% macro f(n) %}{{ f(n - 1) }}{{ f(n - 1) }}{% endmacro %}{{ f(9) }}', /failed/);
+    stopped('{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}', out);
+  });
+
+  test('that doubles a text or a list again and again, or writes too much', () => {
+    stopped(growing(60, "'x'", 'ns.x + ns.x'), /stopped.*: makes a text of \d+ characters, at most 33554432 are allowed$/);
+    stopped(growing(60, "'x'", "ns.x | replace('x', 'xxxxxxxxxxxxxxxxxxxx')"), /makes a text of \d+ characters|string length/);
+    stopped(growing(60, '[1]', 'ns.x + ns.x'), /makes more texts and lists on the way than the limit of 536870912 characters/);
+    stopped(growing(99999, '[]', 'ns.x + [range(99999)]'), /on the way|longer than 0\.3 s/);
+    stopped(`{% for i in range(99999) %}${'x'.repeat(400)}{% endfor %}`, /makes a text of 39999600 characters|longer than 0\.3 s/);
+  });
+
+  test('inside the library, where nothing counts: Node interrupts it', () => {
+    stopped(growing(60, '[1]', '[ns.x, ns.x]', '{{ ns.x | tojson }}'), /stopped.*: rendering takes longer than 0\.3 s$/);
+    stopped(growing(60, '[1]', '[ns.x, ns.x]', '{{ ns.x }}'), /stopped.*: rendering takes longer than 0\.3 s$/);
+  });
+
+  test('where nothing can interrupt, as in a browser, by the clock it looks at', () => {
+    const program = parseTemplate('{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}');
+    const start = performance.now();
+    assert.throws(() => renderBounded(program, { messages }, limits), /^RenderLimitError: rendering takes longer than 0\.3 s$/);
+    assert.ok(performance.now() - start < 2000);
+  });
+
+  test('as the template of a tokenizer, with the limits that are set there', () => {
+    const chatTemplate = '{% for i in range(1000000000) %}x{% endfor %}';
+    const tokenizer = tokenizerFromFiles({ tokenizerJson: fixture('tokenizer.json'), tokenizerConfig: fixture('tokenizer_config.json'), chatTemplate }, 'T');
+    assert.throws(() => tokenizer.chat('hi'), /^Error: T: chat template was stopped on 1 messages: asks for a range of 1000000000 numbers, at most 100000 are allowed$/);
+  });
+});
+
+test('an ordinary template renders what the library renders', () => {
+  const variables = { bos_token: '<s>', add_generation_prompt: true, tools: [{ name: 'f', parameters: { a: [1, 2.5, null] } }] };
+  for (const text of [
+    (JSON.parse(fixture('tokenizer_config.json')) as { chat_template: string }).chat_template,
+    '{% for m in messages %}\n  {%- if loop.first %}{{ bos_token }}{% endif %}\n{{ m.role | title }}: {{ m.content | trim }}\n{% endfor %}\n',
+    '{{ tools | tojson(indent=2) }}{{ messages[1:] | length }}{{ messages[::-1][0].content }}{{ True and none is none }}{{ False }}{{ None }}',
+    '{{ range(3) }}{{ range(1, 7, 2) | join("-") }}{{ range(5, 0, -2) }}{{ range(4, 1) }}{{ range(0) | length }}{{ range("x") }}',
+    "{{ strftime_now('%Y-%m-%d') }}{% macro f(x, y=2) %}{{ x }}{{ y }}{% endmacro %}{{ f(1) }}{{ f(1, y=3) }}",
+    '{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if m.role == "user" %}{% continue %}{% endif %}{{ ns.n }}{% endfor %}',
+  ]) assert.equal(new ChatTemplate(text, 'T').render({ ...variables, messages }), new Template(text).render({ ...variables, messages }), text);
+  // Renderings within one another, and after one that was stopped.
+  const inner = new ChatTemplate('{{ messages | length }}', 'inner');
+  assert.equal(new ChatTemplate('{{ f() }}{{ f() }}', 'outer').render({ messages, f: () => inner.render({ messages }) }), '22');
+  const either = new ChatTemplate('{% for i in range(n) %}{% for j in range(n) %}{% endfor %}{% endfor %}done', 'T', limits);
+  assert.throws(() => either.render({ messages, n: 90_000 }), /longer/);
+  assert.equal(either.render({ messages, n: 3 }), 'done');
+});
+
+test('a call within a time gives its value or its error, and leaves no name behind', () => {
+  const names = (): number => Object.getOwnPropertySymbols(globalThis).length;
+  const before = names();
+  assert.deepEqual(withinTime(1000, () => 7), { value: 7 });
+  assert.equal(withinTime(20, () => { for (;;); }), null);
+  assert.throws(() => withinTime(1000, () => { throw new TypeError('own'); }), { name: 'TypeError', message: 'own' });
+  assert.equal(names(), before);
+});
