@@ -212,10 +212,18 @@ const patches: Record<string, readonly Patch[]> = {
   ],
   'src/autograd/recompute.ts': [
     ['tensors that are closed over get gradients', 'const all = [...inputs, ...outside];', 'const all = [...inputs];', 'engine-recompute', 'closed over'],
+    ['a small end is kept', 'savedBytes(graph, made) <= littleKept', 'savedBytes(graph, made) < 0', 'reft-recompute', 'lowest edit'],
   ],
   'src/reft/reuseFiles.ts': [
     ['the checksum of a file', 'file.metadata.checksum !== await sha256(data)', '!file.metadata.checksum', 'reft-reuse-files', 'damaged'],
     ['the ids are part of the name', 'start, [...example.ids.subarray(0, end)]]', 'start, end]', 'reft-reuse-files', 'what decides it'],
+  ],
+  'src/reft/trainer.ts': [
+    ['the next step is read ahead', 'this.reuse && this.done + 1 < this.totalSteps', 'this.reuse && this.done < 0', 'reft-reuse-files', 'begins to read'],
+  ],
+  'src/io/chatTemplateBounds.ts': [
+    ['what is made is counted', 'this.spend(value.length);', '', 'chat-template-bounds', 'doubles'],
+    ['the clock in a loop without a body', " || statement?.type === 'For'", '', 'chat-template-bounds', 'where nothing can interrupt'],
   ],
   'src/models/realTokens.ts': [
     ['real tokens behind cached ones', 'b * length + column - past;', 'b * length + column - keyStart[b];', 'reft-padding', 'takes the steps'],
