@@ -1,5 +1,5 @@
 // `tsx bench/browser.ts [--seconds N]`: the WebGPU bench in headless Chromium, because jax-js has no WebGPU in Node. On the software adapter of the dev
-// dependency; on a GPU with CHROMIUM_ARGS (and CHROMIUM_PATH), unchanged. Prints the rows, writes bench/browser.json. Peers: npm install --prefix bench/peers.
+// dependency; on a GPU with CHROMIUM_ARGS (and CHROMIUM_PATH), unchanged. Prints the rows, writes bench/browser.json. Peers: npm ci --prefix bench/peers.
 
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';

@@ -1,5 +1,5 @@
 // The peers of the GEMM bench behind one small interface: tfjs-wasm and jax-js, one thread each. Installed apart from the package
-// (`npm install --prefix bench/peers`); absent ones are reported, not required. Only what the bench needs of them is typed here.
+// (`npm ci --prefix bench/peers`); absent ones are reported, not required. Only what the bench needs of them is typed here.
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -120,7 +120,7 @@ export async function openPeers(): Promise<{ peers: Peer[]; missing: string[] }>
       peers.push(await open());
     } catch (error) {
       const reason = (error as Error).message.split('\n')[0];
-      missing.push(`${name} is not measured (${reason}); install the peers with: npm install --prefix bench/peers`);
+      missing.push(`${name} is not measured (${reason}); install the peers with: npm ci --prefix bench/peers`);
     }
   }
   return { peers, missing };

@@ -1,4 +1,4 @@
-// llama.cpp on the same GGUF file through node-llama-cpp's prebuilt binary (`npm install --prefix bench/peers --ignore-scripts`), on the CPU: a prompt of
+// llama.cpp on the same GGUF file through node-llama-cpp's prebuilt binary (`npm ci --prefix bench/peers --ignore-scripts`), on the CPU: a prompt of
 // 512 tokens, and one stream of 128 new ones. Only what the bench needs of the package is typed here.
 
 import { readFileSync } from 'node:fs';

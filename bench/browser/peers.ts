@@ -1,4 +1,4 @@
-// The peers of the WebGPU bench, loaded by address from bench/peers (`npm install --prefix bench/peers`); one that is not there is reported. Only what the
+// The peers of the WebGPU bench, loaded by address from bench/peers (`npm ci --prefix bench/peers`); one that is not there is reported. Only what the
 // bench needs of them is typed here.
 
 /** [m, k] [k, n] on the device: `run(times)` computes it that often and waits for the device, `read` gives the result. */
