@@ -11,17 +11,19 @@ import { tokenizerFromFiles } from '../src/io/tokenizerJson.js';
 
 const messages = [{ role: 'user', content: 'hi' }, { role: 'assistant', content: 'ho' }];
 const limits = { ...renderLimits, time: 300 };
+/** For what is stopped by its size, on however busy a machine. */
+const patient = { ...renderLimits, time: 120_000 };
 const fixture = (name: string): string => readFileSync(new URL(`fixtures/tokenizer/bpe/${name}`, import.meta.url), 'utf8');
 
 /** Rendering must end with this error, soon. */
-function stopped(text: string, error: RegExp): void {
+function stopped(text: string, error: RegExp, bounds = limits): void {
   const start = performance.now();
-  assert.throws(() => new ChatTemplate(text, 'evil/tokenizer_config.json', limits).render({ messages }), (thrown: Error) => {
+  assert.throws(() => new ChatTemplate(text, 'evil/tokenizer_config.json', bounds).render({ messages }), (thrown: Error) => {
     assert.match(thrown.message, /^evil\/tokenizer_config\.json: chat template (was stopped|failed) on 2 messages: /, text);
     assert.match(thrown.message, error, text);
     return true;
   });
-  assert.ok(performance.now() - start < limits.time + 2000, `${text}: ${performance.now() - start} ms`);
+  assert.ok(performance.now() - start < bounds.time + 20_000, `${text}: ${performance.now() - start} ms`);
 }
 
 /** A loop of `n` over what grows in `ns.x`. */
@@ -47,11 +49,11 @@ describe('a hostile chat template is stopped', () => {
   });
 
   test('that doubles a text or a list again and again, or writes too much', () => {
-    stopped(growing(60, "'x'", 'ns.x + ns.x'), /stopped.*: makes a text of \d+ characters, at most 33554432 are allowed$/);
-    stopped(growing(60, "'x'", "ns.x | replace('x', 'xxxxxxxxxxxxxxxxxxxx')"), /makes a text of \d+ characters|string length/);
-    stopped(growing(60, '[1]', 'ns.x + ns.x'), /makes more texts and lists on the way than the limit of 536870912 characters/);
-    stopped(growing(99999, '[]', 'ns.x + [range(99999)]'), /on the way|longer than 0\.3 s/);
-    stopped(`{% for i in range(99999) %}${'x'.repeat(400)}{% endfor %}`, /makes a text of 39999600 characters|longer than 0\.3 s/);
+    stopped(growing(60, "'x'", 'ns.x + ns.x'), /stopped.*: makes a text of \d+ characters, at most 33554432 are allowed$/, patient);
+    stopped(growing(60, "'x'", "ns.x | replace('x', 'xxxxxxxxxxxxxxxxxxxx')"), /makes a text of \d+ characters|string length/, patient);
+    stopped(growing(60, '[1]', 'ns.x + ns.x'), /makes more texts and lists on the way than the limit of 536870912 characters/, patient);
+    stopped(growing(99999, '[]', 'ns.x + [range(99999)]'), /on the way/, patient);
+    stopped(`{% for i in range(99999) %}${'x'.repeat(400)}{% endfor %}`, /makes a text of 39999600 characters/, patient);
   });
 
   test('inside the library, where nothing counts: Node interrupts it', () => {
@@ -63,7 +65,7 @@ describe('a hostile chat template is stopped', () => {
     const program = parseTemplate('{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}');
     const start = performance.now();
     assert.throws(() => renderBounded(program, { messages }, limits), /^RenderLimitError: rendering takes longer than 0\.3 s$/);
-    assert.ok(performance.now() - start < 2000);
+    assert.ok(performance.now() - start < 20_000);
   });
 
   test('as the template of a tokenizer, with the limits that are set there', () => {
