@@ -222,8 +222,7 @@ const patches: Record<string, readonly Patch[]> = {
     ['the next step is read ahead', 'this.reuse && this.done + 1 < this.totalSteps', 'this.reuse && this.done < 0', 'reft-reuse-files', 'begins to read'],
   ],
   'src/io/chatTemplateBounds.ts': [
-    ['what is made is counted', 'this.spend(value.length);', '', 'chat-template-bounds', 'doubles'],
-    ['the clock in a loop without a body', " || statement?.type === 'For'", '', 'chat-template-bounds', 'where nothing can interrupt'],
+    ['the length of a text', 'if (value.length > characters)', 'if (value.length < 0)', 'chat-template-bounds', 'doubles'],
   ],
   'src/models/realTokens.ts': [
     ['real tokens behind cached ones', 'b * length + column - past;', 'b * length + column - keyStart[b];', 'reft-padding', 'takes the steps'],
