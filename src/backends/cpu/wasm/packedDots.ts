@@ -18,8 +18,8 @@ const roundedBlock = 64;
 const scaleBytes = (k: number): number => 16 * Math.ceil(k / 128);
 /** A row of x: its blocks, then f32 scales, then f32 sums of each block. */
 export const roundedBytes = (k: number): number => (k / 32) * roundedBlock + 2 * scaleBytes(k);
-/** Scratch of `dot`. */
-export const dotScratchBytes = scaleBytes;
+/** Scratch of `dot`, with room so that those of two threads share no cache line. */
+export const dotScratchBytes = (k: number): number => 64 * Math.ceil(scaleBytes(k) / 64) + 64;
 
 /** f16 bits in the upper halves of four lanes, anything below, to f32: the exponent's bias is put right by a product, which is exact. */
 export const fromHalf = (bits: Value): Value =>
