@@ -25,28 +25,29 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, { 
   if (gate && !activation) throw new Error('linear: a gate needs an activation');
   const given = [bias, gate, residual].filter((t): t is Tensor => Boolean(t));
   if (given.length === 0 && !activation) return x.matmulT(weight);
-  const output = epilogueOf(activation, [bias, gate, residual].map(Boolean));
+  const output = epilogueOf(activation, bias !== null, gate !== undefined, residual !== undefined);
   const label = gate && activation === 'silu' ? 'swiglu' : activation ?? 'linear';
   // The backward pass of an activation reads the product: it is kept then, and not computed again.
   if (activation && shouldRecord([x, weight, ...given])) return map(label, output, [x.matmulT(weight), ...given]);
   return matmulThen(x, weight.transpose(-1, -2), { label, operands: given, output });
 }
 
-const epilogues = new Map<string, Expr>();
+/** By activation; then by which of the operands are there. */
+const epilogues = new Map<string | undefined, (Expr | undefined)[]>();
 
 /** The epilogue's expression: argument 0 is the product, the others are those of bias, gate and residual that are there. */
-function epilogueOf(activation: string | undefined, there: readonly boolean[]): Expr {
-  const key = `${activation ?? ''}/${there.join()}`;
-  let found = epilogues.get(key);
-  if (!found) {
-    let next = 1;
-    const [bias, gate, residual] = there.map(is => (is ? arg(next++) : null));
-    found = bias ? add(arg(0), bias) : arg(0);
-    if (activation) found = gate ? mul(activationOf(activation)(gate), found) : activationOf(activation)(found);
-    if (residual) found = add(residual, found);
-    epilogues.set(key, found);
-  }
-  return found;
+function epilogueOf(activation: string | undefined, bias: boolean, gate: boolean, residual: boolean): Expr {
+  let list = epilogues.get(activation);
+  if (!list) epilogues.set(activation, (list = []));
+  return list[Number(bias) + 2 * Number(gate) + 4 * Number(residual)] ??= makeEpilogue(activation, bias, gate, residual);
+}
+
+function makeEpilogue(activation: string | undefined, bias: boolean, gate: boolean, residual: boolean): Expr {
+  let next = 1;
+  const product = bias ? add(arg(0), arg(next++)) : arg(0);
+  const f = activation ? activationOf(activation) : null;
+  const made = !f ? product : gate ? mul(f(arg(next++)), product) : f(product);
+  return residual ? add(arg(next), made) : made;
 }
 
 /**

@@ -180,6 +180,7 @@ export function openThreads(memory: WebAssembly.Memory, seats: number, leastWork
     words[word.scratchAt] = scratchAt;
     words[word.scratchStride] = scratchStride;
     words[word.pages] = memory.buffer.byteLength / 65536;
+    words[word.job]++;
     Atomics.store(words, word.done, 0);
     Atomics.store(words, word.left, calls.length);
     Atomics.add(words, word.turn, 1);
@@ -195,7 +196,7 @@ export function openThreads(memory: WebAssembly.Memory, seats: number, leastWork
 
   const threads: Threads = {
     seats,
-    parts: work => (work < leastWork ? 1 : Math.max(seats, Math.min(tilesOfThread * seats, Math.floor(work / (leastWork / 2)) || tilesOfThread * seats))),
+    parts: work => (work < leastWork ? 1 : Math.max(seats, Math.min(tilesOfThread * seats, Math.floor(work / leastWork) || tilesOfThread * seats))),
     present: () => 1 + Atomics.load(words, word.alive),
     link: bytes => {
       const exported = instantiate(bytes, memory);

@@ -31,6 +31,8 @@ export const word = {
   scratchStride: 71,
   /** Size of the memory in pages: a thread may hear of its growth late or never. */
   pages: 72,
+  /** Number of the job. */
+  job: 73,
 } as const;
 
 export type Words = typeof word;
@@ -51,25 +53,35 @@ export interface Seat {
 
 export function takeTiles(seat: Seat, word: Words): void {
   const words = seat.words;
+  // What is the same for all tiles of a job.
+  let job = -1;
+  let run: ((...args: number[]) => unknown) | undefined;
+  let args: number[] = [];
+  let count = 0;
   for (;;) {
     // A look first: who only looks takes the line from nobody.
     if (Atomics.load(words, word.left) <= 0) return;
     const left = Atomics.sub(words, word.left, 1);
     if (left <= 0) return;
     try {
-      // A thread that starts while the memory grows may never hear of it; growing by nothing tells it.
-      while (seat.memory.buffer.byteLength < words[word.pages] * 65536) seat.memory.grow(0);
-      const number = words[word.module];
-      if (!seat.linked[number]) {
-        const bytes = new Uint8Array(seat.memory.buffer, words[word.bytesAt], words[word.bytesLength]).slice();
-        const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory: seat.memory } });
-        seat.linked[number] = Object.values(instance.exports) as ((...args: number[]) => unknown)[];
+      if (words[word.job] !== job) {
+        run = undefined;
+        // A thread that starts while the memory grows may never hear of it; growing by nothing tells it.
+        while (seat.memory.buffer.byteLength < words[word.pages] * 65536) seat.memory.grow(0);
+        const number = words[word.module];
+        if (!seat.linked[number]) {
+          const bytes = new Uint8Array(seat.memory.buffer, words[word.bytesAt], words[word.bytesLength]).slice();
+          const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory: seat.memory } });
+          seat.linked[number] = Object.values(instance.exports) as ((...args: number[]) => unknown)[];
+        }
+        count = words[word.argCount];
+        args = new Array<number>(count + 1);
+        args[count] = words[word.scratchAt] + seat.thread * words[word.scratchStride];
+        run = seat.linked[number][words[word.place]];
+        job = words[word.job];
       }
-      const count = words[word.argCount];
-      const args = new Array<number>(count + 1);
-      for (let i = 0; i < count; i++) args[i] = seat.args[(left - 1) * count + i];
-      args[count] = words[word.scratchAt] + seat.thread * words[word.scratchStride];
-      seat.linked[number][words[word.place]].apply(undefined, args);
+      for (let i = 0, at = (left - 1) * count; i < count; i++) args[i] = seat.args[at + i];
+      (run as (...args: number[]) => unknown)(...args);
     } catch (error) {
       seat.error = error;
       Atomics.store(words, word.failed, 1);
