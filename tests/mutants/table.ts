@@ -235,7 +235,7 @@ const patches: Record<string, readonly Patch[]> = {
     ['the side of a soft boundary', 'end.sub(i)', 'i.sub(end)', 'interchange-kinds'],
   ],
   'src/profile/cost.ts': [
-    ['two operations a product', 'flop: 2 * sizeOf(output.shape)', 'flop: sizeOf(output.shape)', 'profile-cost'],
+    ['two operations a product', 'flop: (2 * a.shape', 'flop: (a.shape', 'profile-cost'],
   ],
   'src/nn/schedule.ts': [
     ['the length of the decline', 'Math.max(1, totalSteps - warmupSteps)', 'Math.max(1, totalSteps)', 'nn-schedule', 'as transformers'],
