@@ -171,6 +171,7 @@ for (const relaxed of relaxedModes) {
       check(here, gemm, { ...common, m: 1067, n: 9, k: 37, a: across, b: dense }, `long m, ${prefer}`);
       check(here, gemm, { ...common, m: 6, n: 2100, k: 33, a: dense, b: dense }, `long n, ${prefer}`);
       check(here, gemm, { ...common, m: 5, n: 2100, k: 33, a: dense, b: across }, `long n transposed, ${prefer}`);
+      for (const m of [1, 2, 3]) check(here, gemm, { ...common, m, n: 4099, k: 133, a: dense, b: dense }, `far B, ${m} rows, ${prefer}`);
     }
   });
 }
