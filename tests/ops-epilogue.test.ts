@@ -139,9 +139,11 @@ test('gradients of everything, to second order, recorded with the activation ins
   }
 });
 
-test('what is refused, by name', () => {
+test('what is refused, by name; a vector is a row', () => {
   const { backend } = cpu;
   const [x, w] = [create.ones([3, 4], { backend }), create.ones([5, 4], { backend })];
+  const vector = linear(create.ones([4], { backend }), w, create.full([5], 2, { backend }), { activation: 'relu' });
+  assert.deepEqual([vector.shape, [...vector.dataSync()]], [[5], [6, 6, 6, 6, 6]]);
   assert.throws(() => linear(x, w, null, { gate: create.ones([3, 5], { backend }) }), /a gate needs an activation/);
   assert.throws(() => linear(x, w, null, { activation: 'gelo' }), /activation 'gelo' is not known; known: silu/);
   assert.throws(() => linear(x, w, create.ones([4], { backend })), /linear: an operand has shape \[4\], expected \[5\] or \[3,5\]/);

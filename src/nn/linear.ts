@@ -28,7 +28,7 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, { 
   const output = epilogueOf(activation, bias !== null, gate !== undefined, residual !== undefined);
   const label = gate && activation === 'silu' ? 'swiglu' : activation ?? 'linear';
   // The backward pass of an activation reads the product: it is kept then, and not computed again.
-  if (activation && shouldRecord([x, weight, ...given])) return map(label, output, [x.matmulT(weight), ...given]);
+  if (x.rank < 2 || (activation && shouldRecord([x, weight, ...given]))) return map(label, output, [x.matmulT(weight), ...given]);
   return matmulThen(x, weight.transpose(-1, -2), { label, operands: given, output });
 }
 
