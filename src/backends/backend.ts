@@ -33,6 +33,10 @@ export interface Epilogue {
   readonly operands: readonly View[];
 }
 
+/** The epilogue of a product that is there, as a map over it in place: for kernels that do not compute it on the way. */
+export const epilogueMap = ({ output, epilogue: { program, operands } }: { output: View; epilogue: Epilogue }): Primitives['map'] =>
+  ({ program, shape: output.shape, inputs: [output, ...operands], outputs: [output], uniforms: [] });
+
 /**
  * What each kernel is called with. Inputs of `map` and `reduce` already have the iteration shape (stride 0 repeats).
  * Outputs never overlap inputs, except in `map`, where an output may be exactly an input (same offset, shape and strides).

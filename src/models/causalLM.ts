@@ -139,7 +139,8 @@ export class CausalLM extends Module {
     const wanted = at && real ? Int32Array.from(at, row => rowOf(row, real.places)) : at;
     const lastLayer = config.layers - 1;
     // Where nobody sees it, the last block computes only tokens whose logits are wanted, if that spares a noticeable share.
-    const narrows = at !== undefined && !options.hiddenStates && 4 * at.length <= 3 * tokens[0] * tokens[1] && context.narrow(lastLayer, at);
+    const narrows = wanted && !options.hiddenStates && 4 * wanted.length <= 3 * tokens[0] * tokens[1];
+    const kept = at && narrows && context.narrow(lastLayer, at) ? wanted : null;
     const hiddenStates: Tensor[] = [];
     let first = options.from?.layer ?? 0;
     let h = options.from ? context.tokensOf(options.from.hiddenStates) : model.embedTokens.forward(of(options.inputIds), tokens);
@@ -147,7 +148,7 @@ export class CausalLM extends Module {
     if (options.from?.component === 'block_output') h = context.site(first++, 'block_output', h);
     for (let layer = first; layer < config.layers; layer++) {
       if (options.hiddenStates) hiddenStates.push(context.rowsOf(h));
-      const rows = narrows && wanted && layer === lastLayer ? wanted : null;
+      const rows = layer === lastLayer ? kept : null;
       const block = (x: Tensor, cos: Tensor, sin: Tensor): Tensor => model.layers[layer].forward(layer, x, { cos, sin }, context, rows);
       // What attention knows of the padding is read again where the block runs again: as an input it lives until then.
       const inputs = [h, rotary.cos, rotary.sin, ...context.bounds.tensors] as const;
@@ -158,7 +159,7 @@ export class CausalLM extends Module {
     options.cache?.advance(length);
     // The norm of rows that nobody asked for is left out, unless its site is.
     const atNorm = options.hiddenStates || options.onSite || [...options.edits ?? [], ...(options.collect ?? []).map(site => ({ site }))].some(e => e.site.component === 'final_norm');
-    const narrowed = narrows && first <= lastLayer;
+    const narrowed = kept !== null && first <= lastLayer;
     const logits = scope(() => {
       const rowsOf = (x: Tensor): Tensor => {
         if (!wanted) return x;

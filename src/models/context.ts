@@ -138,13 +138,18 @@ export class ForwardContext {
   /** True where nothing happens at a site: no edit, and nobody who looks. */
   passes(layer: number, component: Component): boolean {
     const name = siteName({ layer, component });
-    return this.onSite === undefined && !this.edits.has(name) && !this.wanted.has(name) && !isWantedSite(name);
+    return this.onSite === undefined && !this.edits.has(name) && !this.isLookedAt(name);
+  }
+
+  /** Collected, or its gradient asked for. */
+  private isLookedAt(name: string): boolean {
+    return this.wanted.has(name) || isWantedSite(name);
   }
 
   /** True where somebody looks at a state inside block `layer`, or at its gradient. */
   isSeen(layer: number): boolean {
     const names = blockComponents.map(component => siteName({ layer, component }));
-    return this.onSite !== undefined || names.some(name => this.wanted.has(name) || isWantedSite(name));
+    return this.onSite !== undefined || names.some(name => this.isLookedAt(name));
   }
 
   /**
@@ -153,7 +158,7 @@ export class ForwardContext {
    */
   narrow(layer: number, rows: Int32Array): boolean {
     const late = lateComponents.map(component => siteName({ layer, component }));
-    if (this.isSeen(layer) || late.some(name => this.wanted.has(name) || isWantedSite(name))) return false;
+    if (this.isSeen(layer) || late.some(name => this.isLookedAt(name))) return false;
     const edits = late.flatMap(name => this.edits.get(name) ?? []);
     const places = new Int32Array(this.batch * this.length).fill(-1);
     rows.forEach((row, i) => (places[row] = i));

@@ -3,7 +3,7 @@
 import { map } from '../autograd/elementwise.js';
 import { shouldRecord } from '../autograd/tape.js';
 import { add, arg, mul, type Expr } from '../tensor/expr.js';
-import { matmulThen } from '../tensor/linalg.js';
+import { matmulThen, type ProductEpilogue } from '../tensor/linalg.js';
 import { mayRound } from '../tensor/rounding.js';
 import { Tensor } from '../tensor/tensor.js';
 import { activationOf } from './activations.js';
@@ -21,28 +21,37 @@ export interface LinearEpilogue {
 }
 
 /** x [.., in] to [.., out]; weight [out, in], bias [out]. The epilogue is computed within the product. */
-export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, { activation, gate, residual }: LinearEpilogue = {}): Tensor {
-  if (gate && !activation) throw new Error('linear: a gate needs an activation');
-  const given = [bias, gate, residual].filter((t): t is Tensor => Boolean(t));
-  if (given.length === 0 && !activation) return x.matmulT(weight);
-  const output = epilogueOf(activation, bias !== null, gate !== undefined, residual !== undefined);
-  const label = gate && activation === 'silu' ? 'swiglu' : activation ?? 'linear';
+export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, epilogue: LinearEpilogue = {}): Tensor {
+  const { label, output, operands } = epilogueOf(bias, epilogue);
+  if (operands.length === 0 && !epilogue.activation) return x.matmulT(weight);
   // The backward pass of an activation reads the product: it is kept then, and not computed again.
-  if (x.rank < 2 || (activation && shouldRecord([x, weight, ...given]))) return map(label, output, [x.matmulT(weight), ...given]);
-  return matmulThen(x, weight.transpose(-1, -2), { label, operands: given, output });
+  if (x.rank < 2 || (epilogue.activation && shouldRecord([x, weight, ...operands]))) return map(label, output, [x.matmulT(weight), ...operands]);
+  return matmulThen(x, weight.transpose(-1, -2), { label, output, operands });
+}
+
+/** What becomes of a y [.., out] that is there, as one op. */
+export function finish(y: Tensor, bias: Tensor | null, epilogue: LinearEpilogue): Tensor {
+  const { label, output, operands } = epilogueOf(bias, epilogue);
+  return map(label, output, [y, ...operands]);
 }
 
 /** By activation; then by which of the operands are there. */
-const epilogues = new Map<string | undefined, (Expr | undefined)[]>();
+const expressions = new Map<string | undefined, (Expr | undefined)[]>();
 
-/** The epilogue's expression: argument 0 is the product, the others are those of bias, gate and residual that are there. */
-function epilogueOf(activation: string | undefined, bias: boolean, gate: boolean, residual: boolean): Expr {
-  let list = epilogues.get(activation);
-  if (!list) epilogues.set(activation, (list = []));
-  return list[Number(bias) + 2 * Number(gate) + 4 * Number(residual)] ??= makeEpilogue(activation, bias, gate, residual);
+/** The epilogue as an expression: argument 0 is the product, the others are those of bias, gate and residual that are there. */
+function epilogueOf(bias: Tensor | null, { activation, gate, residual }: LinearEpilogue): ProductEpilogue {
+  if (gate && !activation) throw new Error('linear: a gate needs an activation');
+  let list = expressions.get(activation);
+  if (!list) expressions.set(activation, (list = []));
+  const there = [bias !== null, gate !== undefined, residual !== undefined] as const;
+  return {
+    label: gate && activation === 'silu' ? 'swiglu' : activation ?? 'linear',
+    output: list[Number(there[0]) + 2 * Number(there[1]) + 4 * Number(there[2])] ??= expressionOf(activation, ...there),
+    operands: [bias, gate, residual].filter((t): t is Tensor => Boolean(t)),
+  };
 }
 
-function makeEpilogue(activation: string | undefined, bias: boolean, gate: boolean, residual: boolean): Expr {
+function expressionOf(activation: string | undefined, bias: boolean, gate: boolean, residual: boolean): Expr {
   let next = 1;
   const product = bias ? add(arg(0), arg(next++)) : arg(0);
   const f = activation ? activationOf(activation) : null;

@@ -1,9 +1,8 @@
 // Feed-forward layers: gated (LLaMA) and plain, with activations by the names checkpoints use.
 
-import { swiglu } from '../autograd/elementwise.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { activationNamed } from './activations.js';
-import { project, type Linear, type LinearEpilogue } from './linear.js';
+import { finish, project, type Linear, type LinearEpilogue } from './linear.js';
 import { Module } from './module.js';
 
 /** Tokens up to which one product for gate and up together is faster than the activation within the second. Measured. */
@@ -26,10 +25,10 @@ export class GatedMLP extends Module {
 
   /** act(gate(x)) * up(x), [.., intermediate]. */
   activate(x: Tensor): Tensor {
-    const few = x.size / x.shape[x.rank - 1] <= fewTokens;
-    if (!few) return this.upProj.forward(x, { activation: this.#activation, gate: this.gateProj.forward(x) });
+    const activation = this.#activation;
+    if (x.size / x.shape[x.rank - 1] > fewTokens) return this.upProj.forward(x, { activation, gate: this.gateProj.forward(x) });
     const [gate, up] = project(x, [this.gateProj, this.upProj]);
-    return this.#activation === 'silu' ? swiglu(gate, up) : activationNamed(this.#activation)(gate).mul(up);
+    return finish(up, null, { activation, gate });
   }
 
   forward(x: Tensor, epilogue?: LinearEpilogue): Tensor {

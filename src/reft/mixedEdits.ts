@@ -96,9 +96,10 @@ export class MixedEdits extends EditedModel {
       const meta = { id: `${name}@${level}`, kind: first.kind.name, site: name, rank: first.config.rank, sets: uses.length };
       return edit(h, this.bank(uses.map(use => use.intervention)), { indices, slots, ...scale }, meta);
     };
+    const rows = uses.flatMap(use => [...use.indices]);
     return {
-      site: first.site, apply: h => apply(h), applyToReal: apply, rows: Int32Array.from(uses.flatMap(use => [...use.indices])),
-      about: { id: `${name}@${level}`, kind: first.kind.name, rank: first.config.rank, rows: uses.flatMap(use => [...use.indices]) },
+      site: first.site, apply: h => apply(h), applyToReal: apply, rows: Int32Array.from(rows),
+      about: { id: `${name}@${level}`, kind: first.kind.name, rank: first.config.rank, rows },
     };
   }
 

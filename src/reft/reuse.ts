@@ -97,7 +97,7 @@ export class PrefixReuse {
   async fetch(examples: readonly Example[]): Promise<void> {
     const { files } = this;
     if (!files) return;
-    await this.ahead(examples);
+    await this.ahead(() => examples);
     for (const example of examples) {
       const coming = this.coming.get(example);
       if (!this.kept.has(example) && this.inFolder.has(example)) {
@@ -112,13 +112,13 @@ export class PrefixReuse {
 
   /**
    * Begins to read what a coming `fetch` of these examples needs, so that it is read beside what is computed until then. Resolves once the system is
-   * at it. What keeps a file from being read is thrown by that `fetch`.
+   * at it. What keeps a file from being read is thrown by that `fetch`. Which they are is only asked where there is a folder.
    */
-  async ahead(examples: readonly Example[]): Promise<void> {
+  async ahead(examples: () => readonly Example[]): Promise<void> {
     const { files } = this;
     if (!files) return;
     const begun: Promise<void>[] = [];
-    for (const example of examples) {
+    for (const example of examples()) {
       if (this.coming.size >= mostComing) break;
       const stays = this.kept.has(example) && this.inMemory.has(example);
       if (stays || this.coming.has(example) || !this.inFolder.has(example)) continue;
@@ -149,7 +149,7 @@ export class PrefixReuse {
     });
   }
 
-  /** One pass over an example, alone, so that what is kept does not depend on its neighbours. It stays until `release` or `dispose`. */
+  /** One pass over an example, alone, so that what is kept does not depend on its neighbours. It stays until `release` or `close`. */
   compute({ example, start, end }: Window): KeptStates {
     const kept = scope(() => {
       const cache = new KVCache(end);

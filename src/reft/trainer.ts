@@ -157,7 +157,7 @@ export class ReftTrainer {
       if (signal?.aborted) return null;
       const batch = batchAt(at);
       await this.reuse?.fetch(batch);
-      await this.reuse?.ahead(batchAt(at + batchSize));
+      await this.reuse?.ahead(() => batchAt(at + batchSize));
       const loss = noGrad(() => scope(() => this.groups(batch).map(windows => this.lossOf(windows)).reduce((a, b) => a.add(b))));
       sum += await loss.item();
       loss.storage.dispose();
@@ -178,7 +178,7 @@ export class ReftTrainer {
     const count = this.objective.count(examples);
     this.optimizer.zeroGrad();
     await this.reuse?.fetch(examples);
-    if (this.reuse && this.done + 1 < this.totalSteps) await this.reuse.ahead(this.groupsOf(this.done + 1).flat().map(w => w.example));
+    if (this.reuse && this.done + 1 < this.totalSteps) await this.reuse.ahead(() => this.groupsOf(this.done + 1).flat().map(w => w.example));
     const measured = scope(() => {
       // A stream of dropout for each micro-batch; a step never has more of them than there are examples.
       const losses = groups.map((windows, k) => this.addGradients(windows, count, { seed, step: this.done * this.examples.length + k }));

@@ -4,7 +4,7 @@
 import type { TypedArray } from '../../tensor/dtype.js';
 import { decodePackedRow, packedMatrix } from '../../tensor/packing.js';
 import { sizeOf, type Shape } from '../../tensor/shape.js';
-import type { Kernels, View } from '../backend.js';
+import { epilogueMap, type Kernels, type View } from '../backend.js';
 import { evaluator } from './emitJs.js';
 
 /** Gives the memory a view lies in as a typed array of its dtype, from the start of its allocation. */
@@ -100,7 +100,7 @@ export function referenceKernels(host: Host): Kernels {
           }
         }
       });
-      if (epilogue) this.map({ program: epilogue.program, shape: output.shape, inputs: [output, ...epilogue.operands], outputs: [output], uniforms: [] });
+      if (epilogue) this.map(epilogueMap({ output, epilogue }));
     },
 
     copy({ input, output }) {

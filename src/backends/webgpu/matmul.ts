@@ -3,7 +3,7 @@
 
 import { add, arg, program } from '../../tensor/expr.js';
 import { contiguousStrides, sizeOf } from '../../tensor/shape.js';
-import type { Primitives, View } from '../backend.js';
+import { epilogueMap, type Primitives, type View } from '../backend.js';
 import { mergedAxes, type Axis } from '../iteration.js';
 import { withTemporary, type KernelContext } from './context.js';
 import { WebGPUError } from './errors.js';
@@ -145,6 +145,6 @@ export function createMatmul(context: KernelContext, maps: MapKernels): (call: P
     const { output, epilogue } = call;
     if (sizeOf(output.shape) === 0) return;
     product(call);
-    if (epilogue) maps.map({ program: epilogue.program, shape: output.shape, inputs: [output, ...epilogue.operands], outputs: [output], uniforms: [] }, 'epilogue');
+    if (epilogue) maps.map(epilogueMap({ output, epilogue }), 'epilogue');
   };
 }

@@ -2,7 +2,7 @@
 // layout), and the reference kernel then runs. Only wiring here.
 
 import { packedMatrix } from '../../../tensor/packing.js';
-import type { Epilogue, FusedKernel, Primitives, View } from '../../backend.js';
+import { epilogueMap, type Epilogue, type FusedKernel, type Primitives, type View } from '../../backend.js';
 import { supportsRelaxedSimd } from './assembler.js';
 import type { WasmContext } from './context.js';
 import { createCopy } from './copy.js';
@@ -38,10 +38,7 @@ export function createWasmKernels(wanted: WasmContext): WasmKernels {
     const views = { a: at(a), b: at(b), output: at(output) };
     const near = epilogue && finishesNear(call, epilogue) && { program: epilogue.program, operands: epilogue.operands.map(at) };
     const done = b.packing ? packed.matmul(call, near || undefined) : gemm.matmul({ ...views, ...(near && { epilogue: near }) });
-    if (!epilogue || near) return done;
-    // Elsewhere the epilogue goes over the finished product.
-    const { program, operands } = epilogue;
-    return map({ program, shape: output.shape, inputs: [output, ...operands], outputs: [output], uniforms: [] });
+    return !epilogue || near ? done : map(epilogueMap({ output, epilogue }));
   };
   const { gather, scatterAdd } = createGatherScatter(context);
   const { copy } = createCopy(context.memory, context.threads);
