@@ -8,7 +8,8 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { mutants, type Mutant } from '../tests/mutants/table.js';
+import type { Mutant } from '../tests/mutants/mutant.js';
+import { mutants } from '../tests/mutants/table.js';
 import { swiftShaderEnvironment } from './withSwiftShader.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
