@@ -2,30 +2,14 @@
 // fail. First the same tests must pass unpatched, or their failing would say nothing. Ends with 1 when a mutant survives, does not
 // compile, or its line is no longer there. Arguments choose mutants by a part of their name or file.
 
-import { spawn } from 'node:child_process';
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Mutant } from '../tests/mutants/mutant.js';
 import { mutants } from '../tests/mutants/table.js';
-import { swiftShaderEnvironment } from './withSwiftShader.js';
+import { copyTree, inParallel, runTsx } from './mutantTree.js';
 
-const root = fileURLToPath(new URL('..', import.meta.url));
 const workers = 2;
 const timeoutMs = 120_000;
-const tsx = createRequire(import.meta.url).resolve('tsx/cli');
-
-/** A copy of what tests read. */
-function copyTree(): string {
-  const folder = mkdtempSync(path.join(tmpdir(), 'mutants-'));
-  for (const part of ['src', 'tests', 'scripts', 'examples', 'package.json', 'tsconfig.json']) {
-    cpSync(path.join(root, part), path.join(folder, part), { recursive: true, force: true });
-  }
-  symlinkSync(path.join(root, 'node_modules'), path.join(folder, 'node_modules'), 'dir');
-  return folder;
-}
 
 interface Outcome {
   readonly passed: number;
@@ -34,29 +18,15 @@ interface Outcome {
   readonly output: string;
 }
 
-function runTests(folder: string, { tests, only }: Pick<Mutant, 'tests' | 'only'>): Promise<Outcome> {
-  const args = [tsx, '--test', '--test-reporter=tap', ...(only ? [`--test-name-pattern=${only}`] : []), ...tests];
-  const env = { ...process.env, ...(tests.some(t => path.basename(t).startsWith('webgpu-')) ? swiftShaderEnvironment() : {}) };
-  return new Promise(resolve => {
-    const child = spawn(process.execPath, args, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'], detached: process.platform !== 'win32' });
-    let output = '';
-    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
-    let timedOut = false;
-    const timer = setTimeout(() => {
-      timedOut = true;
-      // The runner starts processes of its own: end the group.
-      if (child.pid !== undefined && process.platform !== 'win32') process.kill(-child.pid, 'SIGKILL');
-      else child.kill('SIGKILL');
-    }, timeoutMs);
-    child.on('close', () => {
-      clearTimeout(timer);
-      const lines = output.split('\n').map(line => line.trim());
-      // With a pattern, tests that are left out count as skipped; a file that does not load is a failed test with the file's name.
-      const ran = lines.filter(line => /^(not )?ok \d+ - /.test(line) && !/# (SKIP|TODO)/i.test(line) && !/\.test\.ts$/.test(line));
-      const failed = ran.filter(line => line.startsWith('not ok')).length;
-      resolve({ passed: ran.length - failed, failed, timedOut, output });
-    });
-  });
+async function runTests(folder: string, { tests, only }: Pick<Mutant, 'tests' | 'only'>): Promise<Outcome> {
+  const args = ['--test', '--test-reporter=tap', ...(only ? [`--test-name-pattern=${only}`] : []), ...tests];
+  const gpu = tests.some(t => path.basename(t).startsWith('webgpu-'));
+  const { output, timedOut } = await runTsx(folder, args, { timeoutMs, gpu });
+  const lines = output.split('\n').map(line => line.trim());
+  // With a pattern, tests that are left out count as skipped; a file that does not load is a failed test with the file's name.
+  const ran = lines.filter(line => /^(not )?ok \d+ - /.test(line) && !/# (SKIP|TODO)/i.test(line) && !/\.test\.ts$/.test(line));
+  const failed = ran.filter(line => line.startsWith('not ok')).length;
+  return { passed: ran.length - failed, failed, timedOut, output };
 }
 
 /** The failed tests of a TAP report with the first lines of their errors. */
@@ -71,22 +41,12 @@ const began = Date.now();
 const folders = Array.from({ length: workers }, copyTree);
 const problems: string[] = [];
 
-/** Works a queue off in both copies. */
-async function inParallel<T>(jobs: readonly T[], work: (job: T, folder: string) => Promise<void>): Promise<void> {
-  const queue = [...jobs];
-  await Promise.all(
-    folders.map(async folder => {
-      for (let job = queue.shift(); job !== undefined; job = queue.shift()) await work(job, folder);
-    }),
-  );
-}
-
 try {
   if (list.length === 0) problems.push(`no mutant matches ${chosen.join(' ')}`);
   // Unpatched, each file once, with the patterns of all its mutants.
   const files = new Map<string, Set<string>>();
   for (const m of list) for (const t of m.tests) files.set(t, (files.get(t) ?? new Set()).add(m.only ?? ''));
-  await inParallel([...files], async ([file, patterns], folder) => {
+  await inParallel(folders, [...files], async ([file, patterns], folder) => {
     const only = patterns.has('') ? undefined : [...patterns].join('|');
     const { passed, failed, timedOut, output } = await runTests(folder, { tests: [file], only });
     if (failed > 0 || timedOut || passed === 0) {
@@ -102,7 +62,7 @@ try {
 
   if (problems.length === 0) {
     let caught = 0;
-    await inParallel(list, async (mutant, folder) => {
+    await inParallel(folders, list, async (mutant, folder) => {
       const target = path.join(folder, mutant.file);
       const original = readFileSync(target, 'utf8');
       const times = original.split(mutant.search).length - 1;
