@@ -104,7 +104,7 @@ export async function answer(
   { signal, onText, onToken }: { signal: AbortSignal; onText: (text: string) => void; onToken?: (count: number) => void },
 ): Promise<Answer> {
   const streamer = new TextStreamer(tokenizer);
-  const stopTokenIds = [...new Set([...model.config.eosTokenIds, ...tokenizer.stopTokenIds])];
+  const stopTokenIds = model.endTokenIds(tokenizer);
   const found = new AbortController();
   const held = new HeldText(flags.stop);
   let count = 0;

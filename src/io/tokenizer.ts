@@ -195,7 +195,7 @@ export class Tokenizer {
   }
 
   /**
-   * A prompt for a chat model, up to the opening of the assistant's answer: its text and its ids.
+   * A prompt for a chat model, up to the opening of the assistant's answer: its text, its ids, and the tokens that end the answer.
    * A model's own template writes all special tokens, so that none are added to the ids; the plain one writes none, so that
    * the ids start as the tokenizer starts every text.
    * @param input one user message, or a whole conversation
@@ -204,12 +204,12 @@ export class Tokenizer {
   chat(
     input: string | readonly ChatMessage[],
     { system, ...options }: ChatTemplateOptions & { system?: string | undefined } = {},
-  ): { text: string; ids: number[] } {
+  ): { text: string; ids: number[]; stopTokenIds: readonly number[] } {
     const messages: ChatMessage[] = typeof input === 'string' ? [{ role: 'user', content: input }] : [...input];
     if (system !== undefined) messages.unshift({ role: 'system', content: system });
     const text = this.applyChatTemplate(messages, { addGenerationPrompt: true, ...options });
     const ids = this.chatTemplate === undefined ? this.encodePrompt(text) : this.encode(text, { addSpecialTokens: false });
-    return { text, ids };
+    return { text, ids, stopTokenIds: this.stopTokenIds };
   }
 
   /**

@@ -12,6 +12,7 @@ import type { TensorFile } from '../io/tensorFile.js';
 import { openDevice, type DeviceName } from '../tensor/device.js';
 import { CausalLM } from './causalLM.js';
 import { configFromGGUF, configFromHF, configFromLlama2c, type DecoderConfig } from './config.js';
+import { generationConfigFromGGUF, generationConfigFromHF, type GenerationConfig } from './generationConfig.js';
 import { loadLlama } from './llama.js';
 import { WeightLoader, type LoadProgress, type WeightDType, type WeightForm } from './weights.js';
 
@@ -39,18 +40,24 @@ export interface OpenCheckpoint {
   readonly name: string;
   readonly config: DecoderConfig;
   readonly file: TensorFile;
+  readonly generation?: GenerationConfig;
 }
 
-/** From bytes: a GGUF, a safetensors file with its config.json's content, or a llama2.c file. Works in a browser on dropped files. */
-export async function openCheckpoint(source: ByteSource, config?: unknown): Promise<OpenCheckpoint> {
+/**
+ * From bytes: a GGUF, a safetensors file with its config.json's content (and generation_config.json's), or a llama2.c file. Works in a browser on
+ * dropped files.
+ */
+export async function openCheckpoint(source: ByteSource, config?: unknown, generationConfig?: unknown): Promise<OpenCheckpoint> {
   if (config !== undefined) {
     const file = await openSafetensors(source);
-    return { name: modelName(source.name), config: configFromHF(config, `${source.name} config`), file };
+    const generation = generationConfig === undefined ? {} : { generation: generationConfigFromHF(generationConfig, `${source.name} generation config`) };
+    return { name: modelName(source.name), config: configFromHF(config, `${source.name} config`), file, ...generation };
   }
   const magic = source.size >= 4 ? new TextDecoder().decode(await source.read(0, 4)) : '';
   if (magic === 'GGUF') {
     const file = await openGguf(source);
-    return { name: modelName(source.name), config: configFromGGUF(file.metadata, new Set(file.tensors.keys()), source.name), file };
+    const config = configFromGGUF(file.metadata, new Set(file.tensors.keys()), source.name);
+    return { name: modelName(source.name), config, file, generation: generationConfigFromGGUF(file.metadata, config.vocabSize) };
   }
   const file = await openLlama2c(source);
   return { name: modelName(source.name), config: configFromLlama2c(file.metadata as unknown as Llama2cConfig, source.name), file };
@@ -60,9 +67,10 @@ export async function openCheckpoint(source: ByteSource, config?: unknown): Prom
 export async function openResolved(resolved: ResolvedModel): Promise<OpenCheckpoint> {
   if (resolved.kind !== 'folder') return openCheckpoint(await fileSource(resolved.path));
   const { openFolder } = await import('./openFolderNode.js');
-  const { json, configPath, open } = await openFolder(resolved.path);
+  const { json, configPath, generation, open } = await openFolder(resolved.path);
   const config = configFromHF(json, configPath);
-  return { name: modelName(resolved.path), config, file: await open() };
+  const said = generation ? { generation: generationConfigFromHF(generation.json, generation.path) } : {};
+  return { name: modelName(resolved.path), config, file: await open(), ...said };
 }
 
 /** The id of a model in the hub's cache (`models--org--name/snapshots/...`), the alias of a pinned file; else the last part of its path. */
@@ -75,7 +83,7 @@ function modelName(path: string): string {
 }
 
 /** The model of an open checkpoint, on a device. Closes the checkpoint. */
-export async function loadCausalLM({ name, config, file }: OpenCheckpoint, options: FromPretrainedOptions = {}): Promise<CausalLM> {
+export async function loadCausalLM({ name, config, file, generation }: OpenCheckpoint, options: FromPretrainedOptions = {}): Promise<CausalLM> {
   try {
     const backend = typeof options.device === 'object' ? options.device : await openDevice(options.device, { threads: options.threads });
     const loader = new WeightLoader(file, backend, {
@@ -88,7 +96,7 @@ export async function loadCausalLM({ name, config, file }: OpenCheckpoint, optio
     if (!config.tiedHead && !loader.has('lm_head.weight')) {
       throw new FormatError(file.name, "has no 'lm_head.weight', and its configuration does not tie the head to the embedding");
     }
-    return new CausalLM(config, await loadLlama(config, loader), name);
+    return new CausalLM(config, await loadLlama(config, loader), name, generation);
   } finally {
     await file.close();
   }

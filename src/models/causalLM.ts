@@ -16,6 +16,7 @@ import type { KVCache } from './cache.js';
 import type { DecoderConfig } from './config.js';
 import { ForwardContext, paddingOf, rotaryTables, type SiteEdit } from './context.js';
 import { generate, type Generated, type GenerateOptions, type Prompt } from './generate.js';
+import { noGenerationConfig, type GenerationConfig } from './generationConfig.js';
 import type { LlamaModel } from './llama.js';
 import { realTokensOf } from './realTokens.js';
 import { blockComponents, checkSite, headsAt, isHeadComponent, parseSite, siteName, widthAt, type Component, type Site } from './sites.js';
@@ -65,14 +66,17 @@ export class CausalLM extends Module {
   readonly lmHead: Linear | null;
   /** What adapters call it: a hub id, or the name of its file or folder. */
   readonly name: string;
+  /** What the model's files say about generation. */
+  readonly generation: GenerationConfig;
   readonly #config: DecoderConfig;
   readonly #frequencies: ReturnType<typeof ropeFrequencies>;
 
-  constructor(config: DecoderConfig, parts: { model: LlamaModel; lmHead: Linear | null }, name = 'model') {
+  constructor(config: DecoderConfig, parts: { model: LlamaModel; lmHead: Linear | null }, name = 'model', generation = noGenerationConfig) {
     super();
     this.model = parts.model;
     this.lmHead = parts.lmHead;
     this.name = name;
+    this.generation = generation;
     this.#config = config;
     this.#frequencies = ropeFrequencies({ headDim: config.headDim, theta: config.ropeTheta, scaling: config.ropeScaling });
   }
@@ -209,6 +213,11 @@ export class CausalLM extends Module {
         return [siteName(s), s.head === undefined ? gradient : gradient.slice(-1, s.head * headDim, (s.head + 1) * headDim)];
       })),
     };
+  }
+
+  /** The tokens that end a generation: those of the model's own files, and those that tokenizers and prompts name. */
+  endTokenIds(...sources: readonly ({ readonly stopTokenIds?: readonly number[] } | undefined)[]): number[] {
+    return [...new Set([...this.config.eosTokenIds, ...this.generation.eosTokenIds, ...sources.flatMap(source => source?.stopTokenIds ?? [])])];
   }
 
   /** Continues prompts; see GenerateOptions. */

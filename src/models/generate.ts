@@ -12,8 +12,8 @@ import type { CausalLM } from './causalLM.js';
 import type { SiteEdit } from './context.js';
 import { checkSampling, sample, type SamplingOptions } from './sampling.js';
 
-/** Token ids, or what `tokenizer.chat` gives. */
-export type Prompt = readonly number[] | Int32Array | { readonly ids: readonly number[] | Int32Array };
+/** Token ids, or what `tokenizer.chat` gives, which says what ends its answer. */
+export type Prompt = readonly number[] | Int32Array | { readonly ids: readonly number[] | Int32Array; readonly stopTokenIds?: readonly number[] };
 
 /** Where the tokens of one step lie: row b's prompt occupies columns `starts[b]` .. `width - 1`. */
 export interface StepLayout {
@@ -38,8 +38,15 @@ export interface GenerationEdits {
 export interface GenerateOptions extends SamplingOptions {
   /** Default 64. */
   readonly maxNewTokens?: number;
-  /** Generation of a row ends after one of these; default the configuration's end tokens. */
+  /**
+   * Generation of a row ends after one of these. Default: the end tokens of the model's configuration and generation_config.json, those that the
+   * prompt brings along (as one of `tokenizer.chat` does), and the tokenizer's.
+   */
   readonly stopTokenIds?: readonly number[];
+  /** The tokenizer whose ends of a turn stop a generation, where prompts are bare ids. */
+  readonly tokenizer?: { readonly stopTokenIds: readonly number[] } | undefined;
+  /** 'model' takes what is not given here (sampling, maxNewTokens) from the model's generation_config.json. Default 'reft': greedy, 64 tokens. */
+  readonly defaults?: 'reft' | 'model';
   readonly seed?: number;
   readonly edits?: GenerationEdits;
   readonly signal?: AbortSignal;
@@ -63,9 +70,11 @@ export interface Generated {
   readonly decodeSeconds: number;
 }
 
-export async function generate(model: CausalLM, prompts: Prompt | readonly Prompt[], options: GenerateOptions): Promise<Generated[]> {
+export async function generate(model: CausalLM, prompts: Prompt | readonly Prompt[], given: GenerateOptions): Promise<Generated[]> {
+  const options = withDefaults(model, given);
   const { maxNewTokens = 64, seed = 0, useCache = true, rounded = true, signal } = options;
-  const rows = promptRows(prompts);
+  const list = promptList(prompts);
+  const rows = list.map(p => Array.from('ids' in p ? p.ids : p));
   if (!(Number.isInteger(maxNewTokens) && maxNewTokens > 0)) throw new RangeError(`maxNewTokens: expected a whole number above 0, got ${maxNewTokens}`);
   checkSampling(options);
   const longest = Math.max(...rows.map(r => r.length));
@@ -75,7 +84,7 @@ export async function generate(model: CausalLM, prompts: Prompt | readonly Promp
       throw new RangeError(`generate: prompt ${b} has ${row.length} tokens and ${maxNewTokens} new ones were asked for; the model's context is ${model.config.maxPositions}`);
     }
   });
-  const stop = new Set(options.stopTokenIds ?? model.config.eosTokenIds);
+  const stops = list.map(p => new Set(options.stopTokenIds ?? model.endTokenIds(options.tokenizer, 'ids' in p ? p : undefined)));
   const randoms = rows.map((_, b) => new Random(seed, b));
   const promptLengths = rows.map(r => r.length);
   const starts = Int32Array.from(promptLengths, n => longest - n);
@@ -120,10 +129,11 @@ export async function generate(model: CausalLM, prompts: Prompt | readonly Promp
       const vocabulary = model.config.vocabSize;
       rows.forEach((row, b) => {
         if (finished[b]) return;
-        const id = sample(logits.subarray(b * vocabulary, (b + 1) * vocabulary), [...row, ...results[b]], options, randoms[b]);
+        const place = `new token ${step} of prompt ${b}`;
+        const id = sample(logits.subarray(b * vocabulary, (b + 1) * vocabulary), [...row, ...results[b]], options, randoms[b], place);
         results[b].push(id);
         options.onToken?.(b, id);
-        if (stop.has(id)) finished[b] = true;
+        if (stops[b].has(id)) finished[b] = true;
       });
       if (step === 0) promptSeconds = (performance.now() - begin) / 1000;
       await nextMacrotask();
@@ -135,11 +145,23 @@ export async function generate(model: CausalLM, prompts: Prompt | readonly Promp
   return results.map((ids, b) => ({ ids, finish: finished[b] ? 'stop' : aborted ? 'aborted' : 'length', promptSeconds, decodeSeconds }));
 }
 
-function promptRows(prompts: Prompt | readonly Prompt[]): number[][] {
+function promptList(prompts: Prompt | readonly Prompt[]): readonly Prompt[] {
   const isOne = !Array.isArray(prompts) || typeof prompts[0] === 'number';
   const list = (isOne ? [prompts] : prompts) as readonly Prompt[];
   if (list.length === 0) throw new RangeError('generate: no prompt was given');
-  return list.map(p => Array.from('ids' in p ? p.ids : p));
+  return list;
+}
+
+/** What the caller gave, and with `defaults: 'model'` what the model's files say of the rest. */
+function withDefaults({ generation, name }: CausalLM, options: GenerateOptions): GenerateOptions {
+  const { defaults = 'reft' } = options;
+  if (defaults !== 'reft' && defaults !== 'model') throw new RangeError(`defaults: expected 'reft' or 'model', got ${String(defaults)}`);
+  if (defaults === 'reft') return options;
+  const [missing] = generation.unsupported;
+  if (missing !== undefined) throw new Error(`generate: ${name}'s generation_config.json sets ${missing}, which is not supported; give options in place of defaults: 'model'`);
+  const { sampling, maxNewTokens } = generation;
+  const said = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  return { ...sampling, ...(maxNewTokens === undefined ? {} : { maxNewTokens }), ...said };
 }
 
 /** Rows that ended early are filled up; what they say no longer matters. */

@@ -6,6 +6,7 @@ export { CausalLM, labelledRows, type ForwardOptions, type ForwardOutput } from 
 export { configFromGGUF, configFromHF, configFromLlama2c, knownArchitectures, type DecoderConfig } from './config.js';
 export type { EditDescription, SiteEdit } from './context.js';
 export type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from './generate.js';
+export { generationConfigFromGGUF, generationConfigFromHF, type GenerationConfig } from './generationConfig.js';
 export type { SamplingOptions } from './sampling.js';
 export { components, headComponents, parseSite, siteName, type Component, type Site } from './sites.js';
 export type { LoadProgress, WeightForm } from './weights.js';

@@ -7,15 +7,19 @@ import { FormatError } from '../io/errors.js';
 import { openSafetensors, openShardedSafetensors } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 
-/** The content of the folder's config.json, and its weights: model.safetensors, or the shards that model.safetensors.index.json lists. */
-export async function openFolder(folder: string): Promise<{ json: unknown; configPath: string; open: () => Promise<TensorFile> }> {
+export interface OpenFolder {
+  /** The content of config.json. */
+  readonly json: unknown;
+  readonly configPath: string;
+  /** That of generation_config.json, where there is one. */
+  readonly generation: { readonly json: unknown; readonly path: string } | undefined;
+  /** The weights: model.safetensors, or the shards that model.safetensors.index.json lists. */
+  readonly open: () => Promise<TensorFile>;
+}
+
+export async function openFolder(folder: string): Promise<OpenFolder> {
   const configPath = join(folder, 'config.json');
-  let json: unknown;
-  try {
-    json = JSON.parse(await readFile(configPath, 'utf8'));
-  } catch (cause) {
-    throw new FormatError(configPath, `cannot be read as JSON: ${(cause as Error).message}`, { cause });
-  }
+  const json = await readJson(configPath);
   const exists = (name: string): Promise<boolean> => access(join(folder, name)).then(() => true, () => false);
   const open = async (): Promise<TensorFile> => {
     if (await exists('model.safetensors')) return openSafetensors(await fileSource(join(folder, 'model.safetensors')));
@@ -24,5 +28,15 @@ export async function openFolder(folder: string): Promise<{ json: unknown; confi
     }
     throw new FormatError(folder, 'has neither model.safetensors nor model.safetensors.index.json');
   };
-  return { json, configPath, open };
+  const path = join(folder, 'generation_config.json');
+  const generation = (await exists('generation_config.json')) ? { json: await readJson(path), path } : undefined;
+  return { json, configPath, generation, open };
+}
+
+async function readJson(path: string): Promise<unknown> {
+  try {
+    return JSON.parse(await readFile(path, 'utf8'));
+  } catch (cause) {
+    throw new FormatError(path, `cannot be read as JSON: ${(cause as Error).message}`, { cause });
+  }
 }

@@ -24,22 +24,25 @@ export function checkSampling({ temperature = 0, topK, topP, repetitionPenalty =
   if (!(repetitionPenalty > 0 && Number.isFinite(repetitionPenalty))) fail('repetitionPenalty', 'a number above 0', repetitionPenalty);
 }
 
-/** The next token for one row of logits (changed in place); `seen` are the tokens so far. */
-export function sample(logits: Float32Array, seen: Iterable<number>, options: SamplingOptions, random: Random): number {
+/**
+ * The next token for one row of logits (changed in place). A logit of -Infinity is a token that may not be chosen.
+ * @param seen the tokens so far, which the repetition penalty makes less likely: each once, however often it was seen
+ * @param place which token of which row this is, for errors
+ * @throws Error for a logit that is NaN or Infinity, and where no token may be chosen
+ */
+export function sample(logits: Float32Array, seen: Iterable<number>, options: SamplingOptions, random: Random, place = 'a token'): number {
   const { temperature = 0, topK, topP, repetitionPenalty = 1 } = options;
+  const best = mostLikely(logits, place);
   if (repetitionPenalty !== 1) {
     for (const id of new Set(seen)) logits[id] = logits[id] > 0 ? logits[id] / repetitionPenalty : logits[id] * repetitionPenalty;
   }
-  let best = 0;
-  for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
-  if (!Number.isFinite(logits[best])) throw new Error(`generate: the largest logit is ${logits[best]}; the model or an edit produced values that are not finite`);
-  if (temperature === 0) return best;
+  const top = repetitionPenalty === 1 ? best : mostLikely(logits, `${place}, repetitionPenalty ${repetitionPenalty}`);
+  if (temperature === 0) return top;
 
-  const top = logits[best];
   let candidates = Array.from(logits.keys());
   if (topK !== undefined || topP !== undefined) candidates.sort((a, b) => logits[b] - logits[a] || a - b);
   if (topK !== undefined) candidates = candidates.slice(0, topK);
-  const weights = candidates.map(id => Math.exp((logits[id] - top) / temperature));
+  const weights = candidates.map(id => Math.exp((logits[id] - logits[top]) / temperature));
   let total = weights.reduce((a, b) => a + b, 0);
   let count = candidates.length;
   if (topP !== undefined) {
@@ -48,9 +51,26 @@ export function sample(logits: Float32Array, seen: Iterable<number>, options: Sa
     total = sum;
   }
   let draw = random.next() * total;
+  // What rounding leaves of the draw goes to the last token that may be chosen.
+  let chosen = top;
   for (let i = 0; i < count; i++) {
+    if (weights[i] === 0) continue;
+    chosen = candidates[i];
     draw -= weights[i];
-    if (draw < 0) return candidates[i];
+    if (draw < 0) break;
   }
-  return candidates[count - 1];
+  return chosen;
+}
+
+/** The most likely token, the first of equal ones. */
+function mostLikely(logits: Float32Array, place: string): number {
+  let best = 0;
+  for (let i = 0; i < logits.length; i++) {
+    if (Number.isNaN(logits[i]) || logits[i] === Infinity) {
+      throw new Error(`generate: ${place}: the logit of token ${i} is ${logits[i]}; the model or an edit produced values that are not finite`);
+    }
+    if (logits[i] > logits[best]) best = i;
+  }
+  if (logits[best] === -Infinity) throw new Error(`generate: ${place}: every logit is -Infinity, so that no token may be chosen`);
+  return best;
 }

@@ -1,6 +1,7 @@
 // A frozen model together with edits that depend on where tokens lie: what a trained set, a mixture of sets and a composition have in common.
 // Which edits those are is decided by the classes that extend this one.
 
+import type { Tokenizer } from '../io/tokenizer.js';
 import type { CausalLM, ForwardOptions, ForwardOutput } from '../models/causalLM.js';
 import type { SiteEdit } from '../models/context.js';
 import type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from '../models/generate.js';
@@ -23,6 +24,8 @@ export interface EditedGenerateOptions extends Omit<GenerateOptions, 'edits'> {
 
 export abstract class EditedModel implements GenerationEdits {
   abstract readonly base: CausalLM;
+  /** Needed by positions that look at the text of a prompt; a trainer with a tokenizer sets it. Its ends of a turn stop a generation. */
+  tokenizer: Tokenizer | undefined;
 
   /** The edits of a window of tokens, as values for the base's forward. */
   abstract edits(layout: SequenceLayout, training?: TrainingMode, rows?: RowOptionsFor): SiteEdit[];
@@ -63,6 +66,6 @@ export abstract class EditedModel implements GenerationEdits {
 
   /** Continues prompts with edits. @throws RangeError for `rows` that do not fit the prompts */
   generate(prompts: Prompt | readonly Prompt[], { rows, ...options }: EditedGenerateOptions = {}): Promise<Generated[]> {
-    return this.base.generate(prompts, { ...options, edits: { editsFor: step => this.editsFor(step, rows) } });
+    return this.base.generate(prompts, { tokenizer: this.tokenizer, ...options, edits: { editsFor: step => this.editsFor(step, rows) } });
   }
 }

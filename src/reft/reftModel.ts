@@ -2,7 +2,6 @@
 // values given to its forward. Training is in trainer.ts, files in adapterFiles.ts.
 
 import { noGrad } from '../autograd/tape.js';
-import type { Tokenizer } from '../io/tokenizer.js';
 import type { CausalLM } from '../models/causalLM.js';
 import type { SiteEdit } from '../models/context.js';
 import { siteName, type Site } from '../models/sites.js';
@@ -24,8 +23,6 @@ export class ReftModel extends EditedModel {
   enabled = true;
   /** Told once when a prompt is too short for its positions. */
   onWarning: (message: string) => void = message => console.warn(message);
-  /** Needed by positions that look at the text of a prompt; a trainer with a tokenizer sets it. */
-  tokenizer: Tokenizer | undefined;
   private warned = false;
 
   constructor(base: CausalLM, configs: readonly ResolvedReftConfig[]) {
