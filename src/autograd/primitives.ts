@@ -20,7 +20,7 @@ interface Operations {
   map: { outputs: readonly Expr[]; shape: Shape; uniforms: readonly number[]; dtypes: readonly DType[]; label: string };
   /** Sum over `axes` of an expression over `shape`; reduced axes stay as 1. */
   reduceSum: { output: Expr; shape: Shape; axes: readonly number[]; uniforms: readonly number[]; dtype: DType; label: string };
-  /** The largest element over `axes`, which stay as 1. */
+  /** The largest element over `axes`, which stay as 1: a NaN if there is one, -Infinity where there is none at all. */
   reduceMax: { axes: readonly number[] };
   /**
    * [..., m, k] x [..., k, n] with equal leading axes. With an epilogue, `output` of the product and the inputs after the first two, which broadcast to
@@ -97,9 +97,9 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
       return [result];
     },
     saves: ([x], [y]) => [x, y],
-    // Ties share the gradient evenly, as torch.amax does.
+    // Ties share the gradient evenly, as torch.amax does, and so do NaNs, as in torch.max.
     vjp({ inputs: [x], outputs: [y], params: { axes }, gradients: [g] }) {
-      const hit = x.eq(y.detach()).to(x.dtype);
+      const hit = x.eq(y.detach()).or(x.eq(x).not()).to(x.dtype);
       return [g && hit.mul(g.div(hit.sum(axes, { keepDims: true })))];
     },
   },

@@ -1,7 +1,9 @@
 // Sums, extremes and what is composed of them. Axes default to all; reduced axes disappear unless keepDims is given.
+// Values at the ends of the number line are torch's: a NaN is the largest and the smallest of all, a sum of nothing is 0, its mean NaN.
 
 import { apply, scalarType } from '../autograd/primitives.js';
-import { softmaxLast } from '../autograd/softmax.js';
+import { cast, sub } from '../autograd/elementwise.js';
+import { largest, softmaxLast } from '../autograd/softmax.js';
 import { arg, toF, toI } from './expr.js';
 import { create } from './create.js';
 import { isFloat } from './dtype.js';
@@ -15,6 +17,9 @@ function finish(x: Tensor, reduced: Tensor, axes: readonly number[], { keepDims 
   return keepDims ? reduced : reduced.reshape(x.shape.filter((_, i) => !axes.includes(i)));
 }
 
+/** Integers and bools as f32: their differences, squares and sums do not overflow then. */
+const asFloat = (x: Tensor): Tensor => (isFloat(x.dtype) ? x : cast(x, 'f32'));
+
 export function sum(x: Tensor, axes?: Axes, options: AxisOptions = {}): Tensor {
   const list = normalizeAxes('sum', axes, x.rank);
   const leaf = arg(0, scalarType(x.dtype));
@@ -25,31 +30,48 @@ export function sum(x: Tensor, axes?: Axes, options: AxisOptions = {}): Tensor {
 
 export function mean(x: Tensor, axes?: Axes, options: AxisOptions = {}): Tensor {
   const list = normalizeAxes('mean', axes, x.rank);
-  return sum(x, list, options).div(sizeOf(list.map(a => x.shape[a])));
+  return sum(asFloat(x), list, options).div(sizeOf(list.map(a => x.shape[a])));
+}
+
+/** The axes of an extremum, none of them empty. */
+function extremumAxes(label: string, x: Tensor, axes: Axes | undefined): number[] {
+  const list = normalizeAxes(label, axes, x.rank);
+  if (list.some(a => x.shape[a] === 0)) throw new ShapeError(`${label}: no elements along axes [${list.join(',')}] of ${formatShape(x.shape)}`);
+  return list;
 }
 
 export function max(x: Tensor, axes?: Axes, options: AxisOptions = {}): Tensor {
-  const list = normalizeAxes('max', axes, x.rank);
-  if (list.some(a => x.shape[a] === 0)) throw new ShapeError(`max: no elements along axes [${list.join(',')}] of ${formatShape(x.shape)}`);
-  return finish(x, apply('reduceMax', [x], { axes: list })[0], list, options);
+  const list = extremumAxes('max', x, axes);
+  return finish(x, largest(x, list), list, options);
 }
+
+/** Turns the order of values round, without overflow: done twice it gives them back. */
+const reversed = (x: Tensor): Tensor => (x.dtype === 'bool' ? x.not() : x.dtype === 'i32' ? sub(-1, x) : x.neg());
 
 export function min(x: Tensor, axes?: Axes, options: AxisOptions = {}): Tensor {
-  return max(x.neg(), axes, options).neg();
+  const list = extremumAxes('min', x, axes);
+  return finish(x, reversed(largest(reversed(x), list)), list, options);
 }
 
-/** Mean squared distance from the mean; `correction` 1 divides by n - 1. */
+/**
+ * Mean squared distance from the mean; `correction` 1 divides by n - 1. As in torch a divisor below 0 counts as 0: NaN for nothing and for
+ * values that are all the same, else infinity.
+ */
 export function variance(x: Tensor, axes?: Axes, options: AxisOptions & { correction?: number } = {}): Tensor {
   const list = normalizeAxes('variance', axes, x.rank);
   const n = sizeOf(list.map(a => x.shape[a]));
   const centred = x.sub(mean(x, list, { keepDims: true }));
-  return sum(centred.square(), list, options).div(n - (options.correction ?? 0));
+  return sum(centred.square(), list, options).div(Math.max(0, n - (options.correction ?? 0)));
 }
 
+/** log(sum(exp(x))), shifted by the largest so that nothing overflows; where that is infinite it is the result. -Infinity of nothing. */
 export function logSumExp(x: Tensor, axis: number, options: AxisOptions = {}): Tensor {
-  const top = max(x.detach(), axis, { keepDims: true });
-  const result = sum(x.sub(top).exp(), axis, { keepDims: true }).log().add(top);
-  return options.keepDims ? result : result.squeeze(axis);
+  const at = normalizeAxis('logSumExp', axis, x.rank);
+  const values = asFloat(x);
+  const top = largest(values.detach(), [at]);
+  const shift = top.abs().eq(Infinity).where(0, top);
+  const result = sum(values.sub(shift).exp(), at, { keepDims: true }).log().add(shift);
+  return finish(x, result, [at], options);
 }
 
 function positions(x: Tensor, axis: number): Tensor {
@@ -57,10 +79,19 @@ function positions(x: Tensor, axis: number): Tensor {
   return create.arange(0, x.shape[axis], { dtype: 'i32', backend: x.backend }).reshape(shape);
 }
 
+/** Where the largest are: equal to `top`, the largest along an axis, or NaN. */
+const hits = (x: Tensor, top: Tensor): Tensor => x.eq(top).or(x.eq(x).not());
+
 export function argmax(x: Tensor, axis: number, options: AxisOptions = {}): Tensor {
-  const at = normalizeAxis('argmax', axis, x.rank);
+  const [at] = extremumAxes('argmax', x, axis);
   const values = x.detach();
-  return firstTrue(values.eq(max(values, at, { keepDims: true })), at, options);
+  return firstTrue(hits(values, largest(values, [at])), at, options);
+}
+
+export function argmin(x: Tensor, axis: number, options: AxisOptions = {}): Tensor {
+  const [at] = extremumAxes('argmin', x, axis);
+  const values = reversed(x.detach());
+  return firstTrue(hits(values, largest(values, [at])), at, options);
 }
 
 /** The smallest position along `axis` that is true: a maximum of negated positions. */
@@ -71,16 +102,18 @@ function firstTrue(hit: Tensor, axis: number, options: AxisOptions): Tensor {
 export function topk(x: Tensor, k: number): { values: Tensor; indices: Tensor } {
   const n = x.shape[x.rank - 1];
   if (x.rank === 0 || !Number.isInteger(k) || k < 1 || k > n) throw new ShapeError(`topk: expected k from 1 to ${n ?? 0}, got ${k}`);
-  const at = positions(x, x.rank - 1);
+  const last = x.rank - 1;
+  const at = positions(x, last);
+  const lowest = isFloat(x.dtype) ? -Infinity : x.dtype === 'i32' ? -0x80000000 : 0;
   const values: Tensor[] = [];
   const indices: Tensor[] = [];
   let taken = at.lt(0).expand(x.shape); // nothing yet
   for (let i = 0; i < k; i++) {
-    const rest = taken.where(-Infinity, x.detach());
-    // What was taken is out, also where only -Infinity is left.
-    const index = firstTrue(rest.eq(max(rest, -1, { keepDims: true })).and(taken.not()), x.rank - 1, { keepDims: true });
+    const rest = taken.where(lowest, x.detach());
+    // What was taken is out, also where only the lowest value is left.
+    const index = firstTrue(hits(rest, largest(rest, [last])).and(taken.not()), last, { keepDims: true });
     const hit = at.eq(index);
-    values.push(hit.where(x, 0).sum(-1, { keepDims: true }));
+    values.push(cast(hit.where(x, 0).sum(-1, { keepDims: true }), x.dtype));
     indices.push(index);
     taken = taken.or(hit);
   }
@@ -101,14 +134,23 @@ export function cumsum(x: Tensor, axis: number): Tensor {
 
 export function softmax(x: Tensor, axis: number): Tensor {
   const at = normalizeAxis('softmax', axis, x.rank);
-  return at === x.rank - 1 ? softmaxLast(x) : softmaxLast(x.transpose(at, -1)).transpose(at, -1);
+  const values = asFloat(x);
+  return at === x.rank - 1 ? softmaxLast(values) : softmaxLast(values.transpose(at, -1)).transpose(at, -1);
 }
 
 export function logSoftmax(x: Tensor, axis: number): Tensor {
-  return x.sub(logSumExp(x, axis, { keepDims: true }));
+  const at = normalizeAxis('logSoftmax', axis, x.rank);
+  const values = asFloat(x);
+  return values.sub(logSumExp(values, at, { keepDims: true }));
 }
 
-/** Square root of the sum of squares. */
+/** Square root of the sum of squares, of values divided by the largest: it overflows only where the result does. Its gradient at 0 is 0, as torch's. */
 export function norm(x: Tensor): Tensor {
-  return sum(x.square()).sqrt();
+  const values = asFloat(x);
+  const top = largest(values.detach().abs(), values.shape.map((_, axis) => axis));
+  // Of nothing, the largest is -Infinity.
+  const scale = top.gt(0).and(top.lt(Infinity)).where(top, 1);
+  const squares = sum(values.div(scale).square());
+  const none = squares.eq(0);
+  return none.where(0, none.where(1, squares).sqrt().mul(scale.reshape([])));
 }

@@ -205,9 +205,9 @@ export class Tensor {
   min(axes?: number | readonly number[], options?: AxisOptions): Tensor { return reduction.min(this, axes, options); }
   variance(axes?: number | readonly number[], options?: AxisOptions & { correction?: number }): Tensor { return reduction.variance(this, axes, options); }
   logSumExp(axis: number, options?: AxisOptions): Tensor { return reduction.logSumExp(this, axis, options); }
-  /** The first index of the largest element along `axis`, i32. */
+  /** The first index of the largest element along `axis`, i32; a NaN is the largest, and the smallest. */
   argmax(axis: number, options?: AxisOptions): Tensor { return reduction.argmax(this, axis, options); }
-  argmin(axis: number, options?: AxisOptions): Tensor { return reduction.argmax(this.neg(), axis, options); }
+  argmin(axis: number, options?: AxisOptions): Tensor { return reduction.argmin(this, axis, options); }
   /** The k largest along the last axis, in falling order. */
   topk(k: number): { values: Tensor; indices: Tensor } { return reduction.topk(this, k); }
   cumsum(axis: number): Tensor { return reduction.cumsum(this, axis); }

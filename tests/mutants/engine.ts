@@ -48,7 +48,7 @@ export const patches: Patches = {
     ["cumsum's doubling", 'step *= 2', 'step *= 3', 'ops-reduction', 'Tensor.cumsum: equals'],
   ],
   'src/autograd/softmax.ts': [
-    ['softmax is shifted', 'input.sub(input.detach().max(-1, { keepDims: true })).exp()', 'input.exp()', 'ops-special', 'softmax of masked'],
+    ['softmax is shifted', 'input.sub(largest(input.detach(), [input.rank - 1])).exp()', 'input.exp()', 'ops-special', 'softmax of masked'],
   ],
   'src/tensor/linalg.ts': [
     ['a product over no elements', 'sizeOf(a.shape.slice(0, -1)), k]', '-1, k]', 'ops-product', 'Tensor.matmul: empty'],

@@ -54,10 +54,12 @@ export interface Emitted {
   readonly functions: string;
 }
 
-/** The kernel has named its parameters with `holdWords`. */
-export function emitProgram(program: Program, words: UniformWords, load: (argument: number) => string, index: string): Emitted {
+/** The kernel has named its parameters with `holdWords`; `also` are functions that it calls itself. */
+export function emitProgram(
+  program: Program, words: UniformWords, load: (argument: number) => string, index: string, also: readonly string[] = [],
+): Emitted {
   const { specials } = factsOf(program);
-  const calls = new Set<string>();
+  const calls = new Set<string>(also);
   const call = (name: string, x: string): string => {
     calls.add(name);
     return `${name}(${x})`;

@@ -32,6 +32,11 @@ const functions: Readonly<Record<string, WgslFunction>> = {
 }`,
   },
   isNan: { needs: [], text: 'fn isNan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }' },
+  largerOf: {
+    needs: ['isNan'],
+    // The built-in max may drop a NaN.
+    text: 'fn largerOf(x: f32, y: f32) -> f32 { return select(select(max(x, y), y, isNan(y)), x, isNan(x)); }',
+  },
   expOf: {
     needs: ['isNan'],
     // The power of two is applied in two factors: overflow and subnormals come out right.

@@ -118,9 +118,13 @@ export function createReduce(context: KernelContext, maps: MapKernels): (call: P
     const access = new Access(operands, bound);
 
     const source = (): string => {
-      const emitted = emitProgram(program, uniformWords, n => access.load(facts.args.indexOf(n), `e${facts.args.indexOf(n)}`), `e${operands.length}`);
+      const combineOf = op === 'max' ? (type === 'f' ? 'largerOf' : 'max') : undefined;
+      const emitted = emitProgram(
+        program, uniformWords, n => access.load(facts.args.indexOf(n), `e${facts.args.indexOf(n)}`), `e${operands.length}`,
+        combineOf === 'largerOf' ? [combineOf] : [],
+      );
       const value = type === 'b' ? `u32(${emitted.outputs[0]})` : emitted.outputs[0];
-      const combine = (x: string, y: string): string => (op === 'sum' ? `${x} + ${y}` : `max(${x}, ${y})`);
+      const combine = (x: string, y: string): string => (combineOf ? `${combineOf}(${x}, ${y})` : `${x} + ${y}`);
       const step = together ? invocations : 1;
       const result = (x: string): string => access.store(outputAt, `k${outputAt}`, type === 'b' ? `(${x} != 0u)` : x);
       const loop = `let least = bitcast<${accumulator}>(${held(leastAt)});
