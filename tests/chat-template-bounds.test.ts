@@ -50,14 +50,33 @@ describe('a hostile chat template is stopped', () => {
 
   test('that doubles a text or a list again and again, or writes too much', () => {
     stopped(growing(60, "'x'", 'ns.x + ns.x'), /stopped.*: makes a text of \d+ characters, at most 33554432 are allowed$/, patient);
-    stopped(growing(60, "'x'", "ns.x | replace('x', 'xxxxxxxxxxxxxxxxxxxx')"), /makes a text of \d+ characters|string length/, patient);
+    stopped(growing(60, "'x'", "ns.x | replace('x', 'xxxxxxxxxxxxxxxxxxxx')"), /replace would make more than 33554432 characters/, patient);
     stopped(growing(60, '[1]', 'ns.x + ns.x'), /makes more texts and lists on the way than the limit of 536870912 characters/, patient);
     stopped(growing(99999, '[]', 'ns.x + [range(99999)]'), /on the way/, patient);
     stopped(`{% for i in range(99999) %}${'x'.repeat(400)}{% endfor %}`, /makes a text of 39999600 characters/, patient);
   });
 
+  test('whose filter or method would make far more than it is given, before anything is made', () => {
+    const before = process.memoryUsage().rss;
+    const long = (name: string): RegExp => new RegExp(`stopped.*: ${name} would make more than 33554432 characters, the most that are allowed$`);
+    stopped("{{ {'a': [1, [2]]} | tojson(indent=99999999) }}", long('tojson'), patient);
+    stopped(growing(20, "','", 'ns.x + ns.x', '{% set s = ns.x %}{{ range(99) | list | tojson(separators=(s, s)) }}'), long('tojson'), patient);
+    stopped(growing(60, '[1]', '[ns.x, ns.x]', '{{ ns.x | tojson }}'), long('tojson'), patient);
+    stopped(growing(60, '[1]', '[ns.x, ns.x]', '{{ ns.x | string }}'), long('string'), patient);
+    stopped("{{ 'a\nb' | indent(99999999) }}", long('indent'), patient);
+    stopped("{% filter indent(width=99999999) %}a\nb{% endfilter %}", long('indent'), patient);
+    const wide = "{% set s = ns.x %}";
+    stopped(growing(16, "'x'", 'ns.x + ns.x', `${wide}{{ s | replace('x', s) }}`), long('replace'), patient);
+    stopped(growing(16, "'x'", 'ns.x + ns.x', `${wide}{{ s.replace('x', s) }}`), long('replace'), patient);
+    stopped(growing(16, "'x'", 'ns.x + ns.x', `${wide}{{ s['replace']('', s) }}`), long('replace'), patient);
+    stopped(growing(16, "'x'", 'ns.x + ns.x', `${wide}{{ range(9999) | join(s) }}`), long('join'), patient);
+    stopped(growing(16, "'x'", 'ns.x + ns.x', `${wide}{{ s | join(s) }}`), long('join'), patient);
+    stopped(growing(20, "'x'", 'ns.x + ns.x', `${wide}{{ s.split('x') | length }}`), long('split'), patient);
+    const grown = (process.memoryUsage().rss - before) / 2 ** 20;
+    assert.ok(grown < 200, `memory grew by ${grown} MB`);
+  });
+
   test('inside the library, where nothing counts: Node interrupts it', () => {
-    stopped(growing(60, '[1]', '[ns.x, ns.x]', '{{ ns.x | tojson }}'), /stopped.*: rendering takes longer than 0\.3 s$/);
     stopped(growing(60, '[1]', '[ns.x, ns.x]', '{{ ns.x }}'), /stopped.*: rendering takes longer than 0\.3 s$/);
   });
 
@@ -82,6 +101,8 @@ test('an ordinary template renders what the library renders', () => {
     '{% for m in messages %}\n  {%- if loop.first %}{{ bos_token }}{% endif %}\n{{ m.role | title }}: {{ m.content | trim }}\n{% endfor %}\n',
     '{{ tools | tojson(indent=2) }}{{ messages[1:] | length }}{{ messages[::-1][0].content }}{{ True and none is none }}{{ False }}{{ None }}',
     '{{ range(3) }}{{ range(1, 7, 2) | join("-") }}{{ range(5, 0, -2) }}{{ range(4, 1) }}{{ range(0) | length }}{{ range("x") }}',
+    "{{ messages | tojson(indent=4, ensure_ascii=true) }}{{ 'a\nb' | indent(2, true) }}{{ 'aXa'.replace('a', 'bb') }}{{ 'a,b' | replace(',', ' ') }}",
+    "{{ 'a b c'.split(' ') | join('-') }}{{ 'abc' | join(',') }}{{ 'a'['upper']() }}{{ 1 | string }}{{ [1, 'a'] | string }}{{ messages[0]['content'].split() }}",
     "{{ strftime_now('%Y-%m-%d') }}{% macro f(x, y=2) %}{{ x }}{{ y }}{% endmacro %}{{ f(1) }}{{ f(1, y=3) }}",
     '{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if m.role == "user" %}{% continue %}{% endif %}{{ ns.n }}{% endfor %}',
   ]) assert.equal(new ChatTemplate(text, 'T').render({ ...variables, messages }), new Template(text).render({ ...variables, messages }), text);

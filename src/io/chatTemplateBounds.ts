@@ -2,16 +2,32 @@
 // library's interpreter, told to count what it makes and to look at the clock; what a template means is the library's business.
 
 import * as jinja from '@huggingface/jinja';
+import { canGrow, growsBeyond, itemCharacters, type Value } from './chatTemplateGrowth.js';
 
 /** What is used of the library. Spelt out, because its type files do not resolve under NodeNext. */
 export interface Program { readonly type: string }
 interface Expression { readonly type: string; readonly property?: { readonly type: string } }
-interface Value { readonly type: string; readonly value: unknown }
+/** `x.property` or `x[property]`. */
+interface Member extends Expression {
+  readonly object: Expression;
+  readonly computed: boolean;
+  readonly property: { readonly type: string; readonly value?: unknown };
+}
+/** A filter by its name, or called with arguments. */
+interface Filter extends Expression { readonly value?: string; readonly callee?: { readonly value?: string }; readonly args?: readonly Argument[] }
+/** An argument: an expression, `name=value` or `*list`. */
+interface Argument extends Expression { readonly value?: unknown; readonly argument?: Expression }
+/** An expression whose value is known. */
+interface Evaluated extends Expression { readonly type: 'Evaluated'; readonly known: Value }
+type Arguments = [positional: Value[], named: Map<string, Value>];
 interface Environment { set(name: string, value: unknown): Value }
 interface Interpreter {
   run(program: Program): Value;
   /** Of every statement and expression; an absent one is undefined. */
   evaluate(statement: Expression | undefined, environment: Environment): Value;
+  evaluateArguments(args: readonly Argument[], environment: Environment): Arguments;
+  evaluateMemberExpression(member: Member, environment: Environment): Value;
+  applyFilter(operand: Value, filter: Filter, environment: Environment): Value;
 }
 const { Environment, Interpreter, Template } = jinja as unknown as {
   Environment: new () => Environment;
@@ -41,7 +57,6 @@ export class RenderLimitError extends Error {
 
 export const outOfTime = (limits: RenderLimits): RenderLimitError => new RenderLimitError(`rendering takes longer than ${limits.time / 1000} s`);
 
-const itemWork = 64;
 /** Between two looks at the clock. */
 const evaluationsAtOnce = 256;
 /** What makes new texts and lists; the others only name them. */
@@ -62,6 +77,7 @@ class BoundedInterpreter extends Interpreter {
   }
 
   override evaluate(statement: Expression | undefined, environment: Environment): Value {
+    if (statement?.type === 'Evaluated') return (statement as Evaluated).known;
     // A loop without a body evaluates nothing.
     if (++this.evaluations % evaluationsAtOnce === 0 || statement?.type === 'For') {
       if (performance.now() > this.deadline) throw outOfTime(this.limits);
@@ -73,12 +89,53 @@ class BoundedInterpreter extends Interpreter {
     return made;
   }
 
+  /** A filter that may make far more than it is given is measured first. */
+  override applyFilter(operand: Value, filter: Filter, environment: Environment): Value {
+    const name = filter.value ?? filter.callee?.value ?? '';
+    if (!canGrow(name)) return super.applyFilter(operand, filter, environment);
+    const args = filter.args?.map(argument => this.knownArgument(argument, environment)) ?? [];
+    this.checkGrowth(name, operand, this.evaluateArguments(args, environment));
+    return super.applyFilter(operand, filter.args ? { ...filter, args } : filter, environment);
+  }
+
+  /** So is such a method, when it is called. */
+  override evaluateMemberExpression(member: Member, environment: Environment): Value {
+    const object = this.known(member.object, environment);
+    const computed = member.computed && member.property.type !== 'SliceExpression';
+    const property = computed ? this.known(member.property, environment) : member.property;
+    const found = super.evaluateMemberExpression({ ...member, object, property }, environment);
+    const name = String('known' in property ? property.known.value : property.value);
+    if (found.type !== 'FunctionValue' || !canGrow(name)) return found;
+    const method = found.value as (args: Value[], scope: Environment) => Value;
+    const value: typeof method = (args, scope) => {
+      this.checkGrowth(name, object.known, [args, new Map()]);
+      return method(args, scope);
+    };
+    return Object.assign(Object.create(Object.getPrototypeOf(found) as object) as Value, found, { value });
+  }
+
+  /** An expression evaluated once, however often its value is asked for. */
+  private known(expression: Expression, environment: Environment): Evaluated {
+    return { type: 'Evaluated', known: this.evaluate(expression, environment) };
+  }
+
+  private knownArgument(argument: Argument, environment: Environment): Argument {
+    if (argument.type === 'KeywordArgumentExpression') return { ...argument, value: this.known(argument.value as Expression, environment) };
+    return argument.argument ? { ...argument, argument: this.known(argument.argument, environment) } : this.known(argument, environment);
+  }
+
+  private checkGrowth(name: string, operand: Value, [positional, named]: Arguments): void {
+    const { characters } = this.limits;
+    if (!growsBeyond({ name, operand, positional, named }, characters)) return;
+    throw new RenderLimitError(`${name} would make more than ${characters} characters, the most that are allowed`);
+  }
+
   private count({ value }: Value): void {
     if (typeof value === 'string') {
       const { characters } = this.limits;
       if (value.length > characters) throw new RenderLimitError(`makes a text of ${value.length} characters, at most ${characters} are allowed`);
       this.spend(value.length);
-    } else if (Array.isArray(value)) this.spend(itemWork * value.length);
+    } else if (Array.isArray(value)) this.spend(itemCharacters * value.length);
   }
 
   private spend(work: number): void {
