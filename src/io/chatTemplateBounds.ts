@@ -14,7 +14,11 @@ interface Member extends Expression {
   readonly property: { readonly type: string; readonly value?: unknown };
 }
 /** A filter by its name, or called with arguments. */
-interface Filter extends Expression { readonly value?: string; readonly callee?: { readonly value?: string }; readonly args?: readonly Argument[] }
+interface Filter extends Expression {
+  readonly value?: string;
+  readonly callee?: { readonly value?: string };
+  readonly args?: readonly Argument[];
+}
 /** An argument: an expression, `name=value` or `*list`. */
 interface Argument extends Expression { readonly value?: unknown; readonly argument?: Expression }
 /** An expression whose value is known. */
@@ -120,8 +124,9 @@ class BoundedInterpreter extends Interpreter {
   }
 
   private knownArgument(argument: Argument, environment: Environment): Argument {
-    if (argument.type === 'KeywordArgumentExpression') return { ...argument, value: this.known(argument.value as Expression, environment) };
-    return argument.argument ? { ...argument, argument: this.known(argument.argument, environment) } : this.known(argument, environment);
+    const known = (expression: Expression): Evaluated => this.known(expression, environment);
+    if (argument.type === 'KeywordArgumentExpression') return { ...argument, value: known(argument.value as Expression) };
+    return argument.argument ? { ...argument, argument: known(argument.argument) } : known(argument);
   }
 
   private checkGrowth(name: string, operand: Value, [positional, named]: Arguments): void {

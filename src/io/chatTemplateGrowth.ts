@@ -1,5 +1,5 @@
-// How long a text becomes that a filter or a method of a chat template is about to make. Most make little more than they are given; those here
-// take a width, a separator or a replacement of any length, and are measured before anything is made.
+// How long a text becomes that a filter or a method of a chat template is about to make. Most make little more than
+// they are given; those here take a width, a separator or a replacement of any length, and are measured first.
 
 /** A value of the template library, as far as it is looked at here. */
 export interface Value { readonly type: string; readonly value: unknown }
@@ -57,7 +57,8 @@ export const growsBeyond = (call: Call, most: number): boolean => measures[call.
 
 const textOf = (value: Value | undefined): string => (typeof value?.value === 'string' ? value.value : '');
 const textLength = (value: Value | undefined): number => textOf(value).length;
-const numberOf = (value: Value | undefined): number | undefined => (typeof value?.value === 'number' ? value.value : undefined);
+const numberOf = (value: Value | undefined): number | undefined =>
+  (typeof value?.value === 'number' ? value.value : undefined);
 
 /** How often `part` occurs in `text`, without overlap; an empty one between all characters. */
 function occurrences(text: string, part: string): number {
@@ -67,7 +68,12 @@ function occurrences(text: string, part: string): number {
   return count;
 }
 
-interface JsonForm { readonly indent: number; readonly separator: number; readonly ascii: boolean; readonly most: number }
+interface JsonForm {
+  readonly indent: number;
+  readonly separator: number;
+  readonly ascii: boolean;
+  readonly most: number;
+}
 
 /** Characters of a value as JSON. Stops counting above `most`, for a list that holds itself many times over. */
 function jsonLength({ value }: Value, form: JsonForm, depth: number): number {

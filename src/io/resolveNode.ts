@@ -5,13 +5,19 @@ import { readdir, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path';
 import { FormatError } from './errors.js';
+import { withoutSecrets } from './printable.js';
 import { isHubId, isRevision, pinnedModels } from './resolve.js';
 import type { PinnedModel, ResolvedModel, ResolveOptions } from './resolve.js';
 import { cachedModel, downloadModel, wantedFiles } from './resolveHubNode.js';
 import { fetchPinned, NoPip } from './resolvePipNode.js';
 
-/** The ways to call pip, tried in turn. */
-const pipCommands: readonly (readonly string[])[] = [['python3', '-m', 'pip'], ['python', '-m', 'pip'], ['pip3'], ['pip']];
+/**
+ * The ways to call pip, tried in turn. -I has Python look for modules neither in the current folder nor in PYTHONPATH:
+ * `-m pip` alone would run a folder `pip` of the repository that one happens to stand in.
+ */
+export const pipCommands: readonly (readonly string[])[] = [
+  ['python3', '-I', '-m', 'pip'], ['python', '-I', '-m', 'pip'], ['pip3'], ['pip'],
+];
 
 /** What tests replace. */
 export interface ResolveEnvironment {
@@ -34,9 +40,8 @@ export async function resolveModelNode(
   if (onDisk !== undefined) return onDisk;
   if (!Object.hasOwn(pinned, idOrPath)) {
     if (isAbsolute(idOrPath) || !isHubId(idOrPath)) {
-      throw new Error(
-        `resolveModel: ${JSON.stringify(idOrPath)} is no file or folder here, and no name the hub could have (organisation/name)`,
-      );
+      const asked = withoutSecrets(JSON.stringify(idOrPath));
+      throw new Error(`resolveModel: ${asked} is no file or folder here, and no name the hub could have (organisation/name)`);
     }
     return fromHub(idOrPath, idOrPath, options, env, [`path: no file or folder ${resolve(idOrPath)}`]);
   }
@@ -85,7 +90,8 @@ async function fromHub(
   if (['1', 'true', 'yes', 'on'].includes((env['HF_HUB_OFFLINE'] ?? '').toLowerCase())) {
     tried.push('hub: not asked, because HF_HUB_OFFLINE is set');
   } else {
-    const hubUrl = (env['HF_ENDPOINT'] ?? 'https://huggingface.co').replace(/\/+$/, '');
+    const hubUrl = hubUrlOf(env['HF_ENDPOINT']);
+    const token = options.token ?? env['HF_TOKEN'];
     try {
       const { folder, files } = await downloadModel({
         ...options,
@@ -93,16 +99,25 @@ async function fromHub(
         revision,
         cacheDir,
         hubUrl,
-        token: options.token ?? env['HF_TOKEN'],
+        token,
       });
       return { kind: 'folder', path: folder, files, from: 'hub' };
     } catch (error) {
       signal?.throwIfAborted();
       if (error instanceof FormatError) throw error;
-      tried.push(`hub (${hubUrl}): ${reasonOf(error)}`);
+      tried.push(`hub (${hubUrl}): ${withoutSecrets(reasonOf(error), token, token?.trim())}`);
     }
   }
   throw new Error(`resolveModel: nothing answers for ${JSON.stringify(asked)}. Tried:\n${tried.map(line => `  ${line}`).join('\n')}`);
+}
+
+/** Where the hub is. fetch takes no URL with a password, and an error would show it. */
+function hubUrlOf(endpoint: string | undefined): string {
+  if (!endpoint) return 'https://huggingface.co';
+  const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined;
+  if (url && /^https?:$/.test(url.protocol) && url.username === '' && url.password === '') return endpoint.replace(/\/+$/, '');
+  throw new RangeError('HF_ENDPOINT: expected an http or https URL without a user name or password; '
+    + 'a token of the hub belongs in HF_TOKEN');
 }
 
 /** The model at a path on disk; undefined where nothing is there. */

