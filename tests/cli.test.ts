@@ -97,7 +97,7 @@ describe('reft', { concurrency: 2 }, () => {
     assert.deepEqual(steps.map(e => [e.step, e.total]), [[1, 3], [2, 3], [3, 3]]);
     assert.ok(steps.every(e => Number.isFinite(e.loss) && Number.isFinite(e.learningRate) && Number.isFinite(e.gradNorm)));
     const done = a.events.at(-1) as Record<string, unknown>;
-    assert.deepEqual(Object.keys(done), ['event', 'steps', 'loss', 'seconds', 'trainableParameters', 'adapter']);
+    assert.deepEqual(Object.keys(done), ['event', 'steps', 'loss', 'seconds', 'trainableParameters', 'adapter', 'evaluation']);
     assert.equal(done.steps, 3);
     assert.equal(done.trainableParameters, 2 * (2 * 16 * 2 + 2));
     assert.equal(done.adapter, join(folder, 'a'));

@@ -4,7 +4,7 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import type { WeightDType, WeightForm } from '../models/weights.js';
 import type { DeviceName } from '../tensor/device.js';
-import { parsePositions } from '../reft/positions.js';
+import { parsePositions, type NewTokens } from '../reft/positions.js';
 
 export interface ModelFlags {
   model: string;
@@ -105,4 +105,14 @@ export function positions(text: string): string {
     throw new InvalidArgumentError((error as Error).message);
   }
   return text;
+}
+
+/** `all`, `none`, `first:8` or `every:2`. */
+export function newTokens(text: string): NewTokens {
+  if (text === 'all' || text === 'none') return text;
+  const [, which, count] = /^(first|every):([1-9]\d*)$/.exec(text) ?? [];
+  if (which === undefined || !Number.isSafeInteger(Number(count))) {
+    throw new InvalidArgumentError('Expected all, none, first:N or every:N.');
+  }
+  return which === 'first' ? { first: Number(count) } : { every: Number(count) };
 }

@@ -9,19 +9,24 @@ import { parsePreferences, readRows, type PreferencePair, type Row } from '../da
 import { writeFileAtomic } from '../io/atomicWriteNode.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import { components, type Component } from '../models/sites.js';
+import { dropoutTargets, type DropoutTarget } from '../reft/applyEdit.js';
 import { saveAdapter } from '../reft/adapterFiles.js';
 import { orthogonalMapNames, type OrthogonalMapName, type ReftConfig } from '../reft/config.js';
 import { editActivations, type EditActivation } from '../reft/editOp.js';
 import { kindNames } from '../reft/defineEdit.js';
+import { evaluate } from '../reft/evaluate.js';
 import type { KindName } from '../reft/kinds.js';
 import { firstEdited } from '../reft/layout.js';
+import type { NewTokens } from '../reft/positions.js';
 import { getReftModel, type ReftModel } from '../reft/reftModel.js';
 import { ReftTrainer } from '../reft/trainer.js';
 import { blamingInput, Interrupted, UsageError } from './errors.js';
 import { onInterrupt } from './interrupt.js';
 import { lossCurve, type LossPoint } from './lossCurve.js';
 import { loadModel } from './model.js';
-import { addJsonOption, addModelOptions, byteSize, layers, number, positions, wholeNumber, type ModelFlags } from './options.js';
+import {
+  addJsonOption, addModelOptions, byteSize, layers, newTokens, number, positions, wholeNumber, type ModelFlags,
+} from './options.js';
 import { bytesText, Output, type Progress } from './output.js';
 import { addProfileOption, Profiling, type ProfileFlags } from './profile.js';
 
@@ -31,12 +36,14 @@ interface TrainFlags extends ModelFlags, ProfileFlags {
   intervention: KindName;
   layers?: number[] | 'all';
   positions: string;
+  newTokens: NewTokens;
   rank: number;
   tied: boolean;
   component: Component;
   orthogonal: OrthogonalMapName;
   activation: EditActivation;
   dropout: number;
+  dropoutOn: DropoutTarget;
   identityStart: boolean;
   epochs?: number;
   steps?: number;
@@ -50,6 +57,10 @@ interface TrainFlags extends ModelFlags, ProfileFlags {
   maxLength?: number;
   seed: number;
   eval?: string;
+  evalEvery?: number;
+  keepBest: boolean;
+  earlyStopping?: number;
+  minDelta?: number;
   recompute: boolean;
   reuseBudget?: number;
   reuseDir?: string;
@@ -74,6 +85,7 @@ export function addTrainCommand(program: Command): void {
     .addOption(new Option('--intervention <kind>', 'kind of edit').choices(kindNames()).default('loreft'))
     .option('--layers <list>', '15, 0,3,6 or all (default: at one and two thirds of the depth)', layers)
     .option('--positions <positions>', 'l1, f1, f7+l7, all, none, numbers like 0,3,-1, match:/re/ or marker:text', positions, 'l1')
+    .option('--new-tokens <which>', 'tokens of the answer to edit: all, none, first:N or every:N', newTokens, 'all')
     .option('--rank <r>', 'rank of each edit', wholeNumber(1), 4)
     .option('--tied', 'one edit a layer for the first and the last positions', false)
     .addOption(new Option('--component <site>', 'where in a block the edits stand').choices(components).default('block_output'))
@@ -81,9 +93,11 @@ export function addTrainCommand(program: Command): void {
     .addOption(new Option('--activation <name>', 'activation inside the edit').choices(editActivations).default('linear'))
     .option('--identity-start', 'begin with edits that change nothing', false)
     .option('--dropout <p>', 'dropout on what an edit adds', number({ min: 0, below: 1 }), 0)
-    .addOption(new Option('--epochs <n>', 'passes over the rows (default: 60)').argParser(wholeNumber(1)).conflicts('steps'))
+    .addOption(new Option('--dropout-on <what>', 'dropout on what an edit adds, or on the whole edited state')
+      .choices(dropoutTargets).default('difference'))
+    .addOption(new Option('--epochs <n>', 'passes over the rows (default: 5)').argParser(wholeNumber(1)).conflicts('steps'))
     .addOption(new Option('--steps <n>', 'updates, in place of epochs').argParser(wholeNumber(1)))
-    .option('--batch-size <n>', 'rows a batch', wholeNumber(1), 8)
+    .option('--batch-size <n>', 'rows a batch', wholeNumber(1), 4)
     .option('--accumulate <n>', 'batches an update', wholeNumber(1), 1)
     .option('--lr <rate>', 'learning rate', number({ above: 0 }), 4e-3)
     .addOption(new Option('--schedule <name>', 'course of the learning rate').choices(['linear', 'cosine', 'constant']).default('linear'))
@@ -92,7 +106,11 @@ export function addTrainCommand(program: Command): void {
     .option('--clip <norm>', 'bound on the norm of the gradient; 0 leaves it alone', number({ min: 0 }), 1)
     .option('--max-length <n>', 'most tokens of a row; longer prompts are cut on the left', wholeNumber(2))
     .option('--seed <n>', 'seed of initial values, order and dropout', wholeNumber(0), 0)
-    .option('--eval <file>', 'rows to measure the loss on after each epoch and at the end')
+    .option('--eval <file>', 'rows that are not trained on, to measure the loss on as the run goes and at the end')
+    .option('--eval-every <n>', 'steps between two measurements (default: those of an epoch)', wholeNumber(1))
+    .option('--keep-best', 'save the parameters whose loss on the --eval rows was the least, not the last ones', false)
+    .option('--early-stopping <n>', 'end after n measurements of --eval in a row without progress', wholeNumber(1))
+    .option('--min-delta <loss>', 'what a loss must fall by to be progress (default: 0)', number({ min: 0 }))
     .option('--save-every <n>', 'steps between two checkpoints (default: 25 on a device that can be lost, else only on Ctrl-C)', wholeNumber(1))
     .option('--recompute', 'less memory, more time: run the blocks of the model again in the backward pass', false)
     .option('--reuse-budget <size>', 'most memory for what a frozen model computes the same way each step (default: 1GiB)', byteSize)
@@ -109,6 +127,14 @@ async function train(flags: TrainFlags): Promise<void> {
   const rows = flags.dpo === undefined ? await readRows(flags.data) : [];
   if (flags.dpo !== undefined && flags.eval !== undefined) throw new UsageError('--eval: not with --dpo');
   if (flags.reuseDirBudget !== undefined && flags.reuseDir === undefined) throw new UsageError('--reuse-dir-budget: has no meaning without --reuse-dir');
+  for (const [flag, given, needed] of [
+    ['--eval-every', flags.evalEvery !== undefined, '--eval'], ['--keep-best', flags.keepBest, '--eval'],
+    ['--early-stopping', flags.earlyStopping !== undefined, '--eval'],
+    ['--min-delta', flags.minDelta !== undefined, '--early-stopping'],
+  ] as const) {
+    const there = (needed === '--eval' ? flags.eval : flags.earlyStopping) !== undefined;
+    if (given && !there) throw new UsageError(`${flag}: has no meaning without ${needed}`);
+  }
   const evalRows = flags.eval === undefined ? undefined : await readRows(flags.eval);
   const checkpoint = join(flags.out, 'checkpoint');
   const recordFile = join(flags.out, 'training.json');
@@ -133,7 +159,7 @@ async function train(flags: TrainFlags): Promise<void> {
 
     const trainer = new ReftTrainer(reft, {
       tokenizer, signal, ...(flags.dpo === undefined ? { examples } : { preferences: { pairs, beta: flags.dpo } }),
-      ...(flags.steps !== undefined ? { steps: flags.steps } : { epochs: flags.epochs ?? 60 }),
+      ...(flags.steps !== undefined ? { steps: flags.steps } : { epochs: flags.epochs ?? 5 }),
       batchSize: flags.batchSize, gradientAccumulation: flags.accumulate, learningRate: flags.lr, schedule: flags.schedule, warmup: flags.warmup,
       weightDecay: flags.weightDecay, maxGradNorm: flags.clip, seed: flags.seed, recompute: flags.recompute,
       checkpoint: { directory: checkpoint, ...(flags.saveEvery === undefined ? {} : { everySteps: flags.saveEvery }) },
@@ -141,7 +167,9 @@ async function train(flags: TrainFlags): Promise<void> {
       ...(flags.reuseBudget === undefined ? {} : { reuseBudgetBytes: flags.reuseBudget }),
       ...(flags.reuseDir === undefined ? {} : { reuseDirectory: flags.reuseDir }),
       ...(flags.reuseDirBudget === undefined ? {} : { reuseDirectoryBudgetBytes: flags.reuseDirBudget }),
-      ...(evaluated ? { evaluation: { examples: evaluated } } : {}),
+      ...(evaluated ? { evaluation: { examples: evaluated, every: flags.evalEvery } } : {}),
+      keepBest: flags.keepBest,
+      ...(flags.earlyStopping ? { earlyStopping: { patience: flags.earlyStopping, minDelta: flags.minDelta } } : {}),
       onStep: step => {
         profiling.mark(`step ${step.index}`);
         // A run that was cut off had gone on after its checkpoint.
@@ -176,10 +204,25 @@ async function train(flags: TrainFlags): Promise<void> {
     await saveAdapter(reft, flags.out);
     await writeFileAtomic(join(flags.out, 'loss.svg'), await lossCurve(record.losses, { title: `${flags.intervention}, ${pairs.length > 0 ? `${pairs.length} pairs` : `${rows.length} rows`}`, evaluation: record.evaluation }));
     await rm(checkpoint, { recursive: true, force: true });
+    if (result.stoppedEarly) {
+      const steps = `step ${result.steps} of ${trainer.totalSteps}`;
+      output.say(`stopped after ${steps}: ${flags.earlyStopping} measurements of --eval without progress`);
+    }
+    if (flags.keepBest && result.best) {
+      output.say(`kept the parameters after step ${result.best.step}, the best on the rows of --eval`);
+    }
     output.say(`loss ${result.loss.toFixed(4)} over all ${flags.dpo === undefined ? 'labelled tokens' : 'pairs'}, ${result.steps} steps in ${result.seconds.toFixed(1)} s`);
+    const heldOut = evaluated && await heldOutLosses(reft, evaluated);
+    if (heldOut) {
+      const { loss, frozenLoss } = heldOut;
+      output.say(`loss ${loss.toFixed(4)} over the rows of --eval; the frozen model has ${frozenLoss.toFixed(4)}`);
+    }
     output.say(`saved ${flags.out} (${bytesText(await weightBytes(flags.out))} of weights)  loss curve ${join(flags.out, 'loss.svg')}`);
-    const { steps, loss, seconds, trainableParameters } = result;
-    output.event('done', { steps, loss, seconds, trainableParameters, adapter: flags.out });
+    const { steps, loss, seconds, trainableParameters, stoppedEarly, best } = result;
+    output.event('done', {
+      steps, loss, seconds, trainableParameters, adapter: flags.out,
+      ...(heldOut ? { evaluation: { ...heldOut, best, stoppedEarly, keptBest: flags.keepBest } } : {}),
+    });
   } catch (error) {
     if (signal.aborted && !(error instanceof Interrupted)) throw new Interrupted('interrupted before the first step; nothing was saved', { cause: error });
     throw error;
@@ -192,9 +235,17 @@ function reftConfig(flags: TrainFlags, layerCount: number): ReftConfig {
   const third = (n: number): number => Math.min(layerCount - 1, Math.round((n * layerCount) / 3));
   return {
     kind: flags.intervention, layers: flags.layers ?? [...new Set([third(1), third(2)])], positions: flags.positions, rank: flags.rank, tied: flags.tied,
-    component: flags.component, orthogonal: flags.orthogonal, activation: flags.activation, dropout: flags.dropout, seed: flags.seed,
-    identityStart: flags.identityStart,
+    newTokens: flags.newTokens, component: flags.component, orthogonal: flags.orthogonal, activation: flags.activation,
+    dropout: flags.dropout, dropoutOn: flags.dropoutOn, seed: flags.seed, identityStart: flags.identityStart,
   };
+}
+
+/** The mean loss on rows that were not trained on, with the edits and without. */
+async function heldOutLosses(
+  reft: ReftModel, examples: readonly Example[],
+): Promise<{ loss: number; frozenLoss: number }> {
+  const [edited, frozen] = [await evaluate(reft, examples), await evaluate(reft.base, examples)];
+  return { loss: edited.loss, frozenLoss: frozen.loss };
 }
 
 async function tokenize(rows: readonly Row[], tokenizer: Tokenizer, maxLength?: number): Promise<Example[]> {

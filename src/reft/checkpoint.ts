@@ -10,6 +10,7 @@ import { parseJsonObject } from '../io/strictJson.js';
 import { create } from '../tensor/create.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Files } from './adapterFiles.js';
+import type { EvaluationCourseState } from './evaluationCourse.js';
 
 export const stateTensorsFile = 'trainer_state.safetensors';
 const stateFile = 'trainer_state.json';
@@ -24,6 +25,13 @@ const schema = z.strictObject({
   step: z.number().int().nonnegative(),
   /** Updates the optimizer has made. */
   optimizer_step: z.number().int().nonnegative(),
+  /** Where the run has rows to evaluate: what their losses were. */
+  evaluation: z.strictObject({
+    evaluated: z.number().int().nonnegative(),
+    best: z.strictObject({ step: z.number().int().positive(), loss: z.number() }).nullable(),
+    progress: z.number().nullable(),
+    waited: z.number().int().nonnegative(),
+  }).optional(),
   /** What must be the same to go on: options, data, base, edits. */
   settings: z.record(z.string(), scalar),
 });
@@ -33,20 +41,25 @@ export type TrainerSettings = Readonly<Record<string, z.infer<typeof scalar>>>;
 export interface TrainerState {
   readonly step: number;
   readonly optimizerStep: number;
+  readonly evaluation?: EvaluationCourseState | undefined;
   readonly settings: TrainerSettings;
   readonly tensors: ReadonlyMap<string, Tensor>;
 }
 
-export async function stateToFiles({ step, optimizerStep, settings, tensors }: TrainerState): Promise<Map<string, Uint8Array>> {
-  const state: z.infer<typeof schema> = { format: 'reft-trainer', format_version: formatVersion, step, optimizer_step: optimizerStep, settings: { ...settings } };
+export async function stateToFiles(state: TrainerState): Promise<Map<string, Uint8Array>> {
+  const { step, optimizerStep, evaluation, settings, tensors } = state;
+  const written: z.infer<typeof schema> = {
+    format: 'reft-trainer', format_version: formatVersion, step, optimizer_step: optimizerStep,
+    ...(evaluation ? { evaluation } : {}), settings: { ...settings },
+  };
   const entries: SafetensorsEntry[] = [];
   for (const [name, tensor] of tensors) {
     const data = await tensor.data();
     entries.push({ name, dtype: tensor.dtype === 'f64' ? 'F64' : 'F32', shape: tensor.shape, data: data as Float32Array | Float64Array });
   }
   return new Map([
-    [stateFile, new TextEncoder().encode(`${JSON.stringify(state, null, 2)}\n`)],
-    [stateTensorsFile, writeSafetensors(entries, { state: JSON.stringify(state) })],
+    [stateFile, new TextEncoder().encode(`${JSON.stringify(written, null, 2)}\n`)],
+    [stateTensorsFile, writeSafetensors(entries, { state: JSON.stringify(written) })],
   ]);
 }
 
@@ -84,7 +97,7 @@ export async function stateFromFiles(
       if (!(data as Float32Array).every(Number.isFinite)) throw new FormatError(file.name, `'${name}' has numbers that are not finite`);
       tensors.set(name, create.from(data, like.shape, { dtype: like.dtype, backend: like.backend }));
     }
-    restore({ step: state.step, optimizerStep: state.optimizer_step, settings, tensors });
+    restore({ step: state.step, optimizerStep: state.optimizer_step, evaluation: state.evaluation, settings, tensors });
   } finally {
     for (const t of tensors.values()) t.storage.dispose();
   }

@@ -9,6 +9,7 @@ export { modelFingerprint } from './fingerprint.js';
 export { ReftTrainer } from './trainer.js';
 export type { Evaluation, TrainerOptions, TrainResult, TrainStep } from './trainerOptions.js';
 export type { TrainingData } from './trainerData.js';
+export type { EarlyStopping, EvaluatedStep } from './evaluationCourse.js';
 export { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 export { edit, editActivations, type EditActivation, type EditBank, type EditRows } from './editOp.js';
 export { Intervention, type TrainedTensor } from './intervention.js';

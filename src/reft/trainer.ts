@@ -15,6 +15,7 @@ import type { Tensor } from '../tensor/tensor.js';
 import { adapterToFiles, type Files } from './adapterFiles.js';
 import { stateFromFiles, stateTensorsFile, stateToFiles, type TrainerSettings } from './checkpoint.js';
 import { configToJSON } from './config.js';
+import { EvaluationCourse } from './evaluationCourse.js';
 import { examplesFingerprint, modelFingerprint } from './fingerprint.js';
 import { assign } from './intervention.js';
 import { likelihood, preference, type Objective } from './objective.js';
@@ -45,6 +46,7 @@ export class ReftTrainer {
   /** Trained tensors of the base, a head or LoRA say, are trained along. */
   private readonly trained: readonly Trained[];
   private readonly optimizer: AdamW;
+  private readonly course: EvaluationCourse;
   private reuse: PrefixReuse | null = null;
   private done = 0;
   private savedAt: number | null = null;
@@ -78,20 +80,36 @@ export class ReftTrainer {
       { parameters: orthogonal.map(t => t.tensor), orthogonal: true },
       { parameters: free.map(t => t.tensor), weightDecay: this.options.weightDecay },
     ]);
+    const { keepBest, earlyStopping } = this.options;
+    this.course = new EvaluationCourse({ earlyStopping, keepBest: keepBest ? this.parameterTensors() : null });
     this.toResume = options.resume;
+  }
+
+  /** Whether nothing is left to do: all steps and the last evaluation are done, or the evaluations made no progress. */
+  private get over(): boolean {
+    return (this.done >= this.totalSteps && !this.evaluationIsDue) || this.course.stopped;
+  }
+
+  /** Whether the step that was done last asks for an evaluation, and it was not made yet. */
+  private get evaluationIsDue(): boolean {
+    const every = this.options.evaluation?.every ?? this.stepsPerEpoch;
+    const asked = this.done % every === 0 || this.done === this.totalSteps;
+    return this.evaluated !== null && asked && this.course.state.evaluated < this.done;
   }
 
   /** Runs the steps that are left. A loop that is left early can be taken up again. @throws Error naming the step where the loss is not finite */
   async *steps(): AsyncGenerator<TrainStep, void, undefined> {
     if (this.running) throw new Error('trainer: its steps are already being run');
-    const { signal, evaluation, checkpoint, onStep, onEvaluation } = this.options;
+    const { signal, checkpoint, onStep } = this.options;
     const saveEvery = checkpoint?.everySteps ?? (checkpoint && !this.reft.base.backend.readSync ? 25 : Infinity);
     this.running = true;
     try {
       if (this.toResume !== undefined) await this.loadCheckpoint(this.toResume);
       this.reuse = await this.openReuse();
-      if (this.done < this.totalSteps) await this.objective.prepare(this.reft, this.examples, this.options.batchSize);
-      while (this.done < this.totalSteps) {
+      // An evaluation that an abort cut off is made up for.
+      await this.evaluateWhenDue(signal);
+      if (!this.over) await this.objective.prepare(this.reft, this.examples, this.options.batchSize);
+      while (!this.over) {
         await nextMacrotask();
         if (signal?.aborted) {
           if (checkpoint) await this.saveCheckpoint(checkpoint.directory);
@@ -99,16 +117,15 @@ export class ReftTrainer {
         }
         const step = await this.step();
         onStep?.(step);
-        if (this.evaluated && (this.done % (evaluation?.every ?? this.stepsPerEpoch) === 0 || this.done === this.totalSteps)) {
-          const measured = await this.measure(this.evaluated, signal);
-          if (measured) onEvaluation?.({ step: this.done, ...measured });
-        }
+        await this.evaluateWhenDue(signal);
         if (checkpoint && this.done % saveEvery === 0) {
           await this.saveCheckpoint(checkpoint.directory);
           await this.options.onCheckpoint?.(this.done);
         }
+        if (this.over) this.course.restore(this.parameterTensors());
         yield step;
       }
+      if (this.over) this.course.restore(this.parameterTensors());
     } catch (error) {
       throw this.explained(error);
     } finally {
@@ -116,6 +133,15 @@ export class ReftTrainer {
       this.reuse = null;
       this.running = false;
     }
+  }
+
+  /** Does the evaluation that is due, unless it is aborted. */
+  private async evaluateWhenDue(signal: AbortSignal | undefined): Promise<void> {
+    if (!this.evaluated || !this.evaluationIsDue) return;
+    const measured = await this.measure(this.evaluated, signal);
+    if (!measured) return;
+    this.course.see({ step: this.done, loss: measured.loss }, this.parameterTensors());
+    this.options.onEvaluation?.({ step: this.done, ...measured });
   }
 
   private async openReuse(): Promise<PrefixReuse | null> {
@@ -136,9 +162,12 @@ export class ReftTrainer {
   /** Runs the steps to the end, then measures the loss on the training data. */
   async train(onStep?: (step: TrainStep) => void): Promise<TrainResult> {
     for await (const step of this.steps()) onStep?.(step);
-    const aborted = this.done < this.totalSteps;
+    const aborted = !this.over;
     const loss = aborted ? this.lastLoss : (await this.evaluate()).loss;
-    return { steps: this.done, loss, seconds: this.seconds, trainableParameters: this.reft.parameterCount, aborted };
+    return {
+      steps: this.done, loss, seconds: this.seconds, trainableParameters: this.reft.parameterCount, aborted,
+      stoppedEarly: this.course.stopped && this.done < this.totalSteps, best: this.course.state.best,
+    };
   }
 
   /** The loss on examples (default: the training data), dropout off. */
@@ -249,7 +278,11 @@ export class ReftTrainer {
 
   /** What a checkpoint holds, as files: the adapter, and the state of the run. */
   async checkpointFiles(): Promise<Map<string, Uint8Array>> {
-    const state = { step: this.done, optimizerStep: this.optimizer.state().step, settings: await this.settings(), tensors: this.stateTensors() };
+    const state = {
+      step: this.done, optimizerStep: this.optimizer.state().step,
+      settings: await this.settings(), tensors: this.stateTensors(),
+      ...(this.evaluated ? { evaluation: this.course.state } : {}),
+    };
     return new Map([...await adapterToFiles(this.reft), ...await stateToFiles(state)]);
   }
 
@@ -271,12 +304,14 @@ export class ReftTrainer {
     } else files = from;
     await stateFromFiles(files, typeof from === 'string' ? from : 'checkpoint', await this.settings(), this.stateTensors(), state => {
       if (state.step > this.totalSteps) throw new RangeError(`resume: the checkpoint is at step ${state.step} of ${this.totalSteps}`);
-      const moments = new Map<string, Tensor>();
+      const [moments, best] = [new Map<string, Tensor>(), new Map<string, Tensor>()];
       for (const [name, tensor] of state.tensors) {
         if (name.startsWith(momentsPrefix)) moments.set(name.slice(momentsPrefix.length), tensor);
+        else if (name.startsWith(bestPrefix)) best.set(name.slice(bestPrefix.length), tensor);
         else this.restore(name, tensor);
       }
       this.optimizer.loadState({ step: state.optimizerStep, tensors: moments });
+      if (state.evaluation) this.course.load(state.evaluation, best);
       this.done = state.step;
     });
     if (typeof from === 'string') this.savedAt = this.done;
@@ -290,20 +325,33 @@ export class ReftTrainer {
   }
 
   private stateTensors(): Map<string, Tensor> {
+    const prefixed = (prefix: string, tensors: ReadonlyMap<string, Tensor>): [string, Tensor][] => (
+      [...tensors].map(([name, tensor]) => [prefix + name, tensor]));
+    const moments = prefixed(momentsPrefix, this.optimizer.state().tensors);
+    return new Map([...this.parameterTensors(), ...moments, ...prefixed(bestPrefix, this.course.tensors())]);
+  }
+
+  /** Everything that decides what the edited model computes, by name. */
+  private parameterTensors(): Map<string, Tensor> {
     const edits = this.reft.interventions.flatMap(i => i.state());
     const base = this.trained.filter(t => t.name.startsWith('base.'));
-    const moments = [...this.optimizer.state().tensors].map(([key, tensor]): [string, Tensor] => [momentsPrefix + key, tensor]);
-    return new Map([...[...edits, ...base].map((t): [string, Tensor] => [t.name, t.tensor]), ...moments]);
+    return new Map([...edits, ...base].map((t): [string, Tensor] => [t.name, t.tensor]));
   }
 
   private async settings(): Promise<TrainerSettings> {
     const { batchSize, gradientAccumulation, learningRate, schedule, warmup, weightDecay, maxGradNorm, seed, reuse, reuseBudgetBytes } = this.options;
-    const { reuseDirectory, reuseDirectoryBudgetBytes } = this.options;
+    const { reuseDirectory, reuseDirectoryBudgetBytes, keepBest, earlyStopping, evaluation } = this.options;
     const { base, configs } = this.reft;
     return {
       totalSteps: this.totalSteps, batchSize, gradientAccumulation, learningRate, schedule, warmup, weightDecay, maxGradNorm, seed, reuse, reuseBudgetBytes,
       // Where files are does not matter, how many there may be does: an example that is computed in full rounds otherwise.
       ...(reuseDirectory === undefined ? {} : { reuseDirectoryBudgetBytes }),
+      // Evaluations decide nothing else.
+      ...(this.evaluated && (keepBest || earlyStopping) ? {
+        keepBest: keepBest ?? false, patience: earlyStopping?.patience ?? 0, minDelta: earlyStopping?.minDelta ?? 0,
+        evaluateEvery: evaluation?.every ?? this.stepsPerEpoch,
+        evaluationData: await examplesFingerprint(this.evaluated),
+      } : {}),
       edits: JSON.stringify(configs.map(configToJSON)),
       scales: this.reft.interventions.map(i => i.scale).join(),
       trained: this.trained.map(t => t.name).join(),
@@ -315,10 +363,12 @@ export class ReftTrainer {
     };
   }
 
-  /** Frees the optimizer's moments; the edits stay. */
+  /** Frees the optimizer's moments and the copy of the best parameters; the edits stay. */
   dispose(): void {
     this.optimizer.dispose();
+    this.course.dispose();
   }
 }
 
 const momentsPrefix = 'optimizer.';
+const bestPrefix = 'best.';

@@ -6,6 +6,7 @@ import type { Row } from '../data/rows.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import { scheduleNames, type ScheduleName } from '../nn/schedule.js';
 import type { Files } from './adapterFiles.js';
+import type { EarlyStopping, EvaluatedStep } from './evaluationCourse.js';
 import { defaultReuseBytes, defaultReuseDirectoryBytes } from './reuse.js';
 import type { TrainingData } from './trainerData.js';
 
@@ -39,7 +40,11 @@ export interface TrainerOptions {
   /** Most tokens of a row: prompts are cut on the left. */
   readonly maxLength?: number;
   /** Measured after every `every` steps (default: after each epoch) and at the end. */
-  readonly evaluation?: TrainingData & { readonly every?: number };
+  readonly evaluation?: TrainingData & { readonly every?: number | undefined };
+  /** Ends with the parameters whose evaluation had the least loss. Needs `evaluation`. Default false: the last ones. */
+  readonly keepBest?: boolean;
+  /** Ends a run whose evaluations make no more progress. Needs `evaluation`. The schedule still counts on all steps. */
+  readonly earlyStopping?: EarlyStopping;
   /** Keep what a frozen base computes the same way each step. Changes no result beyond rounding. Default true. */
   readonly reuse?: boolean;
   /** Most bytes kept for that in memory. Default 1 GiB. */
@@ -96,12 +101,16 @@ export interface Evaluation {
 export interface TrainResult {
   /** Steps done, those before a resume included. */
   readonly steps: number;
-  /** Mean over all labelled tokens of the training data after the last update; after an abort, the last step's own loss. */
+  /** Mean over all labelled tokens of the training data at the end of the run; after an abort, the last step's loss. */
   readonly loss: number;
   /** Of this run's steps alone. */
   readonly seconds: number;
   readonly trainableParameters: number;
   readonly aborted: boolean;
+  /** Whether evaluations without progress ended it. */
+  readonly stoppedEarly: boolean;
+  /** The evaluation with the least loss; null where there was none. */
+  readonly best: EvaluatedStep | null;
 }
 
 export type ResolvedTrainerOptions = Required<Pick<TrainerOptions, 'batchSize' | 'gradientAccumulation' | 'learningRate' | 'schedule' | 'warmup'
@@ -130,6 +139,14 @@ function checkOptions(o: ResolvedTrainerOptions): void {
   };
   for (const name of ['epochs', 'steps', 'batchSize', 'gradientAccumulation'] as const) whole(name, o[name], 1);
   whole('evaluation.every', o.evaluation?.every, 1);
+  whole('earlyStopping.patience', o.earlyStopping?.patience, 1);
+  const { minDelta } = o.earlyStopping ?? {};
+  if (minDelta !== undefined && !(minDelta >= 0 && Number.isFinite(minDelta))) {
+    throw new RangeError(`earlyStopping.minDelta: expected a number from 0 on, got ${minDelta}`);
+  }
+  for (const name of ['keepBest', 'earlyStopping'] as const) {
+    if (o[name] && !o.evaluation) throw new RangeError(`${name}: needs evaluation`);
+  }
   whole('checkpoint.everySteps', o.checkpoint?.everySteps, 1);
   whole('seed', o.seed, 0);
   if (o.reuseDirectory !== undefined && !o.reuse) throw new RangeError('reuseDirectory: has no meaning without reuse');
