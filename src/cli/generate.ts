@@ -1,7 +1,10 @@
 // `reft generate`: continues one prompt, with or without an adapter. The text comes out as it is made. `answer` is what chat.ts shares.
 
 import type { Command } from 'commander';
-import { z } from 'zod';
+import { promptIds } from '../data/index.js';
+import { templateVariables } from '../data/rowFields.js';
+import { checkMessages, plainObject, type ChatMessage } from '../io/chatMessages.js';
+import { parseJson } from '../io/orderedJson.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import { TextStreamer } from '../io/tokenizerStream.js';
 import type { Generated } from '../models/generate.js';
@@ -30,7 +33,7 @@ export function addGenerateCommand(program: Command): void {
     .option('--prompt <text>', 'verbatim text to continue')
     .option('--chat <text>', "a user's message, through the model's chat template")
     .option('--system <text>', 'a system message in front of --chat')
-    .option('--messages <json>', 'a whole conversation: [{"role","content"}, ...]')
+    .option('--messages <json>', 'a whole conversation: [{"role","content"}, ...], or {"messages","tools", ...}')
     .option('--stop <text>', 'end before this text');
   addAdapterOption(command);
   addSamplingOptions(command);
@@ -70,23 +73,34 @@ async function run(flags: GenerateFlags): Promise<void> {
   }
 }
 
-const conversation = z.array(z.object({ role: z.string().min(1), content: z.string() })).min(1);
-
 /** How this command line's prompt becomes ids, checked before any model is loaded. */
 function promptReader({ prompt, chat, system, messages }: GenerateFlags): (tokenizer: Tokenizer) => number[] {
   if ([prompt, chat, messages].filter(given => given !== undefined).length !== 1) throw new UsageError('give one of --prompt, --chat and --messages');
   if (system !== undefined && chat === undefined) throw new UsageError('--system: goes with --chat');
   if (prompt !== undefined) return tokenizer => tokenizer.encodePrompt(prompt);
   if (chat !== undefined) return tokenizer => tokenizer.chat(chat, { system }).ids;
-  let json: unknown;
+  const { before, variables } = conversationOf(messages as string);
+  return tokenizer => {
+    try {
+      return promptIds({ before, variables }, tokenizer);
+    } catch (cause) {
+      throw new UsageError(`--messages: ${(cause as Error).message}`, { cause });
+    }
+  };
+}
+
+/** A list of turns, or a row with one: `{"messages":[...],"tools":[...]}`. */
+function conversationOf(text: string): { before: ChatMessage[]; variables: Record<string, unknown> } {
+  let value: unknown;
   try {
-    json = JSON.parse(messages as string);
+    value = parseJson(text);
   } catch (cause) {
     throw new UsageError(`--messages: is not JSON: ${(cause as Error).message}`, { cause });
   }
-  const parsed = conversation.safeParse(json);
-  if (!parsed.success) throw new UsageError(`--messages: expected [{"role","content"}, ...]: ${parsed.error.issues[0]?.path.join('.')}: ${parsed.error.issues[0]?.message}`);
-  return tokenizer => tokenizer.chat(parsed.data).ids;
+  const row = plainObject(value) ?? { messages: value };
+  const before = checkMessages(row['messages'], '--messages');
+  if (before.length === 0) throw new UsageError('--messages: has no turns');
+  return { before, variables: templateVariables(row, ['messages'], '--messages') };
 }
 
 export interface Answer {

@@ -5,6 +5,7 @@ import type { Row } from './rows.js';
 
 export { parseRowBytes, parseRows } from './rows.js';
 export type { ChatRow, CompletionRow, Row, TextRow } from './rows.js';
+export { describingFields } from './rowFields.js';
 export { ignoreLabel, promptIds, tokenizeRow } from './examples.js';
 export type { Example, TokenizeOptions } from './examples.js';
 export { parsePreferences, type PreferencePair } from './preferences.js';

@@ -1,22 +1,20 @@
 // Rows that say which of two answers is better: JSONL text becomes pairs of examples. The answers are tokenised as those of training rows are.
 
-import { z } from 'zod';
+import { checkMessage, checkMessages, hasMoreThanText, textOf, type ChatMessage } from '../io/chatMessages.js';
 import { FormatError } from '../io/errors.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import { tokenizeRow, type Example, type TokenizeOptions } from './examples.js';
+import { filledField, refuseFurtherFields, rowObject, templateVariables, textField } from './rowFields.js';
 
 export interface PreferencePair {
   readonly chosen: Example;
   readonly rejected: Example;
 }
 
-const answers = { chosen: z.string().min(1, 'is empty'), rejected: z.string().min(1, 'is empty') };
-const verbatim = z.object({ prompt: z.string(), ...answers });
-const conversation = z.object({ messages: z.array(z.object({ role: z.string().min(1), content: z.string() })).min(1), ...answers });
-
 /**
  * The pairs of a JSONL text, one JSON object a line: `{"prompt","chosen","rejected"}` verbatim, or `{"messages":[..],"chosen","rejected"}` with the
- * conversation before the answer, through the chat template.
+ * conversation before the answer, through the chat template. There an answer may also be the assistant's turn, `{"role","content",...}`, alone or in a
+ * list, and the further fields of a row are as in `parseRows`.
  * @throws FormatError for the first bad line, as "pairs.jsonl:3: ..."
  */
 export function parsePreferences(text: string, fileName: string, tokenizer: Tokenizer, options: TokenizeOptions = {}): PreferencePair[] {
@@ -26,18 +24,32 @@ export function parsePreferences(text: string, fileName: string, tokenizer: Toke
 }
 
 function pairOf(line: string, where: string, tokenizer: Tokenizer, options: TokenizeOptions): PreferencePair {
-  let json: unknown;
-  try {
-    json = JSON.parse(line);
-  } catch (cause) {
-    throw new FormatError(where, `is not JSON: ${(cause as Error).message}`, { cause });
+  const row = rowObject(line, where);
+  if (row['messages'] !== undefined && row['messages'] !== null) {
+    const form = ['messages', 'chosen', 'rejected'];
+    const before = checkMessages(row['messages'], where);
+    if (before.length === 0) throw new FormatError(where, 'messages: has no turns');
+    const variables = templateVariables(row, form, where);
+    const example = (name: string): Example => {
+      const turn = answerTurn(row, name, where);
+      return tokenizeRow({ kind: 'chat', where, before, answer: textOf(turn), turn, variables }, tokenizer, options);
+    };
+    return { chosen: example('chosen'), rejected: example('rejected') };
   }
-  const chat = typeof json === 'object' && json !== null && 'messages' in json;
-  const parsed = (chat ? conversation : verbatim).safeParse(json);
-  if (!parsed.success) throw new FormatError(where, parsed.error.issues.map(i => `${i.path.join('.') || 'the row'}: ${i.message}`).join('; '));
-  const row = parsed.data;
-  const example = (answer: string): Example => tokenizeRow('messages' in row
-    ? { kind: 'chat', where, before: row.messages, answer }
-    : { kind: 'completion', where, prompt: row.prompt, completion: answer }, tokenizer, options);
-  return { chosen: example(row.chosen), rejected: example(row.rejected) };
+  refuseFurtherFields(row, ['prompt', 'chosen', 'rejected'], where);
+  const prompt = textField(row, 'prompt', where);
+  const example = (name: string): Example => {
+    return tokenizeRow({ kind: 'completion', where, prompt, completion: filledField(row, name, where, 'counts') }, tokenizer, options);
+  };
+  return { chosen: example('chosen'), rejected: example('rejected') };
+}
+
+function answerTurn(row: Readonly<Record<string, unknown>>, name: string, where: string): ChatMessage {
+  const value = row[name];
+  if (typeof value !== 'object' || value === null) return { role: 'assistant', content: filledField(row, name, where, 'counts') };
+  if (Array.isArray(value) && value.length !== 1) throw new FormatError(where, `${name}: expected one turn, got ${value.length}`);
+  const turn = checkMessage(Array.isArray(value) ? value[0] : value, where, name);
+  if (turn.role !== 'assistant') throw new FormatError(where, `${name}: expected the assistant's turn, got "${turn.role}"`);
+  if (textOf(turn).trim() === '' && !hasMoreThanText(turn)) throw new FormatError(where, `${name}: is empty`);
+  return turn;
 }

@@ -2,14 +2,12 @@
 // Only text in, text out; ids and special tokens belong to tokenizer.ts.
 
 import { outOfTime, parseTemplate, renderBounded, RenderLimitError, renderLimits, type Program, type RenderLimits } from './chatTemplateBounds.js';
+import { textOf, type ChatMessage } from './chatMessages.js';
 import { FormatError } from './errors.js';
+import { plainJson } from './orderedJson.js';
 import { withinTime } from './timeLimit.js';
 
-/** One turn of a conversation. `role` is usually "system", "user" or "assistant". */
-export interface ChatMessage {
-  readonly role: string;
-  readonly content: string;
-}
+export type { ChatMessage, ContentPart } from './chatMessages.js';
 
 /**
  * The template of a model that brings none: each turn is "Role: content" on its own line, and "Assistant:" asks for an answer.
@@ -26,6 +24,8 @@ export class ChatTemplate {
   private readonly program: Program;
   private readonly source: string;
   private readonly limits: RenderLimits;
+  private readonly text: string;
+  private contentForm: ContentForm | undefined;
 
   /**
    * @param text the Jinja source
@@ -36,6 +36,7 @@ export class ChatTemplate {
   constructor(text: string, source: string, limits: RenderLimits = renderLimits) {
     this.source = source;
     this.limits = limits;
+    this.text = text;
     try {
       this.program = parseTemplate(text);
     } catch (error) {
@@ -43,19 +44,20 @@ export class ChatTemplate {
     }
   }
 
+  /** Whether the template's text has this name anywhere: what it does not name it cannot read. */
+  names(name: string): boolean {
+    return new RegExp(`(?<![\\w$])${name.replace(/[^\w]/g, '\\$&')}(?![\\w$])`).test(this.text);
+  }
+
   /**
-   * The text of a conversation.
+   * The text of a conversation. Turns reach the template as they are, but that text in parts is joined for one that reads texts only, and a text
+   * becomes one part for one that reads parts only.
    * @param variables what the template may read: messages, add_generation_prompt, bos_token, eos_token, tools, ...
    * @throws Error when the template refuses the messages (raise_exception), fails on them or takes more than its limits
    */
   render(variables: { messages: readonly ChatMessage[] } & Record<string, unknown>): string {
-    const { limits, program } = this;
     try {
-      // Copied, because a template may assign to what it is given.
-      const given = { ...variables, messages: variables.messages.map(message => ({ ...message })) };
-      const rendered = withinTime(limits.time, () => renderBounded(program, given, limits));
-      if (!rendered) throw outOfTime(limits);
-      return rendered.value;
+      return this.renderAs(variables, this.contentForm ??= this.findContentForm(variables));
     } catch (error) {
       const did = error instanceof RenderLimitError ? 'was stopped' : 'failed';
       throw new Error(`${this.source}: chat template ${did} on ${variables.messages.length} messages: ${messageOf(error)}`, {
@@ -63,6 +65,43 @@ export class ChatTemplate {
       });
     }
   }
+
+  private renderAs(variables: { messages: readonly ChatMessage[] } & Record<string, unknown>, form: ContentForm): string {
+    const { limits, program } = this;
+    const given = { ...variables, messages: variables.messages.map(message => withContentAs(form, message)) };
+    const plain = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, typeof value === 'function' ? value : plainJson(value)]));
+    const rendered = withinTime(limits.time, () => renderBounded(program, plain, limits));
+    if (!rendered) throw outOfTime(limits);
+    return rendered.value;
+  }
+
+  /** Tries one turn as a text and as parts. A template that refuses both is left to refuse the conversation itself. */
+  private findContentForm(variables: Record<string, unknown>): ContentForm {
+    const probe = 'probe0f0content';
+    const writes = (content: ChatMessage['content']): boolean => {
+      try {
+        const text = this.renderAs({ ...variables, messages: [{ role: 'user', content }] }, 'either');
+        return text.includes(probe) && !/['"]type['"]/.test(text);
+      } catch (error) {
+        if (error instanceof RenderLimitError) throw error;
+        return false;
+      }
+    };
+    const readsParts = writes([{ type: 'text', text: probe }]);
+    if (!readsParts) return 'text';
+    return writes(probe) ? 'either' : 'parts';
+  }
+}
+
+/** What a template can read as the content of a turn. */
+type ContentForm = 'text' | 'parts' | 'either';
+
+/** A copy, because a template may assign to what it is given. */
+function withContentAs(form: ContentForm, message: ChatMessage): ChatMessage {
+  const { content } = message;
+  if (form === 'text' && Array.isArray(content)) return { ...message, content: textOf(message) };
+  if (form === 'parts' && typeof content === 'string') return { ...message, content: [{ type: 'text', text: content }] };
+  return { ...message };
 }
 
 function messageOf(error: unknown): string {

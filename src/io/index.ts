@@ -14,7 +14,7 @@ export type { Llama2cConfig } from './llama2c.js';
 export { readTorchBin } from './torchBin.js';
 export type { TorchTensor, TorchValue } from './torchBin.js';
 export { AutoTokenizer, tokenizerOf } from './autoTokenizer.js';
-export { plainChatTemplate, type ChatMessage } from './chatTemplate.js';
+export { plainChatTemplate, type ChatMessage, type ContentPart } from './chatTemplate.js';
 export { pinnedModels, resolveModel } from './resolve.js';
 export type { DownloadProgress, ResolvedModel, ResolveOptions } from './resolve.js';
 export { Tokenizer } from './tokenizer.js';

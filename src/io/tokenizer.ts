@@ -3,6 +3,7 @@
 // is turned into one TokenizerSpec by tokenizerJson.ts, tokenizerGguf.ts and tokenizerLlama2c.ts and may not leak in here.
 
 import { Tokenizer as LibraryClass } from '@huggingface/tokenizers';
+import { findAnswer } from './chatAnswer.js';
 import { ChatTemplate, plainChatTemplate } from './chatTemplate.js';
 import type { ChatMessage } from './chatTemplate.js';
 import { FormatError } from './errors.js';
@@ -190,8 +191,14 @@ export class Tokenizer {
 
   /** The text of a conversation by the model's chat template, or by `plainChatTemplate` where it has none. */
   applyChatTemplate(messages: readonly ChatMessage[], { addGenerationPrompt = false, variables = {} }: ChatTemplateOptions = {}): string {
-    this.parsedTemplate ??= new ChatTemplate(this.chatTemplate ?? plainChatTemplate, this.source);
-    return this.parsedTemplate.render({ ...this.specialTexts, ...variables, messages, add_generation_prompt: addGenerationPrompt });
+    // As transformers has it, tools and documents that are not given are None, not undefined.
+    const given = { tools: null, documents: null, ...variables };
+    return this.template().render({ ...this.specialTexts, ...given, messages, add_generation_prompt: addGenerationPrompt });
+  }
+
+  /** Of these names, the first that the chat template does not have anywhere, so that what is given under it would be lost. */
+  notInTemplate(names: readonly string[]): string | undefined {
+    return names.find(name => !this.template().names(name));
   }
 
   /**
@@ -214,30 +221,39 @@ export class Tokenizer {
 
   /**
    * What a chat model writes for an answer: the text from the end of `chat(before)` on, and the token that ends it.
-   * The text is the template's rendering of the answer, white space around it included; the end token is the special token
-   * the template puts behind it, eos where it puts none.
+   * The text is the template's own, up to the special token that the template puts behind an answer; eos ends it where it puts none.
    * @param before the turns before the answer
-   * @throws Error when neither the template nor the tokenizer has an end token
+   * @param answer its text, or the assistant's whole turn with its tool calls and other fields
+   * @throws Error when neither the template nor the tokenizer has an end token, or the template leaves the answer out
    */
-  chatAnswer(before: readonly ChatMessage[], answer: string): { text: string; endTokenId: number } {
-    const prompt = this.applyChatTemplate(before, { addGenerationPrompt: true });
-    const whole = this.applyChatTemplate([...before, { role: 'assistant', content: answer }]);
-    const start = whole.startsWith(prompt) ? whole.indexOf(answer.trim(), prompt.length) : -1;
-    if (start < 0) return { text: answer, endTokenId: this.requireEos() };
-    const lead = whole.slice(prompt.length, start);
-    const rest = whole.slice(start + answer.trim().length);
-    const end = [...this.special].find(([token]) => rest.trimStart().startsWith(token));
-    const endTokenId = end?.[1] ?? this.requireEos();
-    // A lead that is more than white space is the template's own text (an empty reasoning block, say) and no part of the answer.
-    if (lead.trim() !== '') return { text: answer, endTokenId };
-    if (end === undefined) return { text: lead + answer.trimStart(), endTokenId };
-    return { text: whole.slice(prompt.length, whole.length - rest.length + rest.indexOf(end[0])), endTokenId };
+  chatAnswer(
+    before: readonly ChatMessage[], answer: string | ChatMessage, { variables = {} }: Pick<ChatTemplateOptions, 'variables'> = {},
+  ): { text: string; endTokenId: number } {
+    const special = new Map(this.special);
+    for (const id of this.stopTokenIds) special.set(this.idToToken(id) ?? '', id);
+    special.delete('');
+    const turn = typeof answer === 'string' ? { role: 'assistant', content: answer } : answer;
+    const { text, endTokenId = this.requireEos() } = findAnswer({
+      render: (messages, addGenerationPrompt) => this.applyChatTemplate(messages, { addGenerationPrompt, variables }), special, stopTokenIds: this.stopTokenIds,
+    }, before, turn);
+    return { text, endTokenId };
+  }
+
+  /** How many of these first ids are special tokens that every sequence starts with, bos among them. */
+  startLength(ids: readonly number[]): number {
+    const starts = (id: number): boolean => this.startIds.includes(id) || id === this.bosTokenId;
+    const other = ids.findIndex(id => !starts(id));
+    return other < 0 ? ids.length : other;
   }
 
   /** The eos id. @throws Error where the tokenizer has none */
   requireEos(): number {
     if (this.eosTokenId === undefined) throw new Error(`${this.source}: has no end-of-sequence token`);
     return this.eosTokenId;
+  }
+
+  private template(): ChatTemplate {
+    return (this.parsedTemplate ??= new ChatTemplate(this.chatTemplate ?? plainChatTemplate, this.source));
   }
 
   private noToken(text: string): never {

@@ -1,5 +1,49 @@
-// Kept mutants: trainingText.
+// Kept mutants of training text: rows, chat templates, and where the answer stands.
 
 import type { Patches } from './mutant.js';
 
-export const patches: Patches = {};
+export const patches: Patches = {
+  'src/io/chatMessages.ts': [
+    ['a part that is no text is refused', "if (part['type'] !== 'text')", 'if (false)', 'training-text', 'content in parts'],
+    ['a turn without content', 'if (!hasMoreThanText(turn)) fail', 'if (false) fail', 'training-text', 'tools and calls'],
+  ],
+  'src/io/chatAnswer.ts': [
+    ['the end is what stands behind the marker', 'whole.endsWith(tail) && tailStart >= start', 'false', 'training-text', 'the answer'],
+    ['the prompt decides where the answer starts', 'if (whole.startsWith(prompt)) return prompt.length;', '', 'training-text', 'the answer'],
+    ['an answer that the template leaves out', "if (!writesText) throw", 'if (false) throw', 'training-text', 'tools and calls'],
+    ['a call that the template leaves out', 'else if (whole ===', 'else if (false && whole ===', 'training-text', 'tools and calls'],
+    ['an end unlike that of a text', '?? ending(template, last)', '', 'training-text', 'the answer'],
+  ],
+  'src/io/chatTemplate.ts': [
+    ['parts become one text', "if (form === 'text' && Array.isArray(content))", 'if (false)', 'training-text', 'content in parts'],
+    ['a text becomes a part', "if (form === 'parts' && typeof content === 'string')", 'if (false)', 'training-text', 'content in parts'],
+  ],
+  'src/io/tokenizer.ts': [
+    ['tools that are not given are None', 'tools: null, documents: null, ...variables', '...variables', 'training-text', 'tools and calls'],
+  ],
+  'src/io/orderedJson.ts': [
+    ['keys that look like numbers keep their order', 'return reorders ? entries : ', 'return ', 'training-text', 'JSON keeps'],
+    ['1.0 is no 1', 'Number.isInteger(value) ? new JsonFloat(value) : value', 'value', 'training-text', 'JSON keeps'],
+  ],
+  'src/data/rowFields.ts': [
+    ['further fields are refused', 'if (first) throw', 'if (false) throw', 'training-text', 'tools and calls'],
+    ['tools as a JSON text', "if (typeof value !== 'string') return", 'if (true) return', 'training-text', 'tools and calls'],
+  ],
+  'src/data/examples.ts': [
+    ['variables reach the template', 'tokenizer.chat(before, { variables })', 'tokenizer.chat(before)', 'training-text', 'tools and calls'],
+    ['the whole turn is learned', 'turn ?? answer', 'answer', 'training-text', 'tools and calls'],
+    ['errors name the row', 'throw new FormatError(row.where, (error as Error).message, { cause: error });', 'throw error;', 'training-text', 'what a template refuses'],
+    ['what the template does not name is refused', 'if (name !== undefined) throw', 'if (false) throw', 'training-text', 'tools and calls'],
+    ['a cut prompt keeps its start', 'tokenizer.startLength(prompt)', '0', 'training-text', 'cut on the left'],
+  ],
+  'src/data/rows.ts': [
+    ["Alpaca's text is passed over", "if (forms.has('instruction')) forms.delete('text');", '', 'training-text', 'data as published'],
+    ['an input that is null', "isEmpty(row['input']) ? ''", "row['input'] === undefined ? ''", 'training-text', 'data as published'],
+  ],
+  'src/data/shareGpt.ts': [
+    ['human is the user', "human: 'user'", "human: 'human'", 'training-text', 'data as published'],
+  ],
+  'src/data/preferences.ts': [
+    ['preferences keep what a template is told', 'const variables = templateVariables(row, form, where);', 'const variables = {};', 'training-text', 'tools and calls'],
+  ],
+};
