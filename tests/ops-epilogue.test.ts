@@ -4,11 +4,13 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
+import { map } from '../src/autograd/elementwise.js';
 import { gradcheck } from '../src/autograd/gradcheck.js';
+import { mapInto } from '../src/autograd/primitives.js';
 import { scope } from '../src/autograd/scope.js';
 import { gradientsOf, noGrad } from '../src/autograd/tape.js';
 import { activationNamed } from '../src/nn/activations.js';
-import { linear, type LinearEpilogue } from '../src/nn/linear.js';
+import { finish, linear, type LinearEpilogue } from '../src/nn/linear.js';
 import { create } from '../src/tensor/create.js';
 import { add, arg, mul } from '../src/tensor/expr.js';
 import { matmulThen } from '../src/tensor/linalg.js';
@@ -149,4 +151,34 @@ test('what is refused, by name; a vector is a row', () => {
   assert.throws(() => linear(x, w, create.ones([4], { backend })), /linear: an operand has shape \[4\], expected \[5\] or \[3,5\]/);
   assert.throws(() => linear(x, w, null, { residual: create.ones([3, 5], { backend, dtype: 'i32' }) }), /expected f32 tensors only, got i32/);
   assert.throws(() => linear(x, create.ones([5, 3], { backend }), create.ones([5], { backend })), /is no product with a matrix/);
+});
+
+test('integers are no factors and no operands of a product, with a bias or without', () => {
+  for (const { backend, dtype, name } of machines) {
+    const integers = (...shape: number[]): Tensor => create.ones(shape, { backend, dtype: 'i32' });
+    const floats = (...shape: number[]): Tensor => create.ones(shape, { backend, dtype });
+    const factors = 'expected two f32 or two f64 tensors, got i32 and i32';
+    const refused = (call: () => unknown, message: string): void => { assert.throws(call, { name: 'ShapeError', message }, `${name}: ${message}`); };
+    refused(() => linear(integers(2, 3), integers(4, 3), integers(4)), `linear: ${factors}`);
+    refused(() => linear(integers(2, 3), integers(4, 3)), `matmul: ${factors}`);
+    refused(() => integers(2, 3).matmul(integers(3, 4)), `matmul: ${factors}`);
+    refused(() => linear(integers(3), integers(4, 3), integers(4)), `matmul: ${factors}`);
+    refused(() => linear(floats(2, 3), integers(4, 3), floats(4)), `linear: expected two f32 or two f64 tensors, got ${dtype} and i32`);
+    refused(() => linear(floats(2, 3), floats(4, 3), integers(4)), `linear: expected ${dtype} tensors only, got i32`);
+    // A vector and a product that is kept for its backward pass go another way.
+    refused(() => linear(floats(3), floats(4, 3), integers(4)), `linear: expected ${dtype} tensors only, got i32`);
+    refused(() => linear(floats(3), floats(4, 3), floats(3)), 'linear: an operand has shape [3], expected [4] or [4]');
+    const trained = floats(2, 3).requireGrad();
+    refused(() => linear(trained, floats(4, 3), integers(4), { activation: 'relu' }), `relu: expected ${dtype} tensors only, got i32`);
+    refused(() => finish(floats(2, 4), null, { residual: integers(2, 4) }), `linear: expected ${dtype} tensors only, got i32`);
+  }
+});
+
+test('an expression reads and makes tensors of its own types only', () => {
+  const { backend } = cpu;
+  const [integers, floats] = (['i32', 'f32'] as const).map(dtype => create.ones([2], { backend, dtype }));
+  assert.throws(() => map('mine', add(arg(0), 1), [integers]), { name: 'TypeError', message: 'mine: an expression reads a i32 tensor as type f' });
+  assert.throws(() => map('mine', add(arg(0, 'i'), 1), [floats]), { name: 'TypeError', message: 'mine: an expression reads a f32 tensor as type i' });
+  assert.throws(() => map('mine', arg(0), [floats], [], 'i32'), { name: 'TypeError', message: 'mine: an expression of type f makes no i32 tensor' });
+  assert.throws(() => mapInto('mine', [arg(0)], [floats], [integers]), { name: 'TypeError', message: 'mine: an expression of type f makes no i32 tensor' });
 });

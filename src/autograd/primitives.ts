@@ -5,7 +5,7 @@ import type { Backend } from '../backends/backend.js';
 import { allocate } from '../tensor/create.js';
 import type { DType } from '../tensor/dtype.js';
 import { isFloat } from '../tensor/dtype.js';
-import { arg, argumentsOf, constant, program, substitute, type Expr, type ScalarType } from '../tensor/expr.js';
+import { arg, argumentsOf, constant, program, substitute, type Expr, type Program, type ScalarType } from '../tensor/expr.js';
 import {
   broadcastAxes, broadcastStrides, contiguousStrides, reshapeStrides, sameShape, sizeOf, type Shape,
 } from '../tensor/shape.js';
@@ -79,7 +79,7 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
       const result = allocate(label, kept, dtype, backend);
       const packed = pack([output], inputs);
       backend.kernels.reduce({
-        op: 'sum', program: program(packed.outputs, packed.inputs.length), shape, axes,
+        op: 'sum', program: programOf(label, packed, [dtype]), shape, axes,
         inputs: packed.inputs.map(t => broadcastView(label, t, shape)), output: result.view(label), uniforms,
       });
       return [result];
@@ -278,17 +278,34 @@ function runMap(
 ): void {
   const packed = pack(outputs, inputs);
   targets[0].backend.kernels.map({
-    program: program(packed.outputs, packed.inputs.length), shape, inputs: packed.inputs.map(t => broadcastView(label, t, shape)),
+    program: programOf(label, packed, targets.map(t => t.dtype)), shape, inputs: packed.inputs.map(t => broadcastView(label, t, shape)),
     outputs: targets.map(t => t.view(label)), uniforms,
   });
+}
+
+/** The program of expressions over inputs; each is read, and each result written, as what the tensor holds. */
+function programOf(label: string, { outputs, inputs }: Packed, results: readonly DType[]): Program {
+  const made = program(outputs, inputs.length);
+  inputs.forEach(({ dtype }, i) => {
+    if (made.argTypes[i] !== scalarType(dtype)) throw new TypeError(`${label}: an expression reads a ${dtype} tensor as type ${made.argTypes[i]}`);
+  });
+  outputs.forEach(({ type }, j) => {
+    if ((type === 'u' ? 'i' : type) !== scalarType(results[j])) throw new TypeError(`${label}: an expression of type ${type} makes no ${results[j]} tensor`);
+  });
+  return made;
 }
 
 function broadcastView(label: string, t: Tensor, shape: Shape) {
   return { ...t.view(label), shape, strides: broadcastStrides(t.shape, t.strides, shape) };
 }
 
+interface Packed {
+  readonly outputs: readonly Expr[];
+  readonly inputs: readonly Tensor[];
+}
+
 /** Drops inputs that no output uses and renumbers the rest: an unused input may be gone. */
-function pack(outputs: readonly Expr[], inputs: readonly Tensor[]): { outputs: readonly Expr[]; inputs: readonly Tensor[] } {
+function pack(outputs: readonly Expr[], inputs: readonly Tensor[]): Packed {
   const used = argumentsOf(outputs);
   if (used.size === inputs.length) return { outputs, inputs };
   const order = [...used].sort((a, b) => a - b);

@@ -3,7 +3,7 @@
 import { map } from '../autograd/elementwise.js';
 import { shouldRecord } from '../autograd/tape.js';
 import { add, arg, mul, type Expr } from '../tensor/expr.js';
-import { matmulThen, type ProductEpilogue } from '../tensor/linalg.js';
+import { checkOperands, matmulThen, type ProductEpilogue } from '../tensor/linalg.js';
 import { mayRound } from '../tensor/rounding.js';
 import { Tensor } from '../tensor/tensor.js';
 import { activationOf } from './activations.js';
@@ -22,16 +22,20 @@ export interface LinearEpilogue {
 
 /** x [.., in] to [.., out]; weight [out, in], bias [out]. The epilogue is computed within the product. */
 export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, epilogue: LinearEpilogue = {}): Tensor {
-  const { label, output, operands } = epilogueOf(bias, epilogue);
-  if (operands.length === 0 && !epilogue.activation) return x.matmulT(weight);
+  const made = epilogueOf(bias, epilogue);
+  if (made.operands.length === 0 && !epilogue.activation) return x.matmulT(weight);
   // The backward pass of an activation reads the product: it is kept then, and not computed again.
-  if (x.rank < 2 || (epilogue.activation && shouldRecord([x, weight, ...operands]))) return map(label, output, [x.matmulT(weight), ...operands]);
-  return matmulThen(x, weight.transpose(-1, -2), { label, output, operands });
+  if (x.rank < 2 || (epilogue.activation && shouldRecord([x, weight, ...made.operands]))) return finished(x.matmulT(weight), made);
+  return matmulThen(x, weight.transpose(-1, -2), made);
 }
 
 /** What becomes of a y [.., out] that is there, as one op. */
 export function finish(y: Tensor, bias: Tensor | null, epilogue: LinearEpilogue): Tensor {
-  const { label, output, operands } = epilogueOf(bias, epilogue);
+  return finished(y, epilogueOf(bias, epilogue));
+}
+
+function finished(y: Tensor, { label, output, operands }: ProductEpilogue): Tensor {
+  checkOperands(label, y.shape, y.dtype, operands);
   return map(label, output, [y, ...operands]);
 }
 

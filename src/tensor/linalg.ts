@@ -1,8 +1,9 @@
 // Products of matrices: broadcasting over leading axes, vectors as matrices of one row or column, einsum.
 
 import { apply } from '../autograd/primitives.js';
+import { isFloat, type DType } from './dtype.js';
 import type { Expr } from './expr.js';
-import { broadcastShapes, formatShape, sameShape, ShapeError, sizeOf } from './shape.js';
+import { broadcastShapes, formatShape, sameShape, ShapeError, sizeOf, type Shape } from './shape.js';
 import type { Tensor } from './tensor.js';
 
 /** What is computed as a product is written: `output` of the product (argument 0) and of operands (1, 2, ..) that broadcast to its shape. */
@@ -12,21 +13,32 @@ export interface ProductEpilogue {
   readonly operands: readonly Tensor[];
 }
 
-/** a [.., m, k] times a matrix b [k, n], with an epilogue; an operand is a row [n] or has the result's shape [.., m, n]. */
-export function matmulThen(a: Tensor, b: Tensor, { label, output, operands }: ProductEpilogue): Tensor {
-  const [shape, n] = [[...a.shape.slice(0, -1), b.shape[1]], b.shape[1]];
-  if (a.rank < 2 || b.rank !== 2 || a.shape[a.rank - 1] !== b.shape[0]) throw new ShapeError(`${label}: ${formatShape(a.shape)} x ${formatShape(b.shape)} is no product with a matrix`);
+/** Operands of an epilogue have the product's type, f32 or f64, and its shape, or that of a row [n] of it. */
+export function checkOperands(label: string, shape: Shape, dtype: DType, operands: readonly Tensor[]): void {
+  const n = shape[shape.length - 1];
   for (const t of operands) {
     if (!sameShape(t.shape, shape) && !sameShape(t.shape, [n])) throw new ShapeError(`${label}: an operand has shape ${formatShape(t.shape)}, expected [${n}] or ${formatShape(shape)}`);
+    if (t.dtype !== dtype) throw new ShapeError(`${label}: expected ${dtype} tensors only, got ${t.dtype}`);
   }
-  for (const t of [a, ...operands]) if (t.dtype !== b.dtype) throw new ShapeError(`${label}: expected ${b.dtype} tensors only, got ${t.dtype}`);
+}
+
+function checkFactors(label: string, a: Tensor, b: Tensor): void {
+  if (a.dtype !== b.dtype || !isFloat(a.dtype)) throw new ShapeError(`${label}: expected two f32 or two f64 tensors, got ${a.dtype} and ${b.dtype}`);
+}
+
+/** a [.., m, k] times a matrix b [k, n], with an epilogue; an operand is a row [n] or has the result's shape [.., m, n]. */
+export function matmulThen(a: Tensor, b: Tensor, { label, output, operands }: ProductEpilogue): Tensor {
+  const shape = [...a.shape.slice(0, -1), b.shape[1]];
+  if (a.rank < 2 || b.rank !== 2 || a.shape[a.rank - 1] !== b.shape[0]) throw new ShapeError(`${label}: ${formatShape(a.shape)} x ${formatShape(b.shape)} is no product with a matrix`);
+  checkFactors(label, a, b);
+  checkOperands(label, shape, a.dtype, operands);
   const flat = (t: Tensor): Tensor => (t.rank > 2 ? t.reshape([-1, t.shape[t.rank - 1]]) : t);
   return apply('matmul', [flat(a), b, ...operands.map(flat)], { epilogue: { label, output } })[0].reshape(shape);
 }
 
 export function matmul(a: Tensor, b: Tensor): Tensor {
   if (a.rank === 0 || b.rank === 0) throw new ShapeError(`matmul: expected rank 1 or more, got ${formatShape(a.shape)} and ${formatShape(b.shape)}`);
-  if (a.dtype !== b.dtype || (a.dtype !== 'f32' && a.dtype !== 'f64')) throw new ShapeError(`matmul: expected two f32 or two f64 tensors, got ${a.dtype} and ${b.dtype}`);
+  checkFactors('matmul', a, b);
   if (a.rank === 1) return matmul(a.unsqueeze(0), b).squeeze(b.rank === 1 ? 0 : -2);
   if (b.rank === 1) return matmul(a, b.unsqueeze(1)).squeeze(-1);
   const [k, n] = [a.shape[a.rank - 1], b.shape[b.rank - 1]];

@@ -15,7 +15,14 @@ export const patches: Patches = {
     ['an extremum of nothing is refused', 'if (list.some(a => x.shape[a] === 0)) throw', 'if (list.length > 9) throw', 'ops-special', 'reductions of nothing'],
   ],
   'src/autograd/primitives.ts': [
+    ['what an expression reads is checked', 'made.argTypes[i] !== scalarType(dtype)', 'made.argTypes[i] === undefined', 'ops-epilogue', 'own types'],
     ["a NaN takes the maximum's gradient", '.or(x.eq(x).not()).to(x.dtype)', '.to(x.dtype)', 'ops-special', 'take a NaN'],
+  ],
+  'src/tensor/linalg.ts': [
+    ['a product with a bias checks its factors', "  checkFactors(label, a, b);\n", '', 'ops-epilogue', 'no factors'],
+  ],
+  'src/nn/linear.ts': [
+    ['a bias of a vector is checked', "  checkOperands(label, y.shape, y.dtype, operands);\n", '', 'ops-epilogue', 'no factors'],
   ],
   'src/backends/webgpu/reduce.ts': [
     ['a maximum on a GPU keeps NaN', "type === 'f' ? 'largerOf' : 'max'", "'max'", 'webgpu-ops', 'take a NaN'],
