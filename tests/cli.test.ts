@@ -1,74 +1,19 @@
 // The command as a user meets it: a process with arguments, two streams and an exit code, on a tiny random model.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { createWebGpuBackend } from '../src/backends/webgpu/index.js';
 import { lossCurve } from '../src/cli/lossCurve.js';
 import { byteSize } from '../src/cli/options.js';
+import { reft, reftEach } from './helpers/commandLine.js';
 import { tinyEndToken, writeTinyFolder } from './helpers/tinyFolder.js';
 
-const main = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
-const several = fileURLToPath(new URL('helpers/runCommands.ts', import.meta.url));
 let folder: string;
 let model: string;
 let data: string;
-
-interface Run {
-  code: number | null;
-  stdout: string;
-  stderr: string;
-  /** stdout as JSON lines; fails where a line is not one. */
-  events: Record<string, unknown>[];
-}
-
-interface RunOptions {
-  input?: string;
-  /** Sees each line of stdout, and can end the process. */
-  onLine?: (line: string, kill: (signal: NodeJS.Signals) => void) => void;
-}
-
-/** Runs `reft ARGS` in a process. */
-function reft(args: string[], { input = '', onLine }: RunOptions = {}): Promise<Run> {
-  return start([main, ...args], { input, ...(onLine ? { onLine } : {}) });
-}
-
-/** Runs several command lines in one process. */
-async function reftEach(commands: string[][]): Promise<Run[]> {
-  const { code, stdout, stderr } = await start([several], { input: JSON.stringify(commands) });
-  assert.equal(code, 0, stderr);
-  return (JSON.parse(stdout) as Omit<Run, 'events'>[]).map((run, i) => ({ ...run, events: commands[i].includes('--json') ? eventsOf(run.stdout) : [] }));
-}
-
-const eventsOf = (stdout: string): Run['events'] => stdout.split('\n').filter(Boolean).map(line => JSON.parse(line) as Record<string, unknown>);
-
-function start(args: string[], { input, onLine }: RunOptions): Promise<Run> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', ...args], { stdio: ['pipe', 'pipe', 'pipe'] });
-    let stdout = '';
-    let stderr = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      const start = stdout.lastIndexOf('\n') + 1;
-      stdout += text;
-      const lines = stdout.slice(start).split('\n').slice(0, -1);
-      for (const line of lines) onLine?.(line, signal => child.kill(signal));
-    });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => { stderr += text; });
-    child.on('error', reject);
-    child.on('close', code => {
-      try {
-        resolve({ code, stdout, stderr, events: args.includes('--json') ? eventsOf(stdout) : [] });
-      } catch (error) {
-        reject(new Error(`stdout is not JSON lines: ${stdout}`, { cause: error }));
-      }
-    });
-    child.stdin.end(input);
-  });
-}
 
 const training = (out: string, ...more: string[]): string[] => [
   'train', '--model', model, '--data', data, '--out', join(folder, out), '--layers', '0,1', '--rank', '2', '--batch-size', '2', '--json', ...more,

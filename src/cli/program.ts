@@ -17,8 +17,8 @@ const epilogue = `
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 device absent, 130 interrupted.
 REFT_DEBUG=1 shows where an error came from.`;
 
-/** Runs one command line (without node and script); gives its exit code. */
-export async function run(args: readonly string[]): Promise<number> {
+/** The command with all its sub-commands and their options. */
+export function createProgram(): Command {
   const { version, description } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string; description: string };
   const program = new Command('reft').description(description).version(version).showSuggestionAfterError().addHelpText('after', epilogue);
   addTrainCommand(program);
@@ -29,8 +29,13 @@ export async function run(args: readonly string[]): Promise<number> {
   addInfoCommand(program);
   addDevicesCommand(program);
   for (const command of [program, ...program.commands]) command.exitOverride().configureOutput({ outputError: () => {} });
+  return program;
+}
+
+/** Runs one command line (without node and script); gives its exit code. */
+export async function run(args: readonly string[]): Promise<number> {
   try {
-    await program.parseAsync(args, { from: 'user' });
+    await createProgram().parseAsync(args, { from: 'user' });
     return exitCodes.done;
   } catch (error) {
     const code = exitCodeOf(error);

@@ -6,7 +6,6 @@ import { join } from 'node:path';
 import { writeSafetensors, type SafetensorsEntry } from '../../src/io/safetensors.js';
 import { Random } from '../../src/tensor/threefry.js';
 
-const hidden = 16;
 const intermediate = 32;
 const heads = 4;
 const kvHeads = 2;
@@ -15,7 +14,8 @@ const layers = 2;
 export const tinyVocabulary = 257;
 export const tinyEndToken = 256;
 
-export async function writeTinyFolder(folder: string): Promise<string> {
+/** Writes the folder and gives its path. `hidden` is the width of the hidden states. */
+export async function writeTinyFolder(folder: string, { hidden = 16 }: { readonly hidden?: number } = {}): Promise<string> {
   await mkdir(folder, { recursive: true });
   const random = new Random(7, 0);
   const tensor = (name: string, shape: number[], value?: number): SafetensorsEntry => ({
