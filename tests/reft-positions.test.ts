@@ -83,7 +83,7 @@ describe('the rows they come to', () => {
 
   test('an error names the row and the intervention', async () => {
     await assert.rejects(rowsOf('3', [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], [4, 2]), /^RangeError: row 1, block_output\/1: position 3 is out of range for a prompt of 2/);
-    assert.throws(() => layoutOf(Int32Array.of(1, 1, 0), [1, 3], [3]), /row 0: a prompt of 3 tokens in a sequence of 2/);
+    assert.throws(() => layoutOf(Int32Array.of(1, 1, 0), [1, 3], [3]), /row 0: expected a prompt length from 0 to the 2 tokens there are, got 3$/);
   });
 });
 

@@ -1,7 +1,7 @@
 // Batches: the order examples are visited in, and examples of different lengths as one padded block.
 // Plain arrays only; tensors are made where the model runs.
 
-import { ignoreLabel } from './examples.js';
+import { checkExample, ignoreLabel } from './examples.js';
 import type { Example } from './examples.js';
 
 /** B examples padded to the longest, T. The arrays are [B, T], row-major. */
@@ -28,6 +28,7 @@ export function collate(
   { padTokenId, side = 'right' }: { padTokenId: number; side?: 'right' | 'left' },
 ): Batch {
   if (examples.length === 0) throw new RangeError('collate: expected at least one example, got none');
+  examples.forEach((example, i) => { checkExample(example, `collate: example ${i}`); });
   const width = Math.max(...examples.map(example => example.ids.length));
   const size = examples.length * width;
   const inputIds = new Int32Array(size).fill(padTokenId);

@@ -3,6 +3,7 @@
 
 import { isEmpty, type ChatMessage } from '../io/chatMessages.js';
 import { FormatError } from '../io/errors.js';
+import { checkIds, checkLabels, checkPromptLength, shownValue } from '../io/tokenIds.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import type { ChatRow, Row } from './rows.js';
 
@@ -20,6 +21,28 @@ export interface Example {
   readonly truncated: number;
   /** Where its row stands, for errors: "rows.jsonl:3". */
   readonly where: string;
+}
+
+/**
+ * Checks an example that may have been made by hand; `what` names one that does not say where it stands.
+ * @throws TypeError or RangeError naming the example and what is wrong with it
+ */
+export function checkExample(
+  example: Pick<Example, 'ids' | 'labels' | 'promptLength'>, what: string, vocabSize?: number,
+): void {
+  if (typeof example !== 'object' || example === null) {
+    throw new TypeError(`${what}: expected an example, got ${shownValue(example)}`);
+  }
+  const { ids, labels, promptLength } = example;
+  const where = 'where' in example && typeof example.where === 'string' ? example.where : what;
+  checkIds(`${where}: ids`, ids, vocabSize);
+  checkLabels(`${where}: labels`, labels, vocabSize);
+  for (const [name, list] of Object.entries({ ids, labels })) {
+    if (list instanceof Int32Array) continue;
+    throw new TypeError(`${where}: ${name}: expected an Int32Array, got ${shownValue(list)}`);
+  }
+  if (labels.length !== ids.length) throw new RangeError(`${where}: ${labels.length} labels for ${ids.length} tokens`);
+  checkPromptLength(where, promptLength, ids.length);
 }
 
 export interface TokenizeOptions {

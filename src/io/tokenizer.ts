@@ -7,6 +7,7 @@ import { findAnswer } from './chatAnswer.js';
 import { ChatTemplate, plainChatTemplate } from './chatTemplate.js';
 import type { ChatMessage } from './chatTemplate.js';
 import { FormatError } from './errors.js';
+import { checkIds, shownValue } from './tokenIds.js';
 
 /** What is used of the library's tokenizer. Spelt out, because its type files do not resolve under NodeNext. */
 interface LibraryTokenizer {
@@ -152,6 +153,7 @@ export class Tokenizer {
 
   /** The ids of a text. */
   encode(text: string, { addSpecialTokens = true, continuation = false }: EncodeOptions = {}): number[] {
+    if (typeof text !== 'string') throw new TypeError(`${this.source}: encode: expected a text, got ${shownValue(text)}`);
     const ids = (continuation ? this.continuing : this.library).encode(text, { add_special_tokens: addSpecialTokens }).ids;
     return ids.map(id => id ?? this.noToken(text));
   }
@@ -169,6 +171,7 @@ export class Tokenizer {
    * @throws RangeError for an id outside the vocabulary
    */
   decode(ids: ArrayLike<number>, { skipSpecialTokens = false }: DecodeOptions = {}): string {
+    checkIds(`${this.source}: decode`, ids);
     const list = Array.from(ids);
     for (const id of list) {
       if (this.library.id_to_token(id) === undefined) {

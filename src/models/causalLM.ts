@@ -6,6 +6,7 @@ import { recompute } from '../autograd/recompute.js';
 import { scope } from '../autograd/scope.js';
 import { isRecording } from '../autograd/tape.js';
 import type { Backend } from '../backends/backend.js';
+import { checkIds, checkLabels, shownValue } from '../io/tokenIds.js';
 import { crossEntropy } from '../nn/crossEntropy.js';
 import { linear, type Linear } from '../nn/linear.js';
 import { Module } from '../nn/module.js';
@@ -112,9 +113,9 @@ export class CausalLM extends Module {
 
   forward(options: ForwardOptions): ForwardOutput {
     const { config, model } = this;
+    checkInputs(options.inputIds, options.shape, config.vocabSize);
     const [batch, length] = options.shape;
     const past = options.cache?.length ?? 0;
-    checkIds(options.inputIds, options.shape, config.vocabSize);
     const mask = options.attentionMask;
     if (mask && mask.length !== batch * (past + length)) {
       throw new RangeError(`attentionMask: expected ${batch} x ${past + length} entries (cache and input), got ${mask.length}`);
@@ -122,9 +123,7 @@ export class CausalLM extends Module {
     const padding = mask ? paddingOf(mask, [batch, past + length])
       : { keyStart: new Int32Array(batch), keyEnd: new Int32Array(batch).fill(past + length) };
     const positions = options.positions ?? defaultPositions(padding.keyStart, past, options.shape);
-    for (const p of positions) {
-      if (p >= config.maxPositions || p < 0) throw new RangeError(`position ${p} is out of range: the model has ${config.maxPositions} positions`);
-    }
+    checkPositions(positions, options.shape, config.maxPositions);
     const real = options.skipPadding ? realTokensOf(padding, past, options.shape) : null;
     const context = new ForwardContext({
       shape: options.shape, padding, past, real, ...(options.cache ? { cache: options.cache } : {}),
@@ -140,7 +139,8 @@ export class CausalLM extends Module {
     const tokens = real ? [1, real.rows.length] : options.shape;
     const rotary = rotaryTables(of(positions), tokens, this.#frequencies, this.dtype, this.backend);
     const at = options.logitsAt;
-    const wanted = at && real ? Int32Array.from(at, row => rowOf(row, real.places)) : at;
+    if (at) checkRows(at, options.inputIds.length);
+    const wanted = at && real ? Int32Array.from(at, row => real.places[row]) : at;
     const lastLayer = config.layers - 1;
     // Where nobody sees it, the last block computes only tokens whose logits are wanted, if that spares a noticeable share.
     const narrows = wanted && !options.hiddenStates && 4 * wanted.length <= 3 * tokens[0] * tokens[1];
@@ -228,6 +228,7 @@ export class CausalLM extends Module {
 
 /** Rows whose prediction has a label, and the labels. */
 export function labelledRows(labels: Int32Array, shape: Shape): { rows: Int32Array; targets: Int32Array } {
+  checkLabels('labels', labels);
   const [batch, length] = shape;
   if (labels.length !== batch * length) throw new RangeError(`labels: expected ${batch * length} for ${formatShape(shape)}, got ${labels.length}`);
   const rows: number[] = [];
@@ -244,20 +245,31 @@ export function labelledRows(labels: Int32Array, shape: Shape): { rows: Int32Arr
   return { rows: Int32Array.from(rows), targets: Int32Array.from(targets) };
 }
 
-function checkIds(ids: Int32Array, shape: Shape, vocabSize: number): void {
+function checkInputs(ids: Int32Array, shape: Shape, vocabSize: number): void {
+  checkIds('inputIds', ids, vocabSize);
+  if (!Array.isArray(shape)) throw new TypeError(`shape: expected [batch, length], got ${shownValue(shape)}`);
   const [batch, length] = shape;
   if (shape.length !== 2 || !(batch > 0 && length > 0) || ids.length !== batch * length) {
     throw new RangeError(`inputIds: ${ids.length} tokens do not fill shape ${formatShape(shape)}`);
   }
-  for (let i = 0; i < ids.length; i++) {
-    if (ids[i] < 0 || ids[i] >= vocabSize) throw new RangeError(`inputIds: token ${ids[i]} at ${i} is outside the vocabulary of ${vocabSize}`);
+}
+
+/** One for each token, whole numbers within the model's context. */
+function checkPositions(positions: Int32Array, [batch, length]: Shape, maxPositions: number): void {
+  if (positions.length !== batch * length) {
+    throw new RangeError(`positions: expected ${batch} x ${length}, got ${positions.length}`);
+  }
+  for (const p of positions) {
+    if (p >= 0 && p < maxPositions && Number.isInteger(p)) continue;
+    throw new RangeError(`position ${p} is out of range: the model has ${maxPositions} positions`);
   }
 }
 
-/** The place of row b * T + t among the real tokens. */
-function rowOf(row: number, places: Int32Array): number {
-  if (!(row >= 0 && row < places.length)) throw new RangeError(`logitsAt: row ${row} is out of range, the batch has ${places.length}`);
-  return places[row];
+function checkRows(rows: Int32Array, count: number): void {
+  for (const row of rows) {
+    if (Number.isInteger(row) && row >= 0 && row < count) continue;
+    throw new RangeError(`logitsAt: row ${row} is out of range, the batch has ${count}`);
+  }
 }
 
 /** Position = real tokens before; padding on the left counts from 0 again. */

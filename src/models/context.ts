@@ -6,6 +6,7 @@ import { attentionBounds, type AttentionBounds } from '../nn/attention.js';
 import type { ropeFrequencies } from '../nn/rope.js';
 import { ropeTables } from '../nn/rope.js';
 import type { Backend } from '../backends/backend.js';
+import { shownValue } from '../io/tokenIds.js';
 import { create } from '../tensor/create.js';
 import { concat } from '../tensor/layout.js';
 import { formatShape, type Shape } from '../tensor/shape.js';
@@ -57,11 +58,14 @@ export interface Padding {
 /** The run of ones in each row of a mask [B, S]; anything but one run is refused. */
 export function paddingOf(mask: Int32Array, shape: Shape): Padding {
   const [batch, length] = shape;
+  if (!ArrayBuffer.isView(mask)) throw new TypeError(`attentionMask: expected an Int32Array, got ${shownValue(mask)}`);
   if (mask.length !== batch * length) throw new RangeError(`attentionMask: expected ${batch * length} entries for ${formatShape(shape)}, got ${mask.length}`);
   const keyStart = new Int32Array(batch);
   const keyEnd = new Int32Array(batch);
   for (let b = 0; b < batch; b++) {
     const row = mask.subarray(b * length, (b + 1) * length);
+    const odd = row.find(m => m !== 0 && m !== 1);
+    if (odd !== undefined) throw new RangeError(`attentionMask: row ${b} has ${odd}, expected ones and zeros`);
     const first = row.indexOf(1);
     keyStart[b] = first < 0 ? 0 : first;
     keyEnd[b] = first < 0 ? 0 : row.lastIndexOf(1) + 1;

@@ -10,6 +10,7 @@ import type { Tensor } from '../tensor/tensor.js';
 import { KVCache } from './cache.js';
 import type { CausalLM } from './causalLM.js';
 import type { SiteEdit } from './context.js';
+import { checkIds } from '../io/tokenIds.js';
 import { checkSampling, sample, type SamplingOptions } from './sampling.js';
 
 /** Token ids, or what `tokenizer.chat` gives, which says what ends its answer. */
@@ -74,7 +75,7 @@ export async function generate(model: CausalLM, prompts: Prompt | readonly Promp
   const options = withDefaults(model, given);
   const { maxNewTokens = 64, seed = 0, useCache = true, rounded = true, signal } = options;
   const list = promptList(prompts);
-  const rows = list.map(p => Array.from('ids' in p ? p.ids : p));
+  const rows = promptRows(list, model.config.vocabSize);
   if (!(Number.isInteger(maxNewTokens) && maxNewTokens > 0)) throw new RangeError(`maxNewTokens: expected a whole number above 0, got ${maxNewTokens}`);
   checkSampling(options);
   const longest = Math.max(...rows.map(r => r.length));
@@ -145,7 +146,8 @@ export async function generate(model: CausalLM, prompts: Prompt | readonly Promp
   return results.map((ids, b) => ({ ids, finish: finished[b] ? 'stop' : aborted ? 'aborted' : 'length', promptSeconds, decodeSeconds }));
 }
 
-function promptList(prompts: Prompt | readonly Prompt[]): readonly Prompt[] {
+/** Prompts as a list, whether one or several were given. */
+export function promptList(prompts: Prompt | readonly Prompt[]): readonly Prompt[] {
   const isOne = !Array.isArray(prompts) || typeof prompts[0] === 'number';
   const list = (isOne ? [prompts] : prompts) as readonly Prompt[];
   if (list.length === 0) throw new RangeError('generate: no prompt was given');
@@ -162,6 +164,16 @@ function withDefaults({ generation, name }: CausalLM, options: GenerateOptions):
   const { sampling, maxNewTokens } = generation;
   const said = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   return { ...sampling, ...(maxNewTokens === undefined ? {} : { maxNewTokens }), ...said };
+}
+
+/** The ids of each prompt. @throws TypeError or RangeError naming the prompt and what in it is no token id */
+export function promptRows(list: readonly Prompt[], vocabSize: number): number[][] {
+  return list.map((prompt: unknown, b) => {
+    const chat = typeof prompt === 'object' && prompt !== null && 'ids' in prompt;
+    const ids = chat ? prompt.ids : prompt;
+    checkIds(`generate: prompt ${b}`, ids, vocabSize);
+    return Array.from(ids);
+  });
 }
 
 /** Rows that ended early are filled up; what they say no longer matters. */

@@ -3,7 +3,7 @@
 
 import { noGrad } from '../autograd/tape.js';
 import { scope } from '../autograd/scope.js';
-import type { Example } from '../data/examples.js';
+import { checkExample, type Example } from '../data/examples.js';
 import { CausalLM } from '../models/causalLM.js';
 import { crossEntropy } from '../nn/crossEntropy.js';
 import { stack } from '../tensor/layout.js';
@@ -34,6 +34,7 @@ export interface EvaluateOptions {
 export async function evaluate(model: CausalLM | EditedModel, examples: readonly Example[], options: EvaluateOptions = {}): Promise<RowsEvaluation> {
   const { batchSize = 8, signal, onProgress } = options;
   const base = model instanceof CausalLM ? model : model.base;
+  examples.forEach((example, i) => { checkExample(example, `evaluate: example ${i}`, base.config.vocabSize); });
   let [sum, labelled, correct, exact] = [0, 0, 0, 0];
   for (let at = 0; at < examples.length; at += batchSize) {
     await nextMacrotask();

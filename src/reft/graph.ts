@@ -3,6 +3,7 @@
 // Drawing is in graphDrawing.ts.
 
 import { noGrad } from '../autograd/tape.js';
+import { checkIds } from '../io/tokenIds.js';
 import { CausalLM, type ForwardOptions, type ForwardOutput } from '../models/causalLM.js';
 import type { EditDescription, SiteEdit } from '../models/context.js';
 import { checkSite, parseSite, siteName, type Site } from '../models/sites.js';
@@ -185,6 +186,7 @@ function layoutFor({ inputIds, shape, attentionMask, promptLengths }: TraceInput
 export function trace(source: CausalLM | ReftModel, inputs: TraceInputs): EditGraph {
   const { promptLengths: _, ...options } = inputs;
   const base = source instanceof CausalLM ? source : source.base;
+  checkIds('inputIds', inputs.inputIds, base.config.vocabSize);
   const edits = source instanceof CausalLM ? [] : source.edits(layoutFor(inputs));
   const sites: SiteNode[] = [];
   const applied: { site: Site; about: EditDescription }[] = [];

@@ -2,8 +2,9 @@
 // values given to its forward. Training is in trainer.ts, files in adapterFiles.ts.
 
 import { noGrad } from '../autograd/tape.js';
+import { checkPromptLength, shownValue } from '../io/tokenIds.js';
 import type { CausalLM } from '../models/causalLM.js';
-import type { SiteEdit } from '../models/context.js';
+import { paddingOf, type SiteEdit } from '../models/context.js';
 import { siteName, type Site } from '../models/sites.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
@@ -158,14 +159,13 @@ export function getReftModel(base: CausalLM, config: ReftConfig | readonly ReftC
 /** The layout of a padded batch [B, T] whose real tokens are the ones of `attentionMask`; `inputIds` where positions depend on them. */
 export function layoutOf(attentionMask: Int32Array, shape: readonly number[], promptLengths: readonly number[], inputIds?: Int32Array): SequenceLayout {
   const [batch, width] = shape;
-  const starts = new Int32Array(batch);
-  const lengths = new Int32Array(batch);
-  for (let b = 0; b < batch; b++) {
-    const row = attentionMask.subarray(b * width, (b + 1) * width);
-    starts[b] = Math.max(0, row.indexOf(1));
-    lengths[b] = row.reduce((n, m) => n + m, 0);
-    if (promptLengths[b] > lengths[b]) throw new RangeError(`row ${b}: a prompt of ${promptLengths[b]} tokens in a sequence of ${lengths[b]}`);
+  const { keyStart: starts, keyEnd } = paddingOf(attentionMask, shape);
+  const lengths = keyEnd.map((end, b) => end - starts[b]);
+  if (promptLengths?.length !== batch) {
+    const given = Array.isArray(promptLengths) ? `${promptLengths.length} of them` : shownValue(promptLengths);
+    throw new RangeError(`promptLengths: expected one for each of ${batch} rows, got ${given}`);
   }
+  lengths.forEach((length, b) => { checkPromptLength(`row ${b}`, promptLengths[b], length); });
   const ids = inputIds && Array.from(starts, (start, b) => inputIds.subarray(b * width + start, b * width + start + lengths[b]));
   return { batch, width, starts, promptLengths, lengths, ...(ids ? { ids } : {}) };
 }

@@ -32,6 +32,9 @@ interface Trained {
   readonly tensor: Tensor;
 }
 
+/** The last trainer that ran on an intervention or a tensor of the base. One that nobody holds any more blocks none. */
+const trainedBy = new WeakMap<object, WeakRef<ReftTrainer>>();
+
 export class ReftTrainer {
   readonly reft: ReftModel;
   readonly examples: readonly Example[];
@@ -100,6 +103,7 @@ export class ReftTrainer {
   /** Runs the steps that are left. A loop that is left early can be taken up again. @throws Error naming the step where the loss is not finite */
   async *steps(): AsyncGenerator<TrainStep, void, undefined> {
     if (this.running) throw new Error('trainer: its steps are already being run');
+    this.claim();
     const { signal, checkpoint, onStep } = this.options;
     const saveEvery = checkpoint?.everySteps ?? (checkpoint && !this.reft.base.backend.readSync ? 25 : Infinity);
     this.running = true;
@@ -142,6 +146,17 @@ export class ReftTrainer {
     if (!measured) return;
     this.course.see({ step: this.done, loss: measured.loss }, this.parameterTensors());
     this.options.onEvaluation?.({ step: this.done, ...measured });
+  }
+
+  /** Two runs that take turns on one edit would train neither: the second is refused while the first goes on. */
+  private claim(): void {
+    const base = this.trained.filter(t => t.name.startsWith('base.')).map(t => ({ id: t.name, what: t.tensor }));
+    const claimed = [...this.reft.interventions.map(i => ({ id: i.id, what: i })), ...base];
+    for (const { id, what } of claimed) {
+      const other = trainedBy.get(what)?.deref();
+      if (other?.running) throw new Error(`trainer: another trainer is being run on ${id}; end its steps first`);
+    }
+    for (const { what } of claimed) trainedBy.set(what, new WeakRef(this));
   }
 
   private async openReuse(): Promise<PrefixReuse | null> {

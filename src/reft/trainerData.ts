@@ -2,7 +2,7 @@
 // here knows of tensors.
 
 import { batches } from '../data/collate.js';
-import { tokenizeRow, type Example } from '../data/examples.js';
+import { checkExample, tokenizeRow, type Example } from '../data/examples.js';
 import type { Row } from '../data/rows.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import { positionsOf } from './layout.js';
@@ -24,13 +24,14 @@ export function prepareExamples(what: string, data: TrainingData, reft: ReftMode
   if (rows && !tokenizer) throw new RangeError(`${what}: rows need a tokenizer`);
   const prepared = rows ? rows.map(row => tokenizeRow(row, tokenizer as Tokenizer, { maxLength })) : [...(examples as readonly Example[])];
   if (prepared.length === 0) throw new RangeError(`${what}: there are no rows`);
-  for (const example of prepared) checkExample(example, reft);
+  prepared.forEach((example, i) => { checkTrainable(example, reft, `${what}: example ${i}`); });
   return prepared;
 }
 
-function checkExample({ ids, labels, promptLength, where }: Example, reft: ReftModel): void {
-  const { maxPositions } = reft.base.config;
-  if (labels.length !== ids.length) throw new RangeError(`${where}: ${labels.length} labels for ${ids.length} tokens`);
+function checkTrainable(example: Example, reft: ReftModel, what: string): void {
+  const { maxPositions, vocabSize } = reft.base.config;
+  checkExample(example, what, vocabSize);
+  const { ids, labels, promptLength, where = what } = example;
   if (ids.length > maxPositions) {
     throw new RangeError(`${where}: has ${ids.length} tokens, the model's context is ${maxPositions}; give a maxLength to cut the prompt`);
   }

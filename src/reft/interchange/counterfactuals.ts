@@ -3,6 +3,7 @@
 
 import { keep, scope } from '../../autograd/scope.js';
 import { noGrad } from '../../autograd/tape.js';
+import { checkIds } from '../../io/tokenIds.js';
 import { siteName } from '../../models/sites.js';
 import { concat } from '../../tensor/layout.js';
 import { bytesPerElement } from '../../tensor/dtype.js';
@@ -84,6 +85,8 @@ export class CounterfactualData {
     if (Array.isArray(unitLocations) && unitLocations.length !== interventions.length) {
       throw new RangeError(`${what}: unitLocations for ${unitLocations.length} interventions, the model has ${interventions.length}`);
     }
+    checkIds(`${what}: base`, base, config.vocabSize);
+    sources.forEach((ids, i) => { checkIds(`${what}: source ${i}`, ids, config.vocabSize); });
     const baseRows = rowsOfBatch(what, tokenBatch([base]));
     const sourceRows = sources.map(ids => rowsOfBatch(what, tokenBatch([ids])));
     const pairs = interventions.map((intervention, n) => {

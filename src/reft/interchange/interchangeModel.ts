@@ -7,7 +7,7 @@ import { noGrad } from '../../autograd/tape.js';
 import type { Tokenizer } from '../../io/tokenizer.js';
 import type { CausalLM, ForwardOptions, ForwardOutput } from '../../models/causalLM.js';
 import type { SiteEdit } from '../../models/context.js';
-import type { Generated, GenerateOptions, Prompt } from '../../models/generate.js';
+import { promptList, promptRows, type Generated, type GenerateOptions, type Prompt } from '../../models/generate.js';
 import { siteName, type Site } from '../../models/sites.js';
 import { create } from '../../tensor/create.js';
 import { formatShape } from '../../tensor/shape.js';
@@ -163,8 +163,8 @@ export class InterchangeModel {
   async generate(
     prompts: Prompt | readonly Prompt[], run: Omit<InterchangeRun, 'base' | 'logitsAt' | 'hiddenStates' | 'from' | 'onSite'>, options: Omit<GenerateOptions, 'edits'> = {},
   ): Promise<Generated[]> {
-    const list = Array.isArray(prompts) && typeof prompts[0] !== 'number' ? (prompts as readonly Prompt[]) : [prompts as Prompt];
-    const whole: InterchangeRun = { ...run, base: tokenBatch(list.map(p => ('ids' in p ? p.ids : p))) };
+    const prompted = promptRows(promptList(prompts), this.base.config.vocabSize);
+    const whole: InterchangeRun = { ...run, base: tokenBatch(prompted) };
     const rows = rowsOfBatch('base', whole.base);
     const sourceRepresentations = noGrad(() => this.sourceRows(whole));
     try {

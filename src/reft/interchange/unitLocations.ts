@@ -1,6 +1,7 @@
 // Where an interchange reads and writes: which tokens of each row, and which features. Positions count from a row's first token, whatever the
 // padding; what they are in the text is ../positions.ts's business.
 
+import { checkIds } from '../../io/tokenIds.js';
 import type { Tokenizer } from '../../io/tokenizer.js';
 import { paddingOf } from '../../models/context.js';
 import { parsePositions, resolvePositions, type PositionFunction } from '../positions.js';
@@ -39,11 +40,12 @@ export interface BatchRows {
 
 /** Rows of ids padded on the right to one batch. @throws RangeError for none, or an empty one */
 export function tokenBatch(rows: readonly ArrayLike<number>[], padTokenId = 0): Required<TokenBatch> {
-  const width = Math.max(0, ...rows.map(row => row.length));
   rows.forEach((row, b) => {
+    checkIds(`tokenBatch: row ${b}`, row);
     if (row.length === 0) throw new RangeError(`tokenBatch: row ${b} has no tokens`);
   });
   if (rows.length === 0) throw new RangeError('tokenBatch: expected at least one row, got none');
+  const width = Math.max(...rows.map(row => row.length));
   const inputIds = new Int32Array(rows.length * width).fill(padTokenId);
   const attentionMask = new Int32Array(rows.length * width);
   rows.forEach((row, b) => {
@@ -55,6 +57,7 @@ export function tokenBatch(rows: readonly ArrayLike<number>[], padTokenId = 0): 
 
 /** @throws RangeError naming `what` when ids, mask and shape do not fit */
 export function rowsOfBatch(what: string, { inputIds, shape, attentionMask }: TokenBatch): BatchRows {
+  checkIds(what, inputIds);
   const [batch, width] = shape;
   if (shape.length !== 2 || inputIds.length !== batch * width) throw new RangeError(`${what}: ${inputIds.length} ids do not fill shape [${shape.join(', ')}]`);
   const { keyStart, keyEnd } = attentionMask ? paddingOf(attentionMask, shape)
