@@ -60,6 +60,18 @@ export function counterfactuals(variables: Variable | readonly Variable[], count
   });
 }
 
+/** The examples with the two verbs between which the variable decides as candidates. */
+export function betweenVerbs(
+  examples: readonly CounterfactualExample[], variable: 'number' | 'tense',
+): CounterfactualExample[] {
+  return examples.map(example => {
+    const all = [0, 1].flatMap(n => [0, 1].map(t => [n, t]));
+    const [number, tense] = all.find(([n, t]) => verbOf(n, t) === example.label) as number[];
+    const candidates = [0, 1].map(value => (variable === 'number' ? verbOf(value, tense) : verbOf(number, value)));
+    return { ...example, candidates };
+  });
+}
+
 /** A random LLaMA of the vocabulary's size. */
 export async function agreementModel({ hidden = 32, layers = 2, heads = 4, seed = 1, device }: {
   hidden?: number; layers?: number; heads?: number; seed?: number; device?: Backend;

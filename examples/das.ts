@@ -11,7 +11,10 @@ import {
 import { lossCurve } from '../src/cli/lossCurve.js';
 import { Output } from '../src/cli/output.js';
 import { allowRelaxedSimd } from '../src/cli/relaxedSimd.js';
-import { agreementModel, counterfactuals, drawSentence, positionNames, trainAgreement, verbOf, vocabulary, type Variable } from './agreementTask.js';
+import {
+  agreementModel, betweenVerbs, counterfactuals, drawSentence, positionNames, trainAgreement, verbOf, vocabulary,
+  type Variable,
+} from './agreementTask.js';
 
 allowRelaxedSimd();
 const begin = performance.now();
@@ -88,8 +91,13 @@ const part = { kind: 'lowRankRotatedSpace', layer: last, lowRankDimension: 2, su
 const both = await search([{ ...part, subspaces: [0] }, { ...part, subspaces: [1] }], ['number', 'tense'], -1, 120);
 console.log(`number and tense from two sources, by a partition of one R of rank 2: IIA ${both.accuracy.toFixed(3)}`);
 await saveInterchange(both.interchange, folder);
-const whole = await interchangeAccuracy(getInterchangeModel(model, { kind: 'vanilla', layer: last }), counterfactuals('number', 512, 6), { unitLocations: { base: -1 } });
-console.log(`the whole state in place of a subspace: IIA ${whole.accuracy.toFixed(3)} for the number (it brings the tense along)`);
+const vanilla = getInterchangeModel(model, { kind: 'vanilla', layer: last });
+const swaps = counterfactuals('number', 512, 6);
+const [whole, between] = await Promise.all([swaps, betweenVerbs(swaps, 'number')].map(
+  examples => interchangeAccuracy(vanilla, examples, { unitLocations: { base: -1 } })));
+console.log('the whole state in place of a subspace: '
+  + `IIA ${whole.accuracy.toFixed(3)} for the number, as it brings the tense along; `
+  + `${between.accuracy.toFixed(3)} between the two verbs of the tense that is wanted`);
 for (const variable of ['number', 'otherNumber'] as const) {
   const { interchange: { interventions: [{ kind, space }] }, accuracy } = await search({ kind: 'boundlessRotatedSpace', layer: last }, variable, -1, 200);
   const swapped = noGrad(() => kind.softMask?.(space.parameters(), space.temperature).sum());

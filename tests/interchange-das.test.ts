@@ -3,7 +3,9 @@
 
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { agreementModel, counterfactuals, drawSentence, trainAgreement, verbOf, vocabulary, type Variable } from '../examples/agreementTask.js';
+import {
+  agreementModel, betweenVerbs, counterfactuals, drawSentence, trainAgreement, verbOf, vocabulary, type Variable,
+} from '../examples/agreementTask.js';
 import { noGrad } from '../src/autograd/tape.js';
 import { createCpuBackend } from '../src/backends/index.js';
 import type { CausalLM } from '../src/models/causalLM.js';
@@ -64,6 +66,10 @@ describe('on agreement of a verb in number and tense', () => {
     const vanilla = getInterchangeModel(model, { kind: 'vanilla', layer: 1 });
     const whole = await interchangeAccuracy(vanilla, counterfactuals('number', 192, 6), { unitLocations: { base: -1 } });
     assert.ok(whole.accuracy > 0.3 && whole.accuracy < 0.7, `all of it: ${whole.accuracy}`);
+    // Between the verbs of one tense it does bring the number along.
+    const pairs = betweenVerbs(counterfactuals('number', 192, 6), 'number');
+    const among = await interchangeAccuracy(vanilla, pairs, { unitLocations: { base: -1 } });
+    assert.ok(among.accuracy > 0.9, `all of it, between two verbs: ${among.accuracy}`);
   });
 
   test('a partition of one R swaps both variables from two sources', async () => {

@@ -6,20 +6,96 @@ import type { Patches } from './mutant.js';
 export const patches: Patches = {
   'src/reft/evaluationCourse.ts': [
     ['the best is the least loss', 'loss < best.loss)', 'loss > best.loss)', 'reft-keep-best', 'least loss'],
-    ['progress is more than minDelta', 'progress - (this.earlyStopping?.minDelta ?? 0)', 'progress', 'reft-keep-best', 'counts evaluations'],
-    ['patience', 'this.current.waited >= this.earlyStopping.patience', 'this.current.waited > this.earlyStopping.patience', 'reft-keep-best', 'ends after'],
-    ['the best parameters are in a checkpoint', 'assign(copy, values.get(name) as Tensor, name)', 'void values', 'reft-keep-best', 'keeps and stops as'],
+    [
+      'progress is more than minDelta',
+      'progress - (this.earlyStopping?.minDelta ?? 0)',
+      'progress',
+      'reft-keep-best',
+      'counts evaluations',
+    ],
+    [
+      'patience',
+      'this.current.waited >= this.earlyStopping.patience',
+      'this.current.waited > this.earlyStopping.patience',
+      'reft-keep-best',
+      'ends after',
+    ],
+    [
+      'the best parameters are in a checkpoint',
+      'assign(copy, values.get(name) as Tensor, name)',
+      'void values',
+      'reft-keep-best',
+      'keeps and stops as',
+    ],
     ['a resumed run knows its course', 'this.current = state;', '', 'reft-keep-best', 'keeps and stops as'],
   ],
   'src/reft/trainer.ts': [
-    ['the best parameters are put back', 'if (this.over) this.course.restore(this.parameterTensors());\n        yield', 'yield', 'reft-keep-best', 'to the bit'],
-    ['an evaluation that was cut off is made up for', '      await this.evaluateWhenDue(signal);\n      if (!this.over)', '      if (!this.over)', 'reft-keep-best', 'cut off'],
-    ['evaluation.every', 'this.options.evaluation?.every ?? this.stepsPerEpoch', 'this.stepsPerEpoch', 'reft-keep-best', 'honoured'],
+    [
+      'the best parameters are put back',
+      'if (this.over) this.course.restore(this.parameterTensors());\n        yield',
+      'yield',
+      'reft-keep-best',
+      'to the bit',
+    ],
+    [
+      'an evaluation that was cut off is made up for',
+      '      await this.evaluateWhenDue(signal);\n      if (!this.over)',
+      '      if (!this.over)',
+      'reft-keep-best',
+      'cut off',
+    ],
+    [
+      'evaluation.every',
+      'this.options.evaluation?.every ?? this.stepsPerEpoch',
+      'this.stepsPerEpoch',
+      'reft-keep-best',
+      'honoured',
+    ],
+  ],
+  'src/reft/interchange/predictions.ts': [
+    [
+      'candidates of each row',
+      'b * vocabulary + (ids[k] ?? ids[0])',
+      'ids[k] ?? ids[0]',
+      'interchange-candidates',
+      'wherever',
+    ],
+    [
+      'a prediction is a candidate',
+      'candidates[b][best[b]]',
+      'candidates[0][best[b]]',
+      'interchange-candidates',
+      'wherever',
+    ],
+  ],
+  'src/reft/interchange/das.ts': [
+    [
+      "candidates in a step's accuracy",
+      'mostLikely(logits.detach(), candidates)',
+      'mostLikely(logits.detach(), candidates && null)',
+      'interchange-candidates',
+      'wherever',
+    ],
+  ],
+  'src/reft/interchange/counterfactuals.ts': [
+    [
+      "an example's own candidates",
+      'example.candidates ?? candidates',
+      'candidates ?? example.candidates',
+      'interchange-candidates',
+      'name none',
+    ],
   ],
   'src/cli/train.ts': [
     ['--keep-best', 'keepBest: flags.keepBest,\n', 'keepBest: false,\n', 'cli-train-evaluation', 'keeps the best'],
     ['--new-tokens', 'newTokens: flags.newTokens, ', '', 'cli-train-evaluation', '--new-tokens'],
     ['--dropout-on', 'dropoutOn: flags.dropoutOn, ', '', 'cli-train-evaluation', '--new-tokens'],
-    ['the loss of the frozen model', 'await evaluate(reft.base, examples)', 'await evaluate(reft, examples)', 'cli-train-evaluation', 'keeps the best'],
+    [
+      'the loss of the frozen model',
+      'await evaluate(reft.base, examples)',
+      'await evaluate(reft, examples)',
+      'cli-train-evaluation',
+      'keeps the best',
+    ],
   ],
 };

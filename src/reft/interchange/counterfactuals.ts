@@ -10,6 +10,7 @@ import { bytesPerElement } from '../../tensor/dtype.js';
 import { sizeOf } from '../../tensor/shape.js';
 import type { Tensor } from '../../tensor/tensor.js';
 import type { InterchangeModel, InterchangeRun } from './interchangeModel.js';
+import type { Candidates } from './predictions.js';
 import { locate, rowsOfBatch, tokenBatch, type UnitLocationPair } from './unitLocations.js';
 
 export interface CounterfactualExample {
@@ -19,6 +20,8 @@ export interface CounterfactualExample {
   readonly sources: readonly ArrayLike<number>[];
   /** The token that should be predicted with the interventions in place. */
   readonly label: number;
+  /** Ids of the tokens in question, the label one of them: what accuracy is judged among. Default the data set's. */
+  readonly candidates?: readonly number[];
   /** The position of the base that predicts it; default the last. */
   readonly predictAt?: number;
   /** For this example alone, in place of the data set's. */
@@ -31,12 +34,14 @@ export interface CounterfactualExample {
 interface Located {
   readonly example: CounterfactualExample;
   readonly predictAt: number;
+  readonly candidates: readonly number[] | null;
   readonly pairs: readonly { readonly base: readonly number[]; readonly source: readonly number[] }[];
 }
 
 export interface CounterfactualBatch {
   readonly run: InterchangeRun;
   readonly labels: Int32Array;
+  readonly candidates: Candidates;
 }
 
 /** What is kept of every example: rows [all rows, d] for each intervention, and the hidden states below the lowest site, [N * T, d]. */
@@ -54,12 +59,18 @@ export class CounterfactualData {
   private readonly starts: readonly (readonly number[])[];
   private kept: Kept | null = null;
 
-  /** @throws RangeError naming the example and what is wrong with it */
-  constructor(model: InterchangeModel, examples: readonly CounterfactualExample[], unitLocations?: InterchangeRun['unitLocations']) {
+  /** Places and candidates are for examples without their own. @throws RangeError naming the example that is wrong */
+  constructor(
+    model: InterchangeModel, examples: readonly CounterfactualExample[],
+    unitLocations?: InterchangeRun['unitLocations'], candidates?: readonly number[],
+  ) {
     if (examples.length === 0) throw new RangeError('counterfactual data: expected at least one example, got none');
     this.model = model;
     this.size = examples.length;
-    this.rows = examples.map((example, i) => this.located(example, `example ${i}`, example.unitLocations ?? unitLocations));
+    this.rows = examples.map((example, i) => ({
+      ...this.located(example, `example ${i}`, example.unitLocations ?? unitLocations),
+      candidates: this.checkedCandidates(example, `example ${i}`, example.candidates ?? candidates),
+    }));
     this.starts = model.interventions.map((_, n) => {
       let count = 0;
       return this.rows.map(({ pairs }) => (count += pairs[n].base.length) - pairs[n].base.length);
@@ -67,11 +78,34 @@ export class CounterfactualData {
     const [{ sources, subspaces }] = examples;
     examples.forEach((e, i) => {
       if (e.sources.length !== sources.length) throw new RangeError(`example ${i}: ${e.sources.length} sources, the first example has ${sources.length}`);
+      if ((this.rows[i].candidates === null) !== (this.rows[0].candidates === null)) {
+        throw new RangeError(`example ${i}: candidates are given for all examples or for none`);
+      }
       if ((e.subspaces === undefined) !== (subspaces === undefined)) throw new RangeError(`example ${i}: subspaces are given for all examples or for none`);
     });
   }
 
-  private located(example: CounterfactualExample, what: string, unitLocations: InterchangeRun['unitLocations'] | undefined): Located {
+  private checkedCandidates(
+    { label }: CounterfactualExample, what: string, candidates: readonly number[] | undefined,
+  ): readonly number[] | null {
+    if (candidates === undefined) return null;
+    const { vocabSize } = this.model.base.config;
+    const strange = candidates.find(id => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+    if (strange !== undefined) {
+      throw new RangeError(`${what}: candidate ${strange} is outside the vocabulary of ${vocabSize}`);
+    }
+    if (candidates.length < 2 || new Set(candidates).size !== candidates.length) {
+      throw new RangeError(`${what}: expected at least two different candidates, got [${candidates.join(', ')}]`);
+    }
+    if (!candidates.includes(label)) {
+      throw new RangeError(`${what}: its label ${label} is not among its candidates [${candidates.join(', ')}]`);
+    }
+    return candidates;
+  }
+
+  private located(
+    example: CounterfactualExample, what: string, unitLocations: InterchangeRun['unitLocations'] | undefined,
+  ): Omit<Located, 'candidates'> {
     const { interventions, groups, mode, tokenizer, base: { config } } = this.model;
     const { base, sources, label, predictAt = -1 } = example;
     if (!unitLocations) throw new RangeError(`${what}: has no unitLocations, and neither has the data set`);
@@ -109,13 +143,15 @@ export class CounterfactualData {
     const rows = numbers.map(n => this.rows[n]);
     const base = tokenBatch(rows.map(r => r.example.base));
     const labels = Int32Array.from(rows, r => r.example.label);
+    const candidates = rows.some(r => !r.candidates) ? null : rows.map(r => r.candidates as readonly number[]);
     const subspaces = rows[0].example.subspaces && { subspaces: model.interventions.map((_, n) => (
       rows.every(r => r.example.subspaces?.[n]) ? rows.map(r => r.example.subspaces?.[n] as readonly number[]) : null)) };
     const unitLocations = model.interventions.map((_, n) => ({ base: rows.map(r => r.pairs[n].base), source: rows.map(r => r.pairs[n].source) }));
     const logitsAt = Int32Array.from(rows, (r, b) => b * base.shape[1] + r.predictAt);
     const run: InterchangeRun = { base, unitLocations, logitsAt, ...subspaces };
     if (!kept) {
-      return { labels, run: { ...run, sources: rows[0].example.sources.map((_, g) => tokenBatch(rows.map(r => r.example.sources[g]))) } };
+      const sources = rows[0].example.sources.map((_, g) => tokenBatch(rows.map(r => r.example.sources[g])));
+      return { labels, candidates, run: { ...run, sources } };
     }
     const sourceRepresentations = kept.sources.map((all, n) => all && all.takeRows(Int32Array.from(
       numbers.flatMap(i => this.rows[i].pairs[n].base.map((__, k) => this.starts[n][i] + k)))));
@@ -125,7 +161,7 @@ export class CounterfactualData {
       layer: kept.prefix.layer,
       hiddenStates: kept.prefix.states.takeRows(Int32Array.from(numbers.flatMap(i => columns.map(t => i * kept.width + t)))).reshape([batch, width, -1]),
     };
-    return { labels, run: { ...run, sourceRepresentations, ...(prefix ? { from: prefix } : {}) } };
+    return { labels, candidates, run: { ...run, sourceRepresentations, ...(prefix ? { from: prefix } : {}) } };
   }
 
   /**

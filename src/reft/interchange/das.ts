@@ -11,11 +11,17 @@ import { scheduleFactor, type ScheduleName } from '../../nn/schedule.js';
 import { nextMacrotask } from '../../tensor/macrotask.js';
 import { CounterfactualData, type CounterfactualExample } from './counterfactuals.js';
 import type { InterchangeModel, InterchangeRun } from './interchangeModel.js';
+import { countRight, mostLikely } from './predictions.js';
 
 export interface DasOptions {
   readonly examples: readonly CounterfactualExample[];
   /** Where examples that name no places of their own are intervened on. */
   readonly unitLocations?: InterchangeRun['unitLocations'];
+  /**
+   * The tokens that are in question (ids) for examples that name none of their own: accuracy is judged among them, the
+   * loss stays that of the whole vocabulary. Default: the whole vocabulary.
+   */
+  readonly candidates?: readonly number[];
   /** Either epochs or steps. */
   readonly epochs?: number;
   readonly steps?: number;
@@ -60,7 +66,10 @@ export interface DasStep {
 }
 
 export interface InterchangeEvaluation {
-  /** Interchange intervention accuracy (IIA): the share of examples whose most likely token is the counterfactual one. */
+  /**
+   * Interchange intervention accuracy (IIA): the share of examples whose most likely token, among the candidates where
+   * there are some, is the counterfactual one.
+   */
   readonly accuracy: number;
   /** Mean cross-entropy of the counterfactual token. */
   readonly loss: number;
@@ -70,9 +79,9 @@ export interface InterchangeEvaluation {
 /** IIA of interventions on examples, as they are. */
 export async function interchangeAccuracy(
   model: InterchangeModel, examples: readonly CounterfactualExample[],
-  { unitLocations, batchSize = 32 }: { unitLocations?: InterchangeRun['unitLocations']; batchSize?: number } = {},
+  { unitLocations, candidates, batchSize = 32 }: Pick<DasOptions, 'unitLocations' | 'candidates'> & { batchSize?: number } = {},
 ): Promise<InterchangeEvaluation> {
-  return measure(model, new CounterfactualData(model, examples, unitLocations), batchSize);
+  return measure(model, new CounterfactualData(model, examples, unitLocations, candidates), batchSize);
 }
 
 async function measure(model: InterchangeModel, data: CounterfactualData, batchSize: number): Promise<InterchangeEvaluation> {
@@ -80,14 +89,14 @@ async function measure(model: InterchangeModel, data: CounterfactualData, batchS
   for (let at = 0; at < data.size; at += batchSize) {
     await nextMacrotask();
     const numbers = Array.from({ length: Math.min(batchSize, data.size - at) }, (_, i) => at + i);
-    const { labels, loss, best } = noGrad(() => scope(() => {
-      const { run, labels } = data.batch(numbers);
+    const { labels, candidates, loss, best } = noGrad(() => scope(() => {
+      const { run, labels, candidates } = data.batch(numbers);
       const { logits } = model.run(run);
-      return { labels, loss: crossEntropy(logits, labels).sum(), best: logits.argmax(-1) };
+      return { labels, candidates, loss: crossEntropy(logits, labels).sum(), best: mostLikely(logits, candidates) };
     }));
     const [predicted, total] = [await best.data(), await loss.item()];
     for (const t of [best, loss]) t.storage.dispose();
-    right += labels.filter((label, i) => predicted[i] === label).length;
+    right += countRight(predicted, labels, candidates);
     sum += total;
   }
   return { accuracy: right / data.size, loss: sum / data.size, rows: data.size };
@@ -96,7 +105,8 @@ async function measure(model: InterchangeModel, data: CounterfactualData, batchS
 export class DasTrainer {
   readonly model: InterchangeModel;
   readonly totalSteps: number;
-  private readonly options: Required<Omit<DasOptions, 'unitLocations' | 'epochs' | 'steps' | 'temperature' | 'signal'>> & DasOptions;
+  private readonly options: DasOptions
+    & Required<Omit<DasOptions, 'unitLocations' | 'candidates' | 'epochs' | 'steps' | 'temperature' | 'signal'>>;
   private readonly data: CounterfactualData;
   private readonly optimizer: AdamW;
   private readonly annealing: readonly [number, number] | null;
@@ -105,7 +115,7 @@ export class DasTrainer {
   /** @throws RangeError or Error naming the option or the example that is wrong */
   constructor(model: InterchangeModel, options: DasOptions) {
     this.model = model;
-    this.data = new CounterfactualData(model, options.examples, options.unitLocations);
+    this.data = new CounterfactualData(model, options.examples, options.unitLocations, options.candidates);
     this.options = {
       ...options, batchSize: Math.min(options.batchSize ?? 32, this.data.size), learningRate: options.learningRate ?? 1e-3,
       boundaryLearningRate: options.boundaryLearningRate ?? 1e-2, schedule: options.schedule ?? 'linear', warmup: options.warmup ?? 0.1,
@@ -151,8 +161,9 @@ export class DasTrainer {
 
   /** IIA on examples (default: the training data). */
   evaluate(examples?: readonly CounterfactualExample[]): Promise<InterchangeEvaluation> {
-    const { unitLocations, batchSize } = this.options;
-    return measure(this.model, examples ? new CounterfactualData(this.model, examples, unitLocations) : this.data, batchSize);
+    const { unitLocations, candidates, batchSize } = this.options;
+    const data = examples ? new CounterfactualData(this.model, examples, unitLocations, candidates) : this.data;
+    return measure(this.model, data, batchSize);
   }
 
   private async step(): Promise<DasStep> {
@@ -163,14 +174,14 @@ export class DasTrainer {
     const temperature = annealing && annealing[0] + ((annealing[1] - annealing[0]) * this.done) / Math.max(1, total - 1);
     if (temperature !== null) model.setTemperature(temperature);
     optimizer.zeroGrad();
-    const { labels, loss, best } = scope(() => {
-      const { run, labels } = data.batch(numbers);
+    const { labels, candidates, loss, best } = scope(() => {
+      const { run, labels, candidates } = data.batch(numbers);
       const { logits } = model.run(run);
       const loss = crossEntropy(logits, labels).mean();
       const penalty = sparsity === 0 ? null : model.sparsity();
       backward(penalty ? loss.add(penalty.mul(sparsity)) : loss);
       if (maxGradNorm > 0) clipGradNorm(optimizer.parameters, maxGradNorm);
-      return { labels, loss: loss.detach(), best: noGrad(() => logits.detach().argmax(-1)) };
+      return { labels, candidates, loss: loss.detach(), best: noGrad(() => mostLikely(logits.detach(), candidates)) };
     });
     const [value, predicted] = [await loss.item(), await best.data()];
     for (const t of [loss, best]) t.storage.dispose();
@@ -180,8 +191,8 @@ export class DasTrainer {
     for (const space of model.spaces) space.putBack();
     optimizer.zeroGrad();
     this.done++;
-    const right = labels.filter((label, i) => predicted[i] === label).length;
-    return { index: this.done, total, loss: value, accuracy: right / labels.length, learningRate, temperature };
+    const accuracy = countRight(predicted, labels, candidates) / labels.length;
+    return { index: this.done, total, loss: value, accuracy, learningRate, temperature };
   }
 
   /** Frees the optimizer's moments; the interventions stay. */
