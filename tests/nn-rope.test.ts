@@ -1,9 +1,10 @@
 // Rotary frequencies and tables against the formulas of transformers' modeling_rope_utils.py in f64, and what relative positions mean.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { rope, ropeFrequencies, ropeTables, type RopeOptions } from '../src/nn/index.js';
+import { rope, ropeFrequencies, ropeTables, type RopeFrequencies, type RopeOptions } from '../src/nn/index.js';
 import { tensor, type Tensor } from '../src/tensor/index.js';
 import { runs } from './helpers/draw.js';
 
@@ -11,16 +12,21 @@ const near = (actual: ArrayLike<number>, expected: readonly number[], tolerance 
   assert.equal(actual.length, expected.length);
   expected.forEach((x, i) => assert.ok(Math.abs(actual[i] - x) <= tolerance * Math.abs(x), `entry ${i}: ${actual[i]}, expected ${x}`));
 };
+const perPosition = (options: RopeOptions): Float32Array => ropeFrequencies(options).perPosition;
 const plain = (headDim: number, theta: number): number[] => Array.from({ length: headDim / 2 }, (_, i) => theta ** (-(2 * i) / headDim));
 
 // The exponent is rounded to f32, which counts ln(theta) times.
 test('frequencies are 1 / theta^(2i/D)', () => fc.assert(fc.property(fc.integer({ min: 1, max: 128 }), fc.constantFrom(10000, 100000, 500000, 1e6), (half, theta) => {
-  near(ropeFrequencies({ headDim: 2 * half, theta }), plain(2 * half, theta));
-  near(ropeFrequencies({ headDim: 2 * half, theta, scaling: { rope_type: 'default' } }), plain(2 * half, theta));
+  near(perPosition({ headDim: 2 * half, theta }), plain(2 * half, theta));
+  near(perPosition({ headDim: 2 * half, theta, scaling: { rope_type: 'default' } }), plain(2 * half, theta));
 }), runs(30)));
 
 test('linear scaling divides every frequency', () => {
-  for (const key of ['rope_type', 'type']) near(ropeFrequencies({ headDim: 8, theta: 10000, scaling: { [key]: 'linear', factor: 4 } }), plain(8, 10000).map(f => f / 4));
+  for (const key of ['rope_type', 'type'])
+    near(
+      perPosition({ headDim: 8, theta: 10000, scaling: { [key]: 'linear', factor: 4 } }),
+      plain(8, 10000).map(f => f / 4),
+    );
 });
 
 test('llama3 scaling: fast ones stay, slow ones are divided, between them a blend', () => {
@@ -42,20 +48,44 @@ test('llama3 scaling: fast ones stay, slow ones are divided, between them a blen
     return (1 - smooth) * (f / 32) + smooth * f;
   });
   assert.equal(kinds.size, 3);
-  near(ropeFrequencies({ headDim, theta, scaling }), expected);
+  near(perPosition({ headDim, theta, scaling }), expected);
+});
+
+const golden = JSON.parse(readFileSync(new URL('fixtures/nn/ropeScalings.json', import.meta.url), 'utf8')) as
+  (RopeOptions & { name: string; perPosition: number[]; scale: number })[];
+for (const { name, perPosition: expected, scale, ...options } of golden) {
+  test(`${name}: frequencies have the bits of transformers`, () => {
+    const found = ropeFrequencies(options);
+    assert.deepEqual(found.perPosition, Float32Array.from(expected));
+    assert.equal(found.scale, scale);
+    const { cos, sin } = ropeTables(found, Int32Array.of(0, 5));
+    assert.equal(cos[0], Math.fround(scale));
+    assert.equal(
+      sin[expected.length],
+      Math.fround(Math.fround(Math.sin(Math.fround(5 * found.perPosition[0]))) * scale),
+    );
+  });
+}
+
+test('divisors divide each frequency, after scaling', () => {
+  const scaling = { rope_type: 'linear', factor: 4 };
+  near(
+    perPosition({ headDim: 8, theta: 10000, scaling, divisors: [1, 2, 4, 8] }),
+    plain(8, 10000).map((x, i) => x / 4 / 2 ** i),
+  );
 });
 
 test('tables are cosines and sines of position times frequency, rounded to f32 in between', () => {
   const frequencies = ropeFrequencies({ headDim: 6, theta: 10000 });
   const positions = Int32Array.of(0, 3, 3, 70_000);
   const { cos, sin } = ropeTables(frequencies, positions);
-  const angles = [...positions].flatMap(p => [...frequencies].map(f => Math.fround(p * f)));
+  const angles = [...positions].flatMap(p => [...frequencies.perPosition].map(f => Math.fround(p * f)));
   assert.deepEqual(cos, Float32Array.from(angles, Math.cos));
   assert.deepEqual(sin, Float32Array.from(angles, Math.sin));
 });
 
 /** x [T, D] rotated at the given positions, f64. */
-function rotated(x: Tensor, frequencies: Float32Array, positions: Int32Array): Tensor {
+function rotated(x: Tensor, frequencies: RopeFrequencies, positions: Int32Array): Tensor {
   const { cos, sin } = ropeTables(frequencies, positions);
   const [T, D] = x.shape;
   const table = (data: Float32Array): Tensor => tensor(Float64Array.from(data), [1, T, D / 2], { dtype: 'f64' });
@@ -81,8 +111,25 @@ test('the first half turns against the second, as rotate_half does', () => {
 test('messages', () => {
   const bad = (options: Partial<RopeOptions>, message: string): void =>
     assert.throws(() => ropeFrequencies({ headDim: 8, theta: 10000, ...options }), { message });
-  bad({ scaling: { rope_type: 'yarn', factor: 2 } }, "rope scaling 'yarn' is not known; known: default, linear, llama3");
-  bad({ scaling: { type: 'dynamic' } }, "rope scaling 'dynamic' is not known; known: default, linear, llama3");
+  bad(
+    { scaling: { rope_type: 'ntk', factor: 2 } },
+    "rope scaling 'ntk' is not known; known: default, linear, dynamic, llama3, yarn, longrope",
+  );
+  bad(
+    { scaling: { type: 'constructor' } },
+    "rope scaling 'constructor' is not known; known: default, linear, dynamic, llama3, yarn, longrope",
+  );
+  bad(
+    { scaling: { rope_type: 'yarn', factor: 2 } },
+    "rope scaling 'yarn': original_max_position_embeddings must be a positive number, got undefined",
+  );
+  bad(
+    { scaling: { rope_type: 'yarn', factor: 2, original_max_position_embeddings: 8, truncate: 1 } },
+    "rope scaling 'yarn': truncate must be true or false, got 1",
+  );
+  bad({ scaling: { type: 'dynamic' } }, "rope scaling 'dynamic': factor must be a positive number, got undefined");
+  bad({ divisors: [1, 2, 3] }, 'rope: expected 4 positive divisors of frequencies, got 3');
+  bad({ divisors: [1, 2, 0, 4] }, 'rope: expected 4 positive divisors of frequencies, got 4');
   bad({ scaling: { rope_type: 'linear' } }, "rope scaling 'linear': factor must be a positive number, got undefined");
   bad({ scaling: { rope_type: 'linear', factor: '2' } }, "rope scaling 'linear': factor must be a positive number, got 2");
   bad({ scaling: { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4 } }, "rope scaling 'llama3': original_max_position_embeddings must be a positive number, got undefined");

@@ -4,7 +4,7 @@
 
 import type { ByteSource } from './byteSource.js';
 import { FormatError } from './errors.js';
-import { isPlainDType, measure, plainArrays } from './storedDType.js';
+import { isOpaqueDType, isPlainDType, measure, plainArrays } from './storedDType.js';
 import type { PlainDType, StoredArray } from './storedDType.js';
 import { isJsonObject, parseJsonObject } from './strictJson.js';
 import type { JsonObject } from './strictJson.js';
@@ -68,7 +68,8 @@ function readEntry(source: ByteSource, name: string, entry: unknown, dataStart: 
   const fault = (text: string): FormatError => new FormatError(source.name, `tensor '${shorten(name)}': ${text}`);
   if (!isJsonObject(entry)) throw fault('expected an object of dtype, shape and data_offsets');
   const { dtype, shape, data_offsets: offsets } = entry;
-  if (!isPlainDType(dtype)) throw fault(`dtype ${spell(dtype)} is not one of ${Object.keys(plainArrays).join(', ')}`);
+  if (!isPlainDType(dtype) && !isOpaqueDType(dtype))
+    throw fault(`dtype ${spell(dtype)} is not one of ${Object.keys(plainArrays).join(', ')}`);
   if (!Array.isArray(shape) || shape.length > maxRank || !shape.every(Number.isSafeInteger)) {
     throw fault(`shape must be a list of at most ${maxRank} whole numbers, it is ${spell(shape)}`);
   }

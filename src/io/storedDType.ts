@@ -6,7 +6,11 @@ import { blockFormats } from './dequantize.js';
 import type { BlockDType, BlockFormat } from './dequantize.js';
 
 export type PlainDType = 'F32' | 'F16' | 'BF16' | 'F64' | 'I64' | 'I32' | 'I16' | 'I8' | 'U8' | 'BOOL';
-export type StoredDType = PlainDType | BlockDType;
+/** Types that a file may have where nothing asks for them: their size is known, their numbers are not read. */
+export type OpaqueDType =
+  'U16' | 'U32' | 'U64' | 'C64' | 'F8_E4M3' | 'F8_E5M2' | 'F8_E8M0' | 'F6_E2M3' | 'F6_E3M2' | 'F4';
+export type ReadableDType = PlainDType | BlockDType;
+export type StoredDType = ReadableDType | OpaqueDType;
 
 /** The arrays that hold stored values; F16 and BF16 are raw bits in a Uint16Array, BOOL is 0 or 1 in a Uint8Array. */
 export type StoredArray = Float32Array | Float64Array | Uint16Array | BigInt64Array | Int32Array | Int16Array | Int8Array | Uint8Array;
@@ -31,11 +35,32 @@ export const plainArrays: Readonly<Record<PlainDType, ArrayMaker>> = {
   BOOL: Uint8Array,
 };
 
+const opaqueUnits: Readonly<Record<OpaqueDType, { readonly values: number; readonly bytes: number }>> = {
+  U16: { values: 1, bytes: 2 },
+  U32: { values: 1, bytes: 4 },
+  U64: { values: 1, bytes: 8 },
+  C64: { values: 1, bytes: 8 },
+  F8_E4M3: { values: 1, bytes: 1 },
+  F8_E5M2: { values: 1, bytes: 1 },
+  F8_E8M0: { values: 1, bytes: 1 },
+  F6_E2M3: { values: 4, bytes: 3 },
+  F6_E3M2: { values: 4, bytes: 3 },
+  F4: { values: 2, bytes: 1 },
+};
+
+export const isOpaqueDType = (dtype: unknown): dtype is OpaqueDType =>
+  typeof dtype === 'string' && Object.hasOwn(opaqueUnits, dtype);
+
+/** True for the types whose numbers can be read as what they stand for: floating-point and quantised ones. */
+export const isFloatDType = (dtype: StoredDType): boolean =>
+  isBlockDType(dtype) || ['F32', 'F16', 'BF16', 'F64'].includes(dtype);
+
 export const isPlainDType = (dtype: unknown): dtype is PlainDType => typeof dtype === 'string' && Object.hasOwn(plainArrays, dtype);
 const isBlockDType = (dtype: StoredDType): dtype is BlockDType => Object.hasOwn(blockFormats, dtype);
 
 /** Values that are stored together, and the bytes they take: one value of a plain type, one block of a quantised one. */
 export function storageUnit(dtype: StoredDType): { readonly values: number; readonly bytes: number } {
+  if (isOpaqueDType(dtype)) return opaqueUnits[dtype];
   if (isBlockDType(dtype)) return { values: blockFormats[dtype].blockLength, bytes: blockFormats[dtype].blockBytes };
   return { values: 1, bytes: plainArrays[dtype].BYTES_PER_ELEMENT };
 }
@@ -67,7 +92,7 @@ export function viewStored(dtype: PlainDType, bytes: Uint8Array): StoredArray {
 }
 
 /** Decodes whole storage units of `bytes` into `out[start ..]` as f32. `bytes` starts on an 8-byte boundary of its buffer. */
-export function decodeFloat32(dtype: StoredDType, bytes: Uint8Array, out: Float32Array, start: number): void {
+export function decodeFloat32(dtype: ReadableDType, bytes: Uint8Array, out: Float32Array, start: number): void {
   if (isBlockDType(dtype)) {
     const format: BlockFormat = blockFormats[dtype];
     format.decode(bytes, bytes.byteLength / format.blockBytes, out, start);
@@ -84,7 +109,7 @@ export function decodeFloat32(dtype: StoredDType, bytes: Uint8Array, out: Float3
 }
 
 /** Decodes whole values of `bytes` into `out[start ..]` as f64 (exact for all types but I64 beyond 2^53). */
-export function decodeFloat64(dtype: StoredDType, bytes: Uint8Array, out: Float64Array, start: number): void {
+export function decodeFloat64(dtype: ReadableDType, bytes: Uint8Array, out: Float64Array, start: number): void {
   if (!isBlockDType(dtype) && dtype !== 'BF16') return decodePlain(dtype, bytes, out, start);
   const unit = storageUnit(dtype);
   const wide = new Float32Array((bytes.byteLength / unit.bytes) * unit.values);
@@ -109,12 +134,19 @@ function decodePlain(dtype: Exclude<PlainDType, 'BF16'>, bytes: Uint8Array, out:
  * Decodes whole values of an integer or BOOL type into `out[start ..]` as i32. Returns undefined, or what is wrong:
  * a type that is not whole numbers, or an I64 value outside of i32.
  */
-export function decodeInt32(dtype: StoredDType, bytes: Uint8Array, out: Int32Array, start: number): string | undefined {
-  if (isBlockDType(dtype) || dtype.includes('F')) return `is ${dtype}, expected whole numbers (I64, I32, I16, I8, U8, BOOL)`;
+export function decodeInt32(
+  dtype: ReadableDType,
+  bytes: Uint8Array,
+  out: Int32Array,
+  start: number,
+): string | undefined {
+  if (isBlockDType(dtype) || dtype.includes('F'))
+    return `is ${dtype}, expected whole numbers (I64, I32, I16, I8, U8, BOOL)`;
   const from = viewStored(dtype, bytes);
   if (from instanceof BigInt64Array) {
     for (let i = 0; i < from.length; i++) {
-      if (BigInt.asIntN(32, from[i]) !== from[i]) return `holds ${from[i]} at ${start + i}, outside of the 32-bit range`;
+      if (BigInt.asIntN(32, from[i]) !== from[i])
+        return `holds ${from[i]} at ${start + i}, outside of the 32-bit range`;
       out[start + i] = Number(from[i]);
     }
   } else {

@@ -7,8 +7,8 @@ import { FormatError } from './errors.js';
 import { nearNames } from './nearNames.js';
 import { packedRowBytes, type Packing } from '../tensor/packing.js';
 import { packingOf, repackRows } from './packedRows.js';
-import { decodeFloat32, decodeFloat64, decodeInt32, measure, storageUnit } from './storedDType.js';
-import type { StoredDType } from './storedDType.js';
+import { decodeFloat32, decodeFloat64, decodeInt32, isOpaqueDType, measure, storageUnit } from './storedDType.js';
+import type { ReadableDType, StoredDType } from './storedDType.js';
 
 /** One tensor of a file. `shape` is row-major, outermost side first; the bytes are [byteOffset, byteOffset + byteLength) of its file. */
 export interface StoredTensor {
@@ -57,6 +57,15 @@ function findTensor(file: TensorFile, name: string): StoredTensor {
   const near = nearNames(name, file.tensors.keys());
   const hint = near.length ? `; near it: ${near.map(candidate => `'${candidate}'`).join(', ')}` : `; it has ${file.tensors.size} tensors`;
   throw new FormatError(file.name, `has no tensor '${name}'${hint}`);
+}
+
+/** The tensor called `name`, whose numbers can be read. */
+function findReadable(file: TensorFile, name: string): StoredTensor & { readonly dtype: ReadableDType } {
+  const tensor = findTensor(file, name);
+  const { dtype } = tensor;
+  if (isOpaqueDType(dtype))
+    throw new FormatError(file.name, `tensor '${shorten(name)}' is ${dtype}, whose numbers are not read`);
+  return { ...tensor, dtype };
 }
 
 type Numbers = Float32Array | Float64Array | Int32Array;
@@ -131,17 +140,17 @@ export function tensorFileOver(
       return bytes;
     },
     async readFloat32(name, into) {
-      const tensor = findTensor(file, name);
+      const tensor = findReadable(file, name);
       const destination = into ?? new Float32Array(valueCount(tensor));
       return stream(source, tensor, destination, (bytes, out, start) => decodeFloat32(tensor.dtype, bytes, out, start));
     },
     async readFloat64(name, into) {
-      const tensor = findTensor(file, name);
+      const tensor = findReadable(file, name);
       const destination = into ?? new Float64Array(valueCount(tensor));
       return stream(source, tensor, destination, (bytes, out, start) => decodeFloat64(tensor.dtype, bytes, out, start));
     },
     async readInt32(name, into) {
-      const tensor = findTensor(file, name);
+      const tensor = findReadable(file, name);
       const destination = into ?? new Int32Array(valueCount(tensor));
       return stream(source, tensor, destination, (bytes, out, start) => {
         const fault = decodeInt32(tensor.dtype, bytes, out, start);

@@ -11,7 +11,9 @@ import { openSafetensors } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import { openDevice, type DeviceName } from '../tensor/device.js';
 import { CausalLM } from './causalLM.js';
-import { configFromGGUF, configFromHF, configFromLlama2c, type DecoderConfig } from './config.js';
+import { configFromLlama2c, type DecoderConfig } from './config.js';
+import { configFromGGUF } from './configGGUF.js';
+import { configFromHF } from './configHF.js';
 import { generationConfigFromGGUF, generationConfigFromHF, type GenerationConfig } from './generationConfig.js';
 import { loadLlama } from './llama.js';
 import { WeightLoader, type LoadProgress, type WeightDType, type WeightForm } from './weights.js';
@@ -50,17 +52,39 @@ export interface OpenCheckpoint {
 export async function openCheckpoint(source: ByteSource, config?: unknown, generationConfig?: unknown): Promise<OpenCheckpoint> {
   if (config !== undefined) {
     const file = await openSafetensors(source);
-    const generation = generationConfig === undefined ? {} : { generation: generationConfigFromHF(generationConfig, `${source.name} generation config`) };
-    return { name: modelName(source.name), config: configFromHF(config, `${source.name} config`), file, ...generation };
+    return opened(file, source.name, () => ({
+      config: configFromHF(config, `${source.name} config`),
+      ...(generationConfig === undefined
+        ? {}
+        : { generation: generationConfigFromHF(generationConfig, `${source.name} generation config`) }),
+    }));
   }
   const magic = source.size >= 4 ? new TextDecoder().decode(await source.read(0, 4)) : '';
   if (magic === 'GGUF') {
     const file = await openGguf(source);
-    const config = configFromGGUF(file.metadata, new Set(file.tensors.keys()), source.name);
-    return { name: modelName(source.name), config, file, generation: generationConfigFromGGUF(file.metadata, config.vocabSize) };
+    return opened(file, source.name, async () => {
+      const read = await configFromGGUF(file);
+      return { config: read, generation: generationConfigFromGGUF(file.metadata, read.vocabSize) };
+    });
   }
   const file = await openLlama2c(source);
-  return { name: modelName(source.name), config: configFromLlama2c(file.metadata as unknown as Llama2cConfig, source.name), file };
+  return opened(file, source.name, () => ({
+    config: configFromLlama2c(file.metadata as unknown as Llama2cConfig, source.name),
+  }));
+}
+
+/** An open file with what it says about itself; it is closed where that cannot be read. */
+async function opened(
+  file: TensorFile,
+  path: string,
+  read: () => Omit<OpenCheckpoint, 'name' | 'file'> | Promise<Omit<OpenCheckpoint, 'name' | 'file'>>,
+): Promise<OpenCheckpoint> {
+  try {
+    return { name: modelName(path), file, ...(await read()) };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
 }
 
 /** Opens what `resolveModel` found on disk. */

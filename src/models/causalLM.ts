@@ -10,11 +10,11 @@ import { checkIds, checkLabels, shownValue } from '../io/tokenIds.js';
 import { crossEntropy } from '../nn/crossEntropy.js';
 import { linear, type Linear } from '../nn/linear.js';
 import { Module } from '../nn/module.js';
-import { ropeFrequencies } from '../nn/rope.js';
+import type { RopeFrequencies } from '../nn/rope.js';
 import { formatShape, type Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { KVCache } from './cache.js';
-import type { DecoderConfig } from './config.js';
+import { frequenciesOf, type DecoderConfig } from './config.js';
 import { ForwardContext, paddingOf, rotaryTables, type SiteEdit } from './context.js';
 import { generate, type Generated, type GenerateOptions, type Prompt } from './generate.js';
 import { noGenerationConfig, type GenerationConfig } from './generationConfig.js';
@@ -70,7 +70,7 @@ export class CausalLM extends Module {
   /** What the model's files say about generation. */
   readonly generation: GenerationConfig;
   readonly #config: DecoderConfig;
-  readonly #frequencies: ReturnType<typeof ropeFrequencies>;
+  readonly #frequencies: RopeFrequencies;
 
   constructor(config: DecoderConfig, parts: { model: LlamaModel; lmHead: Linear | null }, name = 'model', generation = noGenerationConfig) {
     super();
@@ -79,7 +79,7 @@ export class CausalLM extends Module {
     this.name = name;
     this.generation = generation;
     this.#config = config;
-    this.#frequencies = ropeFrequencies({ headDim: config.headDim, theta: config.ropeTheta, scaling: config.ropeScaling });
+    this.#frequencies = frequenciesOf(config);
   }
 
   get config(): DecoderConfig { return this.#config; }

@@ -3,8 +3,7 @@
 
 import { isWantedSite, site } from '../autograd/grad.js';
 import { attentionBounds, type AttentionBounds } from '../nn/attention.js';
-import type { ropeFrequencies } from '../nn/rope.js';
-import { ropeTables } from '../nn/rope.js';
+import { ropeTables, type RopeFrequencies } from '../nn/rope.js';
 import type { Backend } from '../backends/backend.js';
 import { shownValue } from '../io/tokenIds.js';
 import { create } from '../tensor/create.js';
@@ -204,7 +203,7 @@ export class ForwardContext {
 
 /** cos and sin [B|1, T, D/2] at the given positions: one row where all rows of the batch agree. */
 export function rotaryTables(
-  positions: Int32Array, shape: Shape, frequencies: ReturnType<typeof ropeFrequencies>, dtype: 'f32' | 'f64', backend: Backend,
+  positions: Int32Array, shape: Shape, frequencies: RopeFrequencies, dtype: 'f32' | 'f64', backend: Backend,
 ): { cos: Tensor; sin: Tensor } {
   const [batch, length] = shape;
   let same = true;

@@ -3,7 +3,9 @@
 export { AutoModelForCausalLM, loadCausalLM, openCheckpoint, type FromPretrainedOptions, type OpenCheckpoint } from './auto.js';
 export { KVCache } from './cache.js';
 export { CausalLM, labelledRows, type ForwardOptions, type ForwardOutput } from './causalLM.js';
-export { configFromGGUF, configFromHF, configFromLlama2c, knownArchitectures, type DecoderConfig } from './config.js';
+export { configFromLlama2c, knownArchitectures, type DecoderConfig } from './config.js';
+export { configFromGGUF } from './configGGUF.js';
+export { configFromHF } from './configHF.js';
 export type { EditDescription, SiteEdit } from './context.js';
 export type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from './generate.js';
 export { generationConfigFromGGUF, generationConfigFromHF, type GenerationConfig } from './generationConfig.js';

@@ -2,7 +2,6 @@
 // The differences between them are data in DecoderConfig. Field names give the checkpoint's parameter names.
 
 import { attention } from '../nn/attention.js';
-import { activations } from '../nn/activations.js';
 import { GatedMLP } from '../nn/mlp.js';
 import { Embedding } from '../nn/embedding.js';
 import { Linear, project } from '../nn/linear.js';
@@ -39,7 +38,8 @@ export class LlamaAttention extends Module {
    * x [B, T, hidden] to [B, T, hidden], or [1, N, hidden] where the context has real tokens alone, or `rows` of those; with `residual` of that shape added.
    */
   forward(layer: number, x: Tensor, rotary: Rotary, context: ForwardContext, rows: Int32Array | null, residual?: Tensor): Tensor {
-    const { heads, kvHeads, headDim, slidingWindow } = this.#config;
+    const { heads, kvHeads, headDim, windows } = this.#config;
+    const window = windows[layer];
     const [batch, length] = x.shape;
     const split = (y: Tensor, n: number): Tensor => y.reshape([batch, length, n, headDim]);
     const byHead = (y: Tensor): Tensor => context.rowsOf(y).permute([0, 2, 1, 3]);
@@ -49,7 +49,7 @@ export class LlamaAttention extends Module {
     let v = byHead(split(context.site(layer, 'value_output', value), kvHeads));
     if (context.cache) ({ keys: k, values: v } = context.cache.extend(layer, k, v));
     const o = attention(q, k, v, {
-      causal: true, causalOffset: context.past, ...(slidingWindow ? { window: slidingWindow } : {}), bounds: context.bounds,
+      causal: true, causalOffset: context.past, ...(window === null ? {} : { window }), bounds: context.bounds,
     });
     const joined = context.site(layer, 'attention_value_output', context.tokensOf(o.permute([0, 2, 1, 3])).reshape([batch, length, heads * headDim]));
     return this.oProj.forward(tokensAt(joined, rows), residual ? { residual } : {});
@@ -106,15 +106,24 @@ export class LlamaModel extends Module {
 /** Weights from a checkpoint; every name and shape is checked. */
 export async function loadLlama(config: DecoderConfig, weights: WeightLoader): Promise<{ model: LlamaModel; lmHead: Linear | null }> {
   const { hiddenSize, intermediateSize, heads, kvHeads, headDim, vocabSize, normEps } = config;
-  const activation = activations[config.activation];
-  if (!activation) throw new Error(`hidden_act '${config.activation}' is not known; known: ${Object.keys(activations).join(', ')}`);
   /** With its bias, whose rows are rotated as the weight's are. */
   const withBias = async (weight: Tensor, name: string, bias: boolean, rotated = 0): Promise<Linear> =>
     new Linear(weight, bias ? await weights.load(`${name}.bias`, [weight.shape[0]], rotated) : null);
   const linear = async (name: string, output: number, input: number, bias: boolean): Promise<Linear> =>
     withBias(await weights.load(`${name}.weight`, [output, input]), name, bias);
   const norm = async (name: string): Promise<RMSNorm> => new RMSNorm(await weights.load(`${name}.weight`, [hiddenSize]), normEps);
-  const embedTokens = new Embedding(await weights.load('model.embed_tokens.weight', [vocabSize, hiddenSize]));
+  // A tied pair is stored under either name, or under both.
+  const [embedding, head] = ['model.embed_tokens.weight', 'lm_head.weight'];
+  const both = weights.has(embedding) && weights.has(head);
+  if (config.tiedHead && both)
+    await weights.checkSame(
+      embedding,
+      head,
+      'the configuration ties them; tie_word_embeddings: false would take each as it is',
+    );
+  const embedTokens = new Embedding(
+    await weights.load(config.tiedHead && !both && weights.has(head) ? head : embedding, [vocabSize, hiddenSize]),
+  );
   const layers: LlamaBlock[] = [];
   for (let i = 0; i < config.layers; i++) {
     const at = `model.layers.${i}`;
@@ -143,5 +152,6 @@ export async function loadLlama(config: DecoderConfig, weights: WeightLoader): P
   }
   const final = await norm('model.norm');
   const lmHead = config.tiedHead ? null : await linear('lm_head', vocabSize, hiddenSize, false);
+  weights.checkAllRead();
   return { model: new LlamaModel(embedTokens, layers, final), lmHead };
 }

@@ -14,6 +14,6 @@ export {
   cayley, compactHouseholder, matrixExponential, polarRetraction, qrRetraction, torchHouseholder, type OrthogonalMap,
 } from './orthogonal.js';
 export { rmsNorm, RMSNorm } from './rmsNorm.js';
-export { rope, ropeFrequencies, ropeTables, type RopeOptions } from './rope.js';
+export { rope, ropeFrequencies, ropeTables, type RopeFrequencies, type RopeOptions } from './rope.js';
 export { AdamW, clipGradNorm, SGD, type AdamWOptions, type OptimizerState, type ParameterGroup, type SGDOptions } from './optim.js';
 export { scheduleFactor, scheduleNames, type ScheduleName } from './schedule.js';

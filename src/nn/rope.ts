@@ -1,5 +1,5 @@
-// Rotary position embeddings (Su et al. 2021) in Hugging Face's rotate-half form, with LLaMA-3's frequency scaling. Tables come from the
-// host: sine and cosine on a GPU are inaccurate for large angles.
+// Rotary position embeddings (Su et al. 2021) in Hugging Face's rotate-half form, with the scalings of frequencies that
+// models use. Tables come from the host: sine and cosine on a GPU are inaccurate for large angles.
 
 import { defineFused, type FusedDefinition } from '../autograd/fused.js';
 import { concat } from '../tensor/layout.js';
@@ -16,7 +16,7 @@ const definition: FusedDefinition = {
   },
   saves: ({ inputs: [, cos, sin] }) => [cos, sin],
   vjp: ({ inputs: [, cos, sin], gradient, needs, attributes }) =>
-    (needs[1] || needs[2] ? null : [fused([gradient, cos, sin], { inverse: attributes.inverse ? 0 : 1 }), null, null]),
+    needs[1] || needs[2] ? null : [fused([gradient, cos, sin], { inverse: attributes.inverse ? 0 : 1 }), null, null],
 };
 const fused = defineFused('rope', definition);
 
@@ -24,9 +24,14 @@ const fused = defineFused('rope', definition);
 export function rope(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
   const [batch, length, , dim] = x.shape;
   const fits = (table: Tensor): boolean =>
-    table.rank === 3 && (table.shape[0] === 1 || table.shape[0] === batch) && table.shape[1] === length && table.shape[2] === dim / 2;
+    table.rank === 3 &&
+    (table.shape[0] === 1 || table.shape[0] === batch) &&
+    table.shape[1] === length &&
+    table.shape[2] === dim / 2;
   if (x.rank !== 4 || dim % 2 !== 0 || !fits(cos) || formatShape(sin.shape) !== formatShape(cos.shape)) {
-    throw new ShapeError(`rope: tables ${formatShape(cos.shape)} do not fit ${formatShape(x.shape)}, expected [${batch}|1,${length},${dim / 2}]`);
+    throw new ShapeError(
+      `rope: tables ${formatShape(cos.shape)} do not fit ${formatShape(x.shape)}, expected [${batch}|1,${length},${dim / 2}]`,
+    );
   }
   return fused([x, cos, sin], { inverse: 0 });
 }
@@ -36,53 +41,181 @@ export interface RopeOptions {
   readonly theta: number;
   /** As in a Hugging Face config; old ones say `type` for `rope_type`. */
   readonly scaling?: { readonly rope_type?: string; readonly [key: string]: unknown } | null;
+  /** Divides each frequency in the end: `rope_freqs.weight` of a GGUF. */
+  readonly divisors?: readonly number[] | null;
 }
 
-/** Radians a position for each pair of dimensions, in the f32 steps in which transformers' modeling_rope_utils.py has PyTorch compute them. */
-export function ropeFrequencies({ headDim, theta, scaling }: RopeOptions): Float32Array {
-  if (!(headDim > 0 && headDim % 2 === 0)) throw new RangeError(`rope: the head size must be even and positive, got ${headDim}`);
-  if (!(theta > 0)) throw new RangeError(`rope: theta must be positive, got ${theta}`);
-  const f = Math.fround;
-  const plain = Float32Array.from({ length: headDim / 2 }, (_, i) => 1 / f(theta ** f((2 * i) / headDim)));
-  const type = scaling?.rope_type ?? scaling?.['type'] ?? 'default';
-  const number = (key: string): number => {
-    const value = scaling?.[key];
-    if (typeof value !== 'number' || !(value > 0)) throw new RangeError(`rope scaling '${String(type)}': ${key} must be a positive number, got ${String(value)}`);
-    return value;
-  };
-  switch (type) {
-    case 'default':
-      return plain;
-    case 'linear': {
-      const factor = number('factor');
-      return plain.map(x => x / factor);
-    }
-    case 'llama3': {
-      const [factor, low, high, original] = ['factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'].map(number);
-      return plain.map(x => {
-        // PyTorch divides a number by a tensor as the reciprocal times the number.
-        const wavelength = f(f(1 / x) * f(2 * Math.PI));
-        if (wavelength < f(original / high)) return x;
-        if (wavelength > f(original / low)) return x / factor;
-        const smooth = f(f(f(f(1 / wavelength) * original) - low) / f(high - low));
-        return f(f(f(1 - smooth) * x) / factor) + f(smooth * x);
+export interface RopeFrequencies {
+  /** Radians a position for each pair of dimensions. */
+  readonly perPosition: Float32Array;
+  /** What sines and cosines are multiplied by. */
+  readonly scale: number;
+}
+
+/** What a scaling computes from: the plain frequencies, and its settings by key, checked as they are read. */
+interface ScalingInput {
+  /** theta^(2i/D) for each pair i, and its reciprocal: the frequency without scaling. */
+  readonly powers: Float32Array;
+  readonly plain: Float32Array;
+  readonly options: RopeOptions;
+  /** A positive number; without a fallback the setting must be there. */
+  readonly number: (key: string, fallback?: number) => number;
+  readonly setting: (key: string) => unknown;
+  readonly fail: (text: string) => never;
+}
+
+interface Scaling {
+  readonly keys: readonly string[];
+  frequencies(input: ScalingInput): { readonly perPosition: Float32Array; readonly scale?: number };
+}
+
+const f = Math.fround;
+const originalKey = 'original_max_position_embeddings';
+
+/**
+ * The scalings of transformers' modeling_rope_utils.py, each in the f32 steps in which PyTorch computes it. Two depend
+ * on the length of a sequence and are computed for the shorter ones alone: `dynamic` changes nothing up to the model's
+ * number of positions, `longrope` has its short factors up to the original one.
+ */
+const scalings: Readonly<Record<string, Scaling>> = {
+  default: { keys: [], frequencies: ({ plain }) => ({ perPosition: plain }) },
+  linear: {
+    keys: ['factor'],
+    frequencies: ({ plain, number }) => ({ perPosition: plain.map(x => x / number('factor')) }),
+  },
+  dynamic: {
+    keys: ['factor', originalKey],
+    frequencies({ plain, number }) {
+      number('factor');
+      return { perPosition: plain };
+    },
+  },
+  llama3: {
+    keys: ['factor', 'low_freq_factor', 'high_freq_factor', originalKey],
+    frequencies({ plain, number }) {
+      const [factor, low, high, original] = ['factor', 'low_freq_factor', 'high_freq_factor', originalKey].map(key =>
+        number(key),
+      );
+      return {
+        perPosition: plain.map(x => {
+          // PyTorch divides a number by a tensor as the reciprocal times the number.
+          const wavelength = f(f(1 / x) * f(2 * Math.PI));
+          if (wavelength < f(original / high)) return x;
+          if (wavelength > f(original / low)) return x / factor;
+          const smooth = f(f(f(f(1 / wavelength) * original) - low) / f(high - low));
+          return f(f(f(1 - smooth) * x) / factor) + f(smooth * x);
+        }),
+      };
+    },
+  },
+  yarn: {
+    keys: [
+      'factor',
+      originalKey,
+      'attention_factor',
+      'beta_fast',
+      'beta_slow',
+      'mscale',
+      'mscale_all_dim',
+      'truncate',
+      'finetuned',
+    ],
+    frequencies({ powers, number, setting, fail, options: { headDim, theta } }) {
+      const [factor, original] = ['factor', originalKey].map(key => number(key));
+      const truncate = setting('truncate') ?? true;
+      if (typeof truncate !== 'boolean') return fail(`truncate must be true or false, got ${String(truncate)}`);
+      /** The dimension that turns so often within the original context. */
+      const dimensionOf = (turns: number): number =>
+        (headDim * Math.log(original / (turns * 2 * Math.PI))) / (2 * Math.log(theta));
+      const [fast, slow] = [dimensionOf(number('beta_fast', 32)), dimensionOf(number('beta_slow', 1))];
+      const low = Math.max(truncate ? Math.floor(fast) : fast, 0);
+      const high = Math.min(truncate ? Math.ceil(slow) : slow, headDim - 1);
+      const width = f(low === high ? 0.001 : high - low);
+      const perPosition = powers.map((power, i) => {
+        const kept = f(1 - Math.min(Math.max(f(f(i - f(low)) / width), 0), 1));
+        return f(f(1 / f(factor * power)) * f(1 - kept)) + f(f(1 / power) * kept);
       });
-    }
-    default:
-      throw new RangeError(`rope scaling '${String(type)}' is not known; known: default, linear, llama3`);
+      const magnitude = (weight: number): number => (factor <= 1 ? 1 : 0.1 * weight * Math.log(factor) + 1);
+      const both = Boolean(setting('mscale')) && Boolean(setting('mscale_all_dim'));
+      const usual = both ? magnitude(number('mscale')) / magnitude(number('mscale_all_dim')) : magnitude(1);
+      return { perPosition, scale: number('attention_factor', usual) };
+    },
+  },
+  longrope: {
+    keys: ['factor', originalKey, 'attention_factor', 'short_factor', 'long_factor'],
+    frequencies({ powers, number, setting, fail }) {
+      const [short] = ['short_factor', 'long_factor'].map(key => {
+        const list = setting(key);
+        if (
+          Array.isArray(list) &&
+          list.length === powers.length &&
+          list.every((x): x is number => typeof x === 'number' && x > 0)
+        )
+          return list;
+        return fail(`${key} must be a list of ${powers.length} positive numbers, got ${shown(list)}`);
+      });
+      const [factor, original] = ['factor', originalKey].map(key => number(key));
+      const usual = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original));
+      return {
+        perPosition: powers.map((power, i) => 1 / f(f(short[i]) * power)),
+        scale: number('attention_factor', usual),
+      };
+    },
+  },
+};
+
+const shown = (value: unknown): string => (Array.isArray(value) ? `a list of ${value.length}` : String(value));
+
+/** The frequencies of a head's pairs. RangeError for settings that are wrong, missing, or not known, naming them. */
+export function ropeFrequencies(options: RopeOptions): RopeFrequencies {
+  const { headDim, theta, scaling, divisors } = options;
+  if (!(headDim > 0 && headDim % 2 === 0))
+    throw new RangeError(`rope: the head size must be even and positive, got ${headDim}`);
+  if (!(theta > 0)) throw new RangeError(`rope: theta must be positive, got ${theta}`);
+  const powers = Float32Array.from({ length: headDim / 2 }, (_, i) => theta ** f((2 * i) / headDim));
+  const plain = powers.map(power => 1 / power);
+  const type: unknown = scaling?.rope_type ?? scaling?.['type'] ?? 'default';
+  const fail = (text: string): never => {
+    throw new RangeError(`rope scaling '${String(type)}': ${text}`);
+  };
+  if (scaling?.['type'] !== undefined && scaling['type'] !== type) fail(`type says '${String(scaling['type'])}'`);
+  const known = typeof type === 'string' && Object.hasOwn(scalings, type) ? scalings[type] : undefined;
+  if (!known)
+    throw new RangeError(`rope scaling '${String(type)}' is not known; known: ${Object.keys(scalings).join(', ')}`);
+  const setting = (key: string): unknown => scaling?.[key] ?? undefined;
+  const number = (key: string, fallback?: number): number => {
+    const value = setting(key) ?? fallback;
+    return typeof value === 'number' && value > 0 && Number.isFinite(value)
+      ? value
+      : fail(`${key} must be a positive number, got ${String(value)}`);
+  };
+  if (number('partial_rotary_factor', 1) !== 1)
+    fail(`partial_rotary_factor ${String(setting('partial_rotary_factor'))} is not supported, only 1`);
+  const common = ['rope_type', 'type', 'rope_theta', 'partial_rotary_factor'];
+  const strange = Object.keys(scaling ?? {}).find(
+    key => setting(key) !== undefined && !common.includes(key) && !known.keys.includes(key),
+  );
+  if (strange !== undefined) fail(`${strange} is not understood; it has ${['rope_theta', ...known.keys].join(', ')}`);
+  const { perPosition, scale = 1 } = known.frequencies({ powers, plain, options, number, setting, fail });
+  if (divisors && (divisors.length !== plain.length || !divisors.every(x => x > 0 && Number.isFinite(x)))) {
+    throw new RangeError(`rope: expected ${plain.length} positive divisors of frequencies, got ${divisors.length}`);
   }
+  return { perPosition: divisors ? perPosition.map((x, i) => x / divisors[i]) : perPosition, scale };
 }
 
 /** cos and sin of position times frequency, [n, D/2] row-major; the angle is rounded to f32 first, as in PyTorch. */
-export function ropeTables(frequencies: Float32Array, positions: Int32Array): { cos: Float32Array; sin: Float32Array } {
-  const half = frequencies.length;
+export function ropeTables(
+  { perPosition, scale }: RopeFrequencies,
+  positions: Int32Array,
+): { cos: Float32Array; sin: Float32Array } {
+  const half = perPosition.length;
   const cos = new Float32Array(positions.length * half);
   const sin = new Float32Array(positions.length * half);
   positions.forEach((position, p) => {
     for (let i = 0; i < half; i++) {
-      const angle = Math.fround(position * frequencies[i]);
-      cos[p * half + i] = Math.cos(angle);
-      sin[p * half + i] = Math.sin(angle);
+      const angle = f(position * perPosition[i]);
+      cos[p * half + i] = f(Math.cos(angle)) * scale;
+      sin[p * half + i] = f(Math.sin(angle)) * scale;
     }
   });
   return { cos, sin };

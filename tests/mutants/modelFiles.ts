@@ -1,5 +1,50 @@
-// Kept mutants: modelFiles.
+// Kept mutants: what configurations and files of models say, and which of it is taken.
 
 import type { Patches } from './mutant.js';
 
-export const patches: Patches = {};
+export const patches: Patches = {
+  'src/models/configHF.ts': [
+    ['max_window_layers', 'layer >= (c.max_window_layers ?? 28)', 'layer >= 0', 'models-cases models-config', '01|family'],
+    ['use_sliding_window', "c.use_sliding_window === true && size !== null &&", 'size !== null &&', 'models-variants', 'window off: logits'],
+    ['layer_types decides', "if (c.layer_types) return c.layer_types[layer] === 'sliding_attention';", '', 'models-variants', 'by layer_types: logits'],
+    ['head_dim', 'c.head_dim ?? c.hidden_size', 'c.hidden_size', 'models-variants', 'head_dim: logits'],
+    ['attention_bias on the way out', 'outputBias: attention ?? false', 'outputBias: false', 'models-variants', 'attention_bias: logits'],
+    ['the theta inside rope_parameters', "inside['rope_theta'] ?? c.rope_theta", "c.rope_theta ?? inside['rope_theta']", 'models-config', 'what stands inside'],
+    ['the original length, where it is not said', 'inside[originalKey] ?? positions', 'inside[originalKey]', 'models-config', 'mean the same'],
+    ['the length up to which longrope holds', 'Math.min(positions, original)', 'positions', 'models-variants', 'longrope to the original'],
+    ['quantised weights are refused', 'checkQuantization(json, fail);', '', 'models-config', 'quantised'],
+    ['keys that nobody knows', 'checkKeys(json, read, source);', '', 'models-config', 'nobody knows'],
+  ],
+  'src/models/configKeys.ts': [
+    ['keys with a neutral value', 'JSON.stringify(value) === JSON.stringify(neutral[key])', 'true', 'models-config', 'with the value that does not'],
+  ],
+  'src/models/config.ts': [
+    ['ids beyond the vocabulary', 'id >= 0 && id < vocabSize', 'id >= 0', 'models-config', 'special ids'],
+    ['errors of rope settings are typed', 'throw new FormatError(source, (cause as Error).message, { cause });', 'throw cause;', 'models-config', 'typed errors'],
+  ],
+  'src/models/weights.ts': [
+    ['a transposed weight', 'if (info && !sameShape(info.shape, shape))', 'if (info && sizeOf(info.shape) !== sizeOf(shape))', 'models-weights', 'another shape'],
+    ['whole numbers as weights', "dtype === 'I8' && info?.dtype === 'F32'", "info?.dtype === 'F32'", 'models-weights', 'whole numbers'],
+    ['the scale of each int8 row', 'factors[Math.floor(i / columns)]', 'factors[0]', 'models-weights', 'int8 rows'],
+    ['the layout of int8 codes', 'if (layout !== 0)', 'if (layout === 1)', 'models-weights', 'int8 rows'],
+    ['a tied pair that differs', 'if (!same) throw', 'if (bytes === bytesOther) throw', 'models-weights', 'tied pair'],
+    ['weights that nothing reads', 'this.namesRead.has(name) ||', 'this.namesRead.size > 0 ||', 'models-weights', 'no place for'],
+  ],
+  'src/models/tensorNames.ts': [
+    ['names without model.', 'prefixes.length === 1 ? prefixes[0]', "prefixes.length === 1 ? 'model.'", 'models-cases', '07'],
+    ['tables of old checkpoints', " && !stored.endsWith('.rotary_emb.inv_freq')", '', 'models-weights', 'other types'],
+  ],
+  'src/models/llama.ts': [
+    ['a tied pair stored as the head', 'config.tiedHead && !both && weights.has(head) ? head : embedding', 'embedding', 'models-weights', 'tied pair'],
+    ['a window for each layer', 'windows[layer]', 'windows[0]', 'models-variants', 'upper half: logits'],
+  ],
+  'src/nn/rope.ts': [
+    ['settings of a scaling that nobody knows', 'if (strange !== undefined) fail', "if (strange === '') fail", 'models-config', 'typed errors'],
+    ['what YaRN multiplies sines and cosines by', 'f(Math.cos(angle)) * scale', 'f(Math.cos(angle))', 'models-variants', 'yarn: logits'],
+    ["YaRN's ramp", 'f(1 / f(factor * power)) * f(1 - kept)', 'f(1 / f(factor * power)) * kept', 'nn-rope', 'yarn'],
+    ['divisors of frequencies', 'perPosition.map((x, i) => x / divisors[i])', 'perPosition', 'nn-rope', 'divisors'],
+  ],
+  'src/io/storedDType.ts': [
+    ['sizes of types that are not read', 'U64: { values: 1, bytes: 8 }', 'U64: { values: 1, bytes: 4 }', 'io-safetensors', 'not read stand'],
+  ],
+};

@@ -1,0 +1,94 @@
+// The small inputs of tests/fixtures/cases that concern models, with their right values: ids that follow "abcabcabc",
+// by transformers.
+
+import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { AutoModelForCausalLM } from '../src/models/auto.js';
+import type { CausalLM } from '../src/models/causalLM.js';
+import { caseFolder } from './helpers/caseFolder.js';
+
+const prompt = [64, 65, 66, 64, 65, 66, 64, 65, 66];
+const folders = new Map<string, Promise<string>>();
+after(async () => {
+  for (const folder of folders.values()) await rm(await folder, { recursive: true });
+});
+
+async function load(name: string, path: string): Promise<CausalLM> {
+  const folder = folders.get(name) ?? caseFolder(name);
+  folders.set(name, folder);
+  return AutoModelForCausalLM.fromPretrained(join(await folder, path), { device: 'cpu' });
+}
+
+async function continued(name: string, path: string, maxNewTokens: number): Promise<readonly number[]> {
+  const [{ ids }] = await (await load(name, path)).generate(prompt, { maxNewTokens });
+  return ids;
+}
+
+async function logits(name: string, path: string): Promise<ArrayLike<number>> {
+  const model = await load(name, path);
+  return model.forward({ inputIds: Int32Array.from(prompt), shape: [1, prompt.length] }).logits.data();
+}
+
+const yarnLogits = [
+  [0, 3.08117],
+  [94, 5.067132],
+  [189, 3.619282],
+  [261, 0.660446],
+] as const;
+
+test('01: Qwen2 slides from layer max_window_layers on', async () => {
+  const name = '01-qwen2-window-layers';
+  assert.deepEqual(await continued(name, 'half', 8), [238, 22, 258, 119, 119, 119, 72, 251]);
+  assert.deepEqual(await logits(name, 'none-slide'), await logits(name, 'full'));
+  assert.deepEqual(await continued(name, 'none-slide', 8), await continued(name, 'full', 8));
+});
+
+test('03: special tokens that do not exist are no reason to refuse', async () => {
+  for (const path of ['model', 'empty-special', 'pad-not-in-json']) {
+    assert.deepEqual(await continued('03-pad-minus-one', path, 6), [70, 199, 108, 85, 123, 206], path);
+  }
+  assert.equal((await load('03-pad-minus-one', 'model')).config.padTokenId, null);
+});
+
+test('04: special ids of a GGUF that are not in the vocabulary count as absent', async () => {
+  for (const path of ['plain.gguf', 'pad-u32max.gguf', 'eot-beyond.gguf']) {
+    assert.deepEqual(await continued('04-gguf-special-id-minus-one', path, 6), [94, 103, 145, 189, 242, 256], path);
+  }
+  assert.equal((await load('04-gguf-special-id-minus-one', 'pad-u32max.gguf')).config.padTokenId, null);
+});
+
+test('05: int8 rows with scales are what they stand for', async () => {
+  const name = '05-int8-checkpoint';
+  for (const path of ['float', 'dequantised', 'int8'])
+    assert.deepEqual(await continued(name, path, 6), [259, 22, 130, 94, 147, 157], path);
+  assert.deepEqual(await logits(name, 'int8'), await logits(name, 'dequantised'));
+});
+
+test('07: names without model.', async () => {
+  const name = '07-base-model-prefix';
+  assert.deepEqual(await logits(name, 'no-prefix'), await logits(name, 'usual'));
+  assert.deepEqual(await continued(name, 'no-prefix', 6), await continued(name, 'usual', 6));
+});
+
+test('31: linear scaling by the older key, without a type, and YaRN', async () => {
+  const name = '31-gguf-old-rope-scale';
+  for (const path of ['scale-linear.gguf', 'scaling-linear.gguf'])
+    assert.deepEqual(await continued(name, path, 6), [94, 103, 145, 189, 239, 91], path);
+  assert.deepEqual(await logits(name, 'scale-linear.gguf'), await logits(name, 'scaling-linear.gguf'));
+  const yarn = await load(name, 'yarn.gguf');
+  assert.deepEqual(yarn.config.ropeScaling, {
+    rope_type: 'yarn',
+    factor: 4,
+    original_max_position_embeddings: 512,
+    beta_fast: 32,
+    beta_slow: 1,
+    attention_factor: 1 + 0.1 * Math.log(4),
+  });
+  // Four of the last token's logits as transformers 5.24.0 computes them.
+  const values = await logits(name, 'yarn.gguf');
+  const last = (id: number): number => values[8 * yarn.config.vocabSize + id];
+  for (const [id, expected] of yarnLogits)
+    assert.ok(Math.abs(last(id) - expected) < 1e-5, `logit ${id}: ${last(id)}, expected ${expected}`);
+});
