@@ -45,7 +45,7 @@ function lossOf(reft: ReftModel, examples: readonly Example[], dropout?: { seed:
 
 describe('a training run', () => {
   test('learns, and reports the loss of the model as it was before the update', async () => {
-    const { reft, trainer } = await trainedModel({ steps: 60, learningRate: 5e-2, examples: tinyExamples(3), config: { layers: [0, 2], rank: 8 } });
+    const { reft, trainer } = await trainedModel({ steps: 60, learningRate: 5e-2, examples: tinyExamples(3), config: { layers: [0, 2], rank: 8, seed: 2 } });
     const before = lossOf(reft, trainer.examples);
     const steps = await collect(trainer);
     assert.equal(steps.length, 60);

@@ -44,7 +44,7 @@ export function buildIntervention(model: CausalLM, spec: InterventionSpec): Inte
   const { backend, dtype } = model;
   const config = resolveConfig({ kind, layers: [layer], component, activation: spec.activation, orthogonal, ...formOf(kind, weights, where) }, model.config);
   const intervention = new Intervention({
-    id: `${component}/${layer}#${number}`, site: { layer, component }, side: 'both', config, width: model.widthAt(component), seed: 0, backend, dtype,
+    id: `${component}/${layer}#${number}`, site: { layer, component }, side: 'both', config, width: model.widthAt(component), number, backend, dtype,
   });
   setPyreftWeights(intervention, weights, where);
   const [original, base] = [weights.get(rotation.original), weights.get(rotation.base)];

@@ -68,8 +68,11 @@ export class Intervention {
   private readonly plain = new Map<string, Tensor>();
   private readonly rotations = new Map<string, Rotation>();
 
-  constructor(options: { id: string; site: Site; side: Side; config: ResolvedReftConfig; width: number; seed: number; backend: Backend; dtype: 'f32' | 'f64' }) {
-    const { config, width, seed, backend, dtype } = options;
+  /** `number` is its place in its set: those of one seed start from streams of their own. */
+  constructor(options: {
+    id: string; site: Site; side: Side; config: ResolvedReftConfig; width: number; number: number; backend: Backend; dtype: 'f32' | 'f64';
+  }) {
+    const { config, width, number, backend, dtype } = options;
     this.id = options.id;
     this.site = options.site;
     this.side = options.side;
@@ -82,7 +85,8 @@ export class Intervention {
     this.specs = parameterSpecs(config, width);
     const all = allSpecs(this.kind, this.size);
     for (const spec of this.specs) {
-      const start = { seed, stream: all.findIndex(s => s.name === spec.name), dtype, backend };
+      const stream = number * all.length + all.findIndex(s => s.name === spec.name);
+      const start = { seed: config.seed, stream, dtype, backend };
       if (spec.start === 'orthogonal') {
         scope(() => this.setRotation(spec.name, orthogonalInit(spec.shape as [number, number], { ...start, backend: hostBackend(backend) })));
       } else this.plain.set(spec.name, keep(startOf(spec, config.scale, width, start)).requireGrad());

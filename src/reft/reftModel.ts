@@ -30,7 +30,8 @@ export class ReftModel extends EditedModel {
     super();
     this.base = base;
     this.configs = configs;
-    this.interventions = configs.flatMap(config => build(base, config));
+    const plans = configs.flatMap(config => planned(config).map(plan => ({ ...plan, config, width: base.widthAt(config.component, config.heads?.[0]) })));
+    this.interventions = plans.map((plan, number) => new Intervention({ ...plan, number, backend: base.backend, dtype: base.dtype }));
     const ids = this.interventions.map(i => i.id);
     // Several groups at one site are told apart by number.
     ids.forEach((id, i) => {
@@ -143,11 +144,6 @@ export function planned(config: ResolvedReftConfig): { id: string; site: Site; s
   const sides: Side[] = pair ? ['prefix', 'suffix'] : ['both'];
   const sites = layers.flatMap((layer): Site[] => (heads ?? [undefined]).map(head => ({ layer, component, ...(head === undefined ? {} : { head }) })));
   return sides.flatMap((side, n) => sites.map(site => ({ id: `${siteName(site)}${n > 0 ? `#${n}` : ''}`, site, side })));
-}
-
-function build(base: CausalLM, config: ResolvedReftConfig): Intervention[] {
-  const width = base.widthAt(config.component, config.heads?.[0]);
-  return planned(config).map((plan, i) => new Intervention({ ...plan, config, width, seed: config.seed + i, backend: base.backend, dtype: base.dtype }));
 }
 
 /** Puts a set of edits on a frozen model: `getReftModel(model, { layers: [10, 20], positions: 'l1', rank: 4 })`. */
