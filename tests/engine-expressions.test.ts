@@ -84,7 +84,8 @@ test('each derivative rule equals a difference', () => {
     cos: e.cos(x),
     where: e.where(e.lt(x, y), e.mul(x, x), e.mul(y, x)),
     floor: e.floor(x),
-    custom: e.custom(e.mul(x, x), x, e.mul(2, x)),
+    custom: e.custom(e.mul(x, x), x, e.customRule((_, g, v) => e.mul(g, e.mul(2, v)))),
+    'custom, through itself': e.custom(e.exp(x), x, e.customRule((self, g) => e.mul(g, self))),
     shared: e.mul(e.exp(x), e.add(e.exp(x), y)),
   };
   for (const [name, f] of Object.entries(functions)) {

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { tensor, type Tensor } from '../src/tensor/index.js';
 import { machines } from './helpers/machines.js';
+import './helpers/specialElementwise.js';
 import './helpers/specialReductions.js';
 import { checkSpecials } from './helpers/specials.js';
 

@@ -96,6 +96,10 @@ function tests(gpu: WebGpuBackend): void {
     }
   });
 
+  test('WGSL: functions through 0 keep the signs of zeros', async () => {
+    for (const e of [E.tanh(x), E.erf(x), E.sin(x), E.sqrt(x), E.floor(x)]) assert.deepEqual(await apply(e, [-0, 0]), [-0, 0], e.op);
+  });
+
   test('WGSL: infinities as data and as constants pass through comparisons and choices', async () => {
     const got = await apply(E.where(E.lt(x, 0), -Infinity, E.where(E.eq(x, Infinity), 7, x)), [-1, Infinity, 2]);
     assert.deepEqual(got, [-Infinity, 7, 2]);

@@ -130,6 +130,28 @@ for (const [name, gpu] of [['an invocation alone', software], ['a workgroup toge
 }
 
 if (software) {
+  test('NaN and numbers that overflow a cube pass through every activation as in the composition', async () => {
+    // y = h + act(h_0) in column 1.
+    const at = [NaN, 1e20, -1e20, 0, 3];
+    const through = async (backend: WebGpuBackend | typeof oracle, dtype: 'f32' | 'f64', activation: EditActivation): Promise<number[][]> => {
+      const h = create.from(at.flatMap(v => [v, 0, 0, 0]), [at.length, 4], { dtype, backend }).requireGrad();
+      const unit = (column: number): Tensor => create.from([0, 1, 2, 3].map(i => Number(i === column)), [1, 1, 4], { dtype, backend });
+      const rows = { indices: Int32Array.from(at.keys()), slots: new Int32Array(at.length), scale: create.ones([at.length], { dtype, backend }) };
+      const y = edit(h, { A: unit(0), P: unit(1), b: create.zeros([1, 1], { dtype, backend }), activation }, rows);
+      y.sum().backward();
+      const column = async (t: Tensor, n: number): Promise<number[]> => [...await t.data()].filter((_, i) => i % 4 === n);
+      return [await column(y, 1), await column(h.grad as Tensor, 0)];
+    };
+    for (const activation of editActivations) {
+      const [there, here] = [await through(software, 'f32', activation), await through(oracle, 'f64', activation)];
+      there.forEach((list, k) => list.forEach((v, i) => {
+        const want = here[k][i];
+        const close = Object.is(v + 0, want + 0) || Math.abs(v - want) <= 1e-5 * Math.abs(want) + 2 ** -126;
+        assert.ok(close, `${activation}, ${k === 0 ? 'value' : 'gradient'} at ${at[i]}: ${v}, expected ${want}`);
+      }));
+    }
+  });
+
   test('two dispatches forward, four or five backward; matrices larger than a binding are left to the composition', async () => {
     const small = await openForTests({ bindingBytes: 4096 });
     assert.ok(small);

@@ -9,6 +9,7 @@ import { elementwise } from './helpers/recipes/elementwise.js';
 import { fusedRecipes } from './helpers/recipes/fused.js';
 import { layout } from './helpers/recipes/layout.js';
 import { products, reductions } from './helpers/recipes/reductions.js';
+import './helpers/specialElementwise.js';
 import './helpers/specialReductions.js';
 import { checkSpecials } from './helpers/specials.js';
 import { openForTests } from './helpers/webgpu.js';

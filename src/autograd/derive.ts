@@ -2,7 +2,7 @@
 // One rule for each operation of tensor/expr.ts; nothing else may be put here.
 
 import {
-  add, arg, constant, cos, div, eq, exp, lt, mul, neg, sin, sub, where,
+  add, arg, constant, cos, customCotangent, div, eq, exp, lt, mul, neg, sin, sub, where,
   topological, type Expr, type ExprOp,
 } from '../tensor/expr.js';
 
@@ -11,11 +11,14 @@ type Rule = (e: Expr, g: Expr) => (Expr | null)[];
 
 const twoOverSqrtPi = 2 / Math.sqrt(Math.PI);
 const zero: Rule = e => e.args.map(() => null);
-/** The derivative of |x| and of ties in min and max is taken as in PyTorch: 0 at the kink of abs, halves at a tie. */
-const extremum = (first: (x: Expr, y: Expr) => Expr): Rule => (e, g) => {
+/**
+ * As in PyTorch: halves at a tie of min and max, 0 at the kink of abs. What is not the extremum gets nothing; a NaN is no smaller and no larger than
+ * the other, so both get all.
+ */
+const extremum = (loses: (x: Expr, y: Expr) => Expr): Rule => (e, g) => {
   const [x, y] = e.args;
-  const share = where(eq(x, y), 0.5, 1);
-  return [where(first(x, y), mul(g, share), where(eq(x, y), mul(g, share), 0)), where(first(y, x), mul(g, share), where(eq(x, y), mul(g, share), 0))];
+  const shared = mul(g, where(eq(x, y), 0.5, 1));
+  return [where(loses(x, y), 0, shared), where(loses(y, x), 0, shared)];
 };
 
 const rules: Record<ExprOp, Rule> = {
@@ -25,8 +28,8 @@ const rules: Record<ExprOp, Rule> = {
   mul: (e, g) => [mul(g, e.args[1]), mul(g, e.args[0])],
   div: (e, g) => [div(g, e.args[1]), neg(div(mul(g, e), e.args[1]))],
   neg: (_, g) => [neg(g)],
-  min: extremum((x, y) => lt(x, y)),
-  max: extremum((x, y) => lt(y, x)),
+  min: extremum((x, y) => lt(y, x)),
+  max: extremum((x, y) => lt(x, y)),
   abs: (e, g) => [where(lt(0, e.args[0]), g, where(lt(e.args[0], 0), neg(g), 0))],
   exp: (e, g) => [mul(g, e)],
   log: (e, g) => [div(g, e.args[0])],
@@ -40,7 +43,7 @@ const rules: Record<ExprOp, Rule> = {
   where: (e, g) => [null, where(e.args[0], g, 0), where(e.args[0], 0, g)],
   bitAnd: zero, bitOr: zero, bitXor: zero, shl: zero, shr: zero,
   toF: zero, toI: zero, toU: zero,
-  custom: (e, g) => [null, mul(g, e.args[2]), null],
+  custom: (e, g) => [null, customCotangent(e, g)],
 };
 
 /**

@@ -48,9 +48,9 @@ function unaryAny(label: string, f: (x: Expr) => Expr): (x: Tensor) => Tensor {
   return x => map(label, expression(x.dtype), [x]);
 }
 
-/** An operand as far as the expression depends on it: a tensor's dtype, a whole number or another one. */
+/** An operand as far as the expression depends on it: a tensor's dtype, a whole number that an i32 can be or another number. */
 type OperandKind = DType | 'whole' | 'number';
-const kindOf = (x: TensorLike): OperandKind => (typeof x !== 'number' ? x.dtype : Number.isInteger(x) ? 'whole' : 'number');
+const kindOf = (x: TensorLike): OperandKind => (typeof x !== 'number' ? x.dtype : x === (x | 0) ? 'whole' : 'number');
 const isNumber = (kind: OperandKind): kind is 'whole' | 'number' => kind === 'whole' || kind === 'number';
 
 /** A function of two tensors, or a tensor and a number; both meet in the larger type. */
@@ -99,27 +99,48 @@ export const sin = unary('sin', e.sin);
 export const cos = unary('cos', e.cos);
 export const tanh = unary('tanh', e.tanh);
 export const erf = unary('erf', e.erf);
-export const floor = unary('floor', e.floor);
+export const floor = unaryAny('floor', x => (x.type === 'i' ? x : e.floor(x)));
 
-/** 1 / (1 + exp(-x)); its derivative is taken through its value, which neither overflows nor cancels. */
+const sigmoidRule = e.customRule((self, g) => e.mul(g, e.mul(self, e.sub(1, self))));
+/** 1 / (1 + exp(-x)), for negative x multiplied by exp(x): nothing overflows. Its derivative is taken through its value. */
 export const sigmoidOf = (x: Expr): Expr => {
-  const value = e.div(1, e.add(1, e.exp(e.neg(x))));
-  return e.custom(value, x, e.mul(value, e.sub(1, value)));
+  const u = e.exp(e.neg(e.abs(x)));
+  return e.custom(e.div(e.where(e.lt(x, 0), u, 1), e.add(1, u)), x, sigmoidRule);
 };
-/** log(1 + exp(x)) without overflow. */
-export const softplusOf = (x: Expr): Expr => e.custom(e.add(e.max(x, 0), e.log(e.add(1, e.exp(e.neg(e.abs(x)))))), x, sigmoidOf(x));
+
+/** log(1 + u) for u from 0 to 1, to rounding also where u is small: 2 atanh(s) for s = u / (2 + u), whose series has positive terms. */
+function logOnePlus(u: Expr): Expr {
+  const s = e.div(u, e.add(2, u));
+  const square = e.mul(s, s);
+  // s^2 is at most 1/9: these terms reach f64's precision.
+  let series: Expr = e.constant(1 / 33);
+  for (let n = 31; n >= 1; n -= 2) series = e.add(e.mul(series, square), 1 / n);
+  return e.mul(e.mul(2, s), series);
+}
+
+const softplusRule = e.customRule((_, g, x) => e.mul(g, sigmoidOf(x)));
+/** log(1 + exp(x)) without overflow, and without a sum that exp(x) vanishes in. */
+export const softplusOf = (x: Expr): Expr => e.custom(e.add(e.max(x, 0), logOnePlus(e.exp(e.neg(e.abs(x))))), x, softplusRule);
 export const siluOf = (x: Expr): Expr => e.mul(x, sigmoidOf(x));
 
 export const sigmoid = unary('sigmoid', sigmoidOf);
 export const softplus = unary('softplus', softplusOf);
 export const silu = unary('silu', siluOf);
-/** 0 below 0, with derivative 0 at 0. */
-export const reluOf = (x: Expr): Expr => e.where(e.lt(0, x), x, 0);
-export const relu = unary('relu', reluOf);
-export const geluOf = (x: Expr): Expr => e.mul(e.mul(0.5, x), e.add(1, e.erf(e.mul(x, Math.SQRT1_2))));
+const reluRule = e.customRule((_, g, x) => e.where(e.le(x, 0), 0, g));
+/** 0 below 0, with derivative 0 at 0; NaN and -0 stay what they are. */
+export const reluOf = (x: Expr): Expr => e.custom(e.where(e.lt(x, 0), 0, x), x, reluRule);
+export const relu = unaryAny('relu', x => (x.type === 'i' ? e.max(x, 0) : reluOf(x)));
+/** Where a function saturates long before, its argument may stop: squares and cubes of it then stay finite, and so do all derivatives. */
+const within = (x: Expr, limit: number): Expr => e.min(e.max(x, -limit), limit);
+/** exp(-40^2 / 2) is 0 in f64. */
+export const geluOf = (x: Expr): Expr => e.mul(e.mul(0.5, x), e.add(1, e.erf(e.mul(within(x, 40), Math.SQRT1_2))));
 export const gelu = unary('gelu', geluOf);
-export const geluTanhOf = (x: Expr): Expr =>
-  e.mul(e.mul(0.5, x), e.add(1, e.tanh(e.mul(Math.sqrt(2 / Math.PI), e.add(x, e.mul(0.044715, e.mul(x, e.mul(x, x))))))));
+/** tanh is 1 in f64 long before the cubic's argument is 10. */
+export const geluTanhOf = (x: Expr): Expr => {
+  const near = within(x, 10);
+  const cubic = e.add(near, e.mul(0.044715, e.mul(near, e.mul(near, near))));
+  return e.mul(e.mul(0.5, x), e.add(1, e.tanh(e.mul(Math.sqrt(2 / Math.PI), cubic))));
+};
 export const geluTanh = unary('geluTanh', geluTanhOf);
 /** silu(gate) * up, the gated unit of LLaMA's feed-forward (Shazeer 2020). */
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
@@ -127,20 +148,58 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
 }
 const swigluOf = remembering((gate: DType, up: DType) => e.mul(siluOf(float(gate, 0)), float(up, 1)));
 
-/** x to a constant power; whole exponents multiply, others need x > 0. */
-export function pow(x: Tensor, exponent: number): Tensor {
-  if (Number.isInteger(exponent) && Math.abs(exponent) <= 64) {
-    const power = (b: Expr, n: number): Expr => (n === 0 ? e.constant(1) : n % 2 ? e.mul(b, power(b, n - 1)) : power(e.mul(b, b), n / 2));
-    return unary('pow', b => (exponent < 0 ? e.div(1, power(b, -exponent)) : power(b, exponent)))(x);
-  }
-  return map('pow', e.exp(e.mul(e.uniform(0), e.log(float(x.dtype, 0)))), [x], [exponent]);
+/** The derivative of a power p of x is p x^(p - 1), at 0 as elsewhere. */
+const powerRule = e.customRule((_, g, x, p) => e.mul(g, e.mul(p, powerOf(x, e.sub(p, 1)))));
+const powerOf = (x: Expr, p: Expr): Expr => (p.op === 'const' && isConstantPower(p.value) ? constantPower(x, p.value) : variablePower(x, p));
+/** Products for a whole exponent of at most 64 in size, roots for those of 1/2. */
+const isConstantPower = (p: number): boolean => (Number.isInteger(p) && Math.abs(p) <= 64) || Math.abs(p) === 0.5;
+
+/** The power as an expression that is compiled for this exponent. */
+function constantPower(x: Expr, exponent: number): Expr {
+  if (exponent === 0) return e.constant(1);
+  if (exponent === 1) return x;
+  const power = (b: Expr, n: number): Expr => (n === 1 ? b : n % 2 ? e.mul(b, power(b, n - 1)) : power(e.mul(b, b), n / 2));
+  const size = Math.abs(exponent);
+  const value = size === 0.5 ? (exponent > 0 ? e.sqrt(x) : e.rsqrt(x)) : exponent > 0 ? power(x, size) : e.div(1, power(x, size));
+  return e.custom(value, x, powerRule, [e.constant(exponent)]);
 }
 
-/** Between low and high; the gradient passes inside, and is 0 outside. */
+/**
+ * exp(p log|x|), with C's rules: 1 where x is 1, or -1 and p infinite; the sign of x for odd whole p; NaN for a negative x and a p that is not whole
+ * (but for x = -Infinity, which is as good as whole).
+ */
+function variablePower(x: Expr, p: Expr): Expr {
+  const [size, half] = [e.abs(x), e.mul(p, 0.5)];
+  const whole = e.eq(e.floor(p), p);
+  const value = e.exp(e.mul(p, e.log(e.where(e.or(whole, e.eq(x, -Infinity)), size, x))));
+  const isOne = e.or(e.eq(x, 1), e.and(e.eq(x, -1), e.eq(e.abs(p), Infinity)));
+  // 1 / x tells -0 from 0.
+  const negative = e.or(e.lt(x, 0), e.lt(e.div(1, x), 0));
+  const isOdd = e.and(whole, e.ne(e.floor(half), half));
+  return e.custom(e.where(isOne, 1, e.where(e.and(isOdd, negative), e.neg(value), value)), x, powerRule, [p]);
+}
+
+/** x to a constant power, as C's pow. An i32 stays one for whole exponents from 0 on, and wraps. */
+export function pow(x: Tensor, exponent: number): Tensor {
+  if (!isConstantPower(exponent)) return map('pow', variablePower(float(x.dtype, 0), e.uniform(0)), [x], [exponent]);
+  return (exponent >= 0 && Number.isInteger(exponent) ? unaryAny : unary)('pow', v => (v.type === 'i' ? integerPower(v, exponent) : constantPower(v, exponent)))(x);
+}
+
+function integerPower(x: Expr, n: number): Expr {
+  if (n === 0) return e.constant(1, 'i');
+  return n % 2 ? e.mul(x, integerPower(x, n - 1)) : integerPower(e.mul(x, x), n / 2);
+}
+
+const clampRule = e.customRule((_, g, x, low, high) => e.where(e.and(e.le(low, x), e.le(x, high)), g, 0));
+
+/** Between low and high, and high where low is above it. The gradient passes inside and at the bounds, and is 0 outside. */
 export function clamp(x: Tensor, low: number, high: number): Tensor {
-  const v = float(x.dtype, 0);
-  const [lo, hi] = [e.uniform(0), e.uniform(1)];
-  return map('clamp', e.where(e.lt(v, lo), lo, e.where(e.lt(hi, v), hi, v)), [x], [low, high]);
+  const integer = x.dtype === 'i32' && kindOf(low) === 'whole' && kindOf(high) === 'whole';
+  const type = integer ? 'i' : 'f';
+  const v = integer ? e.arg(0, 'i') : float(x.dtype, 0);
+  const [lo, hi] = [e.uniform(0, type), e.uniform(1, type)];
+  const value = e.min(e.max(v, lo), hi);
+  return map('clamp', integer ? value : e.custom(value, v, clampRule, [lo, hi]), [x], [low, high]);
 }
 
 const bool = (op: string, t: Tensor, i: number): Expr => {
@@ -158,7 +217,7 @@ export function where(condition: Tensor, a: TensorLike, b: TensorLike): Tensor {
   const constants = [a, b].filter((t): t is number => typeof t === 'number');
   let dtype = given.map(t => t.dtype).reduce(promote, given.length === 0 ? 'f32' : 'bool');
   if (dtype === 'bool' && constants.some(n => n !== 0 && n !== 1)) dtype = 'i32';
-  if (dtype === 'i32' && constants.some(n => !Number.isInteger(n))) dtype = 'f32';
+  if (dtype === 'i32' && constants.some(n => kindOf(n) === 'number')) dtype = 'f32';
   const convert = isFloat(dtype) ? e.toF : dtype === 'i32' ? e.toI : (x: Expr): Expr => x;
   const numbers: number[] = [];
   let next = 1;

@@ -19,7 +19,7 @@ export interface Expr {
   readonly op: ExprOp;
   readonly type: ScalarType;
   readonly args: readonly Expr[];
-  /** The constant, or the number of the argument or uniform. */
+  /** The constant, or the number of the argument, of the uniform or of the rule of a custom node. */
   readonly value: number;
 }
 
@@ -160,11 +160,29 @@ export const toI = (a: Expr): Expr => (a.type === 'i' ? a : node('toI', 'i', [a]
 export const toU = (a: Expr): Expr => (a.type === 'u' ? a : node('toU', 'u', [toI(a)]));
 export const toB = (a: Expr): Expr => (a.type === 'b' ? a : ne(a, 0));
 
+/** The cotangent of the variable `x` of a custom node `self`, given that of the node; the parameters are what the node was given. */
+export type CustomRule = (self: Expr, g: Expr, x: Expr, ...parameters: Expr[]) => Expr;
+
+const customRules: CustomRule[] = [];
+
+/** Registers a rule, once for each function of the library: custom nodes are hash-consed by its number. */
+export function customRule(rule: CustomRule): number {
+  return customRules.push(rule) - 1;
+}
+
 /**
- * `value`, with its derivative with respect to `x` given rather than derived: for functions whose symbolic
- * derivative is numerically poor. Emitted as `value`.
+ * `value`, with its derivative with respect to `x` given by a rule rather than derived: for functions whose symbolic derivative is numerically poor.
+ * Emitted as `value`. A rule that refers to the node itself is differentiated through itself again, so that derivatives of every order are as good as
+ * the first. Nothing flows to the parameters.
  */
-export const custom = (value: Expr, x: Expr, derivative: Expr): Expr => node('custom', 'f', [value, x, derivative]);
+export const custom = (value: Expr, x: Expr, rule: number, parameters: readonly Expr[] = []): Expr =>
+  node('custom', 'f', [value, x, ...parameters], rule);
+
+/** The cotangent of a custom node's variable. */
+export function customCotangent(e: Expr, g: Expr): Expr {
+  const [, x, ...parameters] = e.args;
+  return customRules[e.value](e, g, x, ...parameters);
+}
 
 /** What a map kernel computes: one expression for each output. */
 export interface Program {

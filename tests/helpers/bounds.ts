@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import type { DType } from '../../src/tensor/dtype.js';
 import type { Host } from './host.js';
 import { dtypeOn, type Machine } from './machines.js';
+import type { Case } from './recipe.js';
 
 export const eps32 = 2 ** -24;
 /** Below this, f32 results may be flushed to 0. */
@@ -36,6 +37,35 @@ export function compareValues(actual: Values, expected: Host, magnitude: Host | 
       );
   }
 }
+
+/**
+ * Values where inputs are not finite, zero or subnormal: NaN, infinities and, on the CPU, signs of zeros must be the expected ones, finite values within
+ * the roundings of their magnitude. A device that is no CPU may take a subnormal for 0, as input and as result.
+ */
+export function compareExtremes(actual: Values, c: Case, machine: Machine): void {
+  const [expected, whenFlushed, magnitude] = [c.reference(...c.inputs), c.reference(...c.inputs.map(flushed)), c.magnitude?.(...c.inputs)];
+  assert.deepEqual([...actual.shape], [...expected.shape], `${machine.name}: shape`);
+  assert.equal(actual.dtype, dtypeOn(expected, machine), `${machine.name}: dtype`);
+  const isCpu = Boolean(machine.backend.readSync);
+  const unit = machine.dtype === 'f64' ? 1e-13 : eps32;
+  const stored = (x: number): number => (actual.dtype === 'f32' ? Math.fround(x) : x);
+  for (let k = 0; k < actual.data.length; k++) {
+    const got = actual.data[k];
+    const close = (x: number): boolean => {
+      const want = stored(x);
+      if (Object.is(got, want) || (want === 0 && Math.abs(got) < 2 ** -126 && !isCpu)) return true;
+      const bound = c.roundings * unit * Math.max(Math.abs(want), stored(magnitude?.data[k] ?? 0)) + (isCpu ? 2 ** -148 : 2 ** -126);
+      return Number.isFinite(want) && want !== 0 && Math.abs(got - want) <= bound;
+    };
+    if (close(expected.data[k]) || (!isCpu && close(whenFlushed.data[k]))) continue;
+    assert.fail(`${machine.name}: f(${c.inputs.map(h => h.data[k]).join(', ')}) is ${text(got)}, expected ${text(stored(expected.data[k]))}`);
+  }
+}
+
+const text = (x: number): string => (Object.is(x, -0) ? '-0' : String(x));
+
+/** What a device that has no subnormal numbers may make of the inputs. */
+const flushed = (h: Host): Host => (h.dtype === 'float' ? { ...h, data: h.data.map(x => (Math.abs(x) < 2 ** -126 ? x * 0 : x)) } : h);
 
 /** Entry by entry, relative to the largest (or to `scale`, where that is more), and `beyond`. */
 export function closeTo(

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { gradcheck, scope } from '../../src/autograd/index.js';
 import type { Tensor } from '../../src/tensor/tensor.js';
-import { closeTo, compareValues, hostOf, type Values } from './bounds.js';
+import { closeTo, compareExtremes, compareValues, hostOf, type Values } from './bounds.js';
 import { cotangentFor, disguise, flattened, floatFunction, floats, gradientsOn, movedByRounding } from './cases.js';
 import { Draw, emptyAndOne, forwardDraws, gradientDraws, runs } from './draw.js';
 import { build, get, type Host } from './host.js';
@@ -35,6 +35,7 @@ function checkRecipe(r: Recipe, label: string): void {
       runs(25),
     ));
   test(`${label}: empty and one-element shapes`, () => emptyAndOne.forEach(drawn => parity(forward(drawn))));
+  if (r.extremes) test(`${label}: NaN, infinities, zeros and subnormals`, () => extremes(r.extremes as Case));
   if (r.views !== false)
     test(`${label}: views equal copies`, () =>
       fc.assert(
@@ -89,6 +90,10 @@ function parity(c: Case): void {
   for (const machine of machines) {
     scope(() => compare(c.run(...c.inputs.map(h => place(h, machine))), expected, magnitude, c.roundings, machine));
   }
+}
+
+function extremes(c: Case): void {
+  for (const machine of machines) scope(() => compareExtremes(read(c.run(...c.inputs.map(h => place(h, machine)))), c, machine));
 }
 
 function gradientParity(c: Case, roundings: number): void {

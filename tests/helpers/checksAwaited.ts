@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { scope } from '../../src/autograd/index.js';
 import type { Tensor } from '../../src/tensor/tensor.js';
-import { closeTo, compareValues, hostOf, type Values } from './bounds.js';
+import { closeTo, compareExtremes, compareValues, hostOf, type Values } from './bounds.js';
 import { cotangentFor, disguise, flattened, floatFunction, floats, gradientsOn, gradientTensors, movedByRounding, zerosLike } from './cases.js';
 import { Draw, emptyAndOne, forwardDraws, gradientDraws, runs } from './draw.js';
 import { oracle, place, type Machine } from './machines.js';
@@ -44,6 +44,10 @@ export function checkTableOn(machine: Machine, table: readonly Recipe[], usual: 
       await property(forwardDraws, false, c => parity(c, machine));
       for (const drawn of emptyAndOne) await parity(make(false)(drawn), machine);
     });
+    const { extremes } = r;
+    if (extremes)
+      test(`${machine.name}, ${label}: NaN, infinities, zeros and subnormals`, async () =>
+        compareExtremes(await valuesOf(() => extremes.run(...extremes.inputs.map(h => place(h, machine)))), extremes, machine));
     if (r.views !== false)
       test(`${machine.name}, ${label}: views equal copies`, () => property(forwardDraws, false, (c, way) => viewsEqualCopies(c, way, machine)));
     if (r.differentiable !== false)

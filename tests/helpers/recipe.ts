@@ -31,6 +31,8 @@ export interface Recipe {
   readonly views?: boolean;
   /** Computes in f64 on its way, which not every machine can. */
   readonly needsF64?: boolean;
+  /** The case at the ends of the number line: NaN, infinities, zeros of both signs, subnormals, the largest numbers. Its values alone are checked. */
+  readonly extremes?: Case;
   /** A call that must throw, and what the message says. */
   readonly errors?: readonly (readonly [() => unknown, RegExp])[];
 }

@@ -11,7 +11,7 @@ export const patches: Patches = {
     ['halves at ties', 'where(eq(x, y), 0.5, 1)', 'where(eq(x, y), 1, 1)', 'ops-special', 'ties share'],
   ],
   'src/autograd/elementwise.ts': [
-    ["sigmoid's derivative through its value", 'e.mul(value, e.sub(1, value))', 'e.mul(value, e.add(1, value))', 'ops-elementwise', 'Tensor.sigmoid: gradients equal'],
+    ["sigmoid's derivative through its value", 'e.mul(self, e.sub(1, self))', 'e.mul(self, e.add(1, self))', 'ops-elementwise', 'Tensor.sigmoid: gradients equal'],
     ["dropout's scale", 'e.mul(float(x.dtype, 0), e.uniform(4))', 'float(x.dtype, 0)', 'ops-elementwise', 'autograd.dropout: equals'],
   ],
   'src/tensor/shape.ts': [

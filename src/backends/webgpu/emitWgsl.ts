@@ -54,7 +54,10 @@ export interface Emitted {
   readonly functions: string;
 }
 
-/** The kernel has named its parameters with `holdWords`; `also` are functions that it calls itself. */
+/**
+ * The kernel has named its parameters with `holdWords`; `also` are functions that it calls itself. WGSL lets a device assume that no number is a NaN:
+ * what a NaN decides is asked of its bits.
+ */
 export function emitProgram(
   program: Program, words: UniformWords, load: (argument: number) => string, index: string, also: readonly string[] = [],
 ): Emitted {
@@ -76,6 +79,17 @@ export function emitProgram(
   const typed = (type: ScalarType, bits: string): string =>
     type === 'f' ? `bitcast<f32>(${bits})` : type === 'i' ? `bitcast<i32>(${bits})` : type === 'b' ? `(${bits} != 0u)` : bits;
 
+  const mayBeNan = (args: readonly Expr[]): Expr[] =>
+    [...new Set(args)].filter(a => a.type === 'f' && a.op !== 'toF' && !(a.op === 'const' && !Number.isNaN(a.value)));
+  /** A comparison that a NaN makes false, or true. */
+  const compared = (e: Expr, plain: string, withNan = false): string => {
+    const tests = mayBeNan(e.args).map(a => call('isNan', name(a)));
+    return withNan ? [plain, ...tests].join(' || ') : [plain, ...tests.map(test => `!${test}`)].join(' && ');
+  };
+  /** min or max of floats: a NaN if either is one. */
+  const extremum = (e: Expr): string =>
+    mayBeNan(e.args).reduce((rest, a) => `select(${rest}, ${name(a)}, ${call('isNan', name(a))})`, `${e.op}(${e.args.map(name).join(', ')})`);
+
   const code = (e: Expr): string => {
     const [x, y, z] = e.args.map(name);
     const bools = e.args[0]?.type === 'b';
@@ -89,17 +103,17 @@ export function emitProgram(
       case 'mul': return `${x} * ${y}`;
       case 'div': return `${x} / ${y}`;
       case 'neg': return e.type === 'u' ? `0u - ${x}` : `-${x}`;
-      case 'min': return bools ? `${x} && ${y}` : `min(${x}, ${y})`;
-      case 'max': return bools ? `${x} || ${y}` : `max(${x}, ${y})`;
+      case 'min': return bools ? `${x} && ${y}` : extremum(e);
+      case 'max': return bools ? `${x} || ${y}` : extremum(e);
       case 'abs': return e.type === 'f' || e.type === 'i' ? `abs(${x})` : x;
       case 'floor': return `floor(${x})`;
       case 'sqrt': return `sqrt(${x})`;
       case 'rsqrt': return `inverseSqrt(${x})`;
       case 'exp': case 'log': case 'tanh': case 'erf': case 'sin': case 'cos': return call(`${e.op}Of`, x);
-      case 'lt': return bools ? `!${x} && ${y}` : `${x} < ${y}`;
-      case 'le': return bools ? `!${x} || ${y}` : `${x} <= ${y}`;
-      case 'eq': return `${x} == ${y}`;
-      case 'ne': return `${x} != ${y}`;
+      case 'lt': return bools ? `!${x} && ${y}` : compared(e, `${x} < ${y}`);
+      case 'le': return bools ? `!${x} || ${y}` : compared(e, `${x} <= ${y}`);
+      case 'eq': return compared(e, `${x} == ${y}`);
+      case 'ne': return compared(e, `${x} != ${y}`, true);
       case 'and': return `${x} && ${y}`;
       case 'or': return `${x} || ${y}`;
       case 'not': return `!${x}`;

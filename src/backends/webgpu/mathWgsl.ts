@@ -65,16 +65,19 @@ const functions: Readonly<Record<string, WgslFunction>> = {
   },
   logOf: {
     needs: [],
-    // Infinities and NaN are made of bits: they are no WGSL constants. Subnormal arguments are scaled, where the device has any.
+    // Infinities and NaN are made of bits: they are no WGSL constants. A subnormal argument is a whole number of 2^-149, whether or not the device
+    // computes with such numbers.
     text: `fn logOf(argument: f32) -> f32 {
   let word = bitcast<u32>(argument);
-  let scaled = (word & 0x7f800000u) == 0u;
-  let x = select(argument, abs(argument) * 8388608.0, scaled);
-  if (x == 0.0) { return bitcast<f32>(word | 0xff800000u); }
+  let size = word & 0x7fffffffu;
+  if (size == 0u) { return bitcast<f32>(word | 0xff800000u); }
+  if (size > 0x7f800000u) { return argument; }
   if (word >= 0x80000000u) { return bitcast<f32>(word | 0x7fc00000u); }
-  if (word >= 0x7f800000u) { return argument; }
+  if (word == 0x7f800000u) { return argument; }
+  let subnormal = size < 0x800000u;
+  let x = select(argument, f32(size), subnormal);
   let bits = bitcast<i32>(x) - 0x3f3504f3;
-  let e = f32((bits >> 23u) - select(0, 23, scaled));
+  let e = f32((bits >> 23u) - select(0, 149, subnormal));
   let r = bitcast<f32>((bits & 0x7fffff) + 0x3f3504f3) - 1.0;
   let z = r * r;
   let p = ${polynomial('r', [
@@ -85,16 +88,20 @@ const functions: Readonly<Record<string, WgslFunction>> = {
   return e * 0.693359375f + (r + y);
 }`,
   },
+  // The sign is taken from the bits: of -0 too.
+  withSignOf: {
+    needs: [],
+    text: 'fn withSignOf(x: f32, size: f32) -> f32 { return bitcast<f32>((bitcast<u32>(x) & 0x80000000u) | bitcast<u32>(size)); }',
+  },
   tanhOf: {
-    needs: ['expOf'],
+    needs: ['expOf', 'withSignOf'],
     text: `fn tanhOf(x: f32) -> f32 {
   let size = abs(x);
   let z = x * x;
   if (size < 0.625) {
-    return x + x * (z * ${polynomial('z', [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1])});
+    return withSignOf(x, size + size * (z * ${polynomial('z', [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1])}));
   }
-  let far = 1.0 - 2.0 / (expOf(2.0 * size) + 1.0);
-  return select(far, -far, x < 0.0);
+  return withSignOf(x, 1.0 - 2.0 / (expOf(2.0 * size) + 1.0));
 }`,
   },
   erfOf: {
@@ -173,7 +180,10 @@ const functions: Readonly<Record<string, WgslFunction>> = {
   return select(value, -value, (quarter & 2u) == 2u);
 }`,
   },
-  sinOf: { needs: ['sinCos'], text: 'fn sinOf(x: f32) -> f32 { let s = sinCos(x, 0u); return select(s, -s, x < 0.0); }' },
+  sinOf: {
+    needs: ['sinCos'],
+    text: 'fn sinOf(x: f32) -> f32 { let s = sinCos(x, 0u); return select(s, -s, bitcast<u32>(x) >= 0x80000000u); }',
+  },
   cosOf: { needs: ['sinCos'], text: 'fn cosOf(x: f32) -> f32 { return sinCos(x, 1u); }' },
 };
 

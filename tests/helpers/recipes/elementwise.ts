@@ -7,7 +7,7 @@ import type { Tensor } from '../../../src/tensor/tensor.js';
 import { randomWords } from '../../../src/tensor/threefry.js';
 import type { Draw } from '../draw.js';
 import { erf, sigmoid, zip, type Host } from '../host.js';
-import type { Recipe, Table } from '../recipe.js';
+import type { Case, Recipe, Table } from '../recipe.js';
 
 type Values = (d: Draw, shape: readonly number[]) => Host;
 const any: Values = (d, shape) => d.values(shape);
@@ -18,6 +18,16 @@ const limited =
 
 /** Differences cannot follow functions that bend without end near 0. */
 const awayFrom0: Values = (d, shape) => d.positive(shape, d.smooth ? 1 : 0.25);
+
+const largest32 = (2 - 2 ** -23) * 2 ** 127;
+const ordinary = [1, -1, 2.5, -2.5, 85, -85, 150, -150];
+const ends = [NaN, Infinity, -Infinity, 0, -0, ...ordinary, 1e-30, -1e-30, 1e-40, -1e-40, 2 ** -149, largest32, -largest32].map(Math.fround);
+/** A case of every value, or of every pair, that is not ordinary. */
+const endCase = (c: Omit<Case, 'inputs'>, inputs: 1 | 2 = 1): Case => {
+  const column = (list: readonly number[]): Host => ({ shape: [list.length], data: Float64Array.from(list), dtype: 'float' });
+  if (inputs === 1) return { ...c, inputs: [column(ends)] };
+  return { ...c, inputs: [column(ends.flatMap(x => ends.map(() => x))), column(ends.flatMap(() => ends))] };
+};
 
 interface UnaryOptions {
   values?: Values;
@@ -34,19 +44,20 @@ interface UnaryOptions {
 
 const one = (name: string, run: (x: Tensor) => Tensor, f: (x: number) => number, options: UnaryOptions = {}): Recipe => {
   const { values = any, roundings = 1, magnitude, differentiable, gradientRoundings, gradientScale, dtype = 'float', errors } = options;
+  const always: Omit<Case, 'inputs'> = {
+    run,
+    roundings,
+    reference: x => zip(f, [x], dtype),
+    ...(magnitude ? { magnitude: (x: Host) => zip(magnitude, [x]) } : {}),
+    ...(gradientScale === undefined ? {} : { gradientScale }),
+  };
   return {
     name: `Tensor.${name}`,
     differentiable,
     gradientRoundings,
     errors,
-    make: d => ({
-      inputs: [values(d, d.shape())],
-      run,
-      roundings,
-      reference: x => zip(f, [x], dtype),
-      ...(magnitude ? { magnitude: (x: Host) => zip(magnitude, [x]) } : {}),
-      ...(gradientScale === undefined ? {} : { gradientScale }),
-    }),
+    extremes: endCase(always),
+    make: d => ({ ...always, inputs: [values(d, d.shape())] }),
   };
 };
 
@@ -62,6 +73,7 @@ const two = (
   } = {},
 ): Recipe => {
   const { values = [any, any], differentiable, dtype, errors = [] } = options;
+  const always: Omit<Case, 'inputs'> = { run, roundings: 1, reference: (x, y) => zip(f, [x, y], dtype) };
   return {
     name: `Tensor.${name}`,
     differentiable,
@@ -72,10 +84,11 @@ const two = (
       ],
       ...errors,
     ],
+    extremes: endCase(always, 2),
     make(d) {
       const [a, b] = d.pair();
       // Sums over broadcast axes in the gradient are covered by the default bound.
-      return { inputs: [values[0](d, a), values[1](d, b)], run, roundings: 1, reference: (x, y) => zip(f, [x, y], dtype) };
+      return { ...always, inputs: [values[0](d, a), values[1](d, b)] };
     },
   };
 };
@@ -83,6 +96,7 @@ const two = (
 /** A tensor and a number, in place of two tensors. */
 const withNumber = (name: string, run: (x: Tensor, n: number) => Tensor, f: (x: number, n: number) => number): Recipe => ({
   name: `Tensor.${name}`,
+  extremes: endCase({ run: x => run(x, -2.5), roundings: 1, reference: x => zip(v => f(v, -2.5), [x]) }),
   make(d) {
     // The number reaches an f32 kernel rounded: take one that is exact.
     const n = Math.fround(d.normal()) || 1;
@@ -96,6 +110,18 @@ const right: Values = (d, shape) => (d.smooth ? spread(d, shape) : d.values(shap
 function spread(d: Draw, shape: readonly number[]): Host {
   const h = d.distinct(shape, 0.3);
   return zip(x => Math.fround(x * 7.31 + Math.sign(x) * 9 * d.drawn.scale), [h]);
+}
+
+/** C's pow, with roots for 1/2 and -1/2. JavaScript's gives NaN where torch gives 1. */
+function torchPow(x: number, p: number): number {
+  if (Math.abs(p) === 0.5) return p > 0 ? Math.sqrt(x) : 1 / Math.sqrt(x);
+  if (x === 1 || (x === -1 && Math.abs(p) === Infinity)) return 1;
+  return x ** p;
+}
+/** The exponent's rounding, p log|x| of them, is one of the result. */
+function powMagnitude(x: number, p: number): number {
+  const size = Math.abs(torchPow(x, p)) * (2 + Math.abs(p * Math.log(Math.abs(x))));
+  return Number.isFinite(size) ? size : 0;
 }
 
 /** 4 ULP, a polynomial after range reduction. */
@@ -173,7 +199,7 @@ export const elementwise: Table = [
     one(
       'pow',
       x => x.pow(n),
-      x => x ** n,
+      x => torchPow(x, n),
       // Differences cannot follow x^-3 closer to 0 than this.
       { values: (d, s) => d.apart(s, d.smooth ? 1 : 0.5, 20), roundings: 8 },
     ),
@@ -183,14 +209,35 @@ export const elementwise: Table = [
     one(
       'pow',
       x => x.pow(p),
-      x => x ** p,
+      x => torchPow(x, p),
       {
         values: (d, s) => d.positive(s, d.smooth ? 1 : 0.5, 30),
         roundings: libm,
-        magnitude: x => x ** p * (2 + Math.abs(p * Math.log(x))),
+        magnitude: x => powMagnitude(x, p),
       },
     ),
   ),
+  // Whole exponents that are not multiplied out take the sign from x.
+  ...[65, 66, -65, -66].map(p =>
+    one(
+      'pow',
+      x => x.pow(p),
+      x => torchPow(x, p),
+      {
+        values: (d, s) => zip(x => Math.fround(Math.sign(x) * (0.75 + (Math.abs(x) % 0.75))), [d.apart(s)]),
+        roundings: 2 * libm,
+        magnitude: x => powMagnitude(x, p),
+        // Differences cannot follow them; gradients are in specialElementwise.ts.
+        differentiable: false,
+      },
+    ),
+  ),
+  ...[Infinity, -Infinity, NaN].map(p => one('pow', x => x.pow(p), x => torchPow(x, p), { differentiable: false })),
+  {
+    name: 'Tensor.clamp',
+    extremes: endCase({ run: x => x.clamp(2, 1), roundings: 0, reference: x => zip(v => (Number.isNaN(v) ? v : 1), [x]) }),
+    make: d => ({ inputs: [d.values(d.shape())], run: x => x.clamp(2, 1), roundings: 0, reference: x => zip(() => 1, [x]) }),
+  },
   one(
     'clamp',
     x => x.clamp(-0.75, 1.25),
@@ -230,16 +277,14 @@ export const elementwise: Table = [
     x => x.softplus(),
     x => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))),
     {
-      // log(1 + e) loses an absolute 2^-24 where e is small.
       values: limited(30),
       roundings: libm + 2,
-      magnitude: x => Math.max(x, 0) + 1,
     },
   ),
   one(
     'relu',
     x => x.relu(),
-    x => Math.max(x, 0),
+    x => (x < 0 ? 0 : x),
     { values: (d, s) => d.kinked(s), roundings: 0 },
   ),
   one(
@@ -289,6 +334,7 @@ export const elementwise: Table = [
   },
   {
     name: 'Tensor.where',
+    extremes: endCase({ run: (x, y) => x.le(y).where(x, y), roundings: 0, reference: (x, y) => zip((v, w) => (v <= w ? v : w), [x, y]) }, 2),
     errors: [
       [() => tensor.zeros([2]).where(1, 2), /^where: expected a bool tensor, got f32/],
       [() => tensor([true, false]).where(tensor.zeros([3]), 0), /^where: shapes \[2\] and \[3\] do not broadcast/],
@@ -319,6 +365,7 @@ export const elementwise: Table = [
   },
   {
     name: 'autograd.swiglu',
+    extremes: endCase({ run: x => swiglu(x, x), roundings: libm + 4, reference: g => zip(x => x * sigmoid(x) * x, [g]) }),
     errors: [[() => swiglu(tensor.zeros([2, 3]), tensor.zeros([2, 4])), /^swiglu: shapes \[2,3\] and \[2,4\] do not broadcast/]],
     make(d) {
       const shape = d.shape();
@@ -364,11 +411,16 @@ export const elementwise: Table = [
   {
     name: 'Tensor.to',
     differentiable: false,
+    extremes: endCase({
+      run: x => x.to('i32'), roundings: 0,
+      reference: x => zip(v => (Number.isNaN(v) ? 0 : Math.min(2147483647, Math.max(-2147483648, Math.trunc(v))) + 0), [x], 'i32'),
+    }),
     make: d => ({ inputs: [d.values(d.shape())], run: x => x.to('i32'), roundings: 0, reference: x => zip(Math.trunc, [x], 'i32') }),
   },
   {
     name: 'Tensor.to',
     differentiable: false,
+    extremes: endCase({ run: x => x.to('bool'), roundings: 0, reference: x => zip(v => Number(v !== 0), [x], 'bool') }),
     make: d => ({
       inputs: [zip(Math.round, [d.values(d.shape(), { limit: 4 })])],
       run: x => x.to('bool'),

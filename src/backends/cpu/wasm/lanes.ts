@@ -1,7 +1,6 @@
 // Four f32 or i32 lanes as values of the assembler: names for its SIMD instructions, sums across lanes, and the element functions
 // (exp, log, tanh, erf, sin, cos) as instruction sequences. Loops and memory do not belong here.
-// Errors against exact results, over all finite inputs unless noted: exp, log, tanh, erf below 2 ULP, power2 below 3; sin and cos below 2 ULP for
-// |x| <= 2^20 and meaningless beyond 2^30.
+// Errors against exact results, over all finite inputs: exp, log, tanh, erf, sin, cos below 2 ULP, power2 below 3.
 
 import { f32x4Const, i32x4Const, op, shuffle32, type FunctionBuilder, type Local, type Value } from './assembler.js';
 
@@ -139,32 +138,27 @@ export class LaneMath {
     return this.withSignOf(x, choose(op('f32x4.le', t, splat(0.927734375)), near, far));
   }
 
-  sin(x: Value): Value {
-    return this.sinCos(x, 0);
+  sin(argument: Value): Value {
+    const x = hold(this.f, argument);
+    return choose(op('f32x4.eq', x, splat(0)), x, this.sinCos(x, 0)); // -0 stays -0
   }
 
-  cos(x: Value): Value {
-    return this.sinCos(x, 1);
+  cos(argument: Value): Value {
+    return this.sinCos(hold(this.f, argument), 1);
   }
 
   /** Reduction to a quarter turn in f64, then Cephes sinf and cosf; `ahead` quarter turns are added. */
-  private sinCos(argument: Value, ahead: number): Value {
+  private sinCos(x: Local, ahead: number): Value {
     const { f } = this;
-    const x = hold(f, argument);
-    const reduce = (pair: Value): { rest: Value; quarter: Value } => {
-      const wide = hold(f, op('f64x2.promote_low_f32x4', pair));
-      const constant = (c: number): Value => op('f64x2.splat', c);
-      const q = hold(f, op('f64x2.nearest', op('f64x2.mul', wide, constant(2 / Math.PI))));
-      // pi / 2 as 33 bits, exact in a product with q, and the rest
-      const rough = op('f64x2.sub', wide, op('f64x2.mul', q, constant(1.5707963267341256)));
-      const rest = op('f64x2.sub', rough, op('f64x2.mul', q, constant(6.077100506506192e-11)));
-      // adding 1.5 * 2^52 leaves the integer in the low word
-      return { rest: op('f32x4.demote_f64x2_zero', rest), quarter: op('f64x2.add', q, constant(6755399441055744)) };
-    };
-    const low = reduce(x);
-    const high = reduce(shuffle32(x, x, [2, 3, 2, 3]));
-    const r = hold(f, shuffle32(low.rest, high.rest, [0, 1, 4, 5]));
-    const quarter = hold(f, op('i32x4.add', shuffle32(low.quarter, high.quarter, [0, 2, 4, 6]), splatInt(ahead)));
+    const far = hold(f, op('f32x4.gt', op('f32x4.abs', x), splat(2 ** 20)));
+    const near = this.quarterTurns(x, nearestTurn);
+    const [r, turns] = [hold(f, near.rest), hold(f, near.turns)];
+    f.if(op('v128.any_true', far), () => {
+      const exact = this.quarterTurns(x, exactTurn);
+      f.set(r, choose(far, exact.rest, r));
+      f.set(turns, choose(far, exact.turns, turns));
+    });
+    const quarter = hold(f, op('i32x4.add', turns, splatInt(ahead)));
     const z = hold(f, mul(r, r));
     const sine = this.madd(mul(this.polynomial(z, [-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1]), z), r, r);
     const tail = mul(mul(this.polynomial(z, [2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2]), z), z);
@@ -173,5 +167,46 @@ export class LaneMath {
     const sign = op('i32x4.shl', op('v128.and', quarter, splatInt(2)), 30);
     return op('v128.xor', choose(odd, cosine, sine), sign);
   }
+
+  /** Quarter turns as whole numbers, and the rest as an angle, of four lanes. `reduce` does two in f64. */
+  private quarterTurns(x: Local, reduce: (f: FunctionBuilder, wide: Local) => { turns: Value; rest: Value }): { turns: Value; rest: Value } {
+    const { f } = this;
+    const halves = [x, shuffle32(x, x, [2, 3, 2, 3])].map(pair => {
+      const { turns, rest } = reduce(f, hold(f, op('f64x2.promote_low_f32x4', pair)));
+      // adding 1.5 * 2^52 leaves the integer in the low word
+      return { turns: hold(f, op('f64x2.add', turns, wideSplat(6755399441055744))), rest: hold(f, op('f32x4.demote_f64x2_zero', rest)) };
+    });
+    const [low, high] = halves;
+    return { turns: shuffle32(low.turns, high.turns, [0, 2, 4, 6]), rest: shuffle32(low.rest, high.rest, [0, 1, 4, 5]) };
+  }
+}
+
+const wideSplat = (c: number): Value => op('f64x2.splat', c);
+
+/** For |x| up to 2^20: pi / 2 as 33 bits, exact in a product with the quarter turns, and the rest. */
+function nearestTurn(f: FunctionBuilder, wide: Local): { turns: Value; rest: Value } {
+  const turns = hold(f, op('f64x2.nearest', op('f64x2.mul', wide, wideSplat(2 / Math.PI))));
+  const rough = op('f64x2.sub', wide, op('f64x2.mul', turns, wideSplat(1.5707963267341256)));
+  return { turns, rest: op('f64x2.sub', rough, op('f64x2.mul', turns, wideSplat(6.077100506506192e-11))) };
+}
+
+/** 2 / pi in digits of 24 bits: enough for the largest f32. */
+const twoOverPi = [0xa2f983, 0x6e4e44, 0x1529fc, 0x2757d1, 0xf534dd, 0xc0db62, 0x95993c, 0x439041];
+
+/**
+ * For any x (Payne and Hanek 1983): a product of x with a digit is exact, and so is what it leaves modulo four quarter turns. The sum of these is kept
+ * near 0 by taking whole turns out before the next digit, so it is rounded relative to what is left.
+ */
+function exactTurn(f: FunctionBuilder, wide: Local): { turns: Value; rest: Value } {
+  const [turns, rest] = [hold(f, wideSplat(0)), hold(f, wideSplat(0))];
+  twoOverPi.forEach((digit, i) => {
+    const product = hold(f, op('f64x2.mul', wide, wideSplat(digit * 2 ** (-24 * (i + 1)))));
+    const fours = op('f64x2.mul', op('f64x2.nearest', op('f64x2.mul', product, wideSplat(0.25))), wideSplat(4));
+    f.set(rest, op('f64x2.add', rest, op('f64x2.sub', product, fours)));
+    const whole = hold(f, op('f64x2.nearest', rest));
+    f.set(turns, op('f64x2.add', turns, whole));
+    f.set(rest, op('f64x2.sub', rest, whole));
+  });
+  return { turns, rest: op('f64x2.mul', rest, wideSplat(Math.PI / 2)) };
 }
 
