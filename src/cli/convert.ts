@@ -1,14 +1,16 @@
 // `reft convert`: edits from one format into another. The formats are in ../reft/formats; here are the options and what is said.
 
-import { writeFileAtomic } from '../io/atomicWriteNode.js';
+import { stat } from 'node:fs/promises';
 import { Option, type Command } from 'commander';
+import { writeFileAtomic } from '../io/atomicWriteNode.js';
 import { adapterToFiles } from '../reft/adapterFiles.js';
 import { writeFolder } from '../reft/adapterFilesNode.js';
 import { editActivations, type EditActivation } from '../reft/editOp.js';
 import { controlVectorOf } from '../reft/formats/controlVector.js';
 import { loadEditFolder } from '../reft/formats/editFolder.js';
 import { pyreftToFiles } from '../reft/formats/pyreftFolder.js';
-import { blamingInput } from './errors.js';
+import { findFiles, isControlVector } from '../reft/ownFilesNode.js';
+import { blamingInput, UsageError } from './errors.js';
 import { loadModel } from './model.js';
 import { addJsonOption, addModelOptions, positions, type ModelFlags } from './options.js';
 import { Output } from './output.js';
@@ -21,6 +23,7 @@ interface ConvertFlags extends ModelFlags {
   out: string;
   positions?: string;
   activation?: EditActivation;
+  overwrite: boolean;
   json: boolean;
 }
 
@@ -31,12 +34,14 @@ export function addConvertCommand(program: Command): void {
     .addOption(new Option('--to <format>', 'what to write').choices(targets).default('reft'))
     .requiredOption('--out <path>', 'folder to write, or the .gguf file of a control vector')
     .option('--positions <positions>', "positions of a pyreft folder, which does not save them (default: l1, or f1+l1 for untied pairs)", positions)
-    .addOption(new Option('--activation <name>', 'activation of a pyreft folder, which does not save it').choices(editActivations));
+    .addOption(new Option('--activation <name>', 'activation of a pyreft folder, which does not save it').choices(editActivations))
+    .option('--overwrite', 'replace edits of this format that are in --out', false);
   addJsonOption(command).action(convert);
 }
 
 async function convert(flags: ConvertFlags): Promise<void> {
   const output = new Output(flags.json);
+  if (flags.to === 'control-vector') await mayReplaceFile(flags);
   const { model } = await loadModel(flags, output);
   const pyreft = { ...(flags.positions === undefined ? {} : { positions: flags.positions }), ...(flags.activation ? { activation: flags.activation } : {}) };
   const { reft, format } = await loadEditFolder(model, flags.from, { pyreft, onWarning: message => { output.note(message); } });
@@ -44,8 +49,21 @@ async function convert(flags: ConvertFlags): Promise<void> {
   output.note(reft.summary());
   await blamingInput(async () => {
     if (flags.to === 'control-vector') await writeFileAtomic(flags.out, await controlVectorOf(reft));
-    else await writeFolder(flags.out, await (flags.to === 'pyreft' ? pyreftToFiles : adapterToFiles)(reft));
+    else await writeEdits(flags, await (flags.to === 'pyreft' ? pyreftToFiles : adapterToFiles)(reft), output);
   });
   output.say(`${format} ${flags.from} as ${flags.to} in ${flags.out}`);
   output.event('done', { from: format, to: flags.to, out: flags.out, interventions: reft.interventions.length, parameters: reft.parameterCount });
+}
+
+async function mayReplaceFile({ out, overwrite }: ConvertFlags): Promise<void> {
+  if (!(await stat(out).then(() => true, () => false))) return;
+  if (!(await isControlVector(out))) throw new UsageError(`--out: ${out} is there, is no control vector and is not replaced`);
+  if (!overwrite) throw new UsageError(`--out: ${out} is there; --overwrite replaces it`);
+}
+
+async function writeEdits({ out, overwrite }: ConvertFlags, files: ReadonlyMap<string, Uint8Array>, output: Output): Promise<void> {
+  const { ours } = await findFiles(out, [...files.keys()]);
+  if (ours.length > 0 && !overwrite) throw new UsageError(`--out: ${out} holds ${ours.join(', ')}; --overwrite replaces what is there`);
+  const left = await writeFolder(out, files);
+  if (left.length > 0) output.note(`${out}: ${left.join(', ')} was not written by reft and is left as it is`);
 }

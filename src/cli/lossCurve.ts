@@ -1,9 +1,7 @@
 // The loss curve of a training run as a standalone SVG, drawn by Observable Plot on a document that needs no browser.
 
-export interface LossPoint {
-  readonly step: number;
-  readonly loss: number;
-}
+import { signed } from '../reft/signedText.js';
+import type { LossPoint } from '../reft/trainingRecord.js';
 
 export interface LossCurveOptions {
   readonly title?: string;
@@ -34,5 +32,5 @@ export async function lossCurve(losses: readonly LossPoint[], { title = 'Trainin
   }) as unknown as { outerHTML: string; setAttribute(name: string, value: string): void };
   svg.setAttribute('xmlns', 'http://www.w3.org/2000/svg');
   svg.setAttribute('style', 'background:white');
-  return `${svg.outerHTML}\n`;
+  return signed(`${svg.outerHTML}\n`);
 }

@@ -6,6 +6,7 @@ import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import type { Backend } from '../backends/backend.js';
 import { writeFileAtomic } from '../io/atomicWriteNode.js';
+import { isTrace } from '../reft/ownFilesNode.js';
 import { formatProfile, startProfile, type Profile } from '../profile/index.js';
 import { UsageError } from './errors.js';
 import type { Output } from './output.js';
@@ -43,6 +44,7 @@ export class Profiling {
     if (file === null) return body();
     // Now rather than after hours of training.
     if (!(await stat(dirname(file)).catch(() => undefined))?.isDirectory()) throw new UsageError(`--profile: there is no folder ${dirname(file)} to write ${file} in`);
+    if (await stat(file).then(() => true, () => false) && !(await isTrace(file))) throw new UsageError(`--profile: ${file} is no trace of reft and is not replaced`);
     const profile = this.profile = startProfile({ backend: this.backend });
     let result: T;
     try {

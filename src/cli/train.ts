@@ -1,16 +1,16 @@
 // `reft train`: rows to an adapter. The loop is the trainer's; here are its options, what is shown on the way, and what lies in --out at
-// the end: the adapter, loss.svg and training.json, or a checkpoint when Ctrl-C came first.
+// the end: the adapter, loss.svg and training.json, or a checkpoint when Ctrl-C came first. When --out may be written is outFolder.ts's business.
 
-import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { Option, type Command } from 'commander';
 import { tokenizeRow, type Example } from '../data/examples.js';
 import { parsePreferences, readRows, type PreferencePair, type Row } from '../data/index.js';
-import { writeFileAtomic } from '../io/atomicWriteNode.js';
+import { writeFilesAtomic } from '../io/atomicWriteNode.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import { components, type Component } from '../models/sites.js';
 import { dropoutTargets, type DropoutTarget } from '../reft/applyEdit.js';
-import { saveAdapter } from '../reft/adapterFiles.js';
+import { adapterModelFile, saveAdapter } from '../reft/adapterFiles.js';
 import { orthogonalMapNames, type OrthogonalMapName, type ReftConfig } from '../reft/config.js';
 import { editActivations, type EditActivation } from '../reft/editOp.js';
 import { kindNames } from '../reft/defineEdit.js';
@@ -22,11 +22,12 @@ import { getReftModel, type ReftModel } from '../reft/reftModel.js';
 import { ReftTrainer } from '../reft/trainer.js';
 import { blamingInput, Interrupted, UsageError } from './errors.js';
 import { onInterrupt } from './interrupt.js';
-import { lossCurve, type LossPoint } from './lossCurve.js';
+import { lossCurve } from './lossCurve.js';
 import { loadModel } from './model.js';
 import {
   addJsonOption, addModelOptions, byteSize, layers, newTokens, number, positions, wholeNumber, type ModelFlags,
 } from './options.js';
+import { OutFolder } from './outFolder.js';
 import { bytesText, Output, type Progress } from './output.js';
 import { addProfileOption, Profiling, type ProfileFlags } from './profile.js';
 
@@ -68,13 +69,8 @@ interface TrainFlags extends ModelFlags, ProfileFlags {
   saveEvery?: number;
   dpo?: number;
   resume: boolean;
+  overwrite: boolean;
   json: boolean;
-}
-
-/** What training.json keeps: enough to draw the curve again, and nothing that differs between two runs of one seed. */
-interface TrainingRecord {
-  losses: LossPoint[];
-  evaluation: LossPoint[];
 }
 
 export function addTrainCommand(program: Command): void {
@@ -117,7 +113,8 @@ export function addTrainCommand(program: Command): void {
     .option('--reuse-dir <dir>', 'folder for what a frozen model computes the same way each step: room beyond memory, and for later runs')
     .option('--reuse-dir-budget <size>', 'most bytes in that folder; what was used longest ago goes first (default: 16GiB)', byteSize)
     .option('--dpo <beta>', 'rows are preferences, {"prompt" or "messages","chosen","rejected"}: prefer the chosen answers, beta near 0.1', number({ above: 0 }))
-    .option('--resume', 'continue from the checkpoint in --out', false);
+    .addOption(new Option('--resume', 'continue from the checkpoint in --out').default(false).conflicts('overwrite'))
+    .option('--overwrite', 'replace the adapter or the checkpoint that reft wrote into --out', false);
   addProfileOption(command, 'profile.json in --out');
   addJsonOption(command).action(train);
 }
@@ -136,13 +133,12 @@ async function train(flags: TrainFlags): Promise<void> {
     if (given && !there) throw new UsageError(`${flag}: has no meaning without ${needed}`);
   }
   const evalRows = flags.eval === undefined ? undefined : await readRows(flags.eval);
-  const checkpoint = join(flags.out, 'checkpoint');
-  const recordFile = join(flags.out, 'training.json');
-  if (flags.resume && !(await stat(checkpoint).catch(() => undefined))?.isDirectory()) throw new UsageError(`--resume: no checkpoint in ${flags.out}`);
-  await mkdir(flags.out, { recursive: true });
+  const out = await OutFolder.check(flags.out, flags);
+  const { checkpoint } = out;
 
   const interruption = onInterrupt(output, 'ending after this step');
   const { signal } = interruption;
+  let begun = false;
   try {
     const { model, tokenizer } = await loadModel(flags, output, signal);
     const reft = await blamingInput(() => getReftModel(model, reftConfig(flags, model.config.layers)));
@@ -151,8 +147,6 @@ async function train(flags: TrainFlags): Promise<void> {
     const pairs = flags.dpo === undefined ? [] : await readPairs(flags, tokenizer);
     const examples = pairs.length > 0 ? pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]) : await tokenize(rows, tokenizer, flags.maxLength);
     const evaluated = evalRows && (await tokenize(evalRows, tokenizer, flags.maxLength));
-    let record: TrainingRecord = flags.resume ? await readRecord(recordFile) : { losses: [], evaluation: [] };
-    const saveRecord = (): Promise<void> => writeFileAtomic(recordFile, `${JSON.stringify(record)}\n`);
     const shown: { progress?: Progress } = {};
     describe(output, reft, examples);
     const profiling = new Profiling(flags, join(flags.out, 'profile.json'), model.backend, output);
@@ -172,38 +166,39 @@ async function train(flags: TrainFlags): Promise<void> {
       ...(flags.earlyStopping ? { earlyStopping: { patience: flags.earlyStopping, minDelta: flags.minDelta } } : {}),
       onStep: step => {
         profiling.mark(`step ${step.index}`);
-        // A run that was cut off had gone on after its checkpoint.
-        const fresh = (point: LossPoint): boolean => point.step < step.index;
-        if (record.losses.at(-1)?.step !== step.index - 1) record = { losses: record.losses.filter(fresh), evaluation: record.evaluation.filter(fresh) };
-        record.losses.push({ step: step.index, loss: step.loss });
         output.event('step', {
           step: step.index, total: step.total, epoch: step.epoch, loss: step.loss,
           learningRate: step.learningRate, gradNorm: step.gradNorm, seconds: step.seconds,
         });
         shown.progress?.update(step.index, `loss ${step.loss.toFixed(3)}  ${step.seconds.toFixed(2)} s/step`);
       },
-      onCheckpoint: saveRecord,
       onEvaluation: ({ step, loss, perplexity, labelled }) => {
         profiling.mark(`evaluation ${step}`);
-        record.evaluation.push({ step, loss });
         output.event('evaluation', { step, loss, perplexity, labelled });
       },
     });
+    await out.open(savedBytes(reft));
     const progress = (shown.progress = output.progress('training', trainer.totalSteps));
+    begun = true;
     let result;
     try {
       result = await profiling.run(() => trainer.train());
     } finally {
       progress.stop();
-      await saveRecord();
     }
     if (result.aborted) {
       output.event('interrupted', { steps: result.steps, checkpoint });
       throw new Interrupted(`interrupted after step ${result.steps} of ${trainer.totalSteps}; saved ${checkpoint}; continue with the same command and --resume`);
     }
+    // With it, --resume ends what is cut off from here on.
+    await trainer.saveCheckpoint(checkpoint);
     await saveAdapter(reft, flags.out);
-    await writeFileAtomic(join(flags.out, 'loss.svg'), await lossCurve(record.losses, { title: `${flags.intervention}, ${pairs.length > 0 ? `${pairs.length} pairs` : `${rows.length} rows`}`, evaluation: record.evaluation }));
-    await rm(checkpoint, { recursive: true, force: true });
+    const { record } = trainer;
+    const title = `${flags.intervention}, ${pairs.length > 0 ? `${pairs.length} pairs` : `${rows.length} rows`}`;
+    await writeFilesAtomic(flags.out, [
+      ['training.json', `${JSON.stringify(record)}\n`], ['loss.svg', await lossCurve(record.losses, { title, evaluation: record.evaluation })],
+    ]);
+    await out.removeCheckpoint();
     if (result.stoppedEarly) {
       const steps = `step ${result.steps} of ${trainer.totalSteps}`;
       output.say(`stopped after ${steps}: ${flags.earlyStopping} measurements of --eval without progress`);
@@ -217,19 +212,23 @@ async function train(flags: TrainFlags): Promise<void> {
       const { loss, frozenLoss } = heldOut;
       output.say(`loss ${loss.toFixed(4)} over the rows of --eval; the frozen model has ${frozenLoss.toFixed(4)}`);
     }
-    output.say(`saved ${flags.out} (${bytesText(await weightBytes(flags.out))} of weights)  loss curve ${join(flags.out, 'loss.svg')}`);
+    output.say(`saved ${flags.out} (${bytesText((await stat(join(flags.out, adapterModelFile))).size)} of weights)  loss curve ${join(flags.out, 'loss.svg')}`);
     const { steps, loss, seconds, trainableParameters, stoppedEarly, best } = result;
     output.event('done', {
       steps, loss, seconds, trainableParameters, adapter: flags.out,
       ...(heldOut ? { evaluation: { ...heldOut, best, stoppedEarly, keptBest: flags.keepBest } } : {}),
     });
   } catch (error) {
-    if (signal.aborted && !(error instanceof Interrupted)) throw new Interrupted('interrupted before the first step; nothing was saved', { cause: error });
+    if (signal.aborted && !begun) throw new Interrupted('interrupted before the first step; nothing was saved', { cause: error });
     throw error;
   } finally {
+    await out.close();
     interruption.dispose();
   }
 }
+
+/** A generous bound on what a run saves: parameters, those of the orthogonal maps, two moments of each and the best of them, in f64 at most. */
+const savedBytes = (reft: ReftModel): number => 2 ** 16 + 8 * 8 * reft.parameterCount;
 
 function reftConfig(flags: TrainFlags, layerCount: number): ReftConfig {
   const third = (n: number): number => Math.min(layerCount - 1, Math.round((n * layerCount) / 3));
@@ -265,18 +264,4 @@ function describe(output: Output, reft: ReftModel, examples: readonly Example[])
 
 async function readPairs({ data, maxLength }: TrainFlags, tokenizer: Tokenizer): Promise<PreferencePair[]> {
   return parsePreferences(await readFile(data, 'utf8'), basename(data), tokenizer, { maxLength });
-}
-
-async function readRecord(path: string): Promise<TrainingRecord> {
-  try {
-    return JSON.parse(await readFile(path, 'utf8')) as TrainingRecord;
-  } catch (cause) {
-    throw new UsageError(`--resume: ${path} cannot be read: ${(cause as Error).message}`, { cause });
-  }
-}
-
-/** Bytes of the safetensors files in a folder. */
-async function weightBytes(folder: string): Promise<number> {
-  const names = (await readdir(folder)).filter(name => name.endsWith('.safetensors'));
-  return (await Promise.all(names.map(name => stat(join(folder, name))))).reduce((n, s) => n + s.size, 0);
 }

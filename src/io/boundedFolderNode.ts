@@ -1,9 +1,10 @@
 // A folder of files that can be made again, with a bound on their bytes: what was used longest ago goes first. Node only; what is in the files
 // is not known here.
 
-import { mkdir, open, readdir, rm, stat, utimes, type FileHandle } from 'node:fs/promises';
+import { open, readdir, rm, stat, utimes, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileAtomic } from './atomicWriteNode.js';
+import { makeFolder, removeUnfinished } from './foldersNode.js';
 
 export interface BoundedFolder {
   /**
@@ -15,8 +16,6 @@ export interface BoundedFolder {
   write(name: string, bytes: Uint8Array, needed: ReadonlySet<string>): Promise<boolean>;
 }
 
-/** What a process that was killed while writing left behind is removed after this time. */
-const staleMs = 3_600_000;
 /** Systems read less than 2 GiB at once. */
 const mostAtOnce = 2 ** 30;
 
@@ -27,14 +26,12 @@ export async function openBoundedFolder(directory: string, suffix: string, limit
     throw new Error(`${directory}: ${what}: ${(cause as Error).message}`, { cause });
   };
   try {
-    await mkdir(directory, { recursive: true });
+    await makeFolder(directory);
+    await removeUnfinished(directory, name => name.endsWith(suffix));
     for (const name of await readdir(directory)) {
-      const unfinished = name.startsWith('.') && name.includes(suffix) && name.endsWith('.tmp');
-      if (!unfinished && !name.endsWith(suffix)) continue;
+      if (!name.endsWith(suffix)) continue;
       const found = await stat(join(directory, name)).catch(() => null);
-      if (!found?.isFile()) continue;
-      if (!unfinished) entries.set(name, { bytes: found.size, used: found.mtimeMs });
-      else if (Date.now() - found.mtimeMs > staleMs) await rm(join(directory, name), { force: true });
+      if (found?.isFile()) entries.set(name, { bytes: found.size, used: found.mtimeMs });
     }
   } catch (error) {
     fail('cannot be opened', error);

@@ -5,13 +5,14 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Hash } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { copyFile, mkdir, readdir, readFile, rename, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
+import { copyFile, readdir, readFile, rename, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
 import { Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
 import { writeFileAtomic } from './atomicWriteNode.js';
 import { FormatError } from './errors.js';
+import { makeFolder } from './foldersNode.js';
 import type { DownloadProgress } from './resolve.js';
 
 /** The small files of a model, those of them it has. */
@@ -112,7 +113,7 @@ export async function downloadModel(download: HubDownload): Promise<HubModel> {
   // Last, so that a name leads only to what is complete.
   if (revision !== commit) {
     const ref = join(repo, 'refs', revision);
-    await mkdir(dirname(ref), { recursive: true });
+    await makeFolder(dirname(ref));
     await writeFileAtomic(ref, commit);
   }
   return { folder, files: wantedFiles((await readdir(folder)).sort()).map(name => join(folder, name)) };
@@ -132,7 +133,7 @@ async function fetchFile(file: RemoteFile, repo: string, folder: string, commit:
   if (await isFile(pointer)) return;
   const blob = join(repo, 'blobs', file.etag);
   if (!(await isFile(blob))) {
-    await mkdir(dirname(blob), { recursive: true });
+    await makeFolder(dirname(blob));
     const partial = await claimPartial(blob);
     try {
       await fetchBytes(file, partial, commit, download);
@@ -144,7 +145,7 @@ async function fetchFile(file: RemoteFile, repo: string, folder: string, commit:
       throw error;
     }
   }
-  await mkdir(folder, { recursive: true });
+  await makeFolder(folder);
   await symlink(relative(folder, blob), pointer).catch(async (error: NodeJS.ErrnoException) => {
     if (error.code === 'EEXIST') return;
     // Windows allows links to administrators only.

@@ -2,10 +2,11 @@
 // Node only. Which models are pinned is in resolve.ts.
 
 import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FormatError } from './errors.js';
+import { makeFolder } from './foldersNode.js';
 import { withoutSecrets } from './printable.js';
 import type { PinnedModel, ResolveOptions } from './resolve.js';
 import { extractZipMember } from './resolveZipNode.js';
@@ -26,7 +27,7 @@ export async function fetchPinned(
   pips: readonly (readonly string[])[],
   { signal, progressCallback }: Pick<ResolveOptions, 'signal' | 'progressCallback'>,
 ): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
+  await makeFolder(dirname(path));
   // In the same folder, so that the finished file can be renamed; of its own name, so that two processes never share one.
   const work = await mkdtemp(join(resolve(dirname(path)), '.fetch-'));
   try {

@@ -7,7 +7,7 @@ import { noGrad } from '../autograd/tape.js';
 import { memorySource } from '../io/byteSource.js';
 import { FormatError } from '../io/errors.js';
 import { nodeOnly } from '../io/nodeOnly.js';
-import { openSafetensors, writeSafetensors, type SafetensorsEntry } from '../io/safetensors.js';
+import { openSafetensors, type SafetensorsEntry } from '../io/safetensors.js';
 import { parseJsonObject } from '../io/strictJson.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import type { CausalLM } from '../models/causalLM.js';
@@ -21,10 +21,13 @@ import { trainedBaseParameters } from './baseParameters.js';
 import { assign, parameterSpecs } from './intervention.js';
 import type { ParameterSpec } from './kinds.js';
 import { planned, ReftModel } from './reftModel.js';
+import { checkTogether, finiteEntry, savedFiles } from './savedFiles.js';
+import { signed } from './signedText.js';
 
 export const adapterConfigFile = 'adapter_config.json';
 export const adapterModelFile = 'adapter_model.safetensors';
-const readmeFile = 'README.md';
+export const readmeFile = 'README.md';
+export const adapterFileNames = { weights: adapterModelFile, config: adapterConfigFile };
 const formatVersion = 1;
 /** How far R R^T may be from the identity: rounding, never another matrix. */
 const orthonormalTolerance = 1e-3;
@@ -45,11 +48,13 @@ const schema = z.strictObject({
   interventions: z.array(z.strictObject({ id: z.string(), scale: z.number() })),
   /** Weights of the base that were trained along: `base.<name>` in the tensors. */
   base_parameters: z.array(z.string()).min(1).optional(),
+  /** Of the file of weights that this belongs to; absent in files of earlier versions. */
+  weights_sha256: z.string().optional(),
 });
 
 export type AdapterConfig = z.infer<typeof schema>;
 
-/** The adapter of a set of edits: the same edits on the same base give the same bytes. */
+/** The adapter of a set of edits: the same edits on the same base give the same bytes. @throws Error naming a parameter that is not finite */
 export async function adapterToFiles(reft: ReftModel): Promise<Map<string, Uint8Array>> {
   const { base } = reft;
   const trained = trainedBaseParameters(base);
@@ -69,18 +74,12 @@ export async function adapterToFiles(reft: ReftModel): Promise<Map<string, Uint8
   const entries: SafetensorsEntry[] = [];
   for (const intervention of reft.interventions) {
     for (const [name, tensor] of Object.entries(noGrad(() => intervention.parameters()))) {
-      entries.push({ name: `${intervention.id}.${name}`, dtype: 'F32', shape: tensor.shape, data: Float32Array.from(await tensor.data()) });
+      entries.push(await finiteEntry(`${intervention.id}.${name}`, tensor));
     }
   }
-  for (const [name, tensor] of trained) {
-    entries.push({ name: `base.${name}`, dtype: 'F32', shape: tensor.shape, data: Float32Array.from(await tensor.data()) });
-  }
-  const text = new TextEncoder();
-  return new Map([
-    [adapterModelFile, writeSafetensors(entries)],
-    [readmeFile, text.encode(adapterReadme(config, reft))],
-    [adapterConfigFile, text.encode(`${JSON.stringify(config, null, 2)}\n`)],
-  ]);
+  for (const [name, tensor] of trained) entries.push(await finiteEntry(`base.${name}`, tensor));
+  const files = await savedFiles(adapterFileNames, config, entries);
+  return files.set(readmeFile, new TextEncoder().encode(await signed(adapterReadme(config, reft))));
 }
 
 export interface LoadReftOptions {
@@ -133,6 +132,7 @@ export async function adapterFromFiles(base: CausalLM, files: Files, options: Lo
     if (expected.get(name)?.start === 'orthogonal') checkOrthonormal(data, shape, name, modelName);
     values.set(name, data);
   }
+  await checkTogether(config, configName, fileOf(adapterModelFile), modelName);
 
   const reft = new ReftModel(base, configs);
   reft.onWarning = onWarning;
@@ -206,16 +206,20 @@ function checkOrthonormal(R: Float32Array, [r, d]: readonly number[], name: stri
   }
 }
 
-/** Writes the adapter's files into a folder (Node), each whole or not at all; other files there are left alone. */
+/**
+ * Writes the adapter's files into a folder (Node): the adapter there is the old one or the new one, whatever stops the process. An older adapter is
+ * replaced; what reft did not write is left alone, a README.md that somebody changed too. @throws RangeError naming a file that would have to go
+ */
 export async function saveAdapter(reft: ReftModel, directory: string): Promise<void> {
   nodeOnly('saving into a folder', 'use adapterToFiles(reft)');
   const { writeFolder } = await import('./adapterFilesNode.js');
-  await writeFolder(directory, await adapterToFiles(reft));
+  const left = await writeFolder(directory, await adapterToFiles(reft));
+  if (left.length > 0) reft.onWarning(`${directory}: ${left.join(', ')} was not written by reft and is left as it is`);
 }
 
 /** The edits of an adapter folder (Node), on the base they were trained on. @throws FormatError for whatever is wrong with its files */
 export async function loadReft(base: CausalLM, directory: string, options: LoadReftOptions = {}): Promise<ReftModel> {
   nodeOnly('loading from a folder', 'use adapterFromFiles(base, files)');
-  const { readFolder } = await import('./adapterFilesNode.js');
-  return adapterFromFiles(base, await readFolder(directory, [adapterConfigFile, adapterModelFile]), { source: directory, ...options });
+  const { readSaved } = await import('./savedFilesNode.js');
+  return adapterFromFiles(base, await readSaved(directory, adapterFileNames), { source: directory, ...options });
 }

@@ -1,14 +1,29 @@
-// Folders of small files: written one by one, each whole or not at all, and read back. Node only; what is in them is not known here.
+// Folders of small files: written, each whole or not at all, and read back. What somebody else wrote there is never replaced. Node only; what is in
+// the files is not known here.
 
-import { mkdir, readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { writeFileAtomic } from '../io/atomicWriteNode.js';
+import { writeFilesAtomic } from '../io/atomicWriteNode.js';
 import { FormatError } from '../io/errors.js';
+import { makeFolder } from '../io/foldersNode.js';
+import { findFiles } from './ownFilesNode.js';
+import { tidyFolder } from './savedFilesNode.js';
 
-/** Writes `files` in their order into a folder, which is made if need be. */
-export async function writeFolder(directory: string, files: ReadonlyMap<string, Uint8Array>): Promise<void> {
-  await mkdir(directory, { recursive: true });
-  for (const [name, bytes] of files) await writeFileAtomic(join(directory, name), bytes);
+/** A text for people: the folder is whole without it. */
+const optional = 'README.md';
+
+/**
+ * Writes `files` into a folder, which is made if need be, and renames them in their order; gives the names that were left as they are, somebody's
+ * README.md. @throws RangeError, before anything was written, naming a file there that reft did not write
+ */
+export async function writeFolder(directory: string, files: ReadonlyMap<string, Uint8Array>): Promise<string[]> {
+  const { others } = await findFiles(directory, [...files.keys()]);
+  const inTheWay = others.find(name => name !== optional);
+  if (inTheWay !== undefined) throw new RangeError(`${join(directory, inTheWay)} was not written by reft and is not replaced; save into another folder`);
+  await makeFolder(directory);
+  await tidyFolder(directory, name => files.has(name));
+  await writeFilesAtomic(directory, [...files].filter(([name]) => !others.includes(name)));
+  return others;
 }
 
 /** The names of the files in a folder. @throws FormatError when it cannot be read */

@@ -1,6 +1,6 @@
 // What a training run needs to go on bit for bit: raw parameters (an orthogonal map's own, not R), the optimizer's moments, the step, and
-// everything that must be the same in both runs. `trainer_state.safetensors` is all of it, its header included, so that one rename makes
-// a checkpoint; `trainer_state.json` shows the same state to people. The adapter's files lie beside them.
+// everything that must be the same in both runs, and what was measured so far. `trainer_state.safetensors` is all of it, its header included, so
+// that one rename makes a checkpoint; `trainer_state.json` shows the same state to people. The adapter's files lie beside them.
 
 import { z } from 'zod';
 import { memorySource } from '../io/byteSource.js';
@@ -11,9 +11,11 @@ import { create } from '../tensor/create.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Files } from './adapterFiles.js';
 import type { EvaluationCourseState } from './evaluationCourse.js';
+import { finiteEntry } from './savedFiles.js';
+import { recordSchema, type TrainingRecord } from './trainingRecord.js';
 
 export const stateTensorsFile = 'trainer_state.safetensors';
-const stateFile = 'trainer_state.json';
+export const stateFile = 'trainer_state.json';
 const formatVersion = 1;
 
 const scalar = z.union([z.string(), z.number(), z.boolean()]);
@@ -44,22 +46,21 @@ export interface TrainerState {
   readonly evaluation?: EvaluationCourseState | undefined;
   readonly settings: TrainerSettings;
   readonly tensors: ReadonlyMap<string, Tensor>;
+  readonly record: TrainingRecord;
 }
 
+/** The state's own file first: its rename is the checkpoint. @throws Error naming a tensor that is not finite */
 export async function stateToFiles(state: TrainerState): Promise<Map<string, Uint8Array>> {
-  const { step, optimizerStep, evaluation, settings, tensors } = state;
+  const { step, optimizerStep, evaluation, settings, tensors, record } = state;
   const written: z.infer<typeof schema> = {
     format: 'reft-trainer', format_version: formatVersion, step, optimizer_step: optimizerStep,
     ...(evaluation ? { evaluation } : {}), settings: { ...settings },
   };
   const entries: SafetensorsEntry[] = [];
-  for (const [name, tensor] of tensors) {
-    const data = await tensor.data();
-    entries.push({ name, dtype: tensor.dtype === 'f64' ? 'F64' : 'F32', shape: tensor.shape, data: data as Float32Array | Float64Array });
-  }
+  for (const [name, tensor] of tensors) entries.push(await finiteEntry(name, tensor, tensor.dtype === 'f64' ? 'F64' : 'F32'));
   return new Map([
+    [stateTensorsFile, writeSafetensors(entries, { state: JSON.stringify(written), record: JSON.stringify(record) })],
     [stateFile, new TextEncoder().encode(`${JSON.stringify(written, null, 2)}\n`)],
-    [stateTensorsFile, writeSafetensors(entries, { state: JSON.stringify(written) })],
   ]);
 }
 
@@ -76,9 +77,14 @@ export async function stateFromFiles(
   const file = await openSafetensors(memorySource(bytes, `${source}/${stateTensorsFile}`));
   const text = file.metadata.state;
   if (typeof text !== 'string') throw new FormatError(file.name, 'has no state in its header');
-  const parsed = schema.safeParse(parseJsonObject(new TextEncoder().encode(text), file.name, 'the state'));
-  if (!parsed.success) throw new FormatError(file.name, parsed.error.issues.slice(0, 3).map(i => `${i.path.join('.') || 'it'}: ${i.message}`).join('; '));
-  const state = parsed.data;
+  const parsed = <T>(as: z.ZodType<T>, json: string, what: string): T => {
+    const result = as.safeParse(parseJsonObject(new TextEncoder().encode(json), file.name, what));
+    if (result.success) return result.data;
+    throw new FormatError(file.name, result.error.issues.slice(0, 3).map(i => `${i.path.join('.') || 'it'}: ${i.message}`).join('; '));
+  };
+  const state = parsed(schema, text, 'the state');
+  // A checkpoint of an earlier version has no record.
+  const record = parsed(recordSchema, file.metadata['record'] as string | undefined ?? '{"losses":[],"evaluation":[]}', 'the record');
   for (const name of new Set([...Object.keys(settings), ...Object.keys(state.settings)])) {
     if (settings[name] === state.settings[name]) continue;
     throw new RangeError(`resume: ${name} is ${settings[name] ?? 'absent'}, but ${source} was made with ${state.settings[name] ?? 'none'}; a run can only go on unchanged`);
@@ -97,7 +103,7 @@ export async function stateFromFiles(
       if (!(data as Float32Array).every(Number.isFinite)) throw new FormatError(file.name, `'${name}' has numbers that are not finite`);
       tensors.set(name, create.from(data, like.shape, { dtype: like.dtype, backend: like.backend }));
     }
-    restore({ step: state.step, optimizerStep: state.optimizer_step, evaluation: state.evaluation, settings, tensors });
+    restore({ step: state.step, optimizerStep: state.optimizer_step, evaluation: state.evaluation, settings, tensors, record });
   } finally {
     for (const t of tensors.values()) t.storage.dispose();
   }

@@ -25,6 +25,7 @@ import { canReuse, PrefixReuse } from './reuse.js';
 import { checkEdited, labelCount, prepareExamples, stepsOfEpoch } from './trainerData.js';
 import { withDefaults, type Evaluation, type ResolvedTrainerOptions, type TrainerOptions, type TrainResult, type TrainStep } from './trainerOptions.js';
 import { wholeWindow, type Window } from './trainerWindows.js';
+import type { TrainingRecord } from './trainingRecord.js';
 
 /** What is trained, in the optimizer's order. */
 interface Trained {
@@ -42,6 +43,8 @@ export class ReftTrainer {
   readonly totalSteps: number;
   /** Rows that were cut to `maxLength`. */
   readonly truncatedRows: number;
+  /** What was measured so far, before a resume too. */
+  readonly record: TrainingRecord = { losses: [], evaluation: [] };
   private readonly options: ResolvedTrainerOptions;
   private readonly evaluated: readonly Example[] | null;
   private readonly objective: Objective;
@@ -52,7 +55,7 @@ export class ReftTrainer {
   private readonly course: EvaluationCourse;
   private reuse: PrefixReuse | null = null;
   private done = 0;
-  private savedAt: number | null = null;
+  private saved: { readonly step: number; readonly directory: string } | null = null;
   private seconds = 0;
   private lastLoss = NaN;
   private toResume: string | Files | undefined;
@@ -120,6 +123,7 @@ export class ReftTrainer {
           return;
         }
         const step = await this.step();
+        this.record.losses.push({ step: step.index, loss: step.loss });
         onStep?.(step);
         await this.evaluateWhenDue(signal);
         if (checkpoint && this.done % saveEvery === 0) {
@@ -145,6 +149,7 @@ export class ReftTrainer {
     const measured = await this.measure(this.evaluated, signal);
     if (!measured) return;
     this.course.see({ step: this.done, loss: measured.loss }, this.parameterTensors());
+    this.record.evaluation.push({ step: this.done, loss: measured.loss });
     this.options.onEvaluation?.({ step: this.done, ...measured });
   }
 
@@ -168,21 +173,45 @@ export class ReftTrainer {
 
   /** An error of the device itself ends a run whose state may be gone: says where it can be taken up again. */
   private explained(error: unknown): unknown {
-    const { checkpoint } = this.options;
     if (!(error instanceof Error) || error.name !== 'WebGPUError') return error;
-    const saved = checkpoint && this.savedAt !== null ? `; ${checkpoint.directory} holds the run up to step ${this.savedAt}: resume from there` : '; nothing of the run was saved';
-    return new Error(`training: step ${this.done + 1} of ${this.totalSteps}: ${error.message}${saved}`, { cause: error });
+    return new Error(`training: step ${this.done + 1} of ${this.totalSteps}: ${error.message}; ${this.whatIsSaved()}`, { cause: error });
   }
 
-  /** Runs the steps to the end, then measures the loss on the training data. */
+  private whatIsSaved(): string {
+    return this.saved ? `${this.saved.directory} holds the run up to step ${this.saved.step}: resume from there` : 'nothing of the run was saved';
+  }
+
+  /** After a step that went wrong: a checkpoint of the parameters before it, unless there is an earlier one. Says what there is. */
+  private async afterBadStep(): Promise<string> {
+    const { checkpoint } = this.options;
+    const asBefore = 'the parameters are as the step before left them';
+    if (!checkpoint || this.done === 0) return asBefore;
+    try {
+      if (!this.saved) await this.saveCheckpoint(checkpoint.directory);
+    } catch (error) {
+      return (error as Error).message;
+    }
+    return this.saved?.step === this.done ? `${asBefore}, saved in ${this.saved.directory}` : this.whatIsSaved();
+  }
+
+  /** Runs the steps to the end, then measures the loss on the training data. @throws Error where a loss is not finite, in the end too */
   async train(onStep?: (step: TrainStep) => void): Promise<TrainResult> {
+    const { signal, checkpoint } = this.options;
     for await (const step of this.steps()) onStep?.(step);
-    const aborted = !this.over;
-    const loss = aborted ? this.lastLoss : (await this.evaluate()).loss;
+    const measured = this.over ? await this.measure(this.examples, signal) : null;
+    if (!measured && this.over && checkpoint) await this.saveCheckpoint(checkpoint.directory);
+    if (measured && !Number.isFinite(measured.loss)) {
+      throw new Error(`training: the loss after the last step is ${measured.loss}: it diverged; ${this.whatIsSaved()}. ${this.calmer()}`);
+    }
     return {
-      steps: this.done, loss, seconds: this.seconds, trainableParameters: this.reft.parameterCount, aborted,
+      steps: this.done, loss: measured?.loss ?? this.lastLoss, seconds: this.seconds,
+      trainableParameters: this.reft.parameterCount, aborted: !measured,
       stoppedEarly: this.course.stopped && this.done < this.totalSteps, best: this.course.state.best,
     };
+  }
+
+  private calmer(): string {
+    return `Try a learning rate below ${this.options.learningRate}, a warmup, or maxGradNorm 1`;
   }
 
   /** The loss on examples (default: the training data), dropout off. */
@@ -239,8 +268,7 @@ export class ReftTrainer {
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
       this.optimizer.zeroGrad();
       const what = Number.isFinite(loss) ? `the norm of the gradients is ${gradNorm}` : `the loss is ${loss}`;
-      throw new Error(`training: ${what} at step ${this.done + 1}; the parameters are as the step before left them. Try a learning rate below ${peak}, `
-        + `a warmup, or maxGradNorm 1`);
+      throw new Error(`training: ${what} at step ${this.done + 1}; ${await this.afterBadStep()}. ${this.calmer()}`);
     }
     this.optimizer.step(learningRate);
     this.optimizer.zeroGrad();
@@ -291,22 +319,30 @@ export class ReftTrainer {
     return this.objective.loss(this.reft, windows, { ...kept, recompute: this.options.recompute ?? false }, training);
   }
 
-  /** What a checkpoint holds, as files: the adapter, and the state of the run. */
+  /** What a checkpoint holds, as files: the state of the run, and the adapter. @throws Error where a parameter is not finite */
   async checkpointFiles(): Promise<Map<string, Uint8Array>> {
     const state = {
-      step: this.done, optimizerStep: this.optimizer.state().step,
+      step: this.done, optimizerStep: this.optimizer.state().step, record: this.record,
       settings: await this.settings(), tensors: this.stateTensors(),
       ...(this.evaluated ? { evaluation: this.course.state } : {}),
     };
-    return new Map([...await adapterToFiles(this.reft), ...await stateToFiles(state)]);
+    return new Map([...await stateToFiles(state), ...await adapterToFiles(this.reft)]);
   }
 
-  /** Writes a checkpoint folder (Node), each file whole or not at all; also an adapter folder, which `loadReft` reads. */
+  /**
+   * Writes a checkpoint folder (Node), which is the old one or the new one, whatever stops the process; also an adapter folder, which `loadReft`
+   * reads. @throws Error where a parameter is not finite; the checkpoint there stays
+   */
   async saveCheckpoint(directory: string): Promise<void> {
     nodeOnly('a checkpoint in a folder', 'use checkpointFiles()');
     const { writeFolder } = await import('./adapterFilesNode.js');
-    await writeFolder(directory, await this.checkpointFiles());
-    this.savedAt = this.done;
+    try {
+      await writeFolder(directory, await this.checkpointFiles());
+    } catch (error) {
+      if (error instanceof RangeError) throw error;
+      throw new Error(`${directory}: the checkpoint of step ${this.done} could not be saved: ${(error as Error).message}; ${this.whatIsSaved()}`, { cause: error });
+    }
+    this.saved = { step: this.done, directory };
   }
 
   /** Goes on from a checkpoint, bit for bit. @throws RangeError naming a setting that differs, FormatError for bad files */
@@ -328,8 +364,10 @@ export class ReftTrainer {
       this.optimizer.loadState({ step: state.optimizerStep, tensors: moments });
       if (state.evaluation) this.course.load(state.evaluation, best);
       this.done = state.step;
+      this.lastLoss = state.record.losses.at(-1)?.loss ?? NaN;
+      for (const name of ['losses', 'evaluation'] as const) this.record[name].splice(0, Infinity, ...state.record[name]);
     });
-    if (typeof from === 'string') this.savedAt = this.done;
+    if (typeof from === 'string') this.saved = { step: this.done, directory: from };
     this.toResume = undefined;
   }
 

@@ -3,7 +3,7 @@
 import { FormatError } from '../../io/errors.js';
 import { nodeOnly } from '../../io/nodeOnly.js';
 import type { CausalLM } from '../../models/causalLM.js';
-import { adapterConfigFile, adapterFromFiles, adapterModelFile, type LoadReftOptions } from '../adapterFiles.js';
+import { adapterConfigFile, adapterFileNames, adapterFromFiles, adapterModelFile, type LoadReftOptions } from '../adapterFiles.js';
 import type { ReftModel } from '../reftModel.js';
 import { adapterHubConfigFile, adapterHubFromFiles, adapterHubWeightFiles, isAdapterHub } from './adapterHub.js';
 import { parsePyreftConfig, pyreftConfigFile, pyreftFileNames, pyreftFromFiles, type PyreftOptions } from './pyreftFolder.js';
@@ -22,9 +22,10 @@ export interface EditFolder {
 export async function loadEditFolder(base: CausalLM, directory: string, options: LoadReftOptions & { pyreft?: PyreftOptions } = {}): Promise<EditFolder> {
   nodeOnly('loadEditFolder', 'use adapterFromFiles, pyreftFromFiles or adapterHubFromFiles');
   const { listFolder, readFolder } = await import('../adapterFilesNode.js');
+  const { readSaved } = await import('../savedFilesNode.js');
   const names = new Set(await listFolder(directory));
   if (names.has(adapterConfigFile) && names.has(adapterModelFile)) {
-    return { format: 'reft', reft: await adapterFromFiles(base, await readFolder(directory, [adapterConfigFile, adapterModelFile]), { source: directory, ...options }) };
+    return { format: 'reft', reft: await adapterFromFiles(base, await readSaved(directory, adapterFileNames), { source: directory, ...options }) };
   }
   if (names.has(adapterHubConfigFile)) {
     const found = adapterHubWeightFiles.filter(name => names.has(name)).slice(0, 1);

@@ -6,18 +6,20 @@ import { noGrad } from '../../autograd/tape.js';
 import { memorySource } from '../../io/byteSource.js';
 import { FormatError } from '../../io/errors.js';
 import { nodeOnly } from '../../io/nodeOnly.js';
-import { openSafetensors, writeSafetensors, type SafetensorsEntry } from '../../io/safetensors.js';
+import { openSafetensors, type SafetensorsEntry } from '../../io/safetensors.js';
 import { parseJsonObject } from '../../io/strictJson.js';
 import type { CausalLM } from '../../models/causalLM.js';
 import { create } from '../../tensor/create.js';
 import { hostBackend } from '../../tensor/device.js';
 import type { Files, LoadReftOptions } from '../adapterFiles.js';
 import { modelFingerprint } from '../fingerprint.js';
+import { checkTogether, finiteEntry, savedFiles } from '../savedFiles.js';
 import { resolveInterchange, type InterchangeConfig } from './config.js';
 import { InterchangeModel } from './interchangeModel.js';
 
 export const interchangeConfigFile = 'interchange_config.json';
 export const interchangeModelFile = 'interchange_model.safetensors';
+export const interchangeFileNames = { weights: interchangeModelFile, config: interchangeConfigFile };
 const formatVersion = 1;
 /** How far R R^T may be from the identity: rounding, never another matrix. */
 const orthonormalTolerance = 1e-3;
@@ -31,6 +33,8 @@ const schema = z.strictObject({
   /** Checked by `resolveInterchange`. */
   interventions: z.array(z.record(z.string(), z.unknown())).min(1),
   temperatures: z.array(z.number().positive()),
+  /** Of the file of weights that this belongs to; absent in files of earlier versions. */
+  weights_sha256: z.string().optional(),
 });
 
 /** The same interventions on the same base give the same bytes. */
@@ -43,13 +47,10 @@ export async function interchangeToFiles(model: InterchangeModel): Promise<Map<s
   const entries: SafetensorsEntry[] = [];
   for (const space of spaces) {
     for (const [name, tensor] of Object.entries(noGrad(() => space.parameters()))) {
-      entries.push({ name: `${space.id}.${name}`, dtype: 'F32', shape: tensor.shape, data: Float32Array.from(await tensor.data()) });
+      entries.push(await finiteEntry(`${space.id}.${name}`, tensor));
     }
   }
-  return new Map([
-    [interchangeModelFile, writeSafetensors(entries)],
-    [interchangeConfigFile, new TextEncoder().encode(`${JSON.stringify(config, null, 2)}\n`)],
-  ]);
+  return savedFiles(interchangeFileNames, config, entries);
 }
 
 /** The files are untrusted: whatever is wrong with them is a FormatError. Other weights than the base's own are a warning. */
@@ -98,6 +99,7 @@ export async function interchangeFromFiles(base: CausalLM, files: Files, options
       }
     }
     for (const name of weights.tensors.keys()) if (!expected.has(name)) throw new FormatError(modelName, `has a tensor '${name}' that the configuration does not know`);
+    await checkTogether(config, configName, bytesOf(interchangeModelFile), modelName);
   } catch (error) {
     model.dispose();
     throw error;
@@ -121,7 +123,7 @@ function checkOrthonormal(R: Float32Array, [r, d]: readonly number[], name: stri
   }
 }
 
-/** Writes a folder (Node), each file whole or not at all. */
+/** Writes a folder (Node): what is there is the old or the new, whole. @throws RangeError naming a file there that reft did not write */
 export async function saveInterchange(model: InterchangeModel, directory: string): Promise<void> {
   nodeOnly('saving into a folder', 'use interchangeToFiles(model)');
   const { writeFolder } = await import('../adapterFilesNode.js');
@@ -131,6 +133,6 @@ export async function saveInterchange(model: InterchangeModel, directory: string
 /** The interventions of a folder (Node), on their base. @throws FormatError for whatever is wrong with its files */
 export async function loadInterchange(base: CausalLM, directory: string, options: LoadReftOptions = {}): Promise<InterchangeModel> {
   nodeOnly('loading from a folder', 'use interchangeFromFiles(base, files)');
-  const { readFolder } = await import('../adapterFilesNode.js');
-  return interchangeFromFiles(base, await readFolder(directory, [interchangeConfigFile, interchangeModelFile]), { source: directory, ...options });
+  const { readSaved } = await import('../savedFilesNode.js');
+  return interchangeFromFiles(base, await readSaved(directory, interchangeFileNames), { source: directory, ...options });
 }
