@@ -1,13 +1,14 @@
 // The main job, start to end: a frozen SmolLM2 learns the voice of a lighthouse keeper from ten examples, by editing its hidden states at
 // the last token of the prompt, and is asked three things it was not taught. `npm start` runs it; every figure printed is measured.
 
-import { readdir, stat, writeFile } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { AutoModelForCausalLM, AutoTokenizer, getReftModel, readRows, ReftTrainer } from '../src/index.js';
 import { lossCurve } from '../src/cli/lossCurve.js';
 import { bytesText, Output } from '../src/cli/output.js';
 import { allowRelaxedSimd } from '../src/cli/relaxedSimd.js';
+import { writeFolder } from '../src/reft/adapterFilesNode.js';
 
 allowRelaxedSimd();
 const begin = performance.now();
@@ -54,7 +55,8 @@ for (const [i, question] of questions.entries()) {
 }
 
 await reft.save(folder);
-await writeFile(join(folder, 'loss.svg'), await lossCurve(losses, { title: 'A lighthouse keeper in two edits' }));
+const curve = await lossCurve(losses, { title: 'A lighthouse keeper in two edits' });
+await writeFolder(folder, new Map([['loss.svg', new TextEncoder().encode(curve)]]));
 const sizes = await Promise.all((await readdir(folder)).map(async name => ({ name, size: (await stat(join(folder, name))).size })));
 console.log(`\nsaved ${folder}`);
 for (const { name, size } of sizes) console.log(`  ${name.padEnd(28)}${bytesText(size)}`);

@@ -8,7 +8,7 @@ import { writeFolder } from '../reft/adapterFilesNode.js';
 import { editActivations, type EditActivation } from '../reft/editOp.js';
 import { controlVectorOf } from '../reft/formats/controlVector.js';
 import { loadEditFolder } from '../reft/formats/editFolder.js';
-import { pyreftToFiles } from '../reft/formats/pyreftFolder.js';
+import { pyreftConfigFile, pyreftToFiles } from '../reft/formats/pyreftFolder.js';
 import { findFiles, isControlVector } from '../reft/ownFilesNode.js';
 import { blamingInput, UsageError } from './errors.js';
 import { loadModel } from './model.js';
@@ -64,6 +64,6 @@ async function mayReplaceFile({ out, overwrite }: ConvertFlags): Promise<void> {
 async function writeEdits({ out, overwrite }: ConvertFlags, files: ReadonlyMap<string, Uint8Array>, output: Output): Promise<void> {
   const { ours } = await findFiles(out, [...files.keys()]);
   if (ours.length > 0 && !overwrite) throw new UsageError(`--out: ${out} holds ${ours.join(', ')}; --overwrite replaces what is there`);
-  const left = await writeFolder(out, files);
+  const left = await writeFolder(out, files, files.has(pyreftConfigFile) ? pyreftConfigFile : undefined);
   if (left.length > 0) output.note(`${out}: ${left.join(', ')} was not written by reft and is left as it is`);
 }

@@ -138,7 +138,7 @@ async function train(flags: TrainFlags): Promise<void> {
 
   const interruption = onInterrupt(output, 'ending after this step');
   const { signal } = interruption;
-  let begun = false;
+  let begun: ReftTrainer | undefined;
   try {
     const { model, tokenizer } = await loadModel(flags, output, signal);
     const reft = await blamingInput(() => getReftModel(model, reftConfig(flags, model.config.layers)));
@@ -179,7 +179,7 @@ async function train(flags: TrainFlags): Promise<void> {
     });
     await out.open(savedBytes(reft));
     const progress = (shown.progress = output.progress('training', trainer.totalSteps));
-    begun = true;
+    begun = trainer;
     let result;
     try {
       result = await profiling.run(() => trainer.train());
@@ -220,6 +220,10 @@ async function train(flags: TrainFlags): Promise<void> {
     });
   } catch (error) {
     if (signal.aborted && !begun) throw new Interrupted('interrupted before the first step; nothing was saved', { cause: error });
+    const saved = begun?.lastSaved;
+    if (saved && !(error as Error).message.includes(saved.directory)) {
+      output.note(`${saved.directory} holds the run up to step ${saved.step}; --resume goes on from there`);
+    }
     throw error;
   } finally {
     await out.close();

@@ -15,9 +15,11 @@ export async function writeFileAtomic(path: string, contents: Uint8Array | strin
 
 /**
  * The same for several files of a folder: all are written before the first is renamed, so that a full disk changes nothing and a process that is
- * killed between two renames leaves the rest of the contents too.
+ * killed between two renames leaves the rest of the contents too. The file `last` is there before or after the renames, never between them.
  */
-export async function writeFilesAtomic(directory: string, files: Iterable<readonly [name: string, contents: Uint8Array | string]>): Promise<void> {
+export async function writeFilesAtomic(
+  directory: string, files: Iterable<readonly [name: string, contents: Uint8Array | string]>, last?: string,
+): Promise<void> {
   const written: { temporary: string; path: string }[] = [];
   try {
     for (const [name, contents] of files) {
@@ -31,6 +33,7 @@ export async function writeFilesAtomic(directory: string, files: Iterable<readon
         await handle.close();
       }
     }
+    if (last !== undefined) await rm(join(directory, last), { force: true });
     for (const { temporary, path } of written) await rename(temporary, path);
   } catch (error) {
     for (const { temporary } of written) await rm(temporary, { force: true });

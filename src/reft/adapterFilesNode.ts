@@ -13,16 +13,18 @@ import { tidyFolder } from './savedFilesNode.js';
 const optional = 'README.md';
 
 /**
- * Writes `files` into a folder, which is made if need be, and renames them in their order; gives the names that were left as they are, somebody's
- * README.md. @throws RangeError, before anything was written, naming a file there that reft did not write
+ * Writes `files` into a folder, which is made if need be, and renames them in their order; gives the names that were left
+ * as they are, somebody's README.md. `last` is removed first: without it the folder cannot be read, for formats in which
+ * old and new files could not be told apart.
+ * @throws RangeError, before anything was written, naming a file there that reft did not write
  */
-export async function writeFolder(directory: string, files: ReadonlyMap<string, Uint8Array>): Promise<string[]> {
+export async function writeFolder(directory: string, files: ReadonlyMap<string, Uint8Array>, last?: string): Promise<string[]> {
   const { others } = await findFiles(directory, [...files.keys()]);
   const inTheWay = others.find(name => name !== optional);
   if (inTheWay !== undefined) throw new RangeError(`${join(directory, inTheWay)} was not written by reft and is not replaced; save into another folder`);
   await makeFolder(directory);
   await tidyFolder(directory, name => files.has(name));
-  await writeFilesAtomic(directory, [...files].filter(([name]) => !others.includes(name)));
+  await writeFilesAtomic(directory, [...files].filter(([name]) => !others.includes(name)), last);
   return others;
 }
 

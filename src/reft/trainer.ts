@@ -36,6 +36,9 @@ interface Trained {
 /** The last trainer that ran on an intervention or a tensor of the base. One that nobody holds any more blocks none. */
 const trainedBy = new WeakMap<object, WeakRef<ReftTrainer>>();
 
+/** Says already what of the run is saved. */
+class RunError extends Error {}
+
 export class ReftTrainer {
   readonly reft: ReftModel;
   readonly examples: readonly Example[];
@@ -60,6 +63,8 @@ export class ReftTrainer {
   private lastLoss = NaN;
   private toResume: string | Files | undefined;
   private running = false;
+  /** Parameters are being changed: in between they are of no step. */
+  private updating = false;
 
   /** @throws RangeError or Error naming the option or the row that is wrong */
   constructor(reft: ReftModel, options: TrainerOptions) {
@@ -135,7 +140,7 @@ export class ReftTrainer {
       }
       if (this.over) this.course.restore(this.parameterTensors());
     } catch (error) {
-      throw this.explained(error);
+      throw await this.afterError(error);
     } finally {
       await this.reuse?.close();
       this.reuse = null;
@@ -171,10 +176,21 @@ export class ReftTrainer {
     return PrefixReuse.open(this.reft, [...this.examples, ...(this.evaluated ?? [])], { budgetBytes, ...directory });
   }
 
-  /** An error of the device itself ends a run whose state may be gone: says where it can be taken up again. */
-  private explained(error: unknown): unknown {
-    if (!(error instanceof Error) || error.name !== 'WebGPUError') return error;
-    return new Error(`training: step ${this.done + 1} of ${this.totalSteps}: ${error.message}; ${this.whatIsSaved()}`, { cause: error });
+  /** The last checkpoint that was written, or gone on from; null where there is none. */
+  get lastSaved(): { readonly step: number; readonly directory: string } | null {
+    return this.saved;
+  }
+
+  /** An error of the device itself ends a run whose state may be gone; after any other one the steps that were done are saved. */
+  private async afterError(error: unknown): Promise<unknown> {
+    const { checkpoint } = this.options;
+    if (error instanceof Error && error.name === 'WebGPUError') {
+      return new Error(`training: step ${this.done + 1} of ${this.totalSteps}: ${error.message}; ${this.whatIsSaved()}`, { cause: error });
+    }
+    const lost = !(error instanceof RunError) && !this.updating && this.saved?.step !== this.done && this.done > 0;
+    // The first error is the one to tell.
+    if (lost && checkpoint) await this.saveCheckpoint(checkpoint.directory).catch(() => undefined);
+    return error;
   }
 
   private whatIsSaved(): string {
@@ -268,9 +284,11 @@ export class ReftTrainer {
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
       this.optimizer.zeroGrad();
       const what = Number.isFinite(loss) ? `the norm of the gradients is ${gradNorm}` : `the loss is ${loss}`;
-      throw new Error(`training: ${what} at step ${this.done + 1}; ${await this.afterBadStep()}. ${this.calmer()}`);
+      throw new RunError(`training: ${what} at step ${this.done + 1}; ${await this.afterBadStep()}. ${this.calmer()}`);
     }
+    this.updating = true;
     this.optimizer.step(learningRate);
+    this.updating = false;
     this.optimizer.zeroGrad();
     this.done++;
     this.lastLoss = loss;
@@ -340,7 +358,7 @@ export class ReftTrainer {
       await writeFolder(directory, await this.checkpointFiles());
     } catch (error) {
       if (error instanceof RangeError) throw error;
-      throw new Error(`${directory}: the checkpoint of step ${this.done} could not be saved: ${(error as Error).message}; ${this.whatIsSaved()}`, { cause: error });
+      throw new RunError(`${directory}: the checkpoint of step ${this.done} could not be saved: ${(error as Error).message}; ${this.whatIsSaved()}`, { cause: error });
     }
     this.saved = { step: this.done, directory };
   }
