@@ -1,49 +1,16 @@
 // The tokenizer a model is used with: text to ids and back, special tokens, stop tokens and the chat template.
-// It wraps @huggingface/tokenizers; what differs between file formats (tokenizer.json, GGUF metadata, llama2.c vocabularies)
-// is turned into one TokenizerSpec by tokenizerJson.ts, tokenizerGguf.ts and tokenizerLlama2c.ts and may not leak in here.
+// How text becomes ids is tokenizerPipeline.ts; what differs between file formats (tokenizer.json, GGUF metadata, llama2.c
+// vocabularies) is turned into one TokenizerSpec by tokenizerJson.ts, tokenizerGguf.ts and tokenizerLlama2c.ts.
 
-import { Tokenizer as LibraryClass } from '@huggingface/tokenizers';
 import { findAnswer } from './chatAnswer.js';
+import { renderLiteral } from './chatLiteral.js';
 import { ChatTemplate, plainChatTemplate } from './chatTemplate.js';
 import type { ChatMessage } from './chatTemplate.js';
 import { FormatError } from './errors.js';
 import { checkIds, shownValue } from './tokenIds.js';
-
-/** What is used of the library's tokenizer. Spelt out, because its type files do not resolve under NodeNext. */
-interface LibraryTokenizer {
-  model: { vocab: (string | undefined)[] };
-  readonly decoder: unknown;
-  readonly post_processor: ((tokens: string[], pair: null, addSpecialTokens: boolean) => { tokens: string[] }) | null;
-  encode(text: string, options: { add_special_tokens: boolean }): { ids: (number | undefined)[] };
-  decode(ids: number[], options: { skip_special_tokens: boolean; clean_up_tokenization_spaces: boolean }): string;
-  token_to_id(token: string): number | undefined;
-  id_to_token(id: number): string | undefined;
-}
-const LibraryTokenizer = LibraryClass as unknown as new (json: object, config: object) => LibraryTokenizer;
-
-/** A component of a tokenizer.json: `type` and whatever that type needs. */
-export type Component = { type: string } & Record<string, unknown>;
-
-/** One entry of `added_tokens`: a token found in the text before anything else is split. */
-export interface AddedTokenJson {
-  id: number;
-  content: string;
-  special?: boolean;
-  normalized?: boolean;
-  lstrip?: boolean;
-  rstrip?: boolean;
-  single_word?: boolean;
-}
-
-/** The parts of a tokenizer.json, checked. */
-export interface TokenizerJson {
-  normalizer: Component | null;
-  pre_tokenizer: Component | null;
-  model: Record<string, unknown>;
-  post_processor: Component | null;
-  decoder: Component | null;
-  added_tokens: AddedTokenJson[];
-}
+import { AddedTokens } from './tokenizerAdded.js';
+import { cleanedUp } from './tokenizerCleanUp.js';
+import { TokenizerPipeline, type Literal, type TokenizerJson } from './tokenizerPipeline.js';
 
 /** All a Tokenizer is made of, whatever file it came from. Tokens are named by their text. */
 export interface TokenizerSpec {
@@ -54,6 +21,11 @@ export interface TokenizerSpec {
   eosToken?: string | undefined;
   padToken?: string | undefined;
   unkToken?: string | undefined;
+  /** Whether bos and eos are put around a text, whatever the post-processor says. Default: as it says. */
+  addBosToken?: boolean | undefined;
+  addEosToken?: boolean | undefined;
+  /** Special tokens in a text are text, unless `encode` says otherwise. Default false. */
+  splitSpecialTokens?: boolean | undefined;
   /** The ids generation stops at where the model's files list them; otherwise eos and the known ends of a turn. */
   stopTokenIds?: readonly number[] | undefined;
   /** A further token that ends a generation, named by the file. */
@@ -69,6 +41,8 @@ export interface EncodeOptions {
   addSpecialTokens?: boolean;
   /** The text continues an earlier one: no space is put in front by SentencePiece-like tokenizers. Default false. */
   continuation?: boolean;
+  /** What looks like a special token is text like any other. Default: as the tokenizer's files say, false mostly. */
+  splitSpecialTokens?: boolean;
 }
 
 export interface DecodeOptions {
@@ -101,47 +75,45 @@ export class Tokenizer {
   /** The Jinja source of the model's chat template; undefined where it has none and `plainChatTemplate` is used. */
   readonly chatTemplate: string | undefined;
 
-  private readonly library: LibraryTokenizer;
-  private readonly continuing: LibraryTokenizer;
+  private readonly pipeline: TokenizerPipeline;
   private readonly special: ReadonlyMap<string, number>;
   private readonly specialTexts: Record<string, string>;
   private readonly cleanUp: boolean;
+  private readonly splitSpecialTokens: boolean;
   private parsedTemplate: ChatTemplate | undefined;
+  /** The ids in front of a text, and behind it. */
   private readonly startIds: readonly number[];
+  private readonly endIds: readonly number[];
+  private readonly missingEos: string | undefined;
 
   /** @throws FormatError when the spec cannot make a tokenizer, naming its source */
   constructor(spec: TokenizerSpec) {
     this.source = spec.source;
     this.cleanUp = spec.cleanUpTokenizationSpaces ?? false;
+    this.splitSpecialTokens = spec.splitSpecialTokens ?? false;
     try {
-      const config = { clean_up_tokenization_spaces: this.cleanUp, eos_token: spec.eosToken };
-      this.library = new LibraryTokenizer(spec.json, config);
-      keepByteOrderMarks(this.library.decoder);
-      this.startIds = this.findStart();
-      this.continuing = withoutPrefixSpace(spec.json, config, this.library);
+      this.pipeline = new TokenizerPipeline(spec.json);
     } catch (error) {
-      if (error instanceof FormatError) throw error;
       throw new FormatError(spec.source, `cannot be used as a tokenizer: ${error instanceof Error ? error.message : String(error)}`, {
         cause: error,
       });
     }
-    const { vocab } = this.library.model;
-    for (const [id, text] of spec.duplicates ?? []) vocab[id] = text;
-    this.vocabSize = vocab.length;
+    this.pipeline.addDuplicates(spec.duplicates ?? new Map());
+    this.vocabSize = this.pipeline.size;
     if (this.vocabSize === 0) throw new FormatError(spec.source, 'has an empty vocabulary');
 
-    const idOf = (name: string, text: string | undefined): number | undefined => {
-      if (text === undefined) return undefined;
-      const id = this.library.token_to_id(text);
-      if (id === undefined) throw new FormatError(spec.source, `${name} token ${JSON.stringify(text)} is not in the vocabulary`);
-      return id;
-    };
-    this.bosTokenId = idOf('bos', spec.bosToken);
-    this.eosTokenId = idOf('eos', spec.eosToken);
-    this.unkTokenId = idOf('unk', spec.unkToken);
-    this.padTokenId = idOf('pad', spec.padToken) ?? this.eosTokenId ?? 0;
+    // A token that is named and not there can neither be written nor generated, so that it counts as absent.
+    const idOf = (text: string | undefined): number | undefined => (text === undefined ? undefined : this.pipeline.idOf(text));
+    this.bosTokenId = idOf(spec.bosToken);
+    this.eosTokenId = idOf(spec.eosToken);
+    this.unkTokenId = idOf(spec.unkToken);
+    this.padTokenId = idOf(spec.padToken) ?? this.eosTokenId ?? 0;
+    this.missingEos = this.eosTokenId === undefined ? spec.eosToken : undefined;
+    const { before, behind } = this.pipeline.around;
+    this.startIds = this.around('bos', spec.addBosToken, this.bosTokenId, before);
+    this.endIds = this.around('eos', spec.addEosToken, this.eosTokenId, behind);
     this.special = new Map(spec.json.added_tokens.filter(token => token.special).map(token => [token.content, token.id]));
-    this.stopTokenIds = this.findStopTokens(spec, idOf('end of turn', spec.endOfTurnToken));
+    this.stopTokenIds = this.findStopTokens(spec, idOf(spec.endOfTurnToken));
     this.chatTemplate = spec.chatTemplate;
     this.specialTexts = {
       bos_token: spec.bosToken ?? '',
@@ -152,10 +124,10 @@ export class Tokenizer {
   }
 
   /** The ids of a text. */
-  encode(text: string, { addSpecialTokens = true, continuation = false }: EncodeOptions = {}): number[] {
+  encode(text: string, { addSpecialTokens = true, continuation = false, splitSpecialTokens = this.splitSpecialTokens }: EncodeOptions = {}): number[] {
     if (typeof text !== 'string') throw new TypeError(`${this.source}: encode: expected a text, got ${shownValue(text)}`);
-    const ids = (continuation ? this.continuing : this.library).encode(text, { add_special_tokens: addSpecialTokens }).ids;
-    return ids.map(id => id ?? this.noToken(text));
+    const ids = this.encodeText(text, continuation, splitSpecialTokens ? 'all' : undefined);
+    return addSpecialTokens ? [...this.startIds, ...ids, ...this.endIds] : ids;
   }
 
   /**
@@ -170,26 +142,38 @@ export class Tokenizer {
    * The text of ids.
    * @throws RangeError for an id outside the vocabulary
    */
-  decode(ids: ArrayLike<number>, { skipSpecialTokens = false }: DecodeOptions = {}): string {
+  decode(ids: ArrayLike<number>, options: DecodeOptions = {}): string {
     checkIds(`${this.source}: decode`, ids);
-    const list = Array.from(ids);
-    for (const id of list) {
-      if (this.library.id_to_token(id) === undefined) {
-        throw new RangeError(`${this.source}: decode: id ${id} is not in the vocabulary (0 to ${this.vocabSize - 1})`);
-      }
-    }
-    if (list.length === 0) return '';
-    return this.library.decode(list, { skip_special_tokens: skipSpecialTokens, clean_up_tokenization_spaces: this.cleanUp });
+    const decoding = this.decoding(options);
+    let text = '';
+    for (const id of Array.from(ids)) text += decoding.push(id);
+    return text + decoding.end();
+  }
+
+  /** Decodes ids one at a time: what comes out, put together, is what `decode` makes of all of them. */
+  decoding({ skipSpecialTokens = false }: DecodeOptions = {}): { push(id: number): string; end(): string } {
+    const decoding = this.pipeline.decoding(skipSpecialTokens);
+    const clean = this.cleanUp ? cleanedUp() : undefined;
+    const cleaned = (text: string): string => clean?.push(text) ?? text;
+    return {
+      push: id => {
+        if (this.pipeline.tokenOf(id) === undefined) {
+          throw new RangeError(`${this.source}: decode: id ${id} is not in the vocabulary (0 to ${this.vocabSize - 1})`);
+        }
+        return cleaned(decoding.push(id).join(''));
+      },
+      end: () => cleaned(decoding.end().join('')) + (clean?.end() ?? ''),
+    };
   }
 
   /** The id of a token by its text as the vocabulary writes it, undefined where there is none. */
   tokenToId(token: string): number | undefined {
-    return this.library.token_to_id(token);
+    return this.pipeline.idOf(token);
   }
 
   /** The text of a token as the vocabulary writes it ("Ġthe", "▁the", "<0x0A>"), undefined for an id outside it. */
   idToToken(id: number): string | undefined {
-    return this.library.id_to_token(id);
+    return this.pipeline.tokenOf(id);
   }
 
   /** The text of a conversation by the model's chat template, or by `plainChatTemplate` where it has none. */
@@ -209,17 +193,25 @@ export class Tokenizer {
    * A model's own template writes all special tokens, so that none are added to the ids; the plain one writes none, so that
    * the ids start as the tokenizer starts every text.
    * @param input one user message, or a whole conversation
+   *
+   * What looks like a special token in a message, a tool or another variable is text, so that nobody who is quoted there can end a turn or open
+   * one; only the template writes special tokens.
    * @param options.system a system message to put in front
+   * @param options.splitSpecialTokens false lets messages hold special tokens
    */
   chat(
     input: string | readonly ChatMessage[],
-    { system, ...options }: ChatTemplateOptions & { system?: string | undefined } = {},
+    { system, splitSpecialTokens = true, variables = {}, ...options }: ChatTemplateOptions & { system?: string | undefined; splitSpecialTokens?: boolean } = {},
   ): { text: string; ids: number[]; stopTokenIds: readonly number[] } {
     const messages: ChatMessage[] = typeof input === 'string' ? [{ role: 'user', content: input }] : [...input];
     if (system !== undefined) messages.unshift({ role: 'system', content: system });
-    const text = this.applyChatTemplate(messages, { addGenerationPrompt: true, ...options });
-    const ids = this.chatTemplate === undefined ? this.encodePrompt(text) : this.encode(text, { addSpecialTokens: false });
-    return { text, ids, stopTokenIds: this.stopTokenIds };
+    const render = (given: { messages: ChatMessage[]; variables: Record<string, unknown> }): string =>
+      this.applyChatTemplate(given.messages, { addGenerationPrompt: true, ...options, variables: given.variables });
+    const { text, literal } = splitSpecialTokens
+      ? renderLiteral({ messages, variables }, this.chatTemplate ?? plainChatTemplate, this.specialTokens(), render)
+      : { text: render({ messages, variables }), literal: new Set<number>() };
+    const ids = this.encodeText(text, false, literal);
+    return { text, ids: this.chatTemplate === undefined ? [...this.startIds, ...ids] : ids, stopTokenIds: this.stopTokenIds };
   }
 
   /**
@@ -251,73 +243,37 @@ export class Tokenizer {
 
   /** The eos id. @throws Error where the tokenizer has none */
   requireEos(): number {
-    if (this.eosTokenId === undefined) throw new Error(`${this.source}: has no end-of-sequence token`);
-    return this.eosTokenId;
+    if (this.eosTokenId !== undefined) return this.eosTokenId;
+    const named = this.missingEos === undefined ? '' : `: ${JSON.stringify(this.missingEos)} is not in the vocabulary`;
+    throw new Error(`${this.source}: has no end-of-sequence token${named}`);
+  }
+
+  private specialTokens(): { texts: string[]; startsIn: (text: string) => number[] } {
+    const tokens = new AddedTokens(Array.from(this.special, ([content, id]) => ({ content, token: { id, content } })));
+    return { texts: [...this.special.keys()], startsIn: text => Array.from(tokens.matches(text), ({ start }) => start) };
   }
 
   private template(): ChatTemplate {
     return (this.parsedTemplate ??= new ChatTemplate(this.chatTemplate ?? plainChatTemplate, this.source));
   }
 
-  private noToken(text: string): never {
-    throw new Error(`${this.source}: no token for a part of ${JSON.stringify(text.slice(0, 60))}, and no unknown token`);
+  private encodeText(text: string, continues: boolean, literal?: Literal): number[] {
+    try {
+      return this.pipeline.encode(text, { continues, ...(literal ? { literal } : {}) });
+    } catch (error) {
+      throw new Error(`${this.source}: ${(error as Error).message}`, { cause: error });
+    }
   }
 
-  /** The ids the post-processor writes in front of a text. */
-  private findStart(): number[] {
-    const text = '\0text';
-    const { tokens } = this.library.post_processor?.([text], null, true) ?? { tokens: [text] };
-    if (!tokens.includes(text)) throw new Error('post_processor: leaves the text out');
-    return tokens.slice(0, tokens.indexOf(text)).map(token => {
-      const id = this.library.token_to_id(token);
-      if (id === undefined) throw new Error(`post_processor: ${JSON.stringify(token)} is not in the vocabulary`);
-      return id;
-    });
+  /** The special tokens on one side of a text. */
+  private around(name: string, add: boolean | undefined, id: number | undefined, otherwise: readonly number[]): readonly number[] {
+    if (add === undefined) return otherwise;
+    if (add && id === undefined) throw new FormatError(this.source, `add_${name}_token: there is no ${name} token`);
+    return add ? [id as number] : [];
   }
 
   private findStopTokens(spec: TokenizerSpec, endOfTurn: number | undefined): number[] {
     const listed = spec.stopTokenIds ?? turnEnds.map(token => this.special.get(token));
     return [...new Set([this.eosTokenId, endOfTurn, ...listed])].filter(id => id !== undefined);
-  }
-}
-
-/** The library's byte fallback drops U+FEFF from the text it decodes; a TextDecoder that keeps it takes the place of its own. */
-function keepByteOrderMarks(decoder: unknown): void {
-  type Part = { text_decoder?: TextDecoder; decoders?: Part[] } | null;
-  const whole = decoder as Part;
-  for (const part of [whole, ...(whole?.decoders ?? [])]) {
-    if (part?.text_decoder?.ignoreBOM === false) part.text_decoder = new TextDecoder('utf-8', { ignoreBOM: true });
-  }
-}
-
-/** The same tokenizer, sharing its vocabulary, for text that continues another: no space is put in front. */
-function withoutPrefixSpace(json: TokenizerJson, config: object, library: LibraryTokenizer): LibraryTokenizer {
-  const normalizer = dropPrefixSpace(json.normalizer);
-  const preTokenizer = dropPrefixSpace(json.pre_tokenizer);
-  if (normalizer === json.normalizer && preTokenizer === json.pre_tokenizer) return library;
-  const empty = { type: 'BPE', vocab: {}, merges: [] };
-  const continuing = new LibraryTokenizer({ ...json, normalizer, pre_tokenizer: preTokenizer, model: empty }, config);
-  continuing.model = library.model;
-  return continuing;
-}
-
-/** A component without its part that puts a space in front; the component itself where it has no such part. */
-function dropPrefixSpace(component: Component | null): Component | null {
-  if (component === null) return null;
-  switch (component.type) {
-    case 'Prepend':
-      return null;
-    case 'Metaspace':
-      return { ...component, prepend_scheme: 'never', add_prefix_space: false };
-    case 'ByteLevel':
-      return component['add_prefix_space'] === true ? { ...component, add_prefix_space: false } : component;
-    case 'Sequence': {
-      const key = 'normalizers' in component ? 'normalizers' : 'pretokenizers';
-      const parts = component[key] as Component[];
-      const kept = parts.map(dropPrefixSpace);
-      return kept.every((part, i) => part === parts[i]) ? component : { ...component, [key]: kept.filter(part => part !== null) };
-    }
-    default:
-      return component;
   }
 }

@@ -4,9 +4,11 @@
 
 import { FormatError } from './errors.js';
 import { Tokenizer } from './tokenizer.js';
-import type { AddedTokenJson, Component, TokenizerJson } from './tokenizer.js';
-import { gpt2Pattern, split } from './tokenizerJson.js';
+import type { AddedTokenJson } from './tokenizerAdded.js';
+import type { Component } from './tokenizerParts.js';
 import { scoredPiecesToJson } from './tokenizerPieces.js';
+import type { TokenizerJson } from './tokenizerPipeline.js';
+import { gpt2Pattern } from './tokenizerSplits.js';
 
 /** Metadata by its dotted name. Arrays are plain or typed arrays; numbers may be bigints. */
 export type GgufMetadata = Readonly<Record<string, unknown>>;
@@ -21,6 +23,11 @@ interface PreTokenizer {
   ignoreMerges?: boolean;
   /** Whether BOS is added where the metadata does not say. */
   addBos?: boolean;
+  /**
+   * Texts are put into Unicode's form NFC first. llama.cpp does not; Qwen2's own tokenizer does, with which it was trained, so that a GGUF
+   * gives the ids of the folder it was made from.
+   */
+  composes?: boolean;
 }
 
 const wordsAndPunctuation = (digits: string): string =>
@@ -28,7 +35,8 @@ const wordsAndPunctuation = (digits: string): string =>
 const singleDigits: PreTokenizer = { patterns: ['\\p{N}', gpt2Pattern] };
 const gpt2: PreTokenizer = { patterns: [gpt2Pattern] };
 const llama3: PreTokenizer = { patterns: [wordsAndPunctuation('\\p{N}{1,3}')], ignoreMerges: true, addBos: true };
-const qwen2: PreTokenizer = { patterns: [wordsAndPunctuation('\\p{N}')] };
+const qwen2: PreTokenizer = { patterns: [wordsAndPunctuation('\\p{N}')], composes: true };
+const qwen2Words: PreTokenizer = { patterns: qwen2.patterns };
 
 /** `tokenizer.ggml.pre`, as llama.cpp's table of them. */
 const preTokenizers = new Map<string, PreTokenizer>([
@@ -45,8 +53,8 @@ const preTokenizers = new Map<string, PreTokenizer>([
   ['llama-v3', llama3],
   ['falcon3', llama3],
   ['qwen2', qwen2],
-  ['deepseek-r1-qwen', qwen2],
-  ['megrez', qwen2],
+  ['deepseek-r1-qwen', qwen2Words],
+  ['megrez', qwen2Words],
   ['default', { patterns: ['[\\p{P}\\$\\+<=>\\^~\\|]+', gpt2Pattern, '\\p{N}+', '[0-9][0-9][0-9]'] }],
 ]);
 
@@ -62,10 +70,8 @@ export function tokenizerFromGGUF(metadata: GgufMetadata, source = 'GGUF'): Toke
   const tokens = read.strings('tokenizer.ggml.tokens');
   const types = read.numbers('tokenizer.ggml.token_type', tokens.length) ?? new Array<number>(tokens.length).fill(tokenTypes.normal);
   const tokenAt = (key: string): string | undefined => {
+    // -1 (or 4294967295) and other ids that no token has say that there is none.
     const id = read.integer(key);
-    if (id !== undefined && id >= tokens.length) {
-      throw new FormatError(source, `${key}: ${id} is not in the vocabulary of ${tokens.length} tokens`);
-    }
     return id === undefined ? undefined : tokens[id];
   };
   const bosToken = tokenAt('tokenizer.ggml.bos_token_id');
@@ -165,8 +171,11 @@ function byteLevelJson(
     return [left, right];
   });
   const pretokenizers: Component[] = pre.patterns.map(split);
+  const normalizers: Component[] = [
+    ...(pre.composes ? [{ type: 'NFC' }] : []), ...(addPrefixSpace ? [{ type: 'Prepend', prepend: ' ' }] : []),
+  ];
   return {
-    normalizer: addPrefixSpace ? { type: 'Prepend', prepend: ' ' } : null,
+    normalizer: normalizers.length > 0 ? { type: 'Sequence', normalizers } : null,
     pre_tokenizer: {
       type: 'Sequence',
       pretokenizers: [...pretokenizers, { type: 'ByteLevel', add_prefix_space: false, use_regex: false }],
@@ -175,6 +184,11 @@ function byteLevelJson(
     decoder: { type: 'ByteLevel' },
     added_tokens: added,
   };
+}
+
+/** A pre-tokenizer that cuts out the matches of a pattern and keeps what stands between them. */
+function split(pattern: string): Component {
+  return { type: 'Split', pattern: { Regex: pattern }, behavior: 'Isolated', invert: false };
 }
 
 function specialTokensAround(front: string | undefined, behind: string | undefined): Component | null {
@@ -209,12 +223,12 @@ class MetadataReader {
     return this.fail(key, 'true or false', value);
   }
 
-  /** A whole number from 0 on. */
+  /** A whole number. */
   integer(key: string): number | undefined {
     const value = this.value(key);
     if (value === undefined) return undefined;
     const number = typeof value === 'bigint' ? Number(value) : value;
-    if (typeof number === 'number' && Number.isInteger(number) && number >= 0) return number;
+    if (typeof number === 'number' && Number.isInteger(number)) return number;
     return this.fail(key, 'a whole number', value);
   }
 

@@ -1,11 +1,12 @@
 // Tokenizers from the files of a Hugging Face folder: tokenizer.json and the small ones beside it.
-// Everything in them is checked here; where the library reads a component otherwise than the format means, the component is
-// rewritten into one it reads right. No file access: texts come in (tokenizerNode.ts reads folders).
+// The vocabulary is checked here, components where they are made, what tokenizer_config.json changes of them is in
+// tokenizerConfig.ts. No file access: texts come in (tokenizerNode.ts reads folders).
 
 import { z } from 'zod';
 import { FormatError } from './errors.js';
 import { Tokenizer } from './tokenizer.js';
-import type { Component, TokenizerJson } from './tokenizer.js';
+import { configSchema, specialTokenNames, specialTokensSchema, withConfig, type TokenEntry } from './tokenizerConfig.js';
+import type { TokenizerJson } from './tokenizerPipeline.js';
 
 /** The texts of a folder's tokenizer files. Only the first is required. */
 export interface TokenizerFiles {
@@ -17,9 +18,6 @@ export interface TokenizerFiles {
   /** chat_template.jinja; stands above the template in tokenizer_config.json. */
   chatTemplate?: string | undefined;
 }
-
-/** GPT-2's split into words, numbers, punctuation and white space (openai/gpt-2, encoder.py). */
-export const gpt2Pattern = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 /** Ids above this are refused: no vocabulary is near it, and tables are as long as the largest id. */
 const maxVocabulary = 8_000_000;
@@ -45,16 +43,7 @@ const tokenizerSchema = z.looseObject({
     )
     .nullish(),
 });
-const splitPattern = z.union([z.looseObject({ Regex: z.string() }), z.looseObject({ String: z.string() })]);
-const tokenText = z.union([z.string(), z.looseObject({ content: z.string() })]).nullish();
-const specialNames = { bos_token: tokenText, eos_token: tokenText, pad_token: tokenText, unk_token: tokenText };
-const configSchema = z.looseObject({
-  ...specialNames,
-  chat_template: z.union([z.string(), z.array(z.looseObject({ name: z.string(), template: z.string() }))]).nullish(),
-  clean_up_tokenization_spaces: z.boolean().nullish(),
-});
-const specialTokensSchema = z.looseObject(specialNames);
-const tokenId = z.int().min(0);
+const tokenId = z.int();
 const generationSchema = z.looseObject({ eos_token_id: z.union([tokenId, z.array(tokenId)]).nullish() });
 
 /**
@@ -71,21 +60,27 @@ export function tokenizerFromFiles(files: TokenizerFiles, source = 'tokenizer.js
   const map = read(files.specialTokensMap, 'special_tokens_map.json', specialTokensSchema);
   const generation = read(files.generationConfig, 'generation_config.json', generationSchema);
 
-  const special = (name: keyof typeof specialNames): string | undefined => {
-    const token = config[name] ?? map[name] ?? undefined;
-    return typeof token === 'object' ? token.content : token;
+  // An empty text names no token.
+  const special = (name: (typeof specialTokenNames)[number]): TokenEntry | undefined => config[name] || map[name] || undefined;
+  const text = (name: (typeof specialTokenNames)[number]): string | undefined => {
+    const token = special(name);
+    return (typeof token === 'object' ? token.content : token) || undefined;
   };
   const templates = config.chat_template ?? undefined;
   const fromConfig = Array.isArray(templates) ? (templates.find(entry => entry.name === 'default') ?? templates[0])?.template : templates;
   const eos = generation.eos_token_id ?? undefined;
+  const named = [...specialTokenNames.map(special), ...(config.additional_special_tokens ?? map.additional_special_tokens ?? [])];
   return new Tokenizer({
     source,
-    json,
-    bosToken: special('bos_token'),
-    eosToken: special('eos_token'),
-    padToken: special('pad_token'),
-    unkToken: special('unk_token'),
-    stopTokenIds: typeof eos === 'number' ? [eos] : eos,
+    json: withConfig(json, config, named.filter(token => token !== undefined), `${source} (tokenizer_config.json)`),
+    bosToken: text('bos_token'),
+    eosToken: text('eos_token'),
+    padToken: text('pad_token'),
+    unkToken: text('unk_token'),
+    addBosToken: config.add_bos_token ?? undefined,
+    addEosToken: config.add_eos_token ?? undefined,
+    splitSpecialTokens: config.split_special_tokens ?? undefined,
+    stopTokenIds: eos === undefined ? undefined : (Array.isArray(eos) ? eos : [eos]).filter(id => id >= 0),
     chatTemplate: files.chatTemplate ?? fromConfig,
     cleanUpTokenizationSpaces: config.clean_up_tokenization_spaces ?? undefined,
   });
@@ -99,7 +94,7 @@ function checkTokenizerJson(value: unknown, source: string): TokenizerJson {
   checkModel(model, source, new Set(added_tokens.map(token => token.content)));
   return {
     normalizer: json.normalizer ?? null,
-    pre_tokenizer: rewriteSplits(json.pre_tokenizer ?? null, source),
+    pre_tokenizer: json.pre_tokenizer ?? null,
     model,
     post_processor: json.post_processor ?? null,
     decoder: json.decoder ?? null,
@@ -143,38 +138,6 @@ function checkModel(model: Record<string, unknown>, source: string, added: Reado
 function prefixLength(model: Record<string, unknown>): number {
   const prefix = model['continuing_subword_prefix'];
   return typeof prefix === 'string' ? prefix.length : 0;
-}
-
-/**
- * Splits as the format means them. The library's `Digits` knows ASCII digits only and its `ByteLevel` takes JavaScript's white
- * space (which has U+FEFF and lacks U+0085); both become the regular expression they stand for. A split it cannot do is refused.
- */
-function rewriteSplits(component: Component | null, source: string): Component | null {
-  switch (component?.type) {
-    case 'Sequence': {
-      const parts = check(component['pretokenizers'], z.array(z.looseObject({ type: z.string() })), `${source}: pre_tokenizer`);
-      return { ...component, pretokenizers: parts.map(part => rewriteSplits(part, source)) };
-    }
-    case 'Digits':
-      return split(component['individual_digits'] === true ? '\\p{N}' : '\\p{N}+');
-    case 'ByteLevel':
-      // With a prefix space the space must go in front before the text is split, which only the component itself does.
-      if (component['use_regex'] === false || component['add_prefix_space'] === true) return component;
-      return { type: 'Sequence', pretokenizers: [split(gpt2Pattern), { ...component, use_regex: false }] };
-    case 'Split':
-      if (component['invert'] !== true && !['Isolated', 'Removed'].includes(String(component['behavior']))) {
-        throw new FormatError(source, `pre_tokenizer: Split with behavior ${short(component['behavior'])} is not supported`);
-      }
-      check(component['pattern'], splitPattern, `${source}: pre_tokenizer: Split: pattern`);
-      return component;
-    default:
-      return component;
-  }
-}
-
-/** A pre-tokenizer that cuts out the matches of a pattern and keeps what stands between them. */
-export function split(pattern: string): Component {
-  return { type: 'Split', pattern: { Regex: pattern }, behavior: 'Isolated', invert: false };
 }
 
 function parseJson(text: string, source: string): unknown {

@@ -2,7 +2,8 @@
 // Shared by GGUF's "llama" tokenizers and llama2.c's; knows neither format.
 
 import { FormatError } from './errors.js';
-import type { AddedTokenJson, TokenizerJson } from './tokenizer.js';
+import type { AddedTokenJson } from './tokenizerAdded.js';
+import type { TokenizerJson } from './tokenizerPipeline.js';
 
 export interface ScoredPieces {
   /** The file they came from, for errors. */

@@ -19,7 +19,8 @@ export function tokenSpans(ids: Int32Array, tokenizer: Tokenizer): TokenSpans {
   const key = ids.join();
   const found = kept.get(key);
   if (found) return found;
-  const streamer = new TextStreamer(tokenizer, { skipSpecialTokens: false });
+  const options = { skipSpecialTokens: false };
+  const streamer = new TextStreamer(tokenizer, options);
   const [starts, ends]: [number[], number[]] = [[], []];
   let text = '';
   let open = 0;
@@ -33,8 +34,34 @@ export function tokenSpans(ids: Int32Array, tokenizer: Tokenizer): TokenSpans {
     if (piece !== '') close(piece);
   }
   close(streamer.end());
+  refine(text, starts, ends, count => tokenizer.decode(ids.subarray(0, count), options));
   const spans = { text, starts, ends };
   if (kept.size >= mostKept) kept.clear();
   kept.set(key, spans);
   return spans;
 }
+
+/**
+ * Tokens whose text came in one piece of several characters, because a decoder held it back: the text of the tokens up to one of them ends its
+ * part, where the whole text begins with it.
+ */
+function refine(text: string, starts: number[], ends: number[], textOf: (count: number) => string): void {
+  for (let first = 0; first < starts.length;) {
+    let behind = first + 1;
+    while (behind < starts.length && starts[behind] === starts[first]) behind++;
+    const end = ends[first];
+    if (behind - first > 1 && end - starts[first] > characterLength(text, starts[first])) {
+      let open = first;
+      for (let t = first; t < behind - 1; t++) {
+        const before = textOf(t + 1);
+        if (before.length <= starts[open] || before.length > end || !text.startsWith(before)) continue;
+        ends.fill(before.length, open, t + 1);
+        starts.fill(before.length, t + 1, behind);
+        open = t + 1;
+      }
+    }
+    first = behind;
+  }
+}
+
+const characterLength = (text: string, place: number): number => ((text.codePointAt(place) ?? 0) > 0xffff ? 2 : 1);

@@ -3,6 +3,71 @@
 import type { Patches } from './mutant.js';
 
 export const patches: Patches = {
+  'src/io/tokenizer.ts': [
+    ['add_bos_token', 'if (add === undefined) return otherwise;', 'return otherwise;', 'tokenizer-files', 'add_bos_token'],
+    ['add_bos_token without a bos', 'if (add && id === undefined)', 'if (false)', 'tokenizer-files', 'add_bos_token'],
+    ['split_special_tokens', 'spec.splitSpecialTokens ?? false', 'false', 'tokenizer-files', 'split_special_tokens'],
+    ['messages are text by default', 'splitSpecialTokens = true, variables', 'splitSpecialTokens = false, variables', 'tokenizer-files', 'forges'],
+    ['variables are text', 'renderLiteral({ messages, variables }', 'renderLiteral({ messages }', 'tokenizer-files', 'forges'],
+  ],
+  'src/io/chatLiteral.ts': [
+    ['an end that begins a token', 'whole.endsWith(prefix)', 'false', 'tokenizer-files', 'no split'],
+    ['a start that ends a token', 'whole.startsWith(suffix)', 'false', 'tokenizer-files', 'no split'],
+    ['trimmed text', '[[0, text.length], [start, end]]', '[[0, text.length]]', 'tokenizer-files', 'no split'],
+    ['a mark that the text has', 'if (!texts.some(text => text.includes(mark))) return mark;', 'return mark;', 'tokenizer-files', 'no split'],
+  ],
+  'src/io/tokenizerAdded.ts': [
+    ['whole words', 'if (token.single_word && ', 'if (false && ', 'tokenizer-files', 'whole words'],
+    ['white space before a token', 'start > done && isSpace.test(text[start - 1])', 'start > done && /\\s/.test(text[start - 1])', 'tokenizer-files', 'whole words'],
+    ['white space behind a token', 'end < text.length && isSpace.test(text[end])', 'end < text.length && /\\s/.test(text[end])', 'tokenizer-files', 'whole words'],
+    ['the longest of two tokens', 'b.content.length - a.content.length', 'a.content.length - b.content.length', 'tokenizer-golden tokenizer-files'],
+  ],
+  'src/io/tokenizerCharsMap.ts': [
+    ['graphemes of five bytes', 'longestGrapheme = 5', 'longestGrapheme = 1', 'tokenizer-golden', 't5: the ids'],
+    ['the label of a unit', 'if ((unit & 0x800000ff) !== byte) return undefined;', '', 'tokenizer-golden', 't5: the ids'],
+  ],
+  'src/io/tokenizerCleanUp.ts': [
+    ['what may still change', 'while (cut > 0 && !isSafeCut(held, cut)) cut--;', '', 'tokenizer-golden', 'what is streamed'],
+    ['how far a replacement reaches', 'longest = 6', 'longest = 3', 'tokenizer-golden', 'what is streamed'],
+  ],
+  'src/io/tokenizerConfig.ts': [
+    ['a config of tokens', "if (content !== '') set(content, id, token);", '', 'tokenizer-files', 'says more of'],
+    ['named special tokens', "if (fields.content !== '' && id !== undefined && ", 'if (false && ', 'tokenizer-files', 'says more of'],
+    ['do_lower_case', 'lowercase: config.do_lower_case, ', '', 'tokenizer-files', 'switches'],
+    ['fix_mistral_regex', 'if (config.fix_mistral_regex)', 'if (false)', 'tokenizer-files', 'switches'],
+  ],
+  'src/io/tokenizerDecoders.ts': [
+    ['bytes of no text', "Array.from(bytes, () => '\\uFFFD')", "['\\uFFFD']", 'tokenizer-files', 'U\\+FFFD each'],
+    ['the first of a Metaspace', 'i === 0 && !keepsFirst', 'false', 'tokenizer-golden', 'the texts'],
+    ['the end of a word', 'spaced(before, \' \')', "spaced(before, '')", 'tokenizer-golden', 'whitespace: the texts'],
+  ],
+  'src/io/tokenizerGguf.ts': [
+    ['Qwen2 composes', ', composes: true };', ' };', 'tokenizer-files', 'GGUF'],
+  ],
+  'src/io/tokenizerNormalizers.ts': [
+    ['a sigma at the end of a word', '/[\\u03A3\\u0130]/.test(text)', 'false', 'tokenizer-golden', 'uncased: the ids'],
+    ['a $ in a replacement', '() => content', 'content', 'tokenizer-golden', 'delimiter: the ids'],
+    ['what BERT removes', 'remover(bertControls()), ', '', 'tokenizer-golden', 'cased: the ids'],
+    ['accents go with case', 'fields.strip_accents ?? fields.lowercase', 'fields.lowercase', 'tokenizer-golden', 'accents: the ids'],
+  ],
+  'src/io/tokenizerPipeline.ts': [
+    ['a half of a pair', ".replace(/\\p{Surrogate}/gu, '\\uFFFD')", '', 'tokenizer-files', 'surrogate'],
+    ['pieces that are control tokens', 'literal && ids.some(isControl)', 'false', 'tokenizer-files', 'control tokens'],
+    ['literal places', 'if (literal.has(at)) return true;', '', 'tokenizer-files', 'forges'],
+  ],
+  'src/io/tokenizerSplits.ts': [
+    ["Gemma's split", "if (behavior === 'MergedWithPrevious')", "if (false)", 'tokenizer-golden', 'gemma: the ids'],
+    ['a prefix for the first piece alone', "scheme === 'first' && first", "scheme === 'first'", 'tokenizer-golden', 'xlmr: the ids'],
+    ['a start that is one', 'first: first && i === 0', 'first', 'tokenizer-golden', 'xlmr: the ids'],
+  ],
+  'src/io/tokenizerUnigram.ts': [
+    ['bytes of what is not known', 'if (this.byteFallback)', 'if (false)', 'tokenizer-golden', 'bytes: the ids'],
+    ['unknown characters are one token', 'else tokens[tokens.length - 1] = piece.slice(start, unknownEnd);', 'else tokens.push(piece.slice(start, end));', 'tokenizer-golden', 't5: the ids'],
+    ['what is not known costs more', 'unknownPenalty = 10', 'unknownPenalty = 0', 'tokenizer-golden', 'the ids'],
+  ],
+  'src/reft/tokenSpans.ts': [
+    ['tokens of one run', 'if (behind - first > 1 && end', 'if (false && end', 'tokenizer-files', 'run of bytes'],
+  ],
   'src/models/sampling.ts': [
     ['a NaN beside the largest logit', 'Number.isNaN(logits[i]) || ', '', 'models-sampling', 'not finite'],
     ['an infinite logit', ' || logits[i] === Infinity', '', 'models-sampling', 'not finite'],
