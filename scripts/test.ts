@@ -31,6 +31,8 @@ function stop(code: number, why: string): never {
 }
 
 const tsx = createRequire(import.meta.url).resolve('tsx/cli');
+/** A file that has not ended by then has failed: no file takes a tenth of it on two cores. */
+const timeoutMs = 600_000;
 
 interface Summary {
   readonly tests: number;
@@ -43,7 +45,7 @@ interface Summary {
 
 /** Runs files in one process tree and reads the runner's closing lines. */
 function run(list: readonly string[], env: Readonly<Record<string, string>>): Promise<Summary> {
-  const child = spawn(process.execPath, [tsx, '--test', '--test-reporter=spec', '--test-concurrency=2', ...list], {
+  const child = spawn(process.execPath, [tsx, '--test', '--test-reporter=spec', '--test-concurrency=2', `--test-timeout=${timeoutMs}`, ...list], {
     cwd: root,
     stdio: ['inherit', 'pipe', 'inherit'],
     env: { ...process.env, ...env },
