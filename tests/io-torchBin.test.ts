@@ -142,6 +142,18 @@ test('pickles that do anything else are refused', async () => {
   await refused(torchBytes([0x80, 2, ...orderedDict, ...int(1), ...int(2), 0x73, 0x2e]), /strings as keys/);
 });
 
+test('tensors of float8 and other types that are not read are refused by the name of the type', async () => {
+  // data.pkl of torch.save({'a.weight': torch.zeros(2).to(torch.float8_e4m3fn)}), torch 2.13.
+  const pickle = 'gAJ9cQBYCAAAAGEud2VpZ2h0cQFjdG9yY2guX3V0aWxzCl9yZWJ1aWxkX3RlbnNvcl92MwpxAigoWAcAAABzdG9yYWdlcQNjdG9yY2guc3RvcmFn'
+    + 'ZQpVbnR5cGVkU3RvcmFnZQpxBFgBAAAAMHEFWAMAAABjcHVxBksCdHEHUUsASwKFcQhLAYVxCYljY29sbGVjdGlvbnMKT3JkZXJlZERpY3QKcQop'
+    + 'UnELY3RvcmNoCmZsb2F0OF9lNG0zZm4KcQx0cQ1ScQ5zLg==';
+  const bytes = [...Buffer.from(pickle, 'base64')];
+  const message = /a tensor has the type torch\.float8_e4m3fn, which is not read; known: F32, F16, BF16, F64, I64/;
+  await refused(torchBytes(bytes, { 0: new Uint8Array(2) }), message);
+  const other = Buffer.from(pickle, 'base64').toString('latin1').replace('float8_e4m3fn', 'uint32');
+  await refused(torchBytes([...Buffer.from(other, 'latin1')], { 0: new Uint8Array(2) }), /has the type torch\.uint32, which/);
+});
+
 test('a dictionary that holds itself, and lists changed after use, do no harm', async () => {
   const self = [0x80, 2, 0x7d, 0x71, 0, ...text('me'), 0x68, 0, 0x73, 0x2e];
   await refused(torchBytes(self), /'me' must be a tensor or a plain value/);

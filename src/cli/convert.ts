@@ -11,7 +11,7 @@ import { loadEditFolder } from '../reft/formats/editFolder.js';
 import { pyreftConfigFile, pyreftToFiles } from '../reft/formats/pyreftFolder.js';
 import { findFiles, isControlVector } from '../reft/ownFilesNode.js';
 import { blamingInput, UsageError } from './errors.js';
-import { loadModel } from './model.js';
+import { loadModelAlone } from './model.js';
 import { addJsonOption, addModelOptions, positions, type ModelFlags } from './options.js';
 import { Output } from './output.js';
 
@@ -42,7 +42,7 @@ export function addConvertCommand(program: Command): void {
 async function convert(flags: ConvertFlags): Promise<void> {
   const output = new Output(flags.json);
   if (flags.to === 'control-vector') await mayReplaceFile(flags);
-  const { model } = await loadModel(flags, output);
+  const model = await loadModelAlone(flags, output);
   const pyreft = { ...(flags.positions === undefined ? {} : { positions: flags.positions }), ...(flags.activation ? { activation: flags.activation } : {}) };
   const { reft, format } = await loadEditFolder(model, flags.from, { pyreft, onWarning: message => { output.note(message); } });
   if (format === 'pyreft') output.note("pyreft saves neither positions nor activation: check the ones below");

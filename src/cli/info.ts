@@ -1,59 +1,32 @@
 // `reft info`: what a path holds, without loading weights: a model, a file of tensors, or an adapter.
 
-import { readFile, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { stat } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { fileSource } from '../io/byteSource.js';
 import { tokenizerOf } from '../io/autoTokenizer.js';
-import { openSafetensors } from '../io/safetensors.js';
-import type { TensorFile } from '../io/tensorFile.js';
 import { openResolved } from '../models/auto.js';
 import type { DecoderConfig } from '../models/config.js';
 import { components } from '../models/sites.js';
-import { adapterConfigFile, adapterModelFile, parseAdapterConfig } from '../reft/adapterFiles.js';
-import { sizeOf } from '../tensor/shape.js';
-import { dtypeCounts, findModel, modelTitle } from './model.js';
+import { adapterFacts, counted, tensorFacts, type Facts } from './adapterFacts.js';
+import { findModel, modelTitle } from './model.js';
 import { addJsonOption } from './options.js';
 import { Output } from './output.js';
 
-type Facts = Record<string, unknown>;
-
 export function addInfoCommand(program: Command): void {
   const command = program.command('info').description('Say what a model, a file of tensors or an adapter holds.')
-    .argument('<path>', 'a model folder, a .gguf, llama2.c or .safetensors file, an adapter folder, or the name of a model')
+    .argument('<path>', 'a model folder, a .gguf, llama2.c or .safetensors file, the name of a model, or an adapter '
+      + 'folder, which may be of pyreft, AdapterHub or peft')
     .option('--cache-dir <dir>', 'where downloaded models are kept');
   addJsonOption(command).action(info);
 }
 
 async function info(path: string, flags: { cacheDir?: string; json: boolean }): Promise<void> {
   const output = new Output(flags.json);
-  const isThere = (file: string): Promise<boolean> => stat(file).then(s => s.isFile(), () => false);
-  let facts: Facts;
-  if (await isThere(join(path, adapterConfigFile))) facts = await adapterFacts(path);
-  else if (path.endsWith('.safetensors') && (await isThere(path))) facts = await tensorFacts(path);
-  else facts = await modelFacts(path, flags.cacheDir, output);
+  const isTensorFile = path.endsWith('.safetensors') && await stat(path).then(s => s.isFile(), () => false);
+  const facts = isTensorFile ? await tensorFacts(path)
+    : await adapterFacts(path) ?? await modelFacts(path, flags.cacheDir, output);
   const width = Math.max(...Object.keys(facts).map(name => name.length)) + 2;
   if (!flags.json) for (const [name, value] of Object.entries(facts)) output.say(`${name.padEnd(width)}${spell(value)}`);
   output.event('done', facts);
-}
-
-async function adapterFacts(path: string): Promise<Facts> {
-  const configPath = join(path, adapterConfigFile);
-  const config = parseAdapterConfig(await readFile(configPath), configPath);
-  const { parameters, bytes, dtypes, tensors } = await tensorFacts(join(path, adapterModelFile));
-  return { kind: 'adapter', path, parameters, bytes, dtypes, ...config, tensors };
-}
-
-async function tensorFacts(path: string): Promise<Facts> {
-  const source = await fileSource(path);
-  const bytes = source.size;
-  const file = await openSafetensors(source);
-  try {
-    const tensors = Object.fromEntries([...file.tensors].map(([name, t]) => [name, `${t.dtype} [${t.shape}]`]));
-    return { kind: 'tensors', path, format: 'safetensors', ...counted(file), bytes, tensors };
-  } finally {
-    await file.close();
-  }
 }
 
 async function modelFacts(path: string, cacheDir: string | undefined, output: Output): Promise<Facts> {
@@ -71,11 +44,6 @@ async function modelFacts(path: string, cacheDir: string | undefined, output: Ou
   } finally {
     await file.close();
   }
-}
-
-function counted(file: TensorFile): Facts {
-  const parameters = [...file.tensors.values()].reduce((n, t) => n + sizeOf(t.shape), 0);
-  return { parameters, dtypes: Object.fromEntries(dtypeCounts(file)) };
 }
 
 /** Where edits can stand in each layer, with the width of the hidden states there. */

@@ -39,14 +39,27 @@ export async function findModel(name: string, options: { cacheDir?: string; revi
   }
 }
 
-/** Opens the device first, so that nothing is fetched for one that is not there. */
 export async function loadModel(flags: ModelFlags, output: Output, signal?: AbortSignal): Promise<LoadedModel> {
+  let tokenizer: Tokenizer | undefined;
+  const model = await loadModelAlone(flags, output, signal, async resolved => {
+    tokenizer = await tokenizerOf(resolved);
+  });
+  return { model, tokenizer: tokenizer as Tokenizer };
+}
+
+/**
+ * A model without its tokenizer. Opens the device first, so that nothing is fetched for one that is not there;
+ * `beforeLoading` sees what was found before its weights are read.
+ */
+export async function loadModelAlone(
+  flags: ModelFlags, output: Output, signal?: AbortSignal, beforeLoading?: (resolved: ResolvedModel) => Promise<void>,
+): Promise<CausalLM> {
   const { model: name, device, threads, dtype, weights, cacheDir, revision } = flags;
   if (weights === 'stored' && dtype === 'f64') throw new UsageError('--weights: stored computes in f32; leave out --dtype f64, or give --weights f32');
   if (threads !== undefined && device === 'webgpu') throw new UsageError('--threads: for the CPU, and --device is webgpu');
   const backend = await openDevice(device, { threads });
   const resolved = await findModel(name, { ...(cacheDir ? { cacheDir } : {}), ...(revision ? { revision } : {}), ...(signal ? { signal } : {}) }, output);
-  const tokenizer = await tokenizerOf(resolved);
+  await beforeLoading?.(resolved);
   const checkpoint = await openResolved(resolved);
   const title = modelTitle(name, resolved);
   const dtypes = dtypeCounts(checkpoint.file);
@@ -59,7 +72,7 @@ export async function loadModel(flags: ModelFlags, output: Output, signal?: Abor
     const mostly = [...dtypes].sort((a, b) => b[1] - a[1])[0]?.[0] ?? dtype;
     reporter.stop();
     output.note(`${title}  ${modelType}, ${layers} layers, ${countText(model.parameterCount)} parameters, ${mostly}  (${backend.name}, ${dtype})`);
-    return { model, tokenizer };
+    return model;
   } finally {
     reporter.stop();
   }

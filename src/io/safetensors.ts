@@ -6,7 +6,7 @@ import type { ByteSource } from './byteSource.js';
 import { FormatError } from './errors.js';
 import { isOpaqueDType, isPlainDType, measure, plainArrays } from './storedDType.js';
 import type { PlainDType, StoredArray } from './storedDType.js';
-import { isJsonObject, parseJsonObject } from './strictJson.js';
+import { decodeUtf8, findFraction, isJsonObject, parseJsonObject } from './strictJson.js';
 import type { JsonObject } from './strictJson.js';
 import { checkStoredTensor, joinTensorFiles, shorten, tensorFileOver } from './tensorFile.js';
 import type { StoredTensor, TensorFile } from './tensorFile.js';
@@ -38,8 +38,12 @@ async function parseSafetensors(source: ByteSource): Promise<TensorFile> {
   }
   const headerBytes = Number(declared);
   const bytes = await source.read(8, headerBytes);
-  if (bytes[0] !== 0x7b) throw new FormatError(source.name, `the header must start with '{', it starts with byte ${bytes[0]}`);
   const header = parseJsonObject(bytes, source.name, 'the header');
+  // As the official reader: 2.0 is no whole number.
+  const fraction = findFraction(decodeUtf8(bytes, source.name, 'the header'), ['shape', 'data_offsets'], 3);
+  if (fraction) {
+    throw new FormatError(source.name, `${fraction.key}: expected whole numbers, it has ${shorten(fraction.number)}`);
+  }
 
   const dataStart = 8 + headerBytes;
   const tensors: StoredTensor[] = [];
@@ -56,6 +60,7 @@ async function parseSafetensors(source: ByteSource): Promise<TensorFile> {
 const spell = (value: unknown): string => shorten(String(JSON.stringify(value)));
 
 function readMetadata(sourceName: string, entry: unknown): Record<string, string> {
+  if (entry === null) return {};
   if (!isJsonObject(entry)) throw new FormatError(sourceName, '__metadata__ must be an object of strings');
   for (const [key, value] of Object.entries(entry)) {
     if (typeof value === 'string') continue;
@@ -165,7 +170,7 @@ export interface SafetensorsEntry {
   readonly data: StoredArray;
 }
 
-/** The official order of data: wide types first, so that every tensor is aligned; then by name. */
+/** The official order of data: wide types first, so that every tensor is aligned; then by the name's bytes in UTF-8. */
 const writeOrder: readonly PlainDType[] = ['I64', 'F64', 'F32', 'I32', 'BF16', 'F16', 'I16', 'I8', 'U8', 'BOOL'];
 
 /**
@@ -173,10 +178,10 @@ const writeOrder: readonly PlainDType[] = ['I64', 'F64', 'F32', 'I32', 'BF16', '
  * multiple of 8. Wrong arguments (a name twice, data that does not fit shape or dtype) throw a TypeError.
  */
 export function writeSafetensors(entries: readonly SafetensorsEntry[], metadata: Readonly<Record<string, string>> = {}): Uint8Array {
-  const before = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
-  const ordered = [...entries].sort((a, b) => writeOrder.indexOf(a.dtype) - writeOrder.indexOf(b.dtype) || before(a.name, b.name));
+  const ordered = [...entries].sort((a, b) => (
+    writeOrder.indexOf(a.dtype) - writeOrder.indexOf(b.dtype) || byCodePoints(a.name, b.name)));
   const header: [string, unknown][] = [];
-  const metadataEntries = Object.entries(metadata).sort(([a], [b]) => before(a, b));
+  const metadataEntries = Object.entries(metadata).sort(([a], [b]) => byCodePoints(a, b));
   if (metadataEntries.length) header.push(['__metadata__', Object.fromEntries(metadataEntries)]);
   const names = new Set<string>();
   let at = 0;
@@ -200,9 +205,17 @@ export function writeSafetensors(entries: readonly SafetensorsEntry[], metadata:
   return bytes;
 }
 
+/** The order of two texts by code points, which is that of their bytes in UTF-8. JavaScript's is by UTF-16 units. */
+function byCodePoints(a: string, b: string): number {
+  const [left, right] = [[...a], [...b]].map(text => text.map(char => char.codePointAt(0) as number));
+  const differ = left.findIndex((code, i) => code !== right[i]);
+  return differ < 0 ? left.length - right.length : left[differ] - (right[differ] ?? -1);
+}
+
 function checkEntry(entry: SafetensorsEntry, names: Set<string>): number {
   const what = `writeSafetensors: '${entry.name}' ${entry.dtype} [${entry.shape}]`;
   if (entry.name === '__metadata__') throw new TypeError(`${what}: the name is reserved`);
+  if (/\p{Surrogate}/u.test(entry.name)) throw new TypeError(`${what}: the name is no valid Unicode`);
   if (names.has(entry.name)) throw new TypeError(`${what}: the name is given twice`);
   names.add(entry.name);
   const Maker = plainArrays[entry.dtype];

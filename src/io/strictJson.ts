@@ -33,6 +33,37 @@ export function parseJsonObject(bytes: Uint8Array, sourceName: string, what: str
   return value;
 }
 
+/**
+ * The first number in a list under one of `keys`, at this depth of lists and objects, that is spelled as a fraction
+ * (`2.0`, `2e0`, `-0`); JSON.parse gives whole numbers for those. `text` is known to be valid JSON.
+ */
+export function findFraction(
+  text: string, keys: readonly string[], depth: number,
+): { key: string; number: string } | undefined {
+  // For each open list or object, the key it stands under.
+  const open: string[] = [];
+  let key = '';
+  for (let i = 0; i < text.length; i++) {
+    const char = text[i];
+    if (char === '"') {
+      const start = i;
+      for (i++; text[i] !== '"'; i++) if (text[i] === '\\') i++;
+      key = JSON.parse(text.slice(start, i + 1)) as string;
+    } else if (char === '{' || char === '[') {
+      open.push(char === '[' ? key : '');
+      key = '';
+    } else if (char === '}' || char === ']') open.pop();
+    else if (char === '-' || (char >= '0' && char <= '9')) {
+      const start = i;
+      while (/[-+.\deE]/.test(text[i + 1] ?? '')) i++;
+      const number = text.slice(start, i + 1);
+      const list = open[open.length - 1] ?? '';
+      if (open.length === depth && keys.includes(list) && /[.eE]|^-0$/.test(number)) return { key: list, number };
+    }
+  }
+  return undefined;
+}
+
 /** The first key that one object of `text` has twice. `text` is known to be valid JSON. */
 function findDuplicateKey(text: string): string | undefined {
   const open: (Set<string> | undefined)[] = [];

@@ -41,12 +41,15 @@ export class PickledTensor {
 export type Pickled = null | boolean | number | string | Pickled[] | Map<Pickled, Pickled> | PickledStorage | PickledTensor | PickledGlobal;
 
 class PickledGlobal {
-  readonly kind: 'dict' | 'tensor' | 'parameter' | 'storage';
+  readonly kind: 'dict' | 'tensor' | 'typed tensor' | 'parameter' | 'storage' | 'untyped storage' | 'type';
   readonly dtype: PlainDType | undefined;
+  /** What torch calls a type. */
+  readonly torchType: string | undefined;
 
-  constructor(kind: PickledGlobal['kind'], dtype?: PlainDType) {
+  constructor(kind: PickledGlobal['kind'], dtype?: PlainDType, torchType?: string) {
     this.kind = kind;
     this.dtype = dtype;
+    this.torchType = torchType;
   }
 }
 
@@ -54,6 +57,9 @@ class PickledGlobal {
 const globals: ReadonlyMap<string, PickledGlobal> = new Map([
   ['collections.OrderedDict', new PickledGlobal('dict')],
   ['torch._utils._rebuild_tensor_v2', new PickledGlobal('tensor')],
+  // Tensors of types that have no storage class of their own, float8 among them: known only to be refused by name.
+  ['torch._utils._rebuild_tensor_v3', new PickledGlobal('typed tensor')],
+  ['torch.storage.UntypedStorage', new PickledGlobal('untyped storage')],
   ['torch._utils._rebuild_parameter', new PickledGlobal('parameter')],
   ['torch.FloatStorage', new PickledGlobal('storage', 'F32')],
   ['torch.HalfStorage', new PickledGlobal('storage', 'F16')],
@@ -289,18 +295,20 @@ class Unpickler {
 
   private global(): PickledGlobal {
     const name = `${this.line()}.${this.line()}`;
+    if (/^torch\.(?:b?float|complex|u?int|bits)\w*$/.test(name)) return new PickledGlobal('type', undefined, name);
     const found = globals.get(name);
     if (!found) throw this.fault(`the global '${shorten(name)}' is not allowed`);
     return found;
   }
 
   /** ('storage', torch.XStorage, key, location, count) */
-  private storage(id: Pickled): PickledStorage {
+  private storage(id: Pickled): Pickled {
     if (Array.isArray(id) && id.length === 5 && id[0] === 'storage') {
       const [, type, key, , count] = id;
       if (type instanceof PickledGlobal && type.dtype && typeof key === 'string' && isWhole(count)) {
         return new PickledStorage(type.dtype, key, count);
       }
+      if (type instanceof PickledGlobal && type.kind === 'untyped storage') return type;
     }
     throw this.fault('refers to something that is not a storage');
   }
@@ -314,6 +322,11 @@ class Unpickler {
       if (storage instanceof PickledStorage && isWhole(offset) && isWholeList(shape) && isWholeList(strides)) {
         if (shape.length === strides.length) return new PickledTensor(storage, offset, shape, strides);
       }
+    }
+    const type = args.find((arg): arg is PickledGlobal => arg instanceof PickledGlobal && arg.kind === 'type');
+    if (callable.kind === 'typed tensor' && type) {
+      const known = [...globals.values()].flatMap(({ dtype }) => dtype ?? []).join(', ');
+      throw this.fault(`a tensor has the type ${type.torchType ?? ''}, which is not read; known: ${known}`);
     }
     throw this.fault(`calls a known global (${callable.kind}) with arguments that do not fit it`);
   }

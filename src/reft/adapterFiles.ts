@@ -19,6 +19,7 @@ import { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig }
 import { modelFingerprint } from './fingerprint.js';
 import { trainedBaseParameters } from './baseParameters.js';
 import { assign, parameterSpecs } from './intervention.js';
+import { describePeft, peftConfigOf } from './formats/peftConfig.js';
 import type { ParameterSpec } from './kinds.js';
 import { planned, ReftModel } from './reftModel.js';
 import { checkTogether, finiteEntry, savedFiles } from './savedFiles.js';
@@ -158,8 +159,13 @@ export async function adapterFromFiles(base: CausalLM, files: Files, options: Lo
 
 /** Checks the bytes of an adapter_config.json. */
 export function parseAdapterConfig(bytes: Uint8Array, source: string): AdapterConfig {
-  const parsed = schema.safeParse(parseJsonObject(bytes, source, 'the configuration'));
+  const json = parseJsonObject(bytes, source, 'the configuration');
+  const parsed = schema.safeParse(json);
   if (parsed.success) return parsed.data;
+  const peft = peftConfigOf(json);
+  if (peft) {
+    throw new FormatError(source, `is of ${describePeft(peft)}, which changes weights, not hidden states: not loaded`);
+  }
   throw new FormatError(source, parsed.error.issues.slice(0, 3).map(i => `${i.path.join('.') || 'it'}: ${i.message}`).join('; '));
 }
 

@@ -86,6 +86,42 @@ export const patches: Patches = {
       'name none',
     ],
   ],
+  'src/io/safetensors.ts': [
+    ['names by their bytes in UTF-8', 'char.codePointAt(0)', 'char.charCodeAt(0)', 'io-safetensors-official', 'sorted'],
+    ['metadata that is null', 'if (entry === null) return {};', '', 'io-safetensors-official', 'null'],
+    ['a side written 2.0', 'if (fraction) {', 'if (false) {', 'io-safetensors-official', 'written 2'],
+  ],
+  'src/io/strictJson.ts': [
+    ['fractions in fields that are not known', 'open.length === depth && ', '', 'io-safetensors-official', 'not known'],
+  ],
+  'src/io/unpickle.ts': [
+    [
+      'the name of a type that is not read',
+      "a tensor has the type ${type.torchType ?? ''}",
+      'a tensor has a type',
+      'io-torchBin',
+      'float8',
+    ],
+  ],
+  'src/cli/adapterFacts.ts': [
+    [
+      'a folder of pyreft',
+      'return looksLikePyreft(bytes) ? ',
+      'return looksLikePyreft(bytes) && false ? ',
+      'cli-info-formats',
+      'of a pyreft',
+    ],
+    ['a folder of peft', 'if (peft) return', 'if (peft && false) return', 'cli-info-formats', 'kind, rank'],
+  ],
+  'src/cli/convert.ts': [
+    [
+      'no tokenizer',
+      'loadModelAlone(flags, output)',
+      '(await (await import("./model.js")).loadModel(flags, output)).model',
+      'cli-info-formats',
+      'no tokenizer',
+    ],
+  ],
   'src/cli/train.ts': [
     ['--keep-best', 'keepBest: flags.keepBest,\n', 'keepBest: false,\n', 'cli-train-evaluation', 'keeps the best'],
     ['--new-tokens', 'newTokens: flags.newTokens, ', '', 'cli-train-evaluation', '--new-tokens'],

@@ -34,6 +34,16 @@ const schema = z.looseObject({
 
 export type PyreftConfig = z.infer<typeof schema>;
 
+/** Whether the bytes of a config.json are pyreft's, right or wrong: a model's has no interventions. */
+export function looksLikePyreft(bytes: Uint8Array): boolean {
+  try {
+    const json = JSON.parse(new TextDecoder().decode(bytes)) as unknown;
+    return typeof json === 'object' && json !== null && 'intervention_types' in json;
+  } catch {
+    return false;
+  }
+}
+
 /** Checks the bytes of a config.json. */
 export function parsePyreftConfig(bytes: Uint8Array, source: string): PyreftConfig {
   const parsed = schema.safeParse(parseJsonObject(bytes, source, 'the configuration'));
