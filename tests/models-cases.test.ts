@@ -3,8 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { after, test } from 'node:test';
+import { AutoTokenizer } from '../src/io/autoTokenizer.js';
+import { resolveModel } from '../src/io/resolve.js';
 import { AutoModelForCausalLM } from '../src/models/auto.js';
 import type { CausalLM } from '../src/models/causalLM.js';
 import { caseFolder } from './helpers/caseFolder.js';
@@ -70,6 +72,28 @@ test('07: names without model.', async () => {
   const name = '07-base-model-prefix';
   assert.deepEqual(await logits(name, 'no-prefix'), await logits(name, 'usual'));
   assert.deepEqual(await continued(name, 'no-prefix', 6), await continued(name, 'usual', 6));
+});
+
+test('08: a split GGUF is opened by its first part, or its folder', async () => {
+  const name = '08-gguf-split';
+  const expected = [94, 103, 145, 189, 242, 256];
+  const first = 'tiny-00001-of-00002.gguf';
+  for (const path of ['whole.gguf', first]) assert.deepEqual(await continued(name, path, 6), expected, path);
+  assert.deepEqual(await logits(name, first), await logits(name, 'whole.gguf'));
+  const model = await load(name, first);
+  assert.equal(model.name, 'tiny');
+  assert.equal(model.config.tiedHead, false);
+  const folder = await (folders.get(name) as Promise<string>);
+  await assert.rejects(load(name, 'tiny-00002-of-00002.gguf'), {
+    name: 'FormatError',
+    message: /tiny-00002-of-00002.gguf: is part 2 of 2 of a split model; open the first one, tiny-00001-of-00002.gguf$/,
+  });
+  await rm(join(folder, 'whole.gguf'));
+  assert.deepEqual(await continued(name, '.', 6), expected);
+  const resolved = await resolveModel(folder);
+  assert.deepEqual(resolved.files.map(file => basename(file)), [first, 'tiny-00002-of-00002.gguf']);
+  const tokenizer = await AutoTokenizer.fromPretrained(folder);
+  assert.equal(tokenizer.vocabSize, 262);
 });
 
 test('31: linear scaling by the older key, without a type, and YaRN', async () => {

@@ -2,7 +2,7 @@
 
 import { fileSource } from './byteSource.js';
 import { FormatError } from './errors.js';
-import { openGguf } from './gguf.js';
+import { openGgufFile } from './gguf.js';
 import { resolveModel, type ResolvedModel, type ResolveOptions } from './resolve.js';
 import type { Tokenizer } from './tokenizer.js';
 import { tokenizerFromGGUF } from './tokenizerGguf.js';
@@ -15,7 +15,7 @@ export async function tokenizerOf(resolved: ResolvedModel): Promise<Tokenizer> {
     return tokenizerFromFolder(resolved.path);
   }
   if (resolved.kind === 'gguf') {
-    const file = await openGguf(await fileSource(resolved.path));
+    const file = await openGgufFile(resolved.path);
     try {
       return tokenizerFromGGUF(file.metadata, resolved.path);
     } finally {

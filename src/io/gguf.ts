@@ -3,10 +3,12 @@
 // llama.cpp's converter permutes the rows of q and k in llama architectures for its interleaved RoPE, and undoing that is the
 // model loader's job, not this file's.
 
-import type { ByteSource } from './byteSource.js';
+import { fileSource, type ByteSource } from './byteSource.js';
 import { FormatError } from './errors.js';
 import { HeaderGoesOn, parseGgufHeader } from './ggufMetadata.js';
 import type { GgufHeader, GgufTensorInfo } from './ggufMetadata.js';
+import { joinParts, partCount } from './ggufSplit.js';
+import type { OpenSibling } from './safetensors.js';
 import { measure } from './storedDType.js';
 import type { StoredDType } from './storedDType.js';
 import { shorten, tensorFileOver } from './tensorFile.js';
@@ -57,11 +59,26 @@ const firstPiece = 4 * 2 ** 20;
 const maxHeaderBytes = 256 * 2 ** 20;
 
 /**
- * Opens a GGUF file. `metadata` holds its keys as plain values (`tokenizer.ggml.tokens` is a string[]).
+ * Opens a GGUF file, or all parts of a split one (ggufSplit.ts) by their first, for which `openSibling` opens the others.
+ * `metadata` holds its keys as plain values (`tokenizer.ggml.tokens` is a string[]).
  * Refused with a FormatError: unknown or unsupported types, names twice, data that is unaligned, overlapping, with holes,
  * or does not end with the file. Takes over `source`: closed with the file, and when opening fails.
  */
-export async function openGguf(source: ByteSource): Promise<TensorFile> {
+export async function openGguf(source: ByteSource, openSibling?: OpenSibling): Promise<TensorFile> {
+  const file = await openPart(source);
+  if (partCount(file) === 1) return file;
+  return joinParts(file, async name => {
+    if (!openSibling) throw new Error('files beside it are not at hand');
+    return openPart(await openSibling(name));
+  });
+}
+
+/** The same by a path (Node), beside which further parts lie. */
+export async function openGgufFile(path: string): Promise<TensorFile> {
+  return openGguf(await fileSource(path), name => fileSource(path.replace(/[^/\\]*$/, name)));
+}
+
+async function openPart(source: ByteSource): Promise<TensorFile> {
   try {
     const header = await readHeader(source);
     return tensorFileOver(source, 'gguf', placeTensors(source, header), header.metadata);

@@ -5,6 +5,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path';
 import { FormatError } from './errors.js';
+import { partNames } from './ggufSplit.js';
 import { withoutSecrets } from './printable.js';
 import { isHubId, isRevision, pinnedModels } from './resolve.js';
 import type { PinnedModel, ResolvedModel, ResolveOptions } from './resolve.js';
@@ -131,7 +132,9 @@ async function modelAtPath(path: string): Promise<ResolvedModel | undefined> {
     const files = wantedFiles(names).map(name => join(absolute, name));
     return { kind: 'folder', path: absolute, files, from: 'path' };
   }
-  const models = names.filter(name => /\.gguf$/i.test(name) || (/\.bin$/i.test(name) && !isVocabulary(name)));
+  const laterParts = new Set(names.flatMap(name => partNames(name).slice(1)));
+  const isModel = (name: string): boolean => /\.gguf$/i.test(name) || (/\.bin$/i.test(name) && !isVocabulary(name));
+  const models = names.filter(name => isModel(name) && !laterParts.has(name));
   if (models.length === 1) return modelFile(join(absolute, models[0]!));
   throw new Error(
     `resolveModel: ${absolute}: expected a folder with config.json or with one .gguf or llama2.c .bin file, ` +
@@ -142,7 +145,12 @@ async function modelAtPath(path: string): Promise<ResolvedModel | undefined> {
 async function modelFile(path: string): Promise<ResolvedModel> {
   switch (extname(path).toLowerCase()) {
     case '.gguf':
-      return { kind: 'gguf', path, files: [path], from: 'path' };
+      return {
+        kind: 'gguf',
+        path,
+        files: partNames(basename(path)).map(name => join(dirname(path), name)),
+        from: 'path',
+      };
     case '.bin': {
       const vocabularies = (await readdir(dirname(path))).filter(isVocabulary).sort();
       const tokenizerPath = vocabularies.length === 1 ? join(dirname(path), vocabularies[0]!) : undefined;

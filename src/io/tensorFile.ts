@@ -179,7 +179,7 @@ export function joinTensorFiles(
   for (const [tensorName, file] of owner) tensors.set(tensorName, findTensor(file, tensorName));
   const joined: TensorFile = {
     name,
-    format: 'safetensors',
+    format: files[0]?.format ?? 'safetensors',
     tensors,
     metadata,
     readBytes: async tensorName => ownerOf(tensorName).readBytes(tensorName),

@@ -4,10 +4,10 @@
 import type { Backend } from '../backends/backend.js';
 import { fileSource, type ByteSource } from '../io/byteSource.js';
 import { FormatError } from '../io/errors.js';
-import { openGguf } from '../io/gguf.js';
+import { openGguf, openGgufFile } from '../io/gguf.js';
 import { openLlama2c, type Llama2cConfig } from '../io/llama2c.js';
 import { pinnedModels, resolveModel, type DownloadProgress, type ResolvedModel } from '../io/resolve.js';
-import { openSafetensors } from '../io/safetensors.js';
+import { openSafetensors, type OpenSibling } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import { openDevice, type DeviceName } from '../tensor/device.js';
 import { CausalLM } from './causalLM.js';
@@ -46,10 +46,15 @@ export interface OpenCheckpoint {
 }
 
 /**
- * From bytes: a GGUF, a safetensors file with its config.json's content (and generation_config.json's), or a llama2.c file. Works in a browser on
- * dropped files.
+ * From bytes: a GGUF, a safetensors file with its config.json's content (and generation_config.json's), or a llama2.c file.
+ * Works in a browser on dropped files. `openSibling` opens further parts of a split GGUF by their file names.
  */
-export async function openCheckpoint(source: ByteSource, config?: unknown, generationConfig?: unknown): Promise<OpenCheckpoint> {
+export async function openCheckpoint(
+  source: ByteSource,
+  config?: unknown,
+  generationConfig?: unknown,
+  openSibling?: OpenSibling,
+): Promise<OpenCheckpoint> {
   if (config !== undefined) {
     const file = await openSafetensors(source);
     return opened(file, source.name, () => ({
@@ -61,16 +66,19 @@ export async function openCheckpoint(source: ByteSource, config?: unknown, gener
   }
   const magic = source.size >= 4 ? new TextDecoder().decode(await source.read(0, 4)) : '';
   if (magic === 'GGUF') {
-    const file = await openGguf(source);
-    return opened(file, source.name, async () => {
-      const read = await configFromGGUF(file);
-      return { config: read, generation: generationConfigFromGGUF(file.metadata, read.vocabSize) };
-    });
+    return openedGguf(await openGguf(source, openSibling));
   }
   const file = await openLlama2c(source);
   return opened(file, source.name, () => ({
     config: configFromLlama2c(file.metadata as unknown as Llama2cConfig, source.name),
   }));
+}
+
+function openedGguf(file: TensorFile): Promise<OpenCheckpoint> {
+  return opened(file, file.name, async () => {
+    const config = await configFromGGUF(file);
+    return { config, generation: generationConfigFromGGUF(file.metadata, config.vocabSize) };
+  });
 }
 
 /** An open file with what it says about itself; it is closed where that cannot be read. */
@@ -89,7 +97,8 @@ async function opened(
 
 /** Opens what `resolveModel` found on disk. */
 export async function openResolved(resolved: ResolvedModel): Promise<OpenCheckpoint> {
-  if (resolved.kind !== 'folder') return openCheckpoint(await fileSource(resolved.path));
+  if (resolved.kind === 'gguf') return openedGguf(await openGgufFile(resolved.path));
+  if (resolved.kind === 'llama2c') return openCheckpoint(await fileSource(resolved.path));
   const { openFolder } = await import('./openFolderNode.js');
   const { json, configPath, generation, open } = await openFolder(resolved.path);
   const config = configFromHF(json, configPath);
@@ -103,7 +112,7 @@ function modelName(path: string): string {
   if (cached) return `${cached[1]}/${cached[2]}`;
   const last = path.split(/[/\\]/).filter(Boolean).at(-1);
   const pinned = Object.entries(pinnedModels).find(([, { member }]) => member.split('/').at(-1) === last);
-  return pinned?.[0] ?? last?.replace(/\.(gguf|safetensors|bin)$/, '') ?? 'model';
+  return pinned?.[0] ?? last?.replace(/(-00001-of-\d{5})?\.(gguf|safetensors|bin)$/, '') ?? 'model';
 }
 
 /** The model of an open checkpoint, on a device. Closes the checkpoint. */

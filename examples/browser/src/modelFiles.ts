@@ -15,10 +15,19 @@ export async function openModelFiles(files: readonly File[]): Promise<OpenModel>
   const named = (name: string): File | undefined => files.find(f => f.name === name);
   const source = (file: File): ReturnType<typeof blobSource> => blobSource(file, file.name);
 
-  const gguf = files.find(f => /\.gguf$/i.test(f.name));
+  const open = async (name: string): Promise<ReturnType<typeof blobSource>> => {
+    const file = named(name);
+    if (!file) throw new Error(`${name} is missing`);
+    return source(file);
+  };
+
+  const ggufs = files.filter(f => /\.gguf$/i.test(f.name));
+  // Of a split model the first part leads to the others.
+  const gguf = ggufs.find(f => /-00001-of-\d+\.gguf$/i.test(f.name)) ?? ggufs[0];
   if (gguf) {
-    const { metadata } = await openGguf(source(gguf));
-    return { checkpoint: await openCheckpoint(source(gguf)), tokenizer: tokenizerFromGGUF(metadata, gguf.name) };
+    const { metadata } = await openGguf(source(gguf), open);
+    const checkpoint = await openCheckpoint(source(gguf), undefined, undefined, open);
+    return { checkpoint, tokenizer: tokenizerFromGGUF(metadata, gguf.name) };
   }
 
   // llama2.c: the larger file is the model, the other its vocabulary.
@@ -44,11 +53,6 @@ export async function openModelFiles(files: readonly File[]): Promise<OpenModel>
     chatTemplate: await text('chat_template.jinja'),
   });
   const json: unknown = JSON.parse(await configFile.text());
-  const open = async (name: string): Promise<ReturnType<typeof blobSource>> => {
-    const file = named(name);
-    if (!file) throw new Error(`${name} is missing`);
-    return source(file);
-  };
   const file = index ? await openShardedSafetensors(source(index), open) : await openSafetensors(source(weights));
   const folder = weights.webkitRelativePath.split('/').at(-2) ?? weights.name.replace(/\.safetensors$/, '');
   return { checkpoint: { name: folder, config: configFromHF(json, 'config.json'), file }, tokenizer };
