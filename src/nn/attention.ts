@@ -1,11 +1,15 @@
 // Scaled dot-product attention with grouped queries, causal and sliding-window masks and padding on either side. Keeps only the
-// log-sum-exp for backward where a kernel exists. A query that sees no key gives zeros.
+// log-sum-exp for backward where a kernel exists. A query that sees no key, or only scores of -Infinity, gives zeros, as in torch. Unlike there,
+// what a query does not see does not reach it, even NaN, nor does its gradient go there.
 
 import { defineFused, runFused } from '../autograd/fused.js';
-import { softmaxLast } from '../autograd/softmax.js';
+import { apply } from '../autograd/primitives.js';
+import { largest } from '../autograd/softmax.js';
 import type { Backend } from '../backends/backend.js';
 import { create } from '../tensor/create.js';
-import { formatShape, sameShape, ShapeError } from '../tensor/shape.js';
+import { isFloat } from '../tensor/dtype.js';
+import { arg, mul, where, type Expr } from '../tensor/expr.js';
+import { broadcastShapes, formatShape, sameShape, ShapeError } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 
 export interface AttentionOptions {
@@ -35,33 +39,39 @@ export function attentionBounds(keyStart: Int32Array, keyEnd: Int32Array, backen
   return { keyStart, keyEnd, tensors: [tensor(keyStart), tensor(keyEnd)] };
 }
 
-const masked = -1e30;
+/** The sum of x y along an axis over what `seen` lets through; what it does not is not looked at, be it NaN. */
+function seenSum(seen: Tensor, x: Tensor, y: Tensor, axis: number): Tensor {
+  return apply('reduceSum', [seen, x, y], {
+    output: seenProduct, shape: broadcastShapes('attention', seen.shape, x.shape, y.shape), axes: [axis], uniforms: [], dtype: x.dtype, label: 'attention sum',
+  })[0];
+}
+// Each factor by itself: so the product's derivatives do not look at the other one either.
+const seenProduct = mul(...([arg(1), arg(2)].map(x => where(arg(0, 'b'), x, 0)) as [Expr, Expr]));
 
 const fused = defineFused('attention', {
   compose({ inputs, attributes, lists }) {
     const [q, k, v] = inputs as Tensor[];
     const [B, H, T, D] = q.shape;
     const [, KV, S] = k.shape;
-    const group = H / KV;
     const { scale, causal, causalOffset, window } = attributes;
     const { keyStart, keyEnd } = lists as { keyStart: Int32Array; keyEnd: Int32Array };
-    const mask = new Float32Array(B * T * S);
-    const visible = new Float32Array(B * T);
+    const mask = new Int32Array(B * T * S);
     for (let b = 0; b < B; b++) {
       for (let t = 0; t < T; t++) {
         const from = Math.max(keyStart[b], window > 0 ? t + causalOffset - window + 1 : 0);
         const to = Math.min(keyEnd[b], causal ? t + causalOffset + 1 : S);
-        visible[b * T + t] = to > from ? 1 : 0;
         const row = (b * T + t) * S;
-        mask.fill(masked, row, row + S);
-        if (to > from) mask.fill(0, row + from, row + to);
+        mask.fill(1, row + from, row + to); // nothing where `to` is not larger
       }
     }
-    const options = { dtype: q.dtype as 'f32', backend: q.backend };
-    const scores = q.reshape([B, KV, group, T, D]).matmul(k.unsqueeze(2).transpose()).mul(scale);
-    const probabilities = softmaxLast(scores.add(create.from(mask, [B, 1, 1, T, S], options)));
-    const seen = create.from(visible, [B, 1, 1, T, 1], options);
-    return probabilities.mul(seen).matmul(v.unsqueeze(2)).reshape([B, H, T, D]);
+    // [B, KV, heads that share keys, T, S, D]
+    const seen = create.from(mask, [B, 1, 1, T, S, 1], { dtype: 'bool', backend: q.backend });
+    const [queries, keys, values] = [q.reshape([B, KV, H / KV, T, 1, D]), k.reshape([B, KV, 1, 1, S, D]), v.reshape([B, KV, 1, 1, S, D])];
+    const scores = seen.where(seenSum(seen, queries, keys, 5).mul(scale), -Infinity);
+    const top = largest(scores.detach(), [4]);
+    const weights = scores.sub(top.eq(-Infinity).where(0, top)).exp();
+    const total = weights.sum(4, { keepDims: true });
+    return seenSum(seen, weights.div(total.eq(0).where(1, total)), values, 4).reshape([B, H, T, D]);
   },
   outputs({ inputs }) {
     const { shape, dtype } = inputs[0] as Tensor;
@@ -84,17 +94,22 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   if (q.rank !== 4 || k.rank !== 4 || !sameShape(k.shape, v.shape) || kB !== B || kD !== D || H % KV !== 0) {
     throw new ShapeError(`attention: q ${formatShape(q.shape)}, k ${formatShape(k.shape)} and v ${formatShape(v.shape)} do not fit [B,H,T,D], [B,KV,S,D], [B,KV,S,D]`);
   }
+  if (!isFloat(q.dtype) || k.dtype !== q.dtype || v.dtype !== q.dtype) {
+    throw new ShapeError(`attention: expected three f32 or three f64 tensors, got ${q.dtype}, ${k.dtype} and ${v.dtype}`);
+  }
   const bounds = options.bounds ?? attentionBounds(options.keyStart ?? new Int32Array(B), options.keyEnd ?? new Int32Array(B).fill(S), q.backend);
   const { keyStart, keyEnd } = bounds;
   if (keyStart.length !== B || keyEnd.length !== B) throw new ShapeError(`attention: keyStart and keyEnd need ${B} entries, got ${keyStart.length} and ${keyEnd.length}`);
   for (let b = 0; b < B; b++) {
-    if (keyStart[b] < 0 || keyEnd[b] > S) throw new RangeError(`attention: row ${b} sees keys ${keyStart[b]} to ${keyEnd[b]} of ${S}`);
+    if (keyStart[b] < 0 || keyEnd[b] < 0 || keyEnd[b] > S) throw new RangeError(`attention: row ${b} sees keys ${keyStart[b]} to ${keyEnd[b]} of ${S}`);
   }
   for (const name of ['causalOffset', 'window'] as const) {
     const value = options[name] ?? 0;
     if (!Number.isInteger(value) || value < 0) throw new RangeError(`attention: ${name} must be a whole number from 0, got ${value}`);
   }
+  const scale = options.scale ?? 1 / Math.sqrt(D);
+  if (!Number.isFinite(scale) && D > 0) throw new RangeError(`attention: scale must be a finite number, got ${scale}`);
   return fused([q, k, v, ...bounds.tensors], {
-    scale: options.scale ?? 1 / Math.sqrt(D), causal: options.causal ? 1 : 0, causalOffset: options.causalOffset ?? 0, window: options.window ?? 0,
+    scale, causal: options.causal ? 1 : 0, causalOffset: options.causalOffset ?? 0, window: options.window ?? 0,
   }, { lists: { keyStart, keyEnd } });
 }

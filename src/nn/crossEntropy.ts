@@ -2,7 +2,9 @@
 // (their logarithm in f32 would not: it is off by its own rounding in every probability). A negative label takes no part.
 
 import { defineFused, runFused } from '../autograd/fused.js';
+import { largest } from '../autograd/softmax.js';
 import { create } from '../tensor/create.js';
+import { isFloat } from '../tensor/dtype.js';
 import { formatShape, ShapeError } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 
@@ -12,11 +14,14 @@ const fused = defineFused('crossEntropy', {
     const [n, v] = logits.shape;
     const labels = lists?.labels as Int32Array;
     const at = Int32Array.from(labels, (label, i) => (label < 0 ? -1 : i * v + label));
-    const chosen = logits.reshape([n * v, 1]).takeRows(at).reshape([n]);
+    const counts = labelTensor.ge(0);
+    // Rows that take no part are not looked at, be they NaN: their gradients are 0.
+    const rows = counts.unsqueeze(1).where(logits, 0);
+    const chosen = rows.reshape([n * v, 1]).takeRows(at).reshape([n]);
     // Both sides less the row's largest: differences of large logits lose nothing.
-    const top = logits.detach().max(-1, { keepDims: true });
-    const rest = logits.sub(top).exp().sum(-1).log();
-    return labelTensor.ge(0).where(rest.sub(chosen.sub(top.reshape([n]))), 0);
+    const top = largest(rows.detach(), [1]);
+    const rest = rows.sub(top).exp().sum(-1).log();
+    return counts.where(rest.sub(chosen.sub(top.reshape([n]))), 0);
   },
   outputs({ inputs }) {
     const { shape, dtype } = inputs[0] as Tensor;
@@ -35,6 +40,7 @@ const fused = defineFused('crossEntropy', {
 /** logits [n, v], a label from 0 to v - 1 for each row or a negative one for none: losses [n]. */
 export function crossEntropy(logits: Tensor, labels: Int32Array): Tensor {
   if (logits.rank !== 2 || logits.shape[0] !== labels.length) throw new ShapeError(`crossEntropy: ${labels.length} labels for logits ${formatShape(logits.shape)}`);
+  if (!isFloat(logits.dtype)) throw new ShapeError(`crossEntropy: expected f32 or f64 logits, got ${logits.dtype}`);
   labels.forEach((label, i) => {
     if (label >= logits.shape[1]) throw new RangeError(`crossEntropy: label ${label} of row ${i} is outside the ${logits.shape[1]} classes`);
   });

@@ -1,6 +1,10 @@
-// Reductions at the ends of the number line: NaN, infinities, signed zeros, nothing to reduce, the smallest i32. The values are torch's.
+// Reductions, products and what goes row by row at the ends of the number line: NaN, infinities, signed zeros, nothing to reduce, the smallest
+// i32. The values are torch's, but where padding that is NaN has no gradient.
 
 import assert from 'node:assert/strict';
+import { crossEntropy } from '../../src/nn/crossEntropy.js';
+import { layerNorm } from '../../src/nn/layerNorm.js';
+import { rmsNorm } from '../../src/nn/rmsNorm.js';
 import { tensor, type Tensor } from '../../src/tensor/index.js';
 import { everywhere, numbers } from './specials.js';
 
@@ -136,4 +140,59 @@ everywhere('norms where squares overflow, underflow or are 0', async (make, dtyp
 everywhere('a running sum does not look ahead', async make => {
   assert.deepEqual(await valueAndGradient(make([1, 2, inf, 3, -inf, 4]), x => x.cumsum(0)), [[1, 3, inf, inf, NaN, NaN], [6, 5, 4, 3, 2, 1]]);
   assert.deepEqual(await numbers(make([1, NaN, 2]).cumsum(0)), [1, NaN, NaN]);
+});
+
+const near = (actual: number[], expected: number[], what: string): void => {
+  assert.equal(actual.length, expected.length, what);
+  const close = (x: number, y: number): boolean => Object.is(x, y) || x === y || Math.abs(x - y) <= 1e-5 * Math.max(1, Math.abs(y));
+  actual.forEach((x, i) => { assert.ok(close(x, expected[i]), `${what}: entry ${i} is ${x}, expected ${expected[i]}`); });
+};
+
+everywhere('cross-entropy: rows without a label take no part whatever they hold, label 0 does', async make => {
+  const logits = [NaN, NaN, NaN, 1, 2, 3, inf, -inf, NaN, 0, 0, 0];
+  const [losses, g] = await valueAndGradient(make(logits).reshape([4, 3]), x => crossEntropy(x, Int32Array.of(-100, 0, -1, 2)));
+  const p = [1, 2, 3].map(x => Math.exp(x) / (Math.exp(1) + Math.exp(2) + Math.exp(3)));
+  near(losses, [0, -Math.log(p[0]), 0, Math.log(3)], 'losses');
+  near(g, [0, 0, 0, p[0] - 1, p[1], p[2], 0, 0, 0, 1 / 3, 1 / 3, -2 / 3], 'gradients');
+  const [none] = await valueAndGradient(make([]).reshape([2, 0]), x => crossEntropy(x, Int32Array.of(-1, -1)));
+  assert.deepEqual(none, [0, 0], 'no classes, no labels');
+  assert.throws(() => crossEntropy(make([1]).to('i32').reshape([1, 1]), Int32Array.of(0)), { name: 'ShapeError', message: 'crossEntropy: expected f32 or f64 logits, got i32' });
+});
+
+everywhere('cross-entropy of infinite logits, and a NaN in one row', async make => {
+  const logits = [-inf, 0, -inf, -inf, inf, 0, NaN, 0, 0, -inf];
+  const [losses, g] = await valueAndGradient(make(logits).reshape([5, 2]), x => crossEntropy(x, new Int32Array(5)));
+  near(losses, [inf, NaN, NaN, NaN, 0], 'losses');
+  near([...g.slice(0, 2), ...g.slice(8)], [-1, 1, 0, 0], 'gradients');
+  assert.ok(g.slice(2, 8).every(Number.isNaN), `gradients of rows without a loss: ${g.join()}`);
+});
+
+everywhere('norms of rows: a NaN or an infinity stays in its row, zeros have a gradient', async make => {
+  const rows = [NaN, 1, 2, 3, inf, 1, 2, 3, 0, 0, 0, 0, 1, -1, 1, -1];
+  for (const [name, f] of [
+    ['rmsNorm', (x: Tensor): Tensor => rmsNorm(x, make([1, 1, 1, 1]), 1e-6)],
+    ['layerNorm', (x: Tensor): Tensor => layerNorm(x, make([1, 1, 1, 1]), make([0, 0, 0, 0]), 1e-6)],
+  ] as const) {
+    const [y, g] = await valueAndGradient(make(rows).reshape([4, 4]), f);
+    near(y.slice(8), [0, 0, 0, 0, 1, -1, 1, -1], name);
+    assert.ok(y.slice(0, 5).every(Number.isNaN), `${name}: ${y.join()}`);
+    assert.ok(g.slice(0, 8).every(Number.isNaN) && g.slice(8).every(Number.isFinite), `${name}, gradient: ${g.join()}`);
+  }
+});
+
+everywhere('products keep NaN and infinities in their rows and columns', async make => {
+  for (const [m, k, n] of [[1, 5, 3], [7, 9, 6], [20, 33, 17], [1, 64, 40], [65, 8, 1]]) {
+    const ones = (rows: number, columns: number, at: number, value: number): Tensor =>
+      make(Array.from({ length: rows * columns }, (_, i) => (i === at * columns ? value : 1))).reshape([rows, columns]);
+    const [row, column] = [m - 1, n - 1];
+    for (const value of [NaN, inf]) {
+      const left = await numbers(ones(m, k, row, value).matmul(ones(k, n, 0, 1)));
+      left.forEach((x, i) => { assert.equal(x, Math.floor(i / n) === row ? value : k, `${m} ${k} ${n}, left, ${value}, entry ${i}`); });
+      const right = await numbers(ones(m, k, 0, 1).matmulT(ones(n, k, column, value)));
+      right.forEach((x, i) => { assert.equal(x, i % n === column ? value : k, `${m} ${k} ${n}, right, ${value}, entry ${i}`); });
+    }
+    // 0 times what is not finite is NaN, not nothing.
+    const zeros = make(new Array<number>(m * k).fill(0)).reshape([m, k]);
+    assert.ok((await numbers(zeros.matmul(ones(k, n, 0, inf)))).filter((_, i) => i % n === 0).every(Number.isNaN), `${m} ${k} ${n}: zeros`);
+  }
 });

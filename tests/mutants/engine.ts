@@ -130,7 +130,7 @@ export const patches: Patches = {
   'src/backends/cpu/wasm/fused/attentionForward.ts': [
     ['keys that not all queries of a panel see', 'mask(allTo, to);', '', 'wasm-fused', 'attention and its vjp'],
     ["a window's first keys", 'mask(from, allFrom);', '', 'wasm-fused', 'attention and its vjp'],
-    ['queries that see nothing', "op('v128.andnot', div(splat(1), totals[half]), none)", 'div(splat(1), totals[half])', 'wasm-fused', 'attention and its vjp'],
+    ['queries that see nothing', "op('v128.andnot', div(splat(1), totals[half]), none)", 'div(splat(1), totals[half])', 'attention-edges', 'infinite'],
     ['the next group packs its own keys', "op('i32.ne', keyHead, current)", "op('i32.lt_s', current, 0)", 'wasm-fused', 'attention and its vjp'],
   ],
   'src/backends/cpu/wasm/fused/attentionVjp.ts': [
@@ -145,7 +145,6 @@ export const patches: Patches = {
   'src/nn/attention.ts': [
     ['the causal mask', 'causal ? t + causalOffset + 1 : S', 'causal ? t + causalOffset + 2 : S', 'ops-fused', 'fused.attention: equals its'],
     ['the sliding window', 't + causalOffset - window + 1 : 0', 't + causalOffset - window : 0', 'ops-fused', 'fused.attention: equals its'],
-    ['queries that see nothing', 'to > from ? 1 : 0', '1', 'ops-fused', 'fused.attention: equals its'],
   ],
   'src/nn/crossEntropy.ts': [
     ['the row of a label', 'i * v + label', 'label', 'ops-fused', 'fused.crossEntropy: equals'],

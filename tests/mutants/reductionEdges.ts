@@ -24,6 +24,32 @@ export const patches: Patches = {
   'src/nn/linear.ts': [
     ['a bias of a vector is checked', "  checkOperands(label, y.shape, y.dtype, operands);\n", '', 'ops-epilogue', 'no factors'],
   ],
+  'src/nn/attention.ts': [
+    ['what a query does not see is not multiplied', "[arg(1), arg(2)].map(x => where(arg(0, 'b'), x, 0))", '[arg(1), arg(2)].map(x => x)', 'attention-edges', 'reference f64'],
+    ['no weight where all scores are -Infinity', 'weights.div(total.eq(0).where(1, total))', 'weights.div(total)', 'attention-edges', 'without keys|infinite'],
+    ['a negative end of the keys', ' || keyEnd[b] < 0', '', 'attention-edges', 'refused'],
+    ['integers in attention', '!isFloat(q.dtype) || ', '', 'attention-edges', 'refused'],
+  ],
+  'src/nn/crossEntropy.ts': [
+    ['rows without a label are not looked at', 'counts.unsqueeze(1).where(logits, 0)', 'logits', 'ops-special', 'take no part'],
+  ],
+  'src/backends/cpu/wasm/fused/attention.ts': [
+    ['rows that came out NaN are computed again', 'if (mayBeNaN && differ) forwardAgain', 'if (mayBeNaN && !differ) forwardAgain', 'attention-edges', 'not finite'],
+    ['gradients that came out NaN are computed again', 'if (mayBeNaN) backwardAgain', 'if (!mayBeNaN) backwardAgain', 'attention-edges', 'not finite|is NaN'],
+    ['few queries are looked at', 'made);\n      return true;', 'made);\n      return false;', 'attention-edges', 'few queries'],
+  ],
+  'src/backends/cpu/wasm/fused/attentionFew.ts': [
+    ['few queries whose scores are all -Infinity', "op('f32x4.max', most, splat(lowest))", 'most', 'attention-edges', 'infinite'],
+  ],
+  'src/backends/cpu/wasm/fused/panelProducts.ts': [
+    ['a NaN among the results is noted', "f.if(op('v128.any_true', unordered), ", "f.if(op('i32x4.all_true', unordered), ", 'attention-edges', 'not finite'],
+  ],
+  'src/backends/webgpu/fused/attention.ts': [
+    ['a GPU computes rows that came out NaN again', "queries > 1 && (attributes.causal !== 0", "queries < 1 && (attributes.causal !== 0", 'webgpu-fused-attention', 'a window: what is not finite'],
+  ],
+  'src/backends/webgpu/fused/attentionAgain.ts': [
+    ["a GPU computes gradients that came out NaN again", 'if (!(againK | againV)) { return; }', 'if (againK | againV) { return; }', 'webgpu-fused-attention', 'a window: what is not finite|a window: a query'],
+  ],
   'src/backends/webgpu/reduce.ts': [
     ['a maximum on a GPU keeps NaN', "type === 'f' ? 'largerOf' : 'max'", "'max'", 'webgpu-ops', 'take a NaN'],
   ],

@@ -32,6 +32,7 @@ const functions: Readonly<Record<string, WgslFunction>> = {
 }`,
   },
   isNan: { needs: [], text: 'fn isNan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }' },
+  anyNan: { needs: ['isNan'], text: 'fn anyNan(x: vec4<f32>) -> bool { return isNan(x.x) | isNan(x.y) | isNan(x.z) | isNan(x.w); }' },
   largerOf: {
     needs: ['isNan'],
     // The built-in max may drop a NaN.

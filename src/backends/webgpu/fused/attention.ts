@@ -1,11 +1,13 @@
 // Attention and its VJP on WebGPU: which calls are taken, by which variant, in which tiles, and the parameters. Scores never leave a tile.
 // Forward is one dispatch, or two where few queries see many keys, which are then split; the VJP is three: what is known of each query,
-// dq by rows, dk and dv by keys. The kernels' text is in attentionAlone.ts and attentionTogether.ts.
+// dq by rows, dk and dv by keys. Their text is in attentionAlone.ts and attentionTogether.ts. One more, attentionAgain.ts, looks after rows that
+// came out NaN.
 
 import type { Attributes, FusedKernel, View } from '../../backend.js';
 import { contiguousStrides, sizeOf } from '../../../tensor/shape.js';
 import { withTemporary, type KernelContext } from '../context.js';
 import { Params } from '../params.js';
+import { backwardAgain, forwardAgain } from './attentionAgain.js';
 import { forwardAlone, keyGradientAlone, lanes, queryGradientAlone } from './attentionAlone.js';
 import { forwardTogether, keyGradientTogether, queryGradientTogether } from './attentionTogether.js';
 import { aboutRows, fields, joinSplits, type Field } from './attentionWgsl.js';
@@ -43,7 +45,7 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
   const temporary = (view: View, element: Element, write = false): Place => at(view, element, write) as Place;
 
   function run(
-    label: string, structure: readonly (number | boolean)[], source: () => string, places: readonly Place[], values: Values, groups: number,
+    label: string, structure: readonly (number | boolean | string)[], source: () => string, places: readonly Place[], values: Values, groups: number,
   ): void {
     const params = new Params();
     for (const name of fields) {
@@ -104,15 +106,16 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
     const groups = Math.ceil((batch * keyHeads * tiles * splits) / (alone ? lanes : 1));
     const runTo = (outputs: readonly Place[]): void =>
       run('attention', [alone, alone ? vectors : columns, kept, split], source, [qP, kP, vP, sP, eP, ...outputs], values, groups);
-    if (!split) {
-      runTo([oP, lP]);
-      return true;
-    }
-    withTemporary(context, [splits, all, D], 'f32', parts => withTemporary(context, [splits, all, 2], 'f32', stats => {
+    if (!split) runTo([oP, lP]);
+    else withTemporary(context, [splits, all, D], 'f32', parts => withTemporary(context, [splits, all, 2], 'f32', stats => {
       runTo([temporary(parts, 'vec4<f32>', true), temporary(stats, 'vec2<f32>', true)]);
       const joined = [temporary(parts, 'vec4<f32>'), temporary(stats, 'vec2<f32>'), oP, lP];
       run('attention.join', [], () => joinSplits(invocations), joined, values, Math.ceil((all * vectors) / invocations));
     }));
+    // One query, or queries that all see the same keys, meet no others.
+    if (queries > 1 && (attributes.causal !== 0 || attributes.window > 0)) {
+      run('attention.again', ['forward'], () => forwardAgain(invocations), [qP, kP, vP, sP, eP, at(lse, 'f32') as Place, oP], values, Math.ceil(all / invocations));
+    }
     return true;
   }
 
@@ -146,6 +149,9 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
         const groups = Math.ceil((batch * keyHeads * tiles) / (alone ? lanes : 1));
         run(label, [alone, alone ? vectors : columns, kept], source, [qP, kP, vP, gP, about, ...places], { ...values, tiles }, groups);
       }
+      const rowsAndKeys = all + batch * keyHeads * keys;
+      const again = [qP, kP, vP, gP, about, dqP, dkP, dvP];
+      run('attention.again', ['backward'], () => backwardAgain(invocations), again, values, Math.ceil(rowsAndKeys / invocations));
     });
     return true;
   }

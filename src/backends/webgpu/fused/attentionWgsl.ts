@@ -22,7 +22,7 @@ export interface Declared {
 export const upTo = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
 /** Below every score that counts, and finite. */
-export const masked = '-1e30f';
+export const masked = '-3.4028234e38f';
 
 /**
  * A whole kernel. `body` finds the parameters as u32 under their names (scale as f32), `workgroup` and `lane`, and may call

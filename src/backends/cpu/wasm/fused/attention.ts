@@ -4,6 +4,7 @@
 import type { FusedKernel, View } from '../../../backend.js';
 import type { ModuleBuilder, WasmFunction } from '../assembler.js';
 import type { WasmContext } from '../context.js';
+import { backwardAgain, forwardAgain } from './attentionAgain.js';
 import { addAttentionFew } from './attentionFew.js';
 import { addAttention } from './attentionForward.js';
 import { fields, regions, strided, type Field, type Region, type Strided } from './attentionLoops.js';
@@ -63,8 +64,10 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     };
     const [, heads, queries, dim] = views.q.shape;
     const [, keyHeads, keys] = views.k.shape;
-    write({ causal, causalOffset, window, heads, group: heads / keyHeads, queries, keys, dim });
-    return { descriptor, write, shared: descriptor + headBytes, scratch: descriptor + headBytes + sharedBytes, stride };
+    const noteAt = descriptor + 4 * wordOf.foundNaN;
+    write({ causal, causalOffset, window, heads, group: heads / keyHeads, queries, keys, dim, hasNaN: noteAt });
+    const foundNaN = (): boolean => new Int32Array(memory.buffer)[noteAt / 4] !== 0;
+    return { descriptor, write, foundNaN, shared: descriptor + headBytes, scratch: descriptor + headBytes + sharedBytes, stride };
   };
 
   /** Runs f(descriptor, from, to, scratch) on `items`, whole units of `unit`, in about `parts` parts. */
@@ -74,7 +77,8 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     threads.run(f, calls, scratch, stride);
   };
 
-  const runForward = (views: Views, attributes: Readonly<Record<string, number>>, places: Values): void => {
+  /** Gives whether some number of the output may be NaN. */
+  const runForward = (views: Views, attributes: Readonly<Record<string, number>>, places: Values): boolean => {
     const { q, k, v } = views;
     const [B, H, T, D] = q.shape;
     const [KV, S] = [k.shape[1], k.shape[2]];
@@ -84,7 +88,7 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
       const made = describe(views, attributes, { scores: T * row, factors: T });
       made.write({ ...places, scoreRow: 4 * row });
       share(forward().attentionFew, B * H, parts, made);
-      return;
+      return true;
     }
     const { attention, packRows } = forward();
     const [headKeys, headValues, panels] = [up(S, panelRows) * D, up(D, panelRows) * S, Math.ceil(T / width)];
@@ -94,7 +98,7 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
       const made = describe(views, attributes, { ...room, keyPanels: headKeys, valuePanels: headValues });
       made.write({ ...places, panels });
       share(attention, B * KV * panels, 2 * parts, made, panels);
-      return;
+      return made.foundNaN();
     }
     const made = describe(views, attributes, room, B * KV * (headKeys + headValues));
     const [packedKeys, packedValues] = [made.shared, made.shared + 4 * B * KV * headKeys];
@@ -106,9 +110,10 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
       ...heads.map(i => [headAt(v, i), 4, 4 * v.strides[2], packedValues + 4 * i * headValues, S, D]),
     ]);
     share(attention, B * KV * panels, 6 * parts, made);
+    return made.foundNaN();
   };
 
-  const runBackward = (views: Views, attributes: Readonly<Record<string, number>>, places: Values): void => {
+  const runBackward = (views: Views, attributes: Readonly<Record<string, number>>, places: Values): boolean => {
     const [B, H, T, D] = views.q.shape;
     const [KV, S] = [views.k.shape[1], views.k.shape[2]];
     const tile = up(Math.ceil(T / Math.max(1, Math.ceil(T / vjpTile))), width);
@@ -121,19 +126,24 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     const made = describe(views, attributes, room);
     made.write({ ...places, tile });
     share(backward().attentionVjp, B * KV, 2 * threads.parts(B * H * T * S * D), made);
+    return made.foundNaN();
   };
 
   return [
     ['attention', ({ inputs: [q, k, v, keyStart, keyEnd], outputs: [o, lse], attributes }) => {
       if (!q || !k || !v || !keyStart || !keyEnd || !(attributes.scale > 0) || q.shape[3] === 0) return false;
       if (![q, k, v, o].every(lastDense) || ![keyStart, keyEnd].every(denseIntegers) || !denseFloats([lse])) return false;
-      runForward({ q, k, v, o }, attributes, { keyStart: at(keyStart), keyEnd: at(keyEnd), lse: at(lse) });
+      const mayBeNaN = runForward({ q, k, v, o }, attributes, { keyStart: at(keyStart), keyEnd: at(keyEnd), lse: at(lse) });
+      // One query, or queries that all see the same keys, meet no others.
+      const differ = q.shape[2] > 1 && (attributes.causal !== 0 || attributes.window > 0);
+      if (mayBeNaN && differ) forwardAgain(context, { q, k, v, o, lse, keyStart, keyEnd }, attributes);
       return true;
     }],
     ['attention.vjp', ({ inputs: [q, k, v, keyStart, keyEnd, o, lse, g], outputs: [dq, dk, dv], attributes }) => {
       if (!q || !k || !v || !keyStart || !keyEnd || !o || !lse || !g || !(attributes.scale > 0) || q.shape[3] === 0) return false;
       if (![q, k, v, o, g, dq, dk, dv].every(lastDense) || ![keyStart, keyEnd].every(denseIntegers) || !denseFloats([lse])) return false;
-      runBackward({ q, k, v, o, g, dq, dk, dv }, attributes, { keyStart: at(keyStart), keyEnd: at(keyEnd), lse: at(lse) });
+      const mayBeNaN = runBackward({ q, k, v, o, g, dq, dk, dv }, attributes, { keyStart: at(keyStart), keyEnd: at(keyEnd), lse: at(lse) });
+      if (mayBeNaN) backwardAgain(context, { q, k, v, o, g, dq, dk, dv, lse, keyStart, keyEnd }, attributes);
       return true;
     }],
   ];

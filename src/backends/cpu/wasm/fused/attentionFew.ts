@@ -4,7 +4,7 @@ import * as e from '../../../../tensor/expr.js';
 import { call, load, op, type ModuleBuilder } from '../assembler.js';
 import type { WasmContext } from '../context.js';
 import { add, div, hold, mul, splat } from '../lanes.js';
-import { boundsOf, keep, larger, minus, placeOf, plus, seenBy, startFunction, times } from './attentionLoops.js';
+import { boundsOf, keep, larger, lowest, minus, placeOf, plus, seenBy, startFunction, times } from './attentionLoops.js';
 import { emitPass } from './rowFunction.js';
 import { addDots, addProduct } from './rowProducts.js';
 
@@ -50,10 +50,12 @@ export function addAttentionFew(m: ModuleBuilder, { relaxed }: WasmContext): voi
       const inverseAt = keep(f, plus(field.factors, times(row, 4)));
       f.if(seen, () => {
         const ownScores = keep(f, plus(scores, times(first, 4)));
-        const [top] = emitPass(math, seen, { inputs: [ownScores], max: [a] });
+        const [most] = emitPass(math, seen, { inputs: [ownScores], max: [a] });
+        const top = hold(f, op('f32x4.max', most, splat(lowest)));
         const [total] = emitPass(math, seen, { inputs: [ownScores], uniforms: [top, scale], write: [[ownScores, weight]], sum: [weight] });
-        f.storeLane('v128.store32_lane', 0, lseAt, add(mul(top, scale), math.log(total)));
-        f.storeLane('v128.store32_lane', 0, inverseAt, div(splat(1), total));
+        const none = hold(f, op('f32x4.eq', total, splat(0)));
+        f.storeLane('v128.store32_lane', 0, lseAt, op('v128.andnot', add(mul(top, scale), math.log(total)), none));
+        f.storeLane('v128.store32_lane', 0, inverseAt, op('v128.andnot', div(splat(1), total), none));
       }, () => {
         f.store('i32.store', lseAt, 0);
         f.store('i32.store', inverseAt, 0);

@@ -4,11 +4,8 @@
 import { call, f32x4Const, i32x4Const, load, op, type Local, type ModuleBuilder } from '../assembler.js';
 import type { WasmContext } from '../context.js';
 import { add, choose, div, hold, mul, splat, sub } from '../lanes.js';
-import { boundsOf, keep, larger, minus, placeOf, plus, seenBy, smaller, startFunction, times } from './attentionLoops.js';
+import { boundsOf, keep, larger, lowest, minus, placeOf, plus, seenBy, smaller, startFunction, times } from './attentionLoops.js';
 import { addPanelProducts, columnBytes, width } from './panelProducts.js';
-
-/** Below every score. */
-const lowest = -3.4028234663852886e38;
 
 /** attention(descriptor, from, to, scratch): panels of queries for all heads of a group, numbered group by group, the last first: it has most to do. */
 export function addAttention(m: ModuleBuilder, { relaxed }: WasmContext): void {
@@ -120,7 +117,7 @@ export function addAttention(m: ModuleBuilder, { relaxed }: WasmContext): void {
         f.store('v128.store', field.factors, op('v128.andnot', div(splat(1), totals[half]), none), 16 * half);
       }
       f.copy(plus(field.lse, times(plus(times(plus(firstHead, inGroup), field.queries), t0), 4)), field.spare, times(rows, 4));
-      f.do(call(turn, field.out, output, field.oT, rows, field.dim, field.factors, field.spare));
+      f.do(call(turn, field.out, output, field.oT, rows, field.dim, field.factors, field.spare, field.hasNaN));
     });
   });
 }

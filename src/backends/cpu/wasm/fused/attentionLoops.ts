@@ -22,10 +22,14 @@ export const fields = [
   ...regions,
   'keyStart', 'keyEnd', 'lse', 'heads', 'group', 'queries', 'keys', 'dim', 'causal', 'causalOffset', 'window', 'scale',
   'panels', 'packedKeys', 'packedValues', 'headKeys', 'headValues', 'scoreRow', 'tile',
+  'hasNaN', 'foundNaN', // where to note that a result is NaN, and that note
 ] as const;
 export type Field = (typeof fields)[number];
 export const floats: readonly Field[] = ['scale'];
 export type Fields = Readonly<Record<Field, Local>>;
+
+/** Below every finite score: what a maximum begins with, so that scores of -Infinity have no weight. */
+export const lowest = -3.4028234663852886e38;
 
 export const plus = (first: Value, ...terms: readonly Operand[]): Value => terms.reduce<Value>((a, b) => op('i32.add', a, b), first);
 export const minus = (a: Operand, b: Operand): Value => op('i32.sub', a, b);

@@ -154,7 +154,7 @@ export function addAttentionVjp(m: ModuleBuilder, { relaxed }: WasmContext): voi
         const changes = plus(field.turned, times(times(row, keys), 4), times(from, columnBytes));
         f.do(call(product, plus(field.keyColumns, times(from, 4 * panelRows)), times(field.keys, 4 * panelRows), changes, field.out, field.dim, count, 0));
       }, () => f.fill(field.out, 0, panelBytes));
-      f.do(call(turn, field.out, place('dq', b, head, t), field.dqT, some, field.dim, byScale, field.spare));
+      f.do(call(turn, field.out, place('dq', b, head, t), field.dqT, some, field.dim, byScale, field.spare, field.hasNaN));
     });
   };
 
@@ -195,7 +195,7 @@ export function addAttentionVjp(m: ModuleBuilder, { relaxed }: WasmContext): voi
     f.loop(key, field.keys, width, () => {
       const some = smaller(f, minus(field.keys, key), width);
       for (const [name, sums, factors] of [['dv', field.dvTurned, one], ['dk', field.dkTurned, byScale]] as const) {
-        f.do(call(turn, plus(sums, times(key, dimBytes)), place(name, b, keyHead, key), field[`${name}T`], some, field.dim, factors, field.spare));
+        f.do(call(turn, plus(sums, times(key, dimBytes)), place(name, b, keyHead, key), field[`${name}T`], some, field.dim, factors, field.spare, field.hasNaN));
       }
     });
   });

@@ -4,10 +4,10 @@
 // Panels of 5 rows as in gemmKernels.ts, or of 4 in one piece where multiply-add is not fused. On a Zen 5 core that allows 68.7 GFLOP/s, k of 64:
 // 5 rows 64 (58 with a call for each tile), 4 rows plain 62, 5 rows plain 54.
 
-import { call, load, op, type FunctionBuilder, type Local, type ModuleBuilder, type Value } from '../assembler.js';
+import { call, load, op, type FunctionBuilder, type Local, type ModuleBuilder } from '../assembler.js';
 import { addTiles, pack, tileColumns, tileRowsOf, transpose4 } from '../gemmKernels.js';
 import { words } from '../gemmUnpacked.js';
-import { hold, mul } from '../lanes.js';
+import { hold, mul, splat } from '../lanes.js';
 
 /** Queries or keys side by side in a panel, and its bytes for each step along K. */
 export const width = tileColumns;
@@ -24,7 +24,10 @@ export interface PanelProducts {
   readonly packColumns: FunctionBuilder;
   /** (a, panelStride, b, c, rows, k, accumulate): c [rows, 8] (+)= a [rows, k] b [k, 8], the panels of a `panelStride` apart. k > 0. */
   readonly product: FunctionBuilder;
-  /** (from, to, toRow, rows, length, factors, spare): to [rows, length] = from [length, 8] turned, times eight factors; `spare` has room for a row. */
+  /**
+   * (from, to, toRow, rows, length, factors, spare, hasNaN): to [rows, length] = from [length, 8] turned, times eight factors; `spare` has room for
+   * a row. Where any of it is NaN, in rows past the last too, the word at `hasNaN` becomes 1.
+   */
   readonly turn: FunctionBuilder;
 }
 
@@ -53,8 +56,8 @@ function addProduct(m: ModuleBuilder, relaxed: boolean): FunctionBuilder {
 }
 
 function addTurn(m: ModuleBuilder): FunctionBuilder {
-  const f = m.function('turn', { params: words(7), results: [] }, { exported: false });
-  const [from, to, toRow, rows, length, factors, spare] = f.params;
+  const f = m.function('turn', { params: words(8), results: [] }, { exported: false });
+  const [from, to, toRow, rows, length, factors, spare, hasNaN] = f.params;
   const [d, whole] = f.localArray('i32', 2);
   const at = f.localArray('i32', width);
   const halves = [0, 1].map(half => hold(f, load('v128.load', factors, 16 * half)));
@@ -66,11 +69,16 @@ function addTurn(m: ModuleBuilder): FunctionBuilder {
     if (i > 0) f.if(op('i32.le_u', rows, i), () => f.set(row, spare));
   });
   const each = (run: (rowsOfHalf: readonly Local[], half: number) => void): void => [0, 1].forEach(half => { run(at.slice(4 * half, 4 * half + 4), half); });
-  const scaled = (half: number, step: number): Value => mul(load('v128.load', from, columnBytes * step + 16 * half), halves[half]);
+  const unordered = hold(f, splat(0));
+  const scaled = (half: number, step: number): Local => {
+    const value = hold(f, mul(load('v128.load', from, columnBytes * step + 16 * half), halves[half]));
+    f.set(unordered, op('v128.or', unordered, op('f32x4.ne', value, value)));
+    return value;
+  };
   f.set(whole, op('i32.and', length, -4));
   f.loop(d, whole, 4, () => {
     each((own, half) => {
-      const v = own.map((_, step) => hold(f, scaled(half, step)));
+      const v = own.map((_, step) => scaled(half, step));
       transpose4(f, v);
       own.forEach((row, i) => {
         f.store('v128.store', row, v[i]);
@@ -81,7 +89,7 @@ function addTurn(m: ModuleBuilder): FunctionBuilder {
   });
   f.loop(d, length, 1, () => {
     each((own, half) => {
-      const v = hold(f, scaled(half, 0));
+      const v = scaled(half, 0);
       own.forEach((row, lane) => {
         f.storeLane('v128.store32_lane', lane, row, v);
         f.add(row, 4);
@@ -89,5 +97,6 @@ function addTurn(m: ModuleBuilder): FunctionBuilder {
     });
     f.add(from, columnBytes);
   });
+  f.if(op('v128.any_true', unordered), () => f.store('i32.store', hasNaN, 1));
   return f;
 }
