@@ -17,9 +17,7 @@ let script: Script | null | undefined;
  * @returns null when the time was over
  */
 export function withinTime<T>(milliseconds: number, body: () => T): { readonly value: T } | null {
-  // Not imported: the call is synchronous, and bundles for browsers may not name Node's modules.
-  script ??= compiled();
-  if (!script) return { value: body() };
+  if (!canInterrupt() || !script) return { value: body() };
   const outer = globals[key];
   globals[key] = body;
   try {
@@ -31,6 +29,13 @@ export function withinTime<T>(milliseconds: number, body: () => T): { readonly v
     if (outer) globals[key] = outer;
     else Reflect.deleteProperty(globalThis, key);
   }
+}
+
+/** Whether a call can be ended while it runs. */
+export function canInterrupt(): boolean {
+  // Not imported: the call is synchronous, and bundles for browsers may not name Node's modules.
+  if (script === undefined) script = compiled();
+  return script !== null;
 }
 
 /** A script that calls what is to be called: only what a script calls can be interrupted. */

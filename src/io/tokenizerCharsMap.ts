@@ -3,6 +3,8 @@
 
 /** At most this many bytes of a grapheme are looked up as one; longer ones go character by character. */
 const longestGrapheme = 5;
+/** Three times what Unicode's longest decomposition has. */
+const longestReplacement = 100;
 
 /**
  * The replacement of a text by such a table.
@@ -30,6 +32,14 @@ class CharsMap {
     }
     this.units = Uint32Array.from({ length: length / 4 }, (_, i) => view.getUint32(4 + 4 * i, true));
     this.replacements = bytes.subarray(4 + length);
+    for (let start = 0; start < this.replacements.length;) {
+      const zero = this.replacements.indexOf(0, start);
+      const end = zero < 0 ? this.replacements.length : zero;
+      if (end - start > longestReplacement) {
+        throw new Error(`normalizer: Precompiled: a replacement has ${end - start} bytes, at most ${longestReplacement} are allowed`);
+      }
+      start = end + 1;
+    }
   }
 
   /** Graphemes of up to five bytes as a whole, where the table knows a beginning of them; others character by character. */

@@ -4,7 +4,7 @@
 import { z } from 'zod';
 import { charsMap } from './tokenizerCharsMap.js';
 import { byType, components, fieldsOf, type Component } from './tokenizerParts.js';
-import { compilePattern, matchesOf, patternSchema } from './tokenizerPattern.js';
+import { compilePattern, matchesOf, matchWithin, patternSchema } from './tokenizerPattern.js';
 import {
   bertControls, bertIdeographs, marks, nonspacingMarks, whiteSpace, youngDecompositions,
 } from './tokenizerUnicode.js';
@@ -73,7 +73,7 @@ function remover(expression: string): Normalize {
 
 /** Puts `content` as it stands: a $ in it means nothing. */
 export function replacer(expression: RegExp, content: string): Normalize {
-  return text => text.replace(expression, () => content);
+  return text => matchWithin(text, expression, () => text.replace(expression, () => content));
 }
 
 /** Character by character: JavaScript's own takes a sigma at the end of a word for a final one. */

@@ -4,6 +4,7 @@
 import { z } from 'zod';
 import { AddedTokens, type AddedTokenJson } from './tokenizerAdded.js';
 import { decoderOf, type DecoderStep } from './tokenizerDecoders.js';
+import { checkGrowth } from './tokenizerGrowth.js';
 import { tokenModelOf, type TokenModel } from './tokenizerModels.js';
 import { normalizerOf, type Normalize } from './tokenizerNormalizers.js';
 import { byType, components, fieldsOf, type Component } from './tokenizerParts.js';
@@ -37,6 +38,9 @@ export class TokenizerPipeline {
 
   /** @throws Error for a part that is not known, or not as its type wants it */
   constructor(json: TokenizerJson) {
+    checkGrowth('normalizer', json.normalizer);
+    checkGrowth('pre_tokenizer', json.pre_tokenizer);
+    checkGrowth('decoder', json.decoder);
     this.model = tokenModelOf(json.model);
     this.added = new Map(json.added_tokens.map(token => [token.content, token]));
     this.addedById = new Map(json.added_tokens.map(token => [token.id, token]));

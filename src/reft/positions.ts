@@ -2,6 +2,8 @@
 // ids) and a schedule for new tokens, resolved against each row whatever the padding; training, cached and uncached generation agree because
 // all ask here. pyreft's own coding of location lists is in pyreftLocations.ts. Formulas: pyreft 0.1.0, get_intervention_locations.
 
+import { withinBound } from '../io/regexBound.js';
+import { regexFault, regexPower } from '../io/regexCost.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import { tokenSpans } from './tokenSpans.js';
 
@@ -61,7 +63,8 @@ function checkedPattern(value: string, text: string): Positions {
   const [, pattern, given] = parts;
   const flags = [...new Set([...given, 'g'])].filter(flag => flag !== 'y').join('');
   try {
-    new RegExp(pattern, flags);
+    const fault = regexFault(new RegExp(pattern, flags));
+    if (fault !== null) throw new Error(`the regular expression ${fault}`);
   } catch (cause) {
     throw new RangeError(`positions '${value}': ${(cause as Error).message}`, { cause });
   }
@@ -161,7 +164,9 @@ export function promptPositions(positions: Positions, promptLength: number, side
     case 'function': return { positions: located(positions.find(promptIds()), promptLength, 'the positions of a function'), dropped: 0 };
     case 'match': {
       const { text, starts, ends } = spans();
-      const found = [...text.matchAll(new RegExp(positions.pattern, positions.flags))].filter(m => m[0].length > 0);
+      const expression = new RegExp(positions.pattern, positions.flags);
+      const match = (): RegExpExecArray[] => [...text.matchAll(expression)].filter(m => m[0].length > 0);
+      const found = withinBound(`positions ${describePositions(positions)}`, regexPower(expression), text.length, match);
       const hit = (t: number): boolean => found.some(m => starts[t] < m.index + m[0].length && ends[t] > m.index);
       return { positions: range(0, promptLength).filter(hit), dropped: 0 };
     }

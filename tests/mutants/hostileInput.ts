@@ -35,6 +35,30 @@ export const patches: Patches = {
     ['two trainers notice each other', 'if (other?.running) throw', 'if (other === null) throw', 'hostile-ids', 'two trainers'],
     ['a run that ended blocks no other', 'if (other?.running) throw', 'if (other && other !== this) throw', 'hostile-ids', 'two trainers'],
   ],
+  'src/io/regexCost.ts': [
+    ['two ways over one edge', 'inside.has(to) && ways > 1', 'inside.has(to) && ways > 9', 'hostile-regex', 'exponentially'],
+    ['ways that part and meet', "Math.floor(pair / size) !== pair % size && returning", "Math.floor(pair / size) === -1 && returning", 'hostile-regex', 'exponentially'],
+    ['circles that read the same', 'if (next === end) return true;', '', 'hostile-regex', 'with a power'],
+    ['a match may begin anywhere', 'if (scans) all[0].set(0, 1);', '', 'hostile-regex', 'with a power'],
+    ['where the whole may end nothing is given up', 'place === 0 || !graph.ends.has(place)', 'place >= 0', 'hostile-regex', 'with a power'],
+    ['what is looked ahead for', 'power = new Search(graph, expression.flags, true).degree() + 1 + looks', 'power = new Search(graph, expression.flags, true).degree() + 1', 'hostile-regex', 'exponentially'],
+  ],
+  'src/io/regexParse.ts': [
+    ['a part that may be empty, many times', 'if (term.empty && least > writtenOut)', 'if (false)', 'hostile-regex', 'exponentially'],
+    ['repeats within repeats are counted', 'if (++this.terms > mostTerms)', 'if (++this.terms > 3e6)', 'hostile-regex', 'what cannot be said'],
+  ],
+  'src/io/regexBound.ts': [
+    ['a limit of time', 'if (steps <= soonOver) return body();', 'if (steps <= 1e300) return body();', 'hostile-regex', 'may take long'],
+  ],
+  'src/io/tokenizerPattern.ts': [
+    ['expressions of tokenizers', 'if (fault !== null) {', "if (fault === '') {", 'hostile-regex', 'in a tokenizer'],
+  ],
+  'src/io/tokenizerGrowth.ts': [
+    ['growth in a sequence', '(growth, part) => growth * growthOf(part)', '(growth, part) => Math.max(growth, growthOf(part))', 'hostile-regex', 'replacements'],
+  ],
+  'src/reft/positions.ts': [
+    ['expressions of positions', 'if (fault !== null) throw', "if (fault === '') throw", 'hostile-regex', 'in positions'],
+  ],
   'src/io/chatTemplateGrowth.ts': [
     ['indentation counts in JSON', '1 + form.indent * (depth + 1)', '1', 'chat-template-bounds', 'far more than it is given'],
   ],
