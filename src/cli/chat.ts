@@ -5,6 +5,7 @@ import type { Command } from 'commander';
 import type { ChatMessage } from '../io/chatTemplate.js';
 import { UsageError } from './errors.js';
 import { answer } from './generate.js';
+import { lineInput } from './inputLines.js';
 import { loadAdapter, loadModel } from './model.js';
 import { addAdapterOption, addJsonOption, addModelOptions, addSamplingOptions, type ModelFlags, type SamplingFlags } from './options.js';
 import { Output } from './output.js';
@@ -39,7 +40,8 @@ async function chat(flags: ChatFlags): Promise<void> {
   let speaking: AbortController | undefined;
 
   const terminal = process.stdin.isTTY && process.stderr.isTTY;
-  const lines = createInterface({ input: process.stdin, output: process.stderr, terminal, prompt: '> ' });
+  const input = lineInput(process.stdin);
+  const lines = createInterface({ input: input.stream, output: process.stderr, terminal, prompt: '> ' });
   const interrupt = (): void => {
     if (speaking) speaking.abort();
     else lines.close();
@@ -52,7 +54,7 @@ async function chat(flags: ChatFlags): Promise<void> {
   ask();
   try {
     for await (const line of lines) {
-      const text = line.trim();
+      const text = input.restore(line).trim();
       if (text === '/quit') break;
       if (text.startsWith('/')) output.note(command(text));
       else if (text !== '') await speak(text);
@@ -60,6 +62,7 @@ async function chat(flags: ChatFlags): Promise<void> {
     }
   } finally {
     lines.close();
+    input.close();
     process.off('SIGINT', interrupt);
   }
   output.event('done', { turns });
