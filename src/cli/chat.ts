@@ -3,9 +3,10 @@
 import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
 import type { ChatMessage } from '../io/chatTemplate.js';
-import { UsageError } from './errors.js';
+import { Interrupted, UsageError } from './errors.js';
 import { answer } from './generate.js';
 import { lineInput } from './inputLines.js';
+import { onInterrupt } from './interrupt.js';
 import { loadAdapter, loadModel } from './model.js';
 import { addAdapterOption, addJsonOption, addModelOptions, addSamplingOptions, type ModelFlags, type SamplingFlags } from './options.js';
 import { Output } from './output.js';
@@ -33,21 +34,27 @@ export function addChatCommand(program: Command): void {
 
 async function chat(flags: ChatFlags): Promise<void> {
   const output = new Output(flags.json);
-  const loaded = await loadModel(flags, output);
+  const loading = onInterrupt(output, 'ending');
+  const loaded = await loadModel(flags, output, loading.signal).catch((cause: unknown) => {
+    throw loading.signal.aborted ? new Interrupted('interrupted', { cause }) : cause;
+  }).finally(() => loading.dispose());
   const reft = await loadAdapter(loaded, flags, output);
   const messages: ChatMessage[] = [];
   let turns = 0;
-  let speaking: AbortController | undefined;
+  /** SIGTERM and SIGHUP leave, and cut an answer short. */
+  let left = false;
 
   const terminal = process.stdin.isTTY && process.stderr.isTTY;
   const input = lineInput(process.stdin);
   const lines = createInterface({ input: input.stream, output: process.stderr, terminal, prompt: '> ' });
-  const interrupt = (): void => {
-    if (speaking) speaking.abort();
-    else lines.close();
+  // Ctrl-C while nothing is said; onInterrupt hears it during an answer.
+  const close = (): void => { lines.close(); };
+  const leave = (): void => {
+    left = true;
+    lines.close();
   };
-  lines.on('SIGINT', interrupt);
-  process.on('SIGINT', interrupt);
+  lines.on('SIGINT', close);
+  process.on('SIGINT', close).on('SIGTERM', leave).on('SIGHUP', leave);
   const ask = (): void => { if (terminal) lines.prompt(); };
 
   output.note('Type a message, or /help.');
@@ -55,7 +62,7 @@ async function chat(flags: ChatFlags): Promise<void> {
   try {
     for await (const line of lines) {
       const text = input.restore(line).trim();
-      if (text === '/quit') break;
+      if (left || text === '/quit') break;
       if (text.startsWith('/')) output.note(command(text));
       else if (text !== '') await speak(text);
       ask();
@@ -63,8 +70,9 @@ async function chat(flags: ChatFlags): Promise<void> {
   } finally {
     lines.close();
     input.close();
-    process.off('SIGINT', interrupt);
+    process.off('SIGINT', close).off('SIGTERM', leave).off('SIGHUP', leave);
   }
+  if (left) throw new Interrupted('interrupted');
   output.event('done', { turns });
 
   function command(text: string): string {
@@ -83,7 +91,10 @@ async function chat(flags: ChatFlags): Promise<void> {
 
   async function speak(text: string): Promise<void> {
     const asked = [...messages, { role: 'user', content: text }];
-    speaking = new AbortController();
+    process.off('SIGINT', close);
+    // In raw mode Ctrl-C is a key, which nobody reads while an answer is computed.
+    if (terminal) process.stdin.setRawMode(false);
+    const speaking = onInterrupt(output, 'stopping this answer');
     try {
       const ids = loaded.tokenizer.chat(asked, { system: flags.system }).ids;
       if (ids.length >= loaded.model.config.maxPositions) {
@@ -99,7 +110,9 @@ async function chat(flags: ChatFlags): Promise<void> {
       if (!(error instanceof UsageError) && !(error instanceof RangeError)) throw error;
       output.note(error.message);
     } finally {
-      speaking = undefined;
+      await speaking.dispose();
+      process.on('SIGINT', close);
+      if (terminal && !left) process.stdin.setRawMode(true);
     }
   }
 }

@@ -10,7 +10,8 @@ import { controlVectorOf } from '../reft/formats/controlVector.js';
 import { loadEditFolder } from '../reft/formats/editFolder.js';
 import { pyreftConfigFile, pyreftToFiles } from '../reft/formats/pyreftFolder.js';
 import { findFiles, isControlVector } from '../reft/ownFilesNode.js';
-import { blamingInput, UsageError } from './errors.js';
+import { blamingInput, Interrupted, UsageError } from './errors.js';
+import { onInterrupt } from './interrupt.js';
 import { loadModelAlone } from './model.js';
 import { addJsonOption, addModelOptions, positions, type ModelFlags } from './options.js';
 import { Output } from './output.js';
@@ -42,11 +43,23 @@ export function addConvertCommand(program: Command): void {
 async function convert(flags: ConvertFlags): Promise<void> {
   const output = new Output(flags.json);
   if (flags.to === 'control-vector') await mayReplaceFile(flags);
-  const model = await loadModelAlone(flags, output);
+  const interruption = onInterrupt(output, 'ending');
+  try {
+    await convertModel(flags, output, interruption.signal);
+  } catch (error) {
+    throw (error as Error).name === 'AbortError' ? new Interrupted('interrupted; nothing was written', { cause: error }) : error;
+  } finally {
+    await interruption.dispose();
+  }
+}
+
+async function convertModel(flags: ConvertFlags, output: Output, signal: AbortSignal): Promise<void> {
+  const model = await loadModelAlone(flags, output, signal);
   const pyreft = { ...(flags.positions === undefined ? {} : { positions: flags.positions }), ...(flags.activation ? { activation: flags.activation } : {}) };
   const { reft, format } = await loadEditFolder(model, flags.from, { pyreft, onWarning: message => { output.note(message); } });
   if (format === 'pyreft') output.note("pyreft saves neither positions nor activation: check the ones below");
   output.note(reft.summary());
+  signal.throwIfAborted();
   await blamingInput(async () => {
     if (flags.to === 'control-vector') await writeFileAtomic(flags.out, await controlVectorOf(reft));
     else await writeEdits(flags, await (flags.to === 'pyreft' ? pyreftToFiles : adapterToFiles)(reft), output);

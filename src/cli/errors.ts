@@ -11,13 +11,13 @@ export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** Ended by Ctrl-C; the message says what was saved and how to go on. */
+/** Ended by Ctrl-C or another signal; the message says what was saved and how to go on. */
 export class Interrupted extends Error {
   override readonly name = 'Interrupted';
 }
 
 /** Errors of the file system that mean that a path was wrong, not that a disk is. */
-const wrongPath = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'EEXIST', 'EACCES', 'EPERM']);
+const wrongPath = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'EEXIST', 'EACCES', 'EPERM', 'EROFS']);
 /** RangeErrors of the engine itself, which no input is to blame for. */
 const engineRange = /^(Maximum call stack|Invalid (typed )?array|Array buffer allocation|Invalid string length|WebAssembly)/;
 

@@ -57,6 +57,6 @@ async function evalRows(flags: EvalFlags): Promise<void> {
     if (signal.aborted && !(error instanceof Interrupted)) throw new Interrupted('interrupted before the last row; nothing was measured', { cause: error });
     throw error;
   } finally {
-    interruption.dispose();
+    await interruption.dispose();
   }
 }

@@ -69,7 +69,7 @@ async function run(flags: GenerateFlags): Promise<void> {
     if (interruption.signal.aborted && !(error instanceof Interrupted)) throw new Interrupted('interrupted', { cause: error });
     throw error;
   } finally {
-    interruption.dispose();
+    await interruption.dispose();
   }
 }
 

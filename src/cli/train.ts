@@ -227,7 +227,7 @@ async function train(flags: TrainFlags): Promise<void> {
     throw error;
   } finally {
     await out.close();
-    interruption.dispose();
+    await interruption.dispose();
   }
 }
 

@@ -2,6 +2,10 @@
 
 import { Output } from '../../src/cli/output.js';
 import { run } from '../../src/cli/program.js';
+import { allowRelaxedSimd } from '../../src/cli/relaxedSimd.js';
+
+// The bits of the command in a process of its own.
+allowRelaxedSimd();
 
 export interface RunHere {
   readonly code: number;
