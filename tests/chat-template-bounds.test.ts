@@ -1,11 +1,12 @@
-// Chat templates that would never end, or fill the memory, are stopped with one error; ordinary ones render what the library renders.
+// Chat templates that would never end, or fill the memory, are stopped with one error; what ordinary ones render is in jinja.test.ts.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { readFileSync } from 'node:fs';
-import { Template } from '@huggingface/jinja';
 import { ChatTemplate } from '../src/io/chatTemplate.js';
-import { parseTemplate, renderBounded, renderLimits } from '../src/io/chatTemplateBounds.js';
+import { renderLimits } from '../src/io/jinja/budget.js';
+import { parseTemplate } from '../src/io/jinja/parse.js';
+import { render } from '../src/io/jinja/render.js';
 import { withinTime } from '../src/io/timeLimit.js';
 import { tokenizerFromFiles } from '../src/io/tokenizerJson.js';
 
@@ -33,8 +34,8 @@ const growing = (n: number, start: string, next: string, end = ''): string =>
 describe('a hostile chat template is stopped', () => {
   test('that asks for too long a range, in any form', () => {
     stopped('{% for i in range(1000000000) %}x{% endfor %}', /stopped.*: asks for a range of 1000000000 numbers, at most 100000 are allowed$/);
-    for (const range of ['range(0, 100001)', 'range(100001, 0, -1)', 'range(0, 1, 0.000001)', 'range(1000000000 * 1000000000)']) stopped(`{{ ${range} | length }}`, /asks for a range of \S+ numbers/);
-    stopped('{{ range(0, 5, 0) }}', /step must not be zero/);
+    for (const range of ['range(0, 100001)', 'range(100001, 0, -1)', 'range(1000000000 * 1000000000)']) stopped(`{{ ${range} | length }}`, /asks for a range of \S+ numbers/);
+    stopped('{{ range(0, 5, 0) }}', /failed.*must not be zero/);
   });
 
   test('that loops for ever, with or without a body, or through macros', () => {
@@ -43,7 +44,6 @@ describe('a hostile chat template is stopped', () => {
     stopped(loops(''), out);
     stopped(loops('{% set x = a * b %}'), out);
     stopped(`{% set r = range(99999) %}{% for a in r %}{% for b in r %}{% for c in r if c < 0 %}{% endfor %}{% endfor %}{% endfor %}`, out);
-    // The library takes a stack that is full for a name that is not there.
     stopped('{% macro f(n) %}{{ f(n - 1) }}{{ f(n - 1) }}{% endmacro %}{{ f(9) }}', /failed/);
     stopped('{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}', out);
   });
@@ -53,7 +53,7 @@ describe('a hostile chat template is stopped', () => {
     stopped(growing(60, "'x'", "ns.x | replace('x', 'xxxxxxxxxxxxxxxxxxxx')"), /replace would make more than 33554432 characters/, patient);
     stopped(growing(60, '[1]', 'ns.x + ns.x'), /makes more texts and lists on the way than the limit of 536870912 characters/, patient);
     stopped(growing(99999, '[]', 'ns.x + [range(99999)]'), /on the way/, patient);
-    stopped(`{% for i in range(99999) %}${'x'.repeat(400)}{% endfor %}`, /makes a text of 39999600 characters/, patient);
+    stopped(`{% for i in range(99999) %}${'x'.repeat(400)}{% endfor %}`, /makes a text of \d+ characters/, patient);
   });
 
   test('whose filter or method would make far more than it is given, before anything is made', () => {
@@ -76,14 +76,10 @@ describe('a hostile chat template is stopped', () => {
     assert.ok(grown < 200, `memory grew by ${grown} MB`);
   });
 
-  test('inside the library, where nothing counts: Node interrupts it', () => {
-    stopped(growing(60, '[1]', '[ns.x, ns.x]', '{{ ns.x }}'), /stopped.*: rendering takes longer than 0\.3 s$/);
-  });
-
   test('where nothing can interrupt, as in a browser, by the clock it looks at', () => {
     const program = parseTemplate('{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}');
     const start = performance.now();
-    assert.throws(() => renderBounded(program, { messages }, limits), /^RenderLimitError: rendering takes longer than 0\.3 s$/);
+    assert.throws(() => render(program, { messages }, limits), /^RenderLimitError: rendering takes longer than 0\.3 s$/);
     assert.ok(performance.now() - start < 20_000);
   });
 
@@ -94,18 +90,7 @@ describe('a hostile chat template is stopped', () => {
   });
 });
 
-test('an ordinary template renders what the library renders', () => {
-  const variables = { bos_token: '<s>', add_generation_prompt: true, tools: [{ name: 'f', parameters: { a: [1, 2.5, null] } }] };
-  for (const text of [
-    (JSON.parse(fixture('tokenizer_config.json')) as { chat_template: string }).chat_template,
-    '{% for m in messages %}\n  {%- if loop.first %}{{ bos_token }}{% endif %}\n{{ m.role | title }}: {{ m.content | trim }}\n{% endfor %}\n',
-    '{{ tools | tojson(indent=2) }}{{ messages[1:] | length }}{{ messages[::-1][0].content }}{{ True and none is none }}{{ False }}{{ None }}',
-    '{{ range(3) }}{{ range(1, 7, 2) | join("-") }}{{ range(5, 0, -2) }}{{ range(4, 1) }}{{ range(0) | length }}{{ range("x") }}',
-    "{{ messages | tojson(indent=4, ensure_ascii=true) }}{{ 'a\nb' | indent(2, true) }}{{ 'aXa'.replace('a', 'bb') }}{{ 'a,b' | replace(',', ' ') }}",
-    "{{ 'a b c'.split(' ') | join('-') }}{{ 'abc' | join(',') }}{{ 'a'['upper']() }}{{ 1 | string }}{{ [1, 'a'] | string }}{{ messages[0]['content'].split() }}",
-    "{{ strftime_now('%Y-%m-%d') }}{% macro f(x, y=2) %}{{ x }}{{ y }}{% endmacro %}{{ f(1) }}{{ f(1, y=3) }}",
-    '{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if m.role == "user" %}{% continue %}{% endif %}{{ ns.n }}{% endfor %}',
-  ]) assert.equal(new ChatTemplate(text, 'T').render({ ...variables, messages }), new Template(text).render({ ...variables, messages }), text);
+test('renderings have each their own bounds', () => {
   // Renderings within one another, and after one that was stopped.
   const inner = new ChatTemplate('{{ messages | length }}', 'inner');
   assert.equal(new ChatTemplate('{{ f() }}{{ f() }}', 'outer').render({ messages, f: () => inner.render({ messages }) }), '22');

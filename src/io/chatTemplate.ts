@@ -1,10 +1,12 @@
 // Chat templates: a list of messages becomes the text a chat model was trained on, through the model's own Jinja template.
 // Only text in, text out; ids and special tokens belong to tokenizer.ts.
 
-import { outOfTime, parseTemplate, renderBounded, RenderLimitError, renderLimits, type Program, type RenderLimits } from './chatTemplateBounds.js';
 import { textOf, type ChatMessage } from './chatMessages.js';
 import { FormatError } from './errors.js';
-import { plainJson } from './orderedJson.js';
+import { outOfTime, RenderLimitError, renderLimits, type RenderLimits } from './jinja/budget.js';
+import type { Statement } from './jinja/nodes.js';
+import { parseTemplate } from './jinja/parse.js';
+import { render } from './jinja/render.js';
 import { withinTime } from './timeLimit.js';
 
 export type { ChatMessage, ContentPart } from './chatMessages.js';
@@ -21,7 +23,7 @@ export const plainChatTemplate =
 
 /** A parsed chat template. `raise_exception`, `strftime_now`, `range` and the filter `tojson` are available to it. */
 export class ChatTemplate {
-  private readonly program: Program;
+  private readonly program: readonly Statement[];
   private readonly source: string;
   private readonly limits: RenderLimits;
   private readonly text: string;
@@ -69,10 +71,9 @@ export class ChatTemplate {
   private renderAs(variables: { messages: readonly ChatMessage[] } & Record<string, unknown>, form: ContentForm): string {
     const { limits, program } = this;
     const given = { ...variables, messages: variables.messages.map(message => withContentAs(form, message)) };
-    const plain = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, typeof value === 'function' ? value : plainJson(value)]));
-    const rendered = withinTime(limits.time, () => renderBounded(program, plain, limits));
+    const rendered = withinTime(limits.time, () => render(program, given, limits));
     if (!rendered) throw outOfTime(limits);
-    return rendered.value;
+    return rendered.value.text;
   }
 
   /** Tries one turn as a text and as parts. A template that refuses both is left to refuse the conversation itself. */
@@ -96,12 +97,11 @@ export class ChatTemplate {
 /** What a template can read as the content of a turn. */
 type ContentForm = 'text' | 'parts' | 'either';
 
-/** A copy, because a template may assign to what it is given. */
 function withContentAs(form: ContentForm, message: ChatMessage): ChatMessage {
   const { content } = message;
   if (form === 'text' && Array.isArray(content)) return { ...message, content: textOf(message) };
   if (form === 'parts' && typeof content === 'string') return { ...message, content: [{ type: 'text', text: content }] };
-  return { ...message };
+  return message;
 }
 
 function messageOf(error: unknown): string {

@@ -14,16 +14,6 @@ export class JsonFloat {
   }
 }
 
-/** What JSON.parse would have given. */
-export function plainJson(value: unknown): unknown {
-  if (value instanceof JsonFloat) return value.value;
-  if (typeof value === 'bigint') return Number(value);
-  if (Array.isArray(value)) return value.map(plainJson);
-  if (typeof value !== 'object' || value === null) return value;
-  const entries = value instanceof Map ? [...(value as Map<string, unknown>)] : Object.entries(value);
-  return Object.fromEntries(entries.map(([key, item]) => [key, plainJson(item)]));
-}
-
 /** Keys that are numbers or `__proto__`, numbers with a fraction or an exponent, long numbers: in a text without them nothing is lost. */
 const lossy = /"(?:\d|__proto__|\\)[^"]*"\s*:|\d[.eE]|\d{16}/;
 

@@ -208,9 +208,6 @@ export const patches: Patches = {
   'src/reft/trainer.ts': [
     ['the next step is read ahead', 'this.reuse && this.done + 1 < this.totalSteps', 'this.reuse && this.done < 0', 'reft-reuse-files', 'begins to read'],
   ],
-  'src/io/chatTemplateBounds.ts': [
-    ['the length of a text', 'if (value.length > characters)', 'if (value.length < 0)', 'chat-template-bounds', 'doubles'],
-  ],
   'src/models/realTokens.ts': [
     ['real tokens behind cached ones', 'b * length + column - past;', 'b * length + column - keyStart[b];', 'reft-padding', 'takes the steps'],
     ['zeros at padding', 'fill(-1)', 'fill(0)', 'reft-padding', 'with zeros at padding'],

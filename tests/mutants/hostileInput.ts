@@ -3,9 +3,11 @@
 import type { Patches } from './mutant.js';
 
 export const patches: Patches = {
-  'src/io/chatTemplateBounds.ts': [
-    ['a filter is measured before it runs', 'if (!canGrow(name)) return super.applyFilter', 'if (canGrow(name)) return super.applyFilter', 'chat-template-bounds', 'far more than it is given'],
-    ['a method is measured before it runs', "found.type !== 'FunctionValue' || ", "found.type !== '' || ", 'chat-template-bounds', 'far more than it is given'],
+  'src/io/jinja/budget.ts': [
+    ['the length of a text', 'if (length > characters)', 'if (length < 0)', 'chat-template-bounds', 'doubles'],
+    ['what would be long is refused before it is made', 'if (characters > most)', 'if (characters < 0)', 'chat-template-bounds', 'far more than it is given'],
+    ['a range is bounded', 'if (count > most)', 'if (count < 0)', 'chat-template-bounds', 'too long a range'],
+    ['work is counted', 'this.work > this.limits.work', 'this.work < 0', 'chat-template-bounds', 'doubles'],
   ],
   'src/io/printable.ts': [
     ['escapes of terminals are shown', '\\0-\\x08\\x0b-\\x1f', '\\0-\\x08', 'resolve', 'steer a terminal'],
@@ -58,8 +60,5 @@ export const patches: Patches = {
   ],
   'src/reft/positions.ts': [
     ['expressions of positions', 'if (fault !== null) throw', "if (fault === '') throw", 'hostile-regex', 'in positions'],
-  ],
-  'src/io/chatTemplateGrowth.ts': [
-    ['indentation counts in JSON', '1 + form.indent * (depth + 1)', '1', 'chat-template-bounds', 'far more than it is given'],
   ],
 };

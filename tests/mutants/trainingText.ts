@@ -46,4 +46,35 @@ export const patches: Patches = {
   'src/data/preferences.ts': [
     ['preferences keep what a template is told', 'const variables = templateVariables(row, form, where);', 'const variables = {};', 'training-text', 'tools and calls'],
   ],
+  'src/io/jinja/operators.ts': [
+    ['the rest has the sign of the divisor', 'rest !== 0n && rest < 0n !== y < 0n ? rest + y : rest', 'rest', 'jinja', 'render as in Python'],
+    ['// rounds down', 'x % y !== 0n && x < 0n !== y < 0n ? quotient - 1n : quotient', 'quotient', 'jinja', 'render as in Python'],
+    ['a method comes before an item of its name', 'memberOf(target, name) ?? itemAt(target, name)', 'itemAt(target, name) ?? memberOf(target, name)', 'jinja', 'render as in Python'],
+    ['negative steps of slices', "[place(start, length - 1), place(stop, -1)]", '[place(start, length), place(stop, 0)]', 'jinja', 'render as in Python'],
+  ],
+  'src/io/jinja/characters.ts': [
+    ['strip takes characters', 'if (chars === null) return text', 'if (true) return text', 'jinja', 'render as in Python'],
+  ],
+  'src/io/jinja/text.ts': [
+    ['True is written large', "value ? 'True' : 'False'", 'String(value)', 'jinja', 'render as in Python'],
+    ['floats have a point', 'text : `${text}.0`', 'text : text', 'jinja', 'render as in Python'],
+  ],
+  'src/io/jinja/values.ts': [
+    ['1 and 1.0 are one key', 'Number.isInteger(value) ? `n${BigInt(value)}` : `n${value}`', '`f${value}`', 'jinja', 'render as in Python'],
+    ['1.0 of JSON is a float', 'if (value instanceof JsonFloat) return value.value;', 'if (value instanceof JsonFloat) return BigInt(value.value);', 'jinja', 'render as in Python'],
+  ],
+  'src/io/jinja/tojson.ts': [
+    ['keys keep their order', 'if (options.sortKeys)', 'if (true)', 'jinja', 'render as in Python'],
+  ],
+  'src/io/jinja/lexer.ts': [
+    ['the newline behind a block goes', '|%\\}\\n?`, \'y\')', '|%\\}`, \'y\')', 'jinja', 'render as in Python'],
+    ['white space before a block goes', "kept = text.slice(0, line);", 'kept = text;', 'jinja', 'render as in Python'],
+  ],
+  'src/io/jinja/render.ts': [
+    ['a macro sees where it was defined', 'const scope = new Scope(defined);', 'const scope = new Scope();', 'jinja', 'render as in Python'],
+    ['what a turn of a loop sets ends with it', 'const inner = new Scope(scope);\n    inner.set', 'const inner = scope;\n    inner.set', 'jinja', 'render as in Python'],
+  ],
+  'src/io/jinja/formatNumber.ts': [
+    ['halves go to the even digit', "return Number(down.at(-1)) % 2 === 0 ? down : text;", 'return text;', 'jinja', 'render as in Python'],
+  ],
 };
