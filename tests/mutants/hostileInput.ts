@@ -7,7 +7,6 @@ export const patches: Patches = {
     ['the length of a text', 'if (length > characters)', 'if (length < 0)', 'chat-template-bounds', 'doubles'],
     ['what would be long is refused before it is made', 'if (characters > most)', 'if (characters < 0)', 'chat-template-bounds', 'far more than it is given'],
     ['a range is bounded', 'if (count > most)', 'if (count < 0)', 'chat-template-bounds', 'too long a range'],
-    ['work is counted', 'this.work > this.limits.work', 'this.work < 0', 'chat-template-bounds', 'doubles'],
   ],
   'src/io/printable.ts': [
     ['escapes of terminals are shown', '\\0-\\x08\\x0b-\\x1f', '\\0-\\x08', 'resolve', 'steer a terminal'],

@@ -67,7 +67,7 @@ export const patches: Patches = {
     ['keys keep their order', 'if (options.sortKeys)', 'if (true)', 'jinja', 'render as in Python'],
   ],
   'src/io/jinja/lexer.ts': [
-    ['the newline behind a block goes', '|%\\}\\n?`, \'y\')', '|%\\}`, \'y\')', 'jinja', 'render as in Python'],
+    ['the newline behind a block goes', '|%\\\\}\\\\n?`, \'y\')', '|%\\\\}`, \'y\')', 'jinja', 'render as in Python'],
     ['white space before a block goes', "kept = text.slice(0, line);", 'kept = text;', 'jinja', 'render as in Python'],
   ],
   'src/io/jinja/render.ts': [
