@@ -2,13 +2,14 @@
 // by transformers.
 
 import assert from 'node:assert/strict';
-import { rm } from 'node:fs/promises';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { after, test } from 'node:test';
 import { AutoTokenizer } from '../src/io/autoTokenizer.js';
 import { resolveModel } from '../src/io/resolve.js';
 import { AutoModelForCausalLM } from '../src/models/auto.js';
 import type { CausalLM } from '../src/models/causalLM.js';
+import { loadReft } from '../src/reft/adapterFiles.js';
 import { caseFolder } from './helpers/caseFolder.js';
 
 const prompt = [64, 65, 66, 64, 65, 66, 64, 65, 66];
@@ -91,7 +92,10 @@ test('08: a split GGUF is opened by its first part, or its folder', async () => 
   await rm(join(folder, 'whole.gguf'));
   assert.deepEqual(await continued(name, '.', 6), expected);
   const resolved = await resolveModel(folder);
-  assert.deepEqual(resolved.files.map(file => basename(file)), [first, 'tiny-00002-of-00002.gguf']);
+  assert.deepEqual(
+    resolved.files.map(file => basename(file)),
+    [first, 'tiny-00002-of-00002.gguf'],
+  );
   const tokenizer = await AutoTokenizer.fromPretrained(folder);
   assert.equal(tokenizer.vocabSize, 262);
 });
@@ -115,4 +119,22 @@ test('31: linear scaling by the older key, without a type, and YaRN', async () =
   const last = (id: number): number => values[8 * yarn.config.vocabSize + id];
   for (const [id, expected] of yarnLogits)
     assert.ok(Math.abs(last(id) - expected) < 1e-5, `logit ${id}: ${last(id)}, expected ${expected}`);
+});
+
+test('36: a folder of peft given as an adapter is one error that says what it is', async () => {
+  const folder = join(await caseFolder('36-peft-folder-as-adapter'), 'lora');
+  folders.set('36', Promise.resolve(join(folder, '..')));
+  const model = await load('07-base-model-prefix', 'usual');
+  const said = (what: string): RegExp =>
+    new RegExp(`adapter_config.json: is of ${what} of peft.*, which changes weights, not hidden states: not loaded$`);
+  await assert.rejects(loadReft(model, folder), { name: 'FormatError', message: said('a LoRA') });
+  // Older folders have their weights in a file that reft has none of.
+  await rename(join(folder, 'adapter_model.safetensors'), join(folder, 'adapter_model.bin'));
+  await assert.rejects(loadReft(model, folder), { name: 'FormatError', message: said('a LoRA') });
+  for (const peft_type of ['IA3', 'PREFIX_TUNING', 'VERA']) {
+    await writeFile(join(folder, 'adapter_config.json'), JSON.stringify({ peft_type, task_type: 'CAUSAL_LM' }));
+    await assert.rejects(loadReft(model, folder), { name: 'FormatError', message: said(`a ${peft_type} adapter`) });
+  }
+  await rm(join(folder, 'adapter_config.json'));
+  await assert.rejects(loadReft(model, folder), /adapter_config.json: cannot be read/);
 });

@@ -227,5 +227,12 @@ export async function saveAdapter(reft: ReftModel, directory: string): Promise<v
 export async function loadReft(base: CausalLM, directory: string, options: LoadReftOptions = {}): Promise<ReftModel> {
   nodeOnly('loading from a folder', 'use adapterFromFiles(base, files)');
   const { readSaved } = await import('./savedFilesNode.js');
-  return adapterFromFiles(base, await readSaved(directory, adapterFileNames), { source: directory, ...options });
+  const { readFolder } = await import('./adapterFilesNode.js');
+  const files = await readSaved(directory, adapterFileNames).catch(async (cause: unknown) => {
+    // Somebody else's folder may have its weights in another file: its configuration says what it is.
+    const config = (await readFolder(directory, [adapterConfigFile]).catch(() => undefined))?.get(adapterConfigFile);
+    if (config) parseAdapterConfig(config, `${directory}/${adapterConfigFile}`);
+    throw cause;
+  });
+  return adapterFromFiles(base, files, { source: directory, ...options });
 }

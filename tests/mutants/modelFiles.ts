@@ -108,6 +108,15 @@ export const patches: Patches = {
       'parts that are missing',
     ],
   ],
+  'src/reft/adapterFiles.ts': [
+    [
+      "somebody else's folder without our weights",
+      'if (config) parseAdapterConfig',
+      "if (config && directory === '') parseAdapterConfig",
+      'models-cases',
+      '36',
+    ],
+  ],
   'src/io/resolveNode.ts': [['a folder of parts is one model', '&& !laterParts.has(name)', '', 'models-cases', '08']],
   'src/models/config.ts': [
     ['ids beyond the vocabulary', 'id >= 0 && id < vocabSize', 'id >= 0', 'models-config', 'special ids'],
