@@ -113,7 +113,14 @@ test('dynamic scaling holds up to the number of positions, longrope to the origi
   assert.equal((await variantModel('dynamic')).config.maxPositions, 64);
   const model = await variantModel('longrope');
   assert.equal(model.config.maxPositions, 32);
-  await assert.rejects(logitsOf(model, new Int32Array(33)), /position 32 is out of range: the model has 32 positions/);
+  await assert.rejects(
+    logitsOf(model, new Int32Array(33)),
+    /position 32 is out of range: the model has 32 positions \(what its rope scaling 'longrope' does beyond is not computed\)$/,
+  );
+  await assert.rejects(
+    (await variantModel('dynamic')).generate(variantIds, { maxNewTokens: 51 }),
+    /the model's context is 64 \(what its rope scaling 'dynamic' does beyond is not computed\)$/,
+  );
   assert.equal(variantConfig('longrope')['max_position_embeddings'], 64);
   assert.equal(length < 32, true);
 });

@@ -14,7 +14,7 @@ import type { RopeFrequencies } from '../nn/rope.js';
 import { formatShape, type Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { KVCache } from './cache.js';
-import { frequenciesOf, type DecoderConfig } from './config.js';
+import { contextNote, frequenciesOf, type DecoderConfig } from './config.js';
 import { ForwardContext, paddingOf, rotaryTables, type SiteEdit } from './context.js';
 import { generate, type Generated, type GenerateOptions, type Prompt } from './generate.js';
 import { noGenerationConfig, type GenerationConfig } from './generationConfig.js';
@@ -123,7 +123,7 @@ export class CausalLM extends Module {
     const padding = mask ? paddingOf(mask, [batch, past + length])
       : { keyStart: new Int32Array(batch), keyEnd: new Int32Array(batch).fill(past + length) };
     const positions = options.positions ?? defaultPositions(padding.keyStart, past, options.shape);
-    checkPositions(positions, options.shape, config.maxPositions);
+    checkPositions(positions, options.shape, config);
     const real = options.skipPadding ? realTokensOf(padding, past, options.shape) : null;
     const context = new ForwardContext({
       shape: options.shape, padding, past, real, ...(options.cache ? { cache: options.cache } : {}),
@@ -255,13 +255,16 @@ function checkInputs(ids: Int32Array, shape: Shape, vocabSize: number): void {
 }
 
 /** One for each token, whole numbers within the model's context. */
-function checkPositions(positions: Int32Array, [batch, length]: Shape, maxPositions: number): void {
+function checkPositions(positions: Int32Array, [batch, length]: Shape, config: DecoderConfig): void {
+  const { maxPositions } = config;
   if (positions.length !== batch * length) {
     throw new RangeError(`positions: expected ${batch} x ${length}, got ${positions.length}`);
   }
   for (const p of positions) {
     if (p >= 0 && p < maxPositions && Number.isInteger(p)) continue;
-    throw new RangeError(`position ${p} is out of range: the model has ${maxPositions} positions`);
+    throw new RangeError(
+      `position ${p} is out of range: the model has ${maxPositions} positions${contextNote(config)}`,
+    );
   }
 }
 

@@ -59,6 +59,14 @@ export function knownModelType(source: string, modelType: string): ModelType {
 export const frequenciesOf = ({ headDim, ropeTheta, ropeScaling, ropeDivisors }: DecoderConfig): RopeFrequencies =>
   ropeFrequencies({ headDim, theta: ropeTheta, scaling: ropeScaling, divisors: ropeDivisors });
 
+/** Why the context ends where it does, for errors: some scalings have other angles for longer sequences. */
+export function contextNote({ ropeScaling }: DecoderConfig): string {
+  const type = ropeScaling?.rope_type;
+  return type === 'dynamic' || type === 'longrope'
+    ? ` (what its rope scaling '${type}' does beyond is not computed)`
+    : '';
+}
+
 /** What readers of all formats check in the end. */
 export function checkedConfig(source: string, config: DecoderConfig): DecoderConfig {
   const { heads, kvHeads, headDim, hiddenSize, activation } = config;

@@ -23,7 +23,7 @@ const ignored: Readonly<Record<string, string>> = {
     use_fused_rope use_liger_kernel attention_implementation is_decoder cross_attention_hidden_size
   `,
   'what a forward pass returns': `
-    return_dict output_attentions output_hidden_states output_scores return_dict_in_generate
+    return_dict use_return_dict output_attentions output_hidden_states output_scores return_dict_in_generate output_past
   `,
   'training only': `
     initializer_range attention_dropout attn_dropout attn_pdrop embd_pdrop resid_pdrop hidden_dropout
@@ -39,11 +39,12 @@ const ignored: Readonly<Record<string, string>> = {
     repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size num_beams num_beam_groups
     diversity_penalty bad_words_ids suppress_tokens begin_suppress_tokens forced_bos_token_id forced_eos_token_id
     num_return_sequences remove_invalid_values exponential_decay_length_penalty generation_config penalty_alpha
+    cache_implementation
   `,
   'the tokenizer': `
     sep_token_id unk_token_id cls_token_id mask_token_id decoder_start_token_id model_max_length
     tokenizer_model_max_length tokenizer_padding_side padding_side pad_token bos_token eos_token unk_token
-    chat_template
+    chat_template add_bos_token add_eos_token
   `,
   'lengths that files of before max_position_embeddings have beside it': `
     max_sequence_length max_seq_len seq_length max_seq_length
@@ -68,6 +69,10 @@ const neutral: Readonly<Record<string, unknown>> = {
   residual_multiplier: 1,
   logits_scaling: 1,
   attn_output_gate: false,
+  is_causal: true,
+  use_bidirectional_attention: false,
+  num_experts: 0,
+  num_local_experts: 0,
 };
 
 /**

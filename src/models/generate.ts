@@ -9,6 +9,7 @@ import { roundedProducts } from '../tensor/rounding.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { KVCache } from './cache.js';
 import type { CausalLM } from './causalLM.js';
+import { contextNote } from './config.js';
 import type { SiteEdit } from './context.js';
 import { checkIds } from '../io/tokenIds.js';
 import { checkSampling, sample, type SamplingOptions } from './sampling.js';
@@ -82,7 +83,10 @@ export async function generate(model: CausalLM, prompts: Prompt | readonly Promp
   rows.forEach((row, b) => {
     if (row.length === 0) throw new RangeError(`generate: prompt ${b} is empty`);
     if (row.length + maxNewTokens > model.config.maxPositions) {
-      throw new RangeError(`generate: prompt ${b} has ${row.length} tokens and ${maxNewTokens} new ones were asked for; the model's context is ${model.config.maxPositions}`);
+      const context = `${model.config.maxPositions}${contextNote(model.config)}`;
+      throw new RangeError(
+        `generate: prompt ${b} has ${row.length} tokens and ${maxNewTokens} new ones were asked for; the model's context is ${context}`,
+      );
     }
   });
   const stops = list.map(p => new Set(options.stopTokenIds ?? model.endTokenIds(options.tokenizer, 'ids' in p ? p : undefined)));
