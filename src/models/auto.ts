@@ -17,6 +17,7 @@ import { configFromHF } from './configHF.js';
 import { generationConfigFromGGUF, generationConfigFromHF, type GenerationConfig } from './generationConfig.js';
 import { loadLlama } from './llama.js';
 import { WeightLoader, type LoadProgress, type WeightDType, type WeightForm } from './weights.js';
+import { checkOptionKeys, type OptionKeys } from '../optionKeys.js';
 
 export interface FromPretrainedOptions {
   /** 'auto' (default) takes the best device there is; or an opened backend. */
@@ -35,6 +36,11 @@ export interface FromPretrainedOptions {
   cacheDir?: string;
   revision?: string;
 }
+
+const loadKeys: OptionKeys<FromPretrainedOptions> = {
+  device: true, threads: true, dtype: true, weights: true, progressCallback: true, signal: true, cacheDir: true,
+  revision: true,
+};
 
 /** A checkpoint that is open: what it says about itself, its tensors. */
 export interface OpenCheckpoint {
@@ -117,6 +123,7 @@ function modelName(path: string): string {
 
 /** The model of an open checkpoint, on a device. Closes the checkpoint. */
 export async function loadCausalLM({ name, config, file, generation }: OpenCheckpoint, options: FromPretrainedOptions = {}): Promise<CausalLM> {
+  checkOptionKeys('loading a model', options, loadKeys);
   try {
     const backend = typeof options.device === 'object' ? options.device : await openDevice(options.device, { threads: options.threads });
     const loader = new WeightLoader(file, backend, {
@@ -138,6 +145,7 @@ export async function loadCausalLM({ name, config, file, generation }: OpenCheck
 export const AutoModelForCausalLM = {
   /** A path (folder, .gguf, llama2.c .bin), an alias (`smollm2-135m`) or a hub id. */
   async fromPretrained(idOrPath: string, options: FromPretrainedOptions = {}): Promise<CausalLM> {
+    checkOptionKeys('fromPretrained', options, loadKeys);
     return loadCausalLM(await openResolved(await resolveModel(idOrPath, options)), options);
   },
 };

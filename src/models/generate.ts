@@ -13,6 +13,7 @@ import { contextNote } from './config.js';
 import type { SiteEdit } from './context.js';
 import { checkIds } from '../io/tokenIds.js';
 import { checkSampling, sample, type SamplingOptions } from './sampling.js';
+import { checkOptionKeys, type OptionKeys } from '../optionKeys.js';
 
 /** Token ids, or what `tokenizer.chat` gives, which says what ends its answer. */
 export type Prompt = readonly number[] | Int32Array | { readonly ids: readonly number[] | Int32Array; readonly stopTokenIds?: readonly number[] };
@@ -63,6 +64,12 @@ export interface GenerateOptions extends SamplingOptions {
   readonly onToken?: (row: number, id: number) => void;
 }
 
+const generateKeys: OptionKeys<GenerateOptions> = {
+  temperature: true, topK: true, topP: true, repetitionPenalty: true, maxNewTokens: true, stopTokenIds: true,
+  tokenizer: true, defaults: true, seed: true, edits: true, signal: true, useCache: true, rounded: true,
+  onToken: true,
+};
+
 export interface Generated {
   /** New tokens only, the end token included. */
   readonly ids: number[];
@@ -73,6 +80,7 @@ export interface Generated {
 }
 
 export async function generate(model: CausalLM, prompts: Prompt | readonly Prompt[], given: GenerateOptions): Promise<Generated[]> {
+  checkOptionKeys('generate', given, generateKeys);
   const options = withDefaults(model, given);
   const { maxNewTokens = 64, seed = 0, useCache = true, rounded = true, signal } = options;
   const list = promptList(prompts);

@@ -8,6 +8,7 @@ import type { Tensor } from '../tensor/tensor.js';
 import { keep, scope } from '../autograd/scope.js';
 import { mapInto } from '../autograd/primitives.js';
 import { noGrad, zeroGrad } from '../autograd/tape.js';
+import { checkOptionKeys, type OptionKeys } from '../optionKeys.js';
 
 export interface ParameterGroup {
   readonly parameters: readonly Tensor[];
@@ -17,6 +18,10 @@ export interface ParameterGroup {
   /** Parameters of an orthogonal map: weight decay would move them off it, and is refused. */
   readonly orthogonal?: boolean;
 }
+
+const groupKeys: OptionKeys<ParameterGroup> = {
+  parameters: true, learningRateScale: true, weightDecay: true, orthogonal: true,
+};
 
 /** Moments and counters, by the position of a parameter: what bit-equal resuming needs. */
 export interface OptimizerState {
@@ -37,6 +42,7 @@ abstract class Optimizer {
 
   constructor(groups: readonly ParameterGroup[] | readonly Tensor[], weightDecay: number) {
     const list = groups.length > 0 && 'storage' in groups[0] ? [{ parameters: groups as readonly Tensor[] }] : (groups as readonly ParameterGroup[]);
+    for (const group of list) checkOptionKeys('parameter group', group, groupKeys);
     this.groups = list.map(({ parameters, learningRateScale = 1, orthogonal = false, ...g }) => {
       const decay = inRange('weightDecay', g.weightDecay ?? (orthogonal ? 0 : weightDecay), 0);
       if (orthogonal && decay !== 0) throw new RangeError('optimizer: weight decay on the parameters of an orthogonal map would move them off it');
@@ -103,6 +109,10 @@ export interface AdamWOptions {
   weightDecay?: number;
 }
 
+const adamwKeys: OptionKeys<AdamWOptions> = {
+  learningRate: true, betas: true, eps: true, weightDecay: true,
+};
+
 // Arguments: parameter, gradient, m, v. Uniforms: learning rate, decay factor, beta1, beta2, 1 - beta1, 1 - beta2, eps, 1 / (1 - beta1^t) and
 // 1 / sqrt(1 - beta2^t). The differences come from the host: 1 - 0.999 in f32 is off by 5e-5.
 const [p, g, m, v] = [0, 1, 2, 3].map(i => arg(i));
@@ -119,6 +129,7 @@ export class AdamW extends Optimizer {
 
   constructor(groups: readonly ParameterGroup[] | readonly Tensor[], options: AdamWOptions = {}) {
     super(groups, options.weightDecay ?? 0);
+    checkOptionKeys('AdamW', options, adamwKeys);
     const { learningRate = 1e-3, betas: [beta1, beta2] = [0.9, 0.999], eps: epsilon = 1e-8 } = options;
     this.betas = [inRange('beta1', beta1, 0, 1), inRange('beta2', beta2, 0, 1)];
     this.eps = inRange('eps', epsilon, 0);
@@ -148,6 +159,10 @@ export interface SGDOptions {
   weightDecay?: number;
 }
 
+const sgdKeys: OptionKeys<SGDOptions> = {
+  learningRate: true, momentum: true, nesterov: true, weightDecay: true,
+};
+
 // Arguments: parameter, gradient, velocity. Uniforms: learning rate, weight decay, momentum.
 const decayed = add(g, mul(uniform(1), p));
 const velocity = add(mul(uniform(2), m), decayed);
@@ -162,6 +177,7 @@ export class SGD extends Optimizer {
 
   constructor(groups: readonly ParameterGroup[] | readonly Tensor[], options: SGDOptions = {}) {
     super(groups, options.weightDecay ?? 0);
+    checkOptionKeys('SGD', options, sgdKeys);
     this.learningRate = options.learningRate ?? 1e-2;
     this.momentum = inRange('momentum', options.momentum ?? 0, 0);
     this.nesterov = options.nesterov ?? false;

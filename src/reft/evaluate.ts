@@ -10,6 +10,7 @@ import { stack } from '../tensor/layout.js';
 import { nextMacrotask } from '../tensor/macrotask.js';
 import type { EditedModel } from './editedModel.js';
 import { wholeWindow, windowBatch } from './trainerWindows.js';
+import { checkOptionKeys, type OptionKeys } from '../optionKeys.js';
 
 export interface RowsEvaluation {
   /** Mean cross-entropy over all labelled tokens. */
@@ -30,8 +31,13 @@ export interface EvaluateOptions {
   readonly onProgress?: (rows: number) => void;
 }
 
+const evaluateKeys: OptionKeys<EvaluateOptions> = {
+  batchSize: true, signal: true, onProgress: true,
+};
+
 /** Evaluates rows (`tokenizeRow`) with dropout off. @throws RangeError when no row has a label */
 export async function evaluate(model: CausalLM | EditedModel, examples: readonly Example[], options: EvaluateOptions = {}): Promise<RowsEvaluation> {
+  checkOptionKeys('evaluate', options, evaluateKeys);
   const { batchSize = 8, signal, onProgress } = options;
   const base = model instanceof CausalLM ? model : model.base;
   examples.forEach((example, i) => { checkExample(example, `evaluate: example ${i}`, base.config.vocabSize); });

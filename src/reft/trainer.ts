@@ -23,7 +23,9 @@ import type { TrainingMode } from './editedModel.js';
 import type { ReftModel } from './reftModel.js';
 import { canReuse, PrefixReuse } from './reuse.js';
 import { checkEdited, labelCount, prepareExamples, stepsOfEpoch } from './trainerData.js';
-import { withDefaults, type Evaluation, type ResolvedTrainerOptions, type TrainerOptions, type TrainResult, type TrainStep } from './trainerOptions.js';
+import {
+  checkTrainerKeys, withDefaults, type Evaluation, type ResolvedTrainerOptions, type TrainerOptions, type TrainResult, type TrainStep,
+} from './trainerOptions.js';
 import { wholeWindow, type Window } from './trainerWindows.js';
 import type { TrainingRecord } from './trainingRecord.js';
 
@@ -68,6 +70,7 @@ export class ReftTrainer {
 
   /** @throws RangeError or Error naming the option or the row that is wrong */
   constructor(reft: ReftModel, options: TrainerOptions) {
+    checkTrainerKeys(options);
     this.reft = reft;
     reft.tokenizer ??= options.tokenizer;
     const { preferences } = options;

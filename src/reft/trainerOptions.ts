@@ -5,6 +5,7 @@ import type { PreferencePair } from '../data/preferences.js';
 import type { Row } from '../data/rows.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import { scheduleNames, type ScheduleName } from '../nn/schedule.js';
+import { checkOptionKeys, type OptionKeys } from '../optionKeys.js';
 import type { Files } from './adapterFiles.js';
 import type { EarlyStopping, EvaluatedStep } from './evaluationCourse.js';
 import { defaultReuseBytes, defaultReuseDirectoryBytes } from './reuse.js';
@@ -115,6 +116,19 @@ export interface TrainResult {
 
 export type ResolvedTrainerOptions = Required<Pick<TrainerOptions, 'batchSize' | 'gradientAccumulation' | 'learningRate' | 'schedule' | 'warmup'
   | 'weightDecay' | 'maxGradNorm' | 'seed' | 'reuse' | 'reuseBudgetBytes' | 'reuseDirectoryBudgetBytes'>> & TrainerOptions;
+
+const trainerKeys: OptionKeys<TrainerOptions> = {
+  tokenizer: true, rows: true, examples: true, preferences: true, epochs: true, steps: true, batchSize: true,
+  gradientAccumulation: true, learningRate: true, schedule: true, warmup: true, weightDecay: true, maxGradNorm: true,
+  seed: true, maxLength: true, evaluation: true, keepBest: true, earlyStopping: true, reuse: true,
+  reuseBudgetBytes: true, reuseDirectory: true, reuseDirectoryBudgetBytes: true, recompute: true, signal: true,
+  checkpoint: true, resume: true, onStep: true, onCheckpoint: true, onEvaluation: true,
+};
+
+/** @throws RangeError for an option that there is not */
+export function checkTrainerKeys(options: TrainerOptions): void {
+  checkOptionKeys('training', options, trainerKeys);
+}
 
 /** Options with their defaults, for `n` rows (or pairs). @throws RangeError naming the one that is wrong */
 export function withDefaults(options: TrainerOptions, n: number): ResolvedTrainerOptions {

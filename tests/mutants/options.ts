@@ -3,6 +3,9 @@
 import type { Patches } from './mutant.js';
 
 export const patches: Patches = {
+  'src/optionKeys.ts': [
+    ['an unknown option is refused', 'if (Object.hasOwn(known, key)) continue;', 'continue;', 'unknown-options', 'misspelt'],
+  ],
   'src/reft/intervention.ts': [
     ['interventions of one seed start from streams of their own', 'number * all.length + all.findIndex', 'all.findIndex', 'defaults', 'no two interventions'],
   ],

@@ -12,6 +12,7 @@ import { nextMacrotask } from '../../tensor/macrotask.js';
 import { CounterfactualData, type CounterfactualExample } from './counterfactuals.js';
 import type { InterchangeModel, InterchangeRun } from './interchangeModel.js';
 import { countRight, mostLikely } from './predictions.js';
+import { checkOptionKeys, type OptionKeys } from '../../optionKeys.js';
 
 export interface DasOptions {
   readonly examples: readonly CounterfactualExample[];
@@ -52,6 +53,12 @@ export interface DasOptions {
   readonly reuseBudgetBytes?: number;
   readonly signal?: AbortSignal;
 }
+
+const dasKeys: OptionKeys<DasOptions> = {
+  examples: true, unitLocations: true, candidates: true, epochs: true, steps: true, batchSize: true,
+  learningRate: true, boundaryLearningRate: true, schedule: true, warmup: true, maxGradNorm: true, temperature: true,
+  sparsity: true, seed: true, reuse: true, reuseBudgetBytes: true, signal: true,
+};
 
 export interface DasStep {
   /** From 1. */
@@ -114,6 +121,7 @@ export class DasTrainer {
 
   /** @throws RangeError or Error naming the option or the example that is wrong */
   constructor(model: InterchangeModel, options: DasOptions) {
+    checkOptionKeys('das', options, dasKeys);
     this.model = model;
     this.data = new CounterfactualData(model, options.examples, options.unitLocations, options.candidates);
     this.options = {

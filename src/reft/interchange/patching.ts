@@ -10,6 +10,7 @@ import { nextMacrotask } from '../../tensor/macrotask.js';
 import type { Tensor } from '../../tensor/tensor.js';
 import { replaceRows } from './replaceRows.js';
 import { locate, rowsOfBatch, type BatchRows, type TokenBatch, type UnitLocations } from './unitLocations.js';
+import { checkOptionKeys, type OptionKeys } from '../../optionKeys.js';
 
 /** What is measured: the logits [vocabulary] at the predicting position of pair `row`. */
 export type PatchingMetric = (logits: Float32Array | Float64Array, row: number) => number;
@@ -35,6 +36,11 @@ export interface PatchingOptions {
   readonly signal?: AbortSignal;
 }
 
+const patchingKeys: OptionKeys<PatchingOptions> = {
+  base: true, source: true, answers: true, metric: true, layers: true, components: true, positions: true,
+  predictAt: true, batchSize: true, signal: true,
+};
+
 export interface PatchingResult {
   readonly components: readonly Component[];
   readonly layers: readonly number[];
@@ -57,6 +63,7 @@ interface Patch {
 
 /** Sweeps (component, layer, position). @throws RangeError naming what does not fit, or when base and source do not differ in the metric */
 export async function activationPatching(model: CausalLM, options: PatchingOptions): Promise<PatchingResult> {
+  checkOptionKeys('activationPatching', options, patchingKeys);
   const { base, source, components = ['block_output'], batchSize = 32, positions: where = 'all', predictAt = -1, signal } = options;
   const layers = options.layers ?? Array.from({ length: model.config.layers }, (_, layer) => layer);
   for (const c of components) {
