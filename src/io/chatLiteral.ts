@@ -1,5 +1,6 @@
-// Text of a conversation that must stay text: what looks like a special token in a message is none, while those that the chat template writes are.
-// Characters that could belong to one are marked in the messages, the template writes the marks along, and they are taken out of its text again.
+// Text of a conversation that must stay text: what looks like a special token in a message is none, while those that
+// the chat template writes are. Characters that could belong to one are marked in the messages, the template writes the
+// marks along, and they are taken out of its text again.
 
 /** Finds special tokens in a text. */
 export interface SpecialTexts {
@@ -15,7 +16,7 @@ export interface LiteralText {
   readonly literal: ReadonlySet<number>;
 }
 
-/** Private characters, one of which marks the character behind it: one that neither the messages nor the template have. */
+/** Private characters. One that neither the messages nor the template have marks the character behind it. */
 const [firstMark, lastMark] = [0xe000, 0xf8ff];
 
 /**
@@ -23,7 +24,9 @@ const [firstMark, lastMark] = [0xe000, 0xf8ff];
  * @param values what it is given: messages, tools and the like
  * @param templateText its source
  */
-export function renderLiteral<T>(values: T, templateText: string, special: SpecialTexts, render: (marked: T) => string): LiteralText {
+export function renderLiteral<T>(
+  values: T, templateText: string, special: SpecialTexts, render: (marked: T) => string,
+): LiteralText {
   const given: string[] = [templateText];
   mapStrings(values, text => { given.push(text); return text; });
   const mark = freeMark(given);
@@ -37,7 +40,10 @@ export function renderLiteral<T>(values: T, templateText: string, special: Speci
   return { text: parts.join(''), literal };
 }
 
-/** Marks the first character of each special token, and an end of the text that could be a part of one together with what the template writes there. */
+/**
+ * Marks the first character of each special token, and an end of the text that could be a part of one together with
+ * what the template writes there.
+ */
 function marked(text: string, mark: string, special: SpecialTexts): string {
   const places = new Set(special.startsIn(text));
   const [start, end] = [text.length - text.trimStart().length, text.trimEnd().length];
@@ -64,16 +70,18 @@ function freeMark(texts: readonly string[]): string {
     const mark = String.fromCharCode(code);
     if (!texts.some(text => text.includes(mark))) return mark;
   }
-  throw new RangeError('chat: the messages hold every private character from U+E000 to U+F8FF, so that none is left to mark text with');
+  throw new RangeError('chat: the messages hold every private character from U+E000 to U+F8FF, none is left to mark');
 }
 
-/** A copy of a value with its strings changed, in lists and plain objects too; names of fields, roles and all else stay. */
+/** A copy of a value with its strings changed, in lists and objects too; names of fields, roles and all else stay. */
 function mapStrings(value: unknown, change: (text: string) => string): unknown {
   if (typeof value === 'string') return change(value);
   if (Array.isArray(value)) return value.map(item => mapStrings(item, change));
-  if (value instanceof Map) return new Map(Array.from(value as Map<unknown, unknown>, ([key, item]) => [key, mapStrings(item, change)]));
+  const ofField = ([key, item]: [unknown, unknown]): [unknown, unknown] =>
+    [key, key === 'role' ? item : mapStrings(item, change)];
+  if (value instanceof Map) return new Map(Array.from(value as Map<unknown, unknown>, ofField));
   if (typeof value !== 'object' || value === null) return value;
   const prototype: unknown = Object.getPrototypeOf(value);
   if (prototype !== Object.prototype && prototype !== null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, key === 'role' ? item : mapStrings(item, change)]));
+  return Object.fromEntries(Object.entries(value).map(ofField) as [string, unknown][]);
 }

@@ -1,6 +1,6 @@
 // The tokenizer a model is used with: text to ids and back, special tokens, stop tokens and the chat template.
-// How text becomes ids is tokenizerPipeline.ts; what differs between file formats (tokenizer.json, GGUF metadata, llama2.c
-// vocabularies) is turned into one TokenizerSpec by tokenizerJson.ts, tokenizerGguf.ts and tokenizerLlama2c.ts.
+// How text becomes ids is tokenizerPipeline.ts; what differs between file formats (tokenizer.json, GGUF metadata,
+// llama2.c vocabularies) becomes one TokenizerSpec by tokenizerJson.ts, tokenizerGguf.ts and tokenizerLlama2c.ts.
 
 import { findAnswer } from './chatAnswer.js';
 import { renderLiteral } from './chatLiteral.js';
@@ -57,6 +57,13 @@ export interface ChatTemplateOptions {
   variables?: Record<string, unknown>;
 }
 
+export interface ChatOptions extends ChatTemplateOptions {
+  /** A system message to put in front. */
+  system?: string | undefined;
+  /** False lets messages hold special tokens. Default true. */
+  splitSpecialTokens?: boolean;
+}
+
 /** Special tokens that end a turn; a model whose files list no stop tokens stops at eos and at those of these it has. */
 const turnEnds = ['<|im_end|>', '<|eot_id|>', '<|eom_id|>', '<|end|>', '<end_of_turn>', '<|endoftext|>', '<|end_of_text|>'];
 
@@ -94,16 +101,16 @@ export class Tokenizer {
     try {
       this.pipeline = new TokenizerPipeline(spec.json);
     } catch (error) {
-      throw new FormatError(spec.source, `cannot be used as a tokenizer: ${error instanceof Error ? error.message : String(error)}`, {
-        cause: error,
-      });
+      const { message } = error as Error;
+      throw new FormatError(spec.source, `cannot be used as a tokenizer: ${message}`, { cause: error });
     }
     this.pipeline.addDuplicates(spec.duplicates ?? new Map());
     this.vocabSize = this.pipeline.size;
     if (this.vocabSize === 0) throw new FormatError(spec.source, 'has an empty vocabulary');
 
     // A token that is named and not there can neither be written nor generated, so that it counts as absent.
-    const idOf = (text: string | undefined): number | undefined => (text === undefined ? undefined : this.pipeline.idOf(text));
+    const idOf = (text: string | undefined): number | undefined =>
+      (text === undefined ? undefined : this.pipeline.idOf(text));
     this.bosTokenId = idOf(spec.bosToken);
     this.eosTokenId = idOf(spec.eosToken);
     this.unkTokenId = idOf(spec.unkToken);
@@ -112,7 +119,8 @@ export class Tokenizer {
     const { before, behind } = this.pipeline.around;
     this.startIds = this.around('bos', spec.addBosToken, this.bosTokenId, before);
     this.endIds = this.around('eos', spec.addEosToken, this.eosTokenId, behind);
-    this.special = new Map(spec.json.added_tokens.filter(token => token.special).map(token => [token.content, token.id]));
+    const special = spec.json.added_tokens.filter(token => token.special);
+    this.special = new Map(special.map(token => [token.content, token.id]));
     this.stopTokenIds = this.findStopTokens(spec, idOf(spec.endOfTurnToken));
     this.chatTemplate = spec.chatTemplate;
     this.specialTexts = {
@@ -124,8 +132,13 @@ export class Tokenizer {
   }
 
   /** The ids of a text. */
-  encode(text: string, { addSpecialTokens = true, continuation = false, splitSpecialTokens = this.splitSpecialTokens }: EncodeOptions = {}): number[] {
-    if (typeof text !== 'string') throw new TypeError(`${this.source}: encode: expected a text, got ${shownValue(text)}`);
+  encode(
+    text: string,
+    { addSpecialTokens = true, continuation = false, splitSpecialTokens = this.splitSpecialTokens }: EncodeOptions = {},
+  ): number[] {
+    if (typeof text !== 'string') {
+      throw new TypeError(`${this.source}: encode: expected a text, got ${shownValue(text)}`);
+    }
     const ids = this.encodeText(text, continuation, splitSpecialTokens ? 'all' : undefined);
     return addSpecialTokens ? [...this.startIds, ...ids, ...this.endIds] : ids;
   }
@@ -158,7 +171,8 @@ export class Tokenizer {
     return {
       push: id => {
         if (this.pipeline.tokenOf(id) === undefined) {
-          throw new RangeError(`${this.source}: decode: id ${id} is not in the vocabulary (0 to ${this.vocabSize - 1})`);
+          const most = this.vocabSize - 1;
+          throw new RangeError(`${this.source}: decode: id ${id} is not in the vocabulary (0 to ${most})`);
         }
         return cleaned(decoding.push(id).join(''));
       },
@@ -189,19 +203,17 @@ export class Tokenizer {
   }
 
   /**
-   * A prompt for a chat model, up to the opening of the assistant's answer: its text, its ids, and the tokens that end the answer.
-   * A model's own template writes all special tokens, so that none are added to the ids; the plain one writes none, so that
-   * the ids start as the tokenizer starts every text.
+   * A prompt for a chat model, up to the opening of the assistant's answer: its text, its ids, and the tokens that end
+   * the answer. A model's own template writes all special tokens, so that none are added to the ids; the plain one
+   * writes none, so that the ids start as the tokenizer starts every text.
    * @param input one user message, or a whole conversation
    *
-   * What looks like a special token in a message, a tool or another variable is text, so that nobody who is quoted there can end a turn or open
-   * one; only the template writes special tokens.
-   * @param options.system a system message to put in front
-   * @param options.splitSpecialTokens false lets messages hold special tokens
+   * What looks like a special token in a message, a tool or another variable is text, so that nobody who is quoted
+   * there can end a turn or open one; only the template writes special tokens.
    */
   chat(
     input: string | readonly ChatMessage[],
-    { system, splitSpecialTokens = true, variables = {}, ...options }: ChatTemplateOptions & { system?: string | undefined; splitSpecialTokens?: boolean } = {},
+    { system, splitSpecialTokens = true, variables = {}, ...options }: ChatOptions = {},
   ): { text: string; ids: number[]; stopTokenIds: readonly number[] } {
     const messages: ChatMessage[] = typeof input === 'string' ? [{ role: 'user', content: input }] : [...input];
     if (system !== undefined) messages.unshift({ role: 'system', content: system });
@@ -210,8 +222,8 @@ export class Tokenizer {
     const { text, literal } = splitSpecialTokens
       ? renderLiteral({ messages, variables }, this.chatTemplate ?? plainChatTemplate, this.specialTokens(), render)
       : { text: render({ messages, variables }), literal: new Set<number>() };
-    const ids = this.encodeText(text, false, literal);
-    return { text, ids: this.chatTemplate === undefined ? [...this.startIds, ...ids] : ids, stopTokenIds: this.stopTokenIds };
+    const start = this.chatTemplate === undefined ? this.startIds : [];
+    return { text, ids: [...start, ...this.encodeText(text, false, literal)], stopTokenIds: this.stopTokenIds };
   }
 
   /**
@@ -250,7 +262,8 @@ export class Tokenizer {
 
   private specialTokens(): { texts: string[]; startsIn: (text: string) => number[] } {
     const tokens = new AddedTokens(Array.from(this.special, ([content, id]) => ({ content, token: { id, content } })));
-    return { texts: [...this.special.keys()], startsIn: text => Array.from(tokens.matches(text), ({ start }) => start) };
+    const startsIn = (text: string): number[] => Array.from(tokens.matches(text), ({ start }) => start);
+    return { texts: [...this.special.keys()], startsIn };
   }
 
   private template(): ChatTemplate {
@@ -266,7 +279,9 @@ export class Tokenizer {
   }
 
   /** The special tokens on one side of a text. */
-  private around(name: string, add: boolean | undefined, id: number | undefined, otherwise: readonly number[]): readonly number[] {
+  private around(
+    name: string, add: boolean | undefined, id: number | undefined, otherwise: readonly number[],
+  ): readonly number[] {
     if (add === undefined) return otherwise;
     if (add && id === undefined) throw new FormatError(this.source, `add_${name}_token: there is no ${name} token`);
     return add ? [id as number] : [];

@@ -29,6 +29,9 @@ const endsInWord = new RegExp(`${wordCharacter}$`, 'u');
 const startsInWord = new RegExp(`^${wordCharacter}`, 'u');
 const isSpace = new RegExp(`^${whiteSpace}$`, 'u');
 
+const isWithinWord = (text: string, start: number, end: number): boolean =>
+  endsInWord.test(text.slice(Math.max(0, start - 2), start)) || startsInWord.test(text.slice(end, end + 2));
+
 export class AddedTokens {
   /** By their first UTF-16 unit, the longest first. */
   private readonly byStart = new Map<string, { content: string; token: AddedTokenJson }[]>();
@@ -52,9 +55,7 @@ export class AddedTokens {
     const sections: Section[] = [];
     let done = 0;
     for (const { token, start: from, end: to } of this.matches(text, mayBe)) {
-      if (token.single_word && (endsInWord.test(text.slice(Math.max(0, from - 2), from)) || startsInWord.test(text.slice(to, to + 2)))) {
-        continue;
-      }
+      if (token.single_word && isWithinWord(text, from, to)) continue;
       let [start, end] = [from, to];
       if (token.lstrip) while (start > done && isSpace.test(text[start - 1])) start--;
       if (token.rstrip) while (end < text.length && isSpace.test(text[end])) end++;

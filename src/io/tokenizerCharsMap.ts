@@ -1,5 +1,5 @@
-// The character tables that SentencePiece models bring along (`Precompiled` in a tokenizer.json): a double-array trie of
-// UTF-8 byte strings, whose values are places in a text of replacements that end with a zero byte each.
+// The character tables that SentencePiece models bring along (`Precompiled` in a tokenizer.json): a double-array trie
+// of UTF-8 byte strings, whose values are places in a text of replacements that end with a zero byte each.
 
 /** At most this many bytes of a grapheme are looked up as one; longer ones go character by character. */
 const longestGrapheme = 5;
@@ -42,7 +42,7 @@ class CharsMap {
     }
   }
 
-  /** Graphemes of up to five bytes as a whole, where the table knows a beginning of them; others character by character. */
+  /** Graphemes of up to five bytes as a whole, where the table knows a beginning of them; others by characters. */
   normalize(text: string): string {
     let out = '';
     for (const { segment } of this.graphemes.segment(text)) {
@@ -69,7 +69,8 @@ class CharsMap {
   }
 
   private replacementAt(start: number): string {
-    if (start > this.replacements.length) throw new Error(`normalizer: Precompiled: a value leads to byte ${start} of ${this.replacements.length}`);
+    const { length } = this.replacements;
+    if (start > length) throw new Error(`normalizer: Precompiled: a value leads to byte ${start} of ${length}`);
     const end = this.replacements.indexOf(0, start);
     return this.decoder.decode(this.replacements.subarray(start, end < 0 ? undefined : end));
   }
@@ -80,8 +81,9 @@ class CharsMap {
   }
 
   private unitAt(node: number): number {
-    if (!(node >= 0 && node < this.units.length)) throw new Error(`normalizer: Precompiled: the trie leads to unit ${node} of ${this.units.length}`);
-    return this.units[node];
+    const { length } = this.units;
+    if (node >= 0 && node < length) return this.units[node];
+    throw new Error(`normalizer: Precompiled: the trie leads to unit ${node} of ${length}`);
   }
 }
 

@@ -1,9 +1,10 @@
-// `clean_up_tokenization_spaces`: spaces before punctuation and English contractions go from a decoded text, as in transformers. Text comes in
-// parts; what a later part could still change is held back.
+// `clean_up_tokenization_spaces`: spaces before punctuation and English contractions go from a decoded text, as in
+// transformers. Text comes in parts; what a later part could still change is held back.
 
 /** In this order, each over the whole text. */
 const replacements: readonly (readonly [string, string])[] = [
-  [' .', '.'], [' ?', '?'], [' !', '!'], [' ,', ','], [" ' ", "'"], [" n't", "n't"], [" 'm", "'m"], [" 's", "'s"], [" 've", "'ve"], [" 're", "'re"],
+  [' .', '.'], [' ?', '?'], [' !', '!'], [' ,', ','], [" ' ", "'"], [" n't", "n't"], [" 'm", "'m"], [" 's", "'s"],
+  [" 've", "'ve"], [" 're", "'re"],
 ];
 /** What may follow the space that a replacement begins with. */
 const followers: ReadonlySet<string> = new Set(replacements.flatMap(([from]) => Array.from(from)));
@@ -31,7 +32,11 @@ export function cleanedUp(): { push(part: string): string; end(): string } {
   };
 }
 
-/** Whether no replacement takes characters from both sides: none reaches over what cannot follow a space, or so far from the last space. */
+/**
+ * Whether no replacement takes characters from both sides: none reaches over what cannot follow a space, or so far from
+ * the last space.
+ */
 function isSafeCut(text: string, cut: number): boolean {
-  return (cut < text.length && !followers.has(text[cut])) || !text.slice(Math.max(0, cut - longest + 1), cut).includes(' ');
+  if (cut < text.length && !followers.has(text[cut])) return true;
+  return !text.slice(Math.max(0, cut - longest + 1), cut).includes(' ');
 }

@@ -1,5 +1,5 @@
-// What tokenizer_config.json changes of a tokenizer.json, as transformers applies it to its fast tokenizers: switches of
-// components, tokens that are found whole. Its other keys are for slow tokenizers, padding, truncation and Python:
+// What tokenizer_config.json changes of a tokenizer.json, as transformers applies it to its fast tokenizers: switches
+// of components, tokens that are found whole. Its other keys are for slow tokenizers, padding, truncation and Python:
 // transformers takes any, and a tokenizer.json stands above them.
 
 import { z } from 'zod';
@@ -60,14 +60,16 @@ export function withConfig(
   json: TokenizerJson, config: TokenizerConfig, special: readonly TokenEntry[], source: string,
 ): TokenizerJson {
   if (config.fix_mistral_regex) {
-    throw new FormatError(source, 'fix_mistral_regex: true is not supported; save the tokenizer with its expression mended');
+    const instead = 'save the tokenizer with its expression mended';
+    throw new FormatError(source, `fix_mistral_regex: true is not supported; ${instead}`);
   }
   const set = (fields: Record<string, unknown>): Record<string, unknown> =>
     Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined && value !== null));
   return {
     ...json,
     normalizer: changed(json.normalizer, 'BertNormalizer', set({
-      lowercase: config.do_lower_case, strip_accents: config.strip_accents, handle_chinese_chars: config.tokenize_chinese_chars,
+      lowercase: config.do_lower_case, strip_accents: config.strip_accents,
+      handle_chinese_chars: config.tokenize_chinese_chars,
     })),
     pre_tokenizer: changed(json.pre_tokenizer, 'ByteLevel', set({ add_prefix_space: config.add_prefix_space })),
     added_tokens: addedTokens(json, config, special, source),
@@ -82,9 +84,10 @@ function changed(component: Component | null, type: string, fields: Record<strin
   return { ...component, [key]: (component[key] as Component[]).map(part => changed(part, type, fields)) };
 }
 
-/** The file's tokens; those that the config says more of, as it says; and tokens of the vocabulary that it names as special. */
+/** The file's tokens; those that the config says more of, as it says; and those that it names as special. */
 function addedTokens(
-  { added_tokens: tokens, model }: TokenizerJson, config: TokenizerConfig, special: readonly TokenEntry[], source: string,
+  { added_tokens: tokens, model }: TokenizerJson, config: TokenizerConfig, special: readonly TokenEntry[],
+  source: string,
 ): AddedTokenJson[] {
   const all = new Map(tokens.map(token => [token.content, token]));
   const vocabulary = vocabularyOf(model);
@@ -108,7 +111,8 @@ function addedTokens(
   for (const entry of special) {
     const fields = typeof entry === 'string' ? { content: entry } : entry;
     const id = vocabulary.get(fields.content);
-    if (fields.content !== '' && id !== undefined && !all.has(fields.content)) set(fields.content, id, { ...fields, special: true });
+    if (fields.content === '' || id === undefined || all.has(fields.content)) continue;
+    set(fields.content, id, { ...fields, special: true });
   }
   return [...all.values()];
 }

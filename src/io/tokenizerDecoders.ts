@@ -1,5 +1,5 @@
 // Decoders: tokens back to text, as Hugging Face's tokenizers do it. Each is a step that takes tokens one at a time and
-// gives what no later token can change, so that a text that is streamed is the text that is decoded: they are one thing.
+// gives what no later token can change, so that the text that is streamed is the text that is decoded.
 
 import { z } from 'zod';
 import { replacer } from './tokenizerNormalizers.js';
@@ -58,7 +58,8 @@ const kinds: Readonly<Record<string, (part: Component) => StepKind>> = {
     throw new Error(`${where}: ${part.type}: is not expected here`);
   },
   ByteLevel(part) {
-    fieldsOf(part, { add_prefix_space: z.boolean().optional(), trim_offsets: z.boolean().optional(), use_regex: z.boolean().optional() }, where);
+    const unused = z.boolean().optional();
+    fieldsOf(part, { add_prefix_space: unused, trim_offsets: unused, use_regex: unused }, where);
     return { start: byteLevel, fuses: true };
   },
   ByteFallback(part) {
@@ -81,7 +82,8 @@ const kinds: Readonly<Record<string, (part: Component) => StepKind>> = {
   Metaspace(part) {
     const fields = fieldsOf(part, metaspaceFields, where);
     const keepsFirst = prependScheme(fields) === 'never';
-    return { start: () => eachToken((token, i) => token.replaceAll(fields.replacement, i === 0 && !keepsFirst ? '' : ' ')) };
+    const space = (index: number): string => (index === 0 && !keepsFirst ? '' : ' ');
+    return { start: () => eachToken((token, i) => token.replaceAll(fields.replacement, space(i))) };
   },
   WordPiece(part) {
     const { prefix, cleanup } = fieldsOf(part, { prefix: z.string(), cleanup: z.boolean() }, where);
@@ -117,7 +119,7 @@ function eachToken(map: (token: string, index: number) => string): DecoderStep {
   return { push: token => [map(token, index++)], end: () => [] };
 }
 
-/** Bytes in GPT-2's spelling; a token that is not spelled so is its own text. Parts of a character wait for the others. */
+/** Bytes in GPT-2's spelling; a token that is not spelled so is its own text. Parts of a character wait for others. */
 function byteLevel(): DecoderStep {
   const encoder = new TextEncoder();
   const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
@@ -216,7 +218,7 @@ function fusedStrip({ content, start, stop }: StripFields): DecoderStep {
 
 /** What the tokenizers' own WordPiece decoder does to each token. */
 function cleanedWordPiece(text: string): string {
-  return text.replaceAll(' .', '.').replaceAll(' ?', '?').replaceAll(' !', '!').replaceAll(' ,', ',').replaceAll(" ' ", "'")
-    .replaceAll(" n't", "n't").replaceAll(" 'm", "'m").replaceAll(' do not', " don't").replaceAll(" 's", "'s")
-    .replaceAll(" 've", "'ve").replaceAll(" 're", "'re");
+  return text.replaceAll(' .', '.').replaceAll(' ?', '?').replaceAll(' !', '!').replaceAll(' ,', ',')
+    .replaceAll(" ' ", "'").replaceAll(" n't", "n't").replaceAll(" 'm", "'m").replaceAll(' do not', " don't")
+    .replaceAll(" 's", "'s").replaceAll(" 've", "'ve").replaceAll(" 're", "'re");
 }

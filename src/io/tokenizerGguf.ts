@@ -24,8 +24,8 @@ interface PreTokenizer {
   /** Whether BOS is added where the metadata does not say. */
   addBos?: boolean;
   /**
-   * Texts are put into Unicode's form NFC first. llama.cpp does not; Qwen2's own tokenizer does, with which it was trained, so that a GGUF
-   * gives the ids of the folder it was made from.
+   * Texts are put into Unicode's form NFC first. llama.cpp does not; Qwen2's own tokenizer does, with which it was
+   * trained, so that a GGUF gives the ids of the folder it was made from.
    */
   composes?: boolean;
 }

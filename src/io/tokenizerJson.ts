@@ -5,7 +5,9 @@
 import { z } from 'zod';
 import { FormatError } from './errors.js';
 import { Tokenizer } from './tokenizer.js';
-import { configSchema, specialTokenNames, specialTokensSchema, withConfig, type TokenEntry } from './tokenizerConfig.js';
+import {
+  configSchema, specialTokenNames, specialTokensSchema, withConfig, type TokenEntry,
+} from './tokenizerConfig.js';
 import type { TokenizerJson } from './tokenizerPipeline.js';
 
 /** The texts of a folder's tokenizer files. Only the first is required. */
@@ -61,15 +63,18 @@ export function tokenizerFromFiles(files: TokenizerFiles, source = 'tokenizer.js
   const generation = read(files.generationConfig, 'generation_config.json', generationSchema);
 
   // An empty text names no token.
-  const special = (name: (typeof specialTokenNames)[number]): TokenEntry | undefined => config[name] || map[name] || undefined;
+  const special = (name: (typeof specialTokenNames)[number]): TokenEntry | undefined =>
+    config[name] || map[name] || undefined;
   const text = (name: (typeof specialTokenNames)[number]): string | undefined => {
     const token = special(name);
     return (typeof token === 'object' ? token.content : token) || undefined;
   };
   const templates = config.chat_template ?? undefined;
-  const fromConfig = Array.isArray(templates) ? (templates.find(entry => entry.name === 'default') ?? templates[0])?.template : templates;
+  const fromConfig = Array.isArray(templates)
+    ? (templates.find(entry => entry.name === 'default') ?? templates[0])?.template : templates;
   const eos = generation.eos_token_id ?? undefined;
-  const named = [...specialTokenNames.map(special), ...(config.additional_special_tokens ?? map.additional_special_tokens ?? [])];
+  const further = config.additional_special_tokens ?? map.additional_special_tokens ?? [];
+  const named = [...specialTokenNames.map(special), ...further];
   return new Tokenizer({
     source,
     json: withConfig(json, config, named.filter(token => token !== undefined), `${source} (tokenizer_config.json)`),

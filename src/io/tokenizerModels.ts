@@ -13,7 +13,10 @@ export interface TokenModel {
   encode(piece: string): number[];
 }
 
-/** The `model` of a tokenizer.json, whose vocabulary and merges were checked. @throws Error for settings that are not supported */
+/**
+ * The `model` of a tokenizer.json, whose vocabulary and merges were checked.
+ * @throws Error for settings that are not supported
+ */
 export function tokenModelOf(config: Record<string, unknown>): TokenModel {
   const { type = olderType(config) } = config;
   switch (type) {
@@ -28,7 +31,9 @@ export function tokenModelOf(config: Record<string, unknown>): TokenModel {
     case 'WordLevel':
       return wordLevel(config);
     default:
-      throw new Error(`model: type ${JSON.stringify(type)} is not supported; supported are BPE, WordPiece, Unigram, WordLevel`);
+      throw new Error(
+        `model: type ${JSON.stringify(type)} is not supported; supported are BPE, WordPiece, Unigram, WordLevel`,
+      );
   }
 }
 
@@ -41,7 +46,8 @@ function olderType(config: Record<string, unknown>): string {
 
 function refuse(config: Record<string, unknown>, key: string, neutral: readonly unknown[]): void {
   const value = config[key] ?? undefined;
-  if (value !== undefined && !neutral.includes(value)) throw new Error(`model.${key}: ${JSON.stringify(value)} is not supported`);
+  if (value === undefined || neutral.includes(value)) return;
+  throw new Error(`model.${key}: ${JSON.stringify(value)} is not supported`);
 }
 
 function fromLibrary(model: LibraryModel, fusesUnknown: boolean): TokenModel {
@@ -62,7 +68,8 @@ function wordLevel(config: Record<string, unknown>): TokenModel {
   const vocab: (string | undefined)[] = [];
   for (const [token, id] of ids) vocab[id] = token;
   const unknownId = ids.get(config['unk_token'] as string);
-  return { vocab, unknownId, idOf: token => ids.get(token), encode: piece => [ids.get(piece) ?? unknownId ?? noToken(piece)] };
+  const encode = (piece: string): number[] => [ids.get(piece) ?? unknownId ?? noToken(piece)];
+  return { vocab, unknownId, idOf: token => ids.get(token), encode };
 }
 
 export function noToken(piece: string): never {

@@ -25,7 +25,8 @@ const kinds: Readonly<Record<string, (part: Component) => Normalize>> = {
   },
   BertNormalizer(part) {
     const fields = fieldsOf(part, {
-      clean_text: z.boolean(), handle_chinese_chars: z.boolean(), strip_accents: z.boolean().nullish(), lowercase: z.boolean(),
+      clean_text: z.boolean(), handle_chinese_chars: z.boolean(), strip_accents: z.boolean().nullish(),
+      lowercase: z.boolean(),
     }, where);
     return bertNormalizer(fields);
   },
@@ -41,7 +42,8 @@ const kinds: Readonly<Record<string, (part: Component) => Normalize>> = {
     return text => (text === '' ? '' : prepend + text);
   },
   Strip(part) {
-    const { strip_left: left, strip_right: right } = fieldsOf(part, { strip_left: z.boolean(), strip_right: z.boolean() }, where);
+    const sides = { strip_left: z.boolean(), strip_right: z.boolean() };
+    const { strip_left: left, strip_right: right } = fieldsOf(part, sides, where);
     const ends = [...(left ? [`^${whiteSpace}+`] : []), ...(right ? [`${whiteSpace}+$`] : [])];
     return ends.length > 0 ? remover(ends.join('|')) : text => text;
   },
@@ -53,9 +55,15 @@ const kinds: Readonly<Record<string, (part: Component) => Normalize>> = {
   NFKD: () => unicodeForm('NFKD'),
 };
 
-function bertNormalizer(
-  fields: { clean_text: boolean; handle_chinese_chars: boolean; strip_accents?: boolean | null | undefined; lowercase: boolean },
-): Normalize {
+interface BertFields {
+  readonly clean_text: boolean;
+  readonly handle_chinese_chars: boolean;
+  /** Default: as `lowercase`. */
+  readonly strip_accents?: boolean | null | undefined;
+  readonly lowercase: boolean;
+}
+
+function bertNormalizer(fields: BertFields): Normalize {
   const steps: Normalize[] = [];
   if (fields.clean_text) steps.push(remover(bertControls()), replacer(new RegExp(whiteSpace, 'gu'), ' '));
   if (fields.handle_chinese_chars) {
@@ -79,7 +87,8 @@ export function replacer(expression: RegExp, content: string): Normalize {
 /** Character by character: JavaScript's own takes a sigma at the end of a word for a final one. */
 function lowercase(text: string): string {
   // Nothing but sigma and a dotted I depend on what stands around them.
-  return /[\u03A3\u0130]/.test(text) ? Array.from(text, character => character.toLowerCase()).join('') : text.toLowerCase();
+  if (!/[\u03A3\u0130]/.test(text)) return text.toLowerCase();
+  return Array.from(text, character => character.toLowerCase()).join('');
 }
 
 function unicodeForm(form: 'NFC' | 'NFD' | 'NFKC' | 'NFKD'): Normalize {

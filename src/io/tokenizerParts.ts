@@ -1,5 +1,5 @@
-// The components of a tokenizer.json (normalizer, pre_tokenizer, decoder, ...) as their authors wrote them, and how one is
-// read: every field is known and of its type, or there is an error that names it.
+// The components of a tokenizer.json (normalizer, pre_tokenizer, decoder, ...) as their authors wrote them, and how one
+// is read: every field is known and of its type, or there is an error that names it.
 
 import { z } from 'zod';
 
@@ -23,5 +23,6 @@ export function byType<T>(
   kinds: Readonly<Record<string, (part: Component) => T>>, part: Component, where: string,
 ): T {
   if (Object.hasOwn(kinds, part.type)) return kinds[part.type](part);
-  throw new Error(`${where}: type ${JSON.stringify(part.type)} is not supported; supported are ${Object.keys(kinds).join(', ')}`);
+  const known = Object.keys(kinds).join(', ');
+  throw new Error(`${where}: type ${JSON.stringify(part.type)} is not supported; supported are ${known}`);
 }

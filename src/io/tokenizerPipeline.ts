@@ -44,7 +44,8 @@ export class TokenizerPipeline {
     this.model = tokenModelOf(json.model);
     this.added = new Map(json.added_tokens.map(token => [token.content, token]));
     this.addedById = new Map(json.added_tokens.map(token => [token.id, token]));
-    const inNormalized = (token: AddedTokenJson): boolean => json.normalizer !== null && (token.normalized ?? !token.special);
+    const inNormalized = (token: AddedTokenJson): boolean =>
+      json.normalizer !== null && (token.normalized ?? !token.special);
     const verbatim = json.added_tokens.filter(token => !inNormalized(token));
     this.verbatim = new AddedTokens(verbatim.map(token => ({ content: token.content, token })));
     const normalized = json.added_tokens.filter(inNormalized);
@@ -72,7 +73,9 @@ export class TokenizerPipeline {
   }
 
   /** The ids of a text, without special tokens around it. */
-  encode(text: string, { continues = false, literal = new Set() }: { continues?: boolean; literal?: Literal } = {}): number[] {
+  encode(
+    text: string, { continues = false, literal = new Set() }: { continues?: boolean; literal?: Literal } = {},
+  ): number[] {
     // A half of a surrogate pair is no character; in UTF-8 it is U+FFFD.
     const wellFormed = text.replace(/\p{Surrogate}/gu, '\uFFFD');
     const { normalize, added, split } = continues ? this.continuing : this.starting;
@@ -134,10 +137,12 @@ export class TokenizerPipeline {
 
   private aroundOfTemplate(component: Component): { before: number[]; behind: number[] } {
     const item = z.union([
-      z.strictObject({ SpecialToken: z.looseObject({ id: z.string() }) }), z.strictObject({ Sequence: z.looseObject({ id: z.string() }) }),
+      z.strictObject({ SpecialToken: z.looseObject({ id: z.string() }) }),
+      z.strictObject({ Sequence: z.looseObject({ id: z.string() }) }),
     ]);
     const { single, special_tokens: special = {} } = fieldsOf(component, {
-      single: z.array(item), pair: z.unknown().optional(), special_tokens: z.record(z.string(), z.looseObject({ ids: z.array(z.int().min(0)) })).optional(),
+      single: z.array(item), pair: z.unknown().optional(),
+      special_tokens: z.record(z.string(), z.looseObject({ ids: z.array(z.int().min(0)) })).optional(),
     }, 'post_processor');
     const text = single.findIndex(part => 'Sequence' in part && part.Sequence.id === 'A');
     if (text < 0) throw new Error('post_processor: leaves the text out');
@@ -159,7 +164,9 @@ interface Cutter {
   readonly split: Splitter;
 }
 
-function cutterOf(normalizer: Component | null, preTokenizer: Component | null, added: readonly AddedTokenJson[]): Cutter {
+function cutterOf(
+  normalizer: Component | null, preTokenizer: Component | null, added: readonly AddedTokenJson[],
+): Cutter {
   const normalize = normalizerOf(normalizer);
   return {
     normalize, split: splitterOf(preTokenizer),

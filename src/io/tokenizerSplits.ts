@@ -96,10 +96,12 @@ export const metaspaceFields = {
   add_prefix_space: z.boolean().optional(), split: z.boolean().optional(), str_rep: z.string().optional(),
 };
 
+type MetaspaceFields = z.infer<z.ZodObject<typeof metaspaceFields>>;
+
 /** When a text gets a space in front. Older files have `add_prefix_space` alone. */
 export function prependScheme(
-  { prepend_scheme: scheme, add_prefix_space: prefix }: { prepend_scheme?: string | undefined; add_prefix_space?: boolean | undefined },
-): string {
+  { prepend_scheme: scheme, add_prefix_space: prefix }: MetaspaceFields,
+): 'first' | 'never' | 'always' {
   return prefix === false ? 'never' : (scheme ?? 'always');
 }
 
@@ -111,7 +113,8 @@ function splitting(expression: RegExp, behavior: Behavior, invert = false): Spli
     const parts = behavior === 'Isolated' ? matches : joined(matches, behavior);
     const pieces: Piece[] = [];
     parts.forEach((part, i) => {
-      if (part.text !== '' && !(behavior === 'Removed' && part.isMatch)) pieces.push({ text: part.text, first: first && i === 0 });
+      if (part.text === '' || (behavior === 'Removed' && part.isMatch)) return;
+      pieces.push({ text: part.text, first: first && i === 0 });
     });
     return pieces;
   };
@@ -125,15 +128,16 @@ function joined(matches: readonly Match[], behavior: Behavior): Match[] {
   // A match behind another stays alone.
   if (behavior === 'MergedWithPrevious') return merge(matches, (part, before) => part.isMatch && !before.isMatch);
   if (behavior === 'MergedWithNext') {
-    const backwards = merge(matches.toReversed(), (part, before) => part.isMatch && !before.isMatch, (part, before) => part + before);
-    return backwards.reverse();
+    const joins = (part: Match, before: Match): boolean => part.isMatch && !before.isMatch;
+    return merge(matches.toReversed(), joins, (part, before) => part + before).reverse();
   }
   return [...matches];
 }
 
 /** Joins a part to what came before it where `joins` says so of the part and the one directly before. */
 function merge(
-  parts: readonly Match[], joins: (part: Match, before: Match) => boolean, join = (part: string, before: string): string => before + part,
+  parts: readonly Match[], joins: (part: Match, before: Match) => boolean,
+  join = (part: string, before: string): string => before + part,
 ): Match[] {
   const merged: Match[] = [];
   parts.forEach((part, i) => {

@@ -3,8 +3,8 @@
 import type { DecodeOptions, Tokenizer } from './tokenizer.js';
 
 /**
- * Turns ids into text as they come. What a later id could change is held back (a character whose bytes are spread over several tokens, a space
- * that decoding may take away), so that the pieces together are what `decode` makes of all the ids.
+ * Turns ids into text as they come. What a later id could change is held back (a character whose bytes are spread over
+ * several tokens, a space that decoding may take away), so that the pieces together are what `decode` makes of all ids.
  */
 export class TextStreamer {
   private readonly start: () => ReturnType<Tokenizer['decoding']>;

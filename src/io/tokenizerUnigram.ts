@@ -1,5 +1,5 @@
-// The Unigram model (Kudo 2018): of all ways to write a piece in tokens, the one whose scores add to most. Ties and tokens that are
-// not known go as in Hugging Face's tokenizers.
+// The Unigram model (Kudo 2018): of all ways to write a piece in tokens, the one whose scores add to most. Ties and
+// characters that are not known go as in Hugging Face's tokenizers.
 
 import { bytePiece } from './tokenizerPieces.js';
 import { noToken, type TokenModel } from './tokenizerModels.js';

@@ -32,13 +32,13 @@ export const patches: Patches = {
   ],
   'src/io/tokenizerConfig.ts': [
     ['a config of tokens', "if (content !== '') set(content, id, token);", '', 'tokenizer-files', 'says more of'],
-    ['named special tokens', "if (fields.content !== '' && id !== undefined && ", 'if (false && ', 'tokenizer-files', 'says more of'],
+    ['named special tokens', "if (fields.content === '' || id === undefined ||", 'if (true ||', 'tokenizer-files', 'says more of'],
     ['do_lower_case', 'lowercase: config.do_lower_case, ', '', 'tokenizer-files', 'switches'],
     ['fix_mistral_regex', 'if (config.fix_mistral_regex)', 'if (false)', 'tokenizer-files', 'switches'],
   ],
   'src/io/tokenizerDecoders.ts': [
     ['bytes of no text', "Array.from(bytes, () => '\\uFFFD')", "['\\uFFFD']", 'tokenizer-files', 'U\\+FFFD each'],
-    ['the first of a Metaspace', 'i === 0 && !keepsFirst', 'false', 'tokenizer-golden', 'the texts'],
+    ['the first of a Metaspace', 'index === 0 && !keepsFirst', 'false', 'tokenizer-golden', 'the texts'],
     ['the end of a word', 'spaced(before, \' \')', "spaced(before, '')", 'tokenizer-parts', 'last token'],
   ],
   'src/io/tokenizerGguf.ts': [
