@@ -158,7 +158,8 @@ test('scopes end in the reverse order of their beginning', () => {
   outer[Symbol.dispose]();
 });
 
-test('an async body is refused', () => {
+test('an async body is refused, whatever kind of promise it gives', () => {
+  assert.throws(() => scope(() => ({ then: () => 1 })), /^Error: scope: the body returned a promise/);
   const backend = fresh();
   assert.throws(
     () => scope(async () => ones(backend)),
@@ -239,6 +240,20 @@ test('memory is flat over 300 training steps, with and without backward inside a
   const late = backend.stats();
   assert.ok(last < first / 10, `loss ${first} -> ${last}`);
   assert.deepEqual([late.liveAllocations, late.liveBytes, late.peakBytes], [early.liveAllocations, early.liveBytes, early.peakBytes]);
+});
+
+test('gradients that accumulate leave no earlier ones behind', () => {
+  const backend = fresh();
+  const w = tensor([1, 2], { backend }).requireGrad();
+  const factors = tensor([3, 4], { backend });
+  const part = (): void => scope(() => { w.mul(factors).sum().backward(); });
+  part();
+  const after = live(backend);
+  for (let i = 0; i < 5; i++) part();
+  assert.deepEqual([...(w.grad as Tensor).dataSync()], [18, 24]);
+  assert.equal(live(backend), after);
+  zeroGrad([w]);
+  assert.equal(live(backend), after - 1);
 });
 
 test('reading a view back leaves nothing behind', async () => {

@@ -21,6 +21,10 @@ import {
   zeroGrad,
 } from '../src/autograd/index.js';
 import { createCpuBackend } from '../src/backends/index.js';
+import { attention } from '../src/nn/attention.js';
+import { crossEntropy } from '../src/nn/crossEntropy.js';
+import { layerNorm } from '../src/nn/layerNorm.js';
+import { rmsNorm } from '../src/nn/rmsNorm.js';
 import { einsum, tensor, type Tensor } from '../src/tensor/index.js';
 
 const oracle = createCpuBackend({ simd: false });
@@ -193,6 +197,32 @@ test('gradients of intermediates, and null where nothing leads', () => {
   assert.equal(x.grad, null, 'gradientsOf accumulates nothing');
 });
 
+test('an op is asked for no gradient that leads to nothing wanted', () => {
+  const asked: boolean[][] = [];
+  const spied = defineFused('askedForTest', {
+    compose: ({ inputs: [a, b] }) => (a as Tensor).mul(b as Tensor),
+    vjp({ inputs: [a, b], gradient, needs }) {
+      asked.push([...needs]);
+      return [needs[0] ? gradient.mul(b as Tensor) : null, needs[1] ? gradient.mul(a as Tensor) : null];
+    },
+  });
+  oracle.fused.set('askedForTest', ({ inputs: [a, b], outputs: [y] }) => {
+    if (!a || !b) return false;
+    oracle.kernels.map({ program: expr.program([expr.mul(expr.arg(0), expr.arg(1))], 2), shape: y.shape, inputs: [a, b], outputs: [y], uniforms: [] });
+    return true;
+  });
+  try {
+    const [v, w] = [3, 5].map(x => tensor([x], { backend: oracle }).requireGrad());
+    const [a, b] = [v.mul(2), w.mul(2)];
+    near(gradientsOf(spied([a, b]).sum(), [v])[0], [20]);
+    near(gradientsOf(spied([a, b]).sum(), [b])[0], [6]);
+    assert.deepEqual(asked, [[true, false], [false, true]]);
+  } finally {
+    oracle.fused.delete('askedForTest');
+    fusedOps.delete('askedForTest');
+  }
+});
+
 test('valueAndGrad: any arrangement, zeros for what is not used, the caller stays out of it', () => {
   const params = { w: at([1, 2]), unused: at([3]), list: at([4, 5]) };
   const { value, gradients } = valueAndGrad((p: typeof params) => p.w.square().mul(p.list).sum())(params);
@@ -320,6 +350,13 @@ test('second derivatives of tensor functions pass gradcheck', async () => {
     einsum: [(x, y) => einsum('ij,kj->ik', x, y).silu(), [normal([2, 3], 11), normal([2, 3], 12)]],
     where: [x => x.lt(0).where(x.square(), x.mul(x).mul(x)), [normal([6], 13)]],
     cumsum: [x => x.cumsum(0).exp(), [normal([4], 14)]],
+    'norm alone': [x => x.norm(), [normal([2, 3], 15)]],
+    logSoftmax: [x => x.logSoftmax(0).square(), [normal([3, 2], 16)]],
+    'topk and max': [x => x.topk(2).values.square().add(x.max(-1, { keepDims: true }).pow(3)), [at([[1, 3, 2], [-1, -2, 0.5]])]],
+    attention: [(q, k, v) => attention(q, k, v, { causal: true, window: 2 }), [17, 18, 19].map(seed => normal([1, 1, 3, 2], seed))],
+    crossEntropy: [x => crossEntropy(x, Int32Array.of(1, -1, 0)), [normal([3, 4], 20)]],
+    rmsNorm: [(x, w) => rmsNorm(x, w, 1e-3), [normal([2, 3], 21), normal([3], 22)]],
+    layerNorm: [(x, w, b) => layerNorm(x, w, b, 1e-3), [normal([2, 3], 23), normal([3], 24), normal([3], 25)]],
   };
   for (const [name, [f, inputs]] of Object.entries(cases)) {
     await gradcheck(gradientFunction(f), inputs, { tolerance: 1e-6 }).catch((error: Error) => assert.fail(`${name}: ${error.message}`));
@@ -350,6 +387,7 @@ test('createGraph: gradients that can be differentiated again accumulate like ot
   first.square().sum().backward();
   // d/dw (3 w^2)^2 = 36 w^3.
   near(w.grad, [288]);
+  near(first, [12]); // what a later walk had saved of it is not taken away with it
 });
 
 test('gradcheck names the wrong input, entry and path', async () => {

@@ -53,4 +53,15 @@ export const patches: Patches = {
   'src/backends/webgpu/reduce.ts': [
     ['a maximum on a GPU keeps NaN', "type === 'f' ? 'largerOf' : 'max'", "'max'", 'webgpu-ops', 'take a NaN'],
   ],
+  'src/autograd/tape.ts': [
+    ['gradients that nobody wants are not asked for', 't.node !== null && leads.has(t.node)', 't.node !== null', 'engine-tape', 'asked for'],
+    ['a gradient outlives what saved it', 'own.storage.orphan = false;', 'own.storage.orphan = true;', 'engine-tape', 'accumulate like others'],
+    ['the gradient before is freed', '!options.createGraph && !holdingIntermediates()) before.storage.dispose();', 'false) before.storage.dispose();', 'engine-scopes', 'accumulate'],
+  ],
+  'src/autograd/scope.ts': [
+    ['a thenable is refused as a promise is', "result instanceof Promise || (typeof result === 'object' && result !== null && 'then' in result)", 'result instanceof Promise', 'engine-scopes', 'async body'],
+  ],
+  'src/tensor/layout.ts': [
+    ['a negative end counts from the end', 'end < 0 ? end + side : end', 'end', 'ops-layout', 'Tensor.slice: equals'],
+  ],
 };

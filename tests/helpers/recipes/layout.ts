@@ -156,6 +156,9 @@ export const layout: Table = [
       [() => z(4).slice(0, 0, 5), /^slice: 0\.\.5 is out of range/],
       [() => z(4).slice(1, 0), /^slice: axis 1 is out of range for rank 1$/],
       [() => z(4).slice(0, 0, 1.5), /^slice: 0\.\.1\.5 is out of range/],
+      [() => z(4).slice(0, -5), /^slice: -5\.\. is out of range/],
+      [() => z(4).slice(0, 0, -5), /^slice: 0\.\.-5 is out of range/],
+      [() => z(4).slice(0, -1, -2), /^slice: -1\.\.-2 is out of range/],
     ],
     make(d) {
       const shape = d.shape(1);
@@ -164,11 +167,12 @@ export const layout: Table = [
       const start = d.integer(shape[at] + 1);
       const end = start + d.integer(shape[at] - start + 1);
       const negative = start < shape[at] && d.flip();
+      const negativeEnd = end < shape[at] && d.flip();
       const to = shape.map((s, i) => (i === at ? end - start : s));
       return {
         ...exact,
         inputs: [d.values(shape)],
-        run: x => x.slice(axis, negative ? start - shape[at] : start, end === shape[at] ? undefined : end),
+        run: x => x.slice(axis, negative ? start - shape[at] : start, end === shape[at] ? undefined : negativeEnd ? end - shape[at] : end),
         reference: h =>
           build(to, i =>
             get(
