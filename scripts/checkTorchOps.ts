@@ -49,13 +49,13 @@ const closing: (() => void)[] = [];
 async function openDevices(): Promise<Device[]> {
   const wanted = (name: DeviceName): boolean => options.device?.includes(name) ?? true;
   const devices: Device[] = [];
-  if (wanted('f64')) devices.push({ name: 'f64', backend: createCpuBackend({ simd: false }), dtype: 'f64' });
-  if (wanted('f32')) devices.push({ name: 'f32', backend: createCpuBackend(), dtype: 'f32' });
+  if (wanted('f64')) devices.push({ name: 'f64', backend: createCpuBackend({ simd: false }), dtype: 'f64', hasF64: true });
+  if (wanted('f32')) devices.push({ name: 'f32', backend: createCpuBackend(), dtype: 'f32', hasF64: true });
   if (!wanted('webgpu')) return devices;
   try {
     const backend = await createWebGpuBackend();
     closing.push(() => backend.close());
-    devices.push({ name: 'webgpu', backend, dtype: 'f32' });
+    devices.push({ name: 'webgpu', backend, dtype: 'f32', hasF64: false });
   } catch (error) {
     if (options.device || process.env['REQUIRE_WEBGPU'] === '1' || !(error instanceof WebGPUError)) throw error;
     console.log(`WebGPU is not checked: ${error.message}`);

@@ -48,7 +48,6 @@ export class Arguments {
 
   number(name: string, otherwise?: number): number {
     const value = this.raw(name) ?? otherwise;
-    if (typeof value === 'boolean') return Number(value);
     if (typeof value !== 'number') throw new NotOurs(`${name} is no number`);
     return value;
   }

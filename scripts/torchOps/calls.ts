@@ -5,9 +5,7 @@ import { crossEntropy } from '../../src/nn/crossEntropy.js';
 import { attention } from '../../src/nn/attention.js';
 import { layerNorm } from '../../src/nn/layerNorm.js';
 import { linear } from '../../src/nn/linear.js';
-import { expMinusIdentity } from '../../src/nn/matrixExponential.js';
 import { rmsNorm } from '../../src/nn/rmsNorm.js';
-import { identityLike } from '../../src/nn/smallMatrices.js';
 import { create } from '../../src/tensor/create.js';
 import { concat, einsum, pad, stack, type DType, type Tensor } from '../../src/tensor/index.js';
 import { NotOurs, type Arguments } from './arguments.js';
@@ -62,8 +60,8 @@ const position = (name: 'argmax' | 'argmin'): TorchCall => ({
     return a.tensor().flatten()[name](0);
   },
 });
-const product = (names: readonly string[] = ['input', 'other']): TorchCall => ({
-  names, sums: true, run: a => a.tensor(names[0]).matmul(a.tensor(names[1])),
+const product = (names: readonly string[] = ['input', 'other'], [left, right] = names): TorchCall => ({
+  names, sums: true, run: a => a.tensor(left).matmul(a.tensor(right)),
 });
 const shaped = (f: (x: Tensor, shape: readonly number[]) => Tensor): TorchCall => ({
   names: ['input', 'shape'], run: a => f(a.tensor(), a.numbers('shape') ?? []),
@@ -134,7 +132,14 @@ export const calls: Readonly<Record<string, TorchCall>> = {
   'logical_and': logic('and'), 'logical_or': logic('or'), 'logical_not': viewed(x => x.to('bool').not()),
   'clamp': { names: ['input', 'min', 'max'], run: a => a.tensor().clamp(a.number('min', -Infinity), a.number('max', Infinity)) },
   'where': { names: ['input', 'condition', 'other'], run: a => a.tensor('condition').where(a.operand('input'), a.operand()) },
-  'masked_fill': { names: ['input', 'mask', 'value'], run: a => a.tensor('mask').where(a.operand('value'), a.tensor()) },
+  'masked_fill': {
+    names: ['input', 'mask', 'value'],
+    run(a) {
+      const [x, value] = [a.tensor(), a.operand('value')];
+      // torch gives the value the type of what it fills.
+      return a.tensor('mask').where(typeof value !== 'number' ? value.to(x.dtype) : x.dtype === 'bool' ? Number(value !== 0) : value, x);
+    },
+  },
   'float': cast('f32'), 'double': cast('f64'), 'int': cast('i32'), 'long': cast('i32'), 'bool': cast('bool'),
 
   'reshape': shaped((x, s) => x.reshape(s)), 'view': shaped((x, s) => x.reshape(s)), 'expand': shaped((x, s) => x.expand(s)),
@@ -147,7 +152,11 @@ export const calls: Readonly<Record<string, TorchCall>> = {
   'unsqueeze': { names: ['input', 'dim'], run: a => a.tensor().unsqueeze(a.number('dim')) },
   'narrow': {
     names: ['input', 'dim', 'start', 'length'],
-    run: a => a.tensor().slice(a.number('dim'), a.number('start'), a.number('start') + a.number('length')),
+    run(a) {
+      const [x, dim, given] = [a.tensor(), a.number('dim'), a.number('start')];
+      const start = given < 0 ? given + (x.shape.at(dim) ?? 0) : given;
+      return x.slice(dim, start, start + a.number('length'));
+    },
   },
   'select': { names: ['input', 'dim', 'index'], run: a => a.tensor().select(a.number('dim'), a.number('index')) },
   'split': pieces, 'split.list_args': pieces, 'split_with_sizes': pieces,
@@ -161,7 +170,8 @@ export const calls: Readonly<Record<string, TorchCall>> = {
     names: ['input', 'dim', 'index', 'source', 'alpha'],
     run(a) {
       const [x, dim] = [a.tensor(), a.number('dim')];
-      const source = a.tensor('source').mul(a.number('alpha', 1));
+      const alpha = a.number('alpha', 1);
+      const source = alpha === 1 ? a.tensor('source') : a.tensor('source').mul(alpha);
       return x.add(along(source, dim, s => s.scatterAddRows(a.indices('index'), x.shape.at(dim) ?? 0)));
     },
   },
@@ -215,13 +225,12 @@ export const calls: Readonly<Record<string, TorchCall>> = {
     },
   },
 
-  'matmul': product(), 'mm': product(), 'bmm': product(), 'mv': product(), 'dot': product(), '__rmatmul__': product(),
+  'matmul': product(), 'mm': product(), 'bmm': product(), 'mv': product(), 'dot': product(), '__rmatmul__': product(['input', 'other'], ['other', 'input']),
   'einsum': { names: ['operands', 'equation'], sums: true, run: a => einsum(a.text('equation', ''), ...a.tensors('operands')) },
   'nn.functional.linear': {
     names: ['input', 'weight', 'bias'], sums: true,
     run: a => linear(a.tensor(), a.tensor('weight'), a.has('bias') ? a.tensor('bias') : null),
   },
-  'matrix_exp': { names: ['input'], sums: true, run: a => expMinusIdentity(a.tensor()).add(identityLike(a.tensor())) },
   'nn.functional.layer_norm': {
     names: ['input', 'shape', 'weight', 'bias', 'eps'], sums: true,
     run(a) {
@@ -252,7 +261,7 @@ export const calls: Readonly<Record<string, TorchCall>> = {
     run(a) {
       const [q, k, v] = ['query', 'key', 'value'].map(name => a.tensor(name));
       if (a.has('attn_mask') || a.number('dropout_p', 0) !== 0) throw new NotOurs('a mask or dropout');
-      if (q.rank < 3 || q.rank > 4 || k.shape.at(-1) !== v.shape.at(-1)) throw new NotOurs('other shapes');
+      if (q.rank < 3 || q.rank > 4 || k.rank !== q.rank || k.shape.at(-1) !== v.shape.at(-1)) throw new NotOurs('other shapes');
       const four = (x: Tensor): Tensor => (x.rank === 3 ? x.unsqueeze(0) : x);
       const result = attention(four(q), four(k), four(v), {
         causal: a.flag('is_causal'), ...(a.has('scale') ? { scale: a.number('scale') } : {}),

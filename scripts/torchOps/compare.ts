@@ -31,7 +31,7 @@ export function difference(
     const x = actual.data[i];
     const close = (want: number): boolean => {
       if (Object.is(x, want) || x === want) return true;
-      return isFloat && Math.abs(x - want) <= relative * Math.max(Math.abs(want), largest) + least;
+      return isFloat && Number.isFinite(want) && Math.abs(x - want) <= relative * Math.max(Math.abs(want), largest) + least;
     };
     if (!close(expected.data[i]) && !(exact && close(exact.data[i]))) return `entry ${i} is ${x}, torch has ${expected.data[i]}`;
   }

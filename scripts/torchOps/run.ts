@@ -17,6 +17,7 @@ export interface Device {
   readonly backend: Backend;
   /** The float type of the samples it is given. */
   readonly dtype: 'f32' | 'f64';
+  readonly hasF64: boolean;
 }
 
 /** By part: null where it equals torch's, else what differs. A part that the sample does not have is missing. */
@@ -62,12 +63,13 @@ export async function runSample(sample: Sample, device: Device): Promise<Outcome
 
 function compute(call: TorchCall, sample: Sample, device: Device): Computed {
   const { gradients, second } = sample;
+  if (!device.hasF64 && sample.outputs.some(t => t.dtype === 'f64')) throw new NotOurs('f64');
   const placed = new Map<number | Stored, Tensor>();
   const place = (stored: Stored): Tensor => {
     const key = stored.number ?? stored;
     let found = placed.get(key);
     if (!found) {
-      if (stored.dtype === 'f64' && device.dtype !== 'f64') throw new NotOurs('f64 on a device of f32');
+      if (stored.dtype === 'f64' && !device.hasF64) throw new NotOurs('f64');
       found = tensor(stored.data, stored.shape, { dtype: stored.dtype, backend: device.backend });
       if (stored.number !== undefined && gradients?.wrt.includes(stored.number)) found.requireGrad();
       placed.set(key, found);

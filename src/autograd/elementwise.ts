@@ -42,9 +42,9 @@ export function unary(label: string, f: (x: Expr) => Expr): (x: Tensor) => Tenso
   return x => map(label, expression(x.dtype), [x]);
 }
 
-/** Keeps the type of i32 for functions that make sense there. */
+/** Keeps the type of i32 for functions that make sense there; a bool counts as one. */
 function unaryAny(label: string, f: (x: Expr) => Expr): (x: Tensor) => Tensor {
-  const expression = remembering((dtype: DType) => f(dtype === 'i32' ? e.arg(0, 'i') : float(dtype, 0)));
+  const expression = remembering((dtype: DType) => f(isFloat(dtype) ? e.arg(0) : e.toI(e.arg(0, scalarType(dtype)))));
   return x => map(label, expression(x.dtype), [x]);
 }
 
@@ -53,9 +53,17 @@ type OperandKind = DType | 'whole' | 'number';
 const kindOf = (x: TensorLike): OperandKind => (typeof x !== 'number' ? x.dtype : x === (x | 0) ? 'whole' : 'number');
 const isNumber = (kind: OperandKind): kind is 'whole' | 'number' => kind === 'whole' || kind === 'number';
 
+interface BinaryOptions {
+  /** False: of integers it gives floats. */
+  readonly integers?: boolean;
+  /** What it is of two bool tensors, which count as integers else. */
+  readonly ofBools?: (x: Expr, y: Expr) => Expr;
+}
+
 /** A function of two tensors, or a tensor and a number; both meet in the larger type. */
-function binary(label: string, f: (x: Expr, y: Expr) => Expr, integers = true): (x: TensorLike, y: TensorLike) => Tensor {
+function binary(label: string, f: (x: Expr, y: Expr) => Expr, { integers = true, ofBools }: BinaryOptions = {}): (x: TensorLike, y: TensorLike) => Tensor {
   const known = remembering((...kinds: OperandKind[]) => {
+    if (ofBools && kinds.every(k => k === 'bool')) return { output: ofBools(e.arg(0, 'b'), e.arg(1, 'b')), dtype: 'bool' as const };
     const tensors = kinds.filter((k): k is DType => !isNumber(k));
     let dtype = tensors.reduce(promote);
     if (dtype === 'bool') dtype = 'i32';
@@ -74,12 +82,12 @@ function binary(label: string, f: (x: Expr, y: Expr) => Expr, integers = true): 
   };
 }
 
-export const add = binary('add', e.add);
+export const add = binary('add', e.add, { ofBools: e.or });
 export const sub = binary('sub', e.sub);
-export const mul = binary('mul', e.mul);
-export const div = binary('div', e.div, false);
-export const maximum = binary('maximum', e.max);
-export const minimum = binary('minimum', e.min);
+export const mul = binary('mul', e.mul, { ofBools: e.and });
+export const div = binary('div', e.div, { integers: false });
+export const maximum = binary('maximum', e.max, { ofBools: e.or });
+export const minimum = binary('minimum', e.min, { ofBools: e.and });
 
 export const eq = binary('eq', e.eq);
 export const ne = binary('ne', e.ne);

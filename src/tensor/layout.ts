@@ -30,10 +30,12 @@ export function transpose(x: Tensor, a: number, b: number): Tensor {
   return permute(x, axes);
 }
 
-export function expand(x: Tensor, shape: Shape): Tensor {
+/** A side of -1 stays as it is. */
+export function expand(x: Tensor, to: Shape): Tensor {
+  const shape = to.map((side, axis) => (side === -1 ? x.shape[axis - to.length + x.rank] ?? -1 : side));
   if (sameShape(x.shape, shape)) return x;
-  if (!sameShape(broadcastShapes('expand', x.shape, shape), shape)) {
-    throw new ShapeError(`expand: ${formatShape(x.shape)} cannot become ${formatShape(shape)}`);
+  if (shape.some(side => side < 0) || !sameShape(broadcastShapes('expand', x.shape, shape), shape)) {
+    throw new ShapeError(`expand: ${formatShape(x.shape)} cannot become ${formatShape(to)}`);
   }
   if (x.packing && !sameShape(shape.slice(-2), x.shape.slice(-2))) throw packedError('expand', x);
   return apply('expand', [x], { shape })[0];
@@ -127,7 +129,8 @@ export function takeRows(x: Tensor, indices: Int32Array | readonly number[]): Te
 
 export function scatterAddRows(x: Tensor, indices: Int32Array | readonly number[], rows: number): Tensor {
   if (x.rank === 0 || x.shape[0] !== indices.length) throw new ShapeError(`scatterAddRows: ${indices.length} indices for shape ${formatShape(x.shape)}`);
-  return apply('scatterAdd', [x], { indices: rowNumbers('scatterAddRows', indices, rows), rows })[0];
+  const summed = x.dtype === 'bool' ? x.to('i32') : x; // sums of bools count
+  return apply('scatterAdd', [summed], { indices: rowNumbers('scatterAddRows', indices, rows), rows })[0];
 }
 
 export function contiguous(x: Tensor): Tensor {

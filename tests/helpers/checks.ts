@@ -11,6 +11,7 @@ import { cotangentFor, disguise, flattened, floatFunction, floats, gradientsOn, 
 import { Draw, emptyAndOne, forwardDraws, gradientDraws, runs } from './draw.js';
 import { build, get, type Host } from './host.js';
 import { cpu, cpuPlain, machines, oracle, place, referenceF32, withoutKernels, type Machine } from './machines.js';
+import { compareUlps, sweepCase } from './sweep.js';
 import { labelled, type Case, type Recipe } from './recipe.js';
 
 const forwardCap = 3000;
@@ -36,6 +37,12 @@ function checkRecipe(r: Recipe, label: string): void {
     ));
   test(`${label}: empty and one-element shapes`, () => emptyAndOne.forEach(drawn => parity(forward(drawn))));
   if (r.extremes) test(`${label}: NaN, infinities, zeros and subnormals`, () => extremes(r.extremes as Case));
+  const { ulps } = r;
+  if (ulps)
+    test(`${label}: within ${ulps[0]} ulp in f32 for every exponent`, () => {
+      const c = sweepCase(r);
+      for (const machine of [referenceF32, cpu, cpuPlain]) scope(() => compareUlps(read(c.run(...c.inputs.map(h => place(h, machine)))), c, ulps, machine));
+    });
   if (r.views !== false)
     test(`${label}: views equal copies`, () =>
       fc.assert(

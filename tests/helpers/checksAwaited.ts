@@ -9,6 +9,7 @@ import { closeTo, compareExtremes, compareValues, hostOf, type Values } from './
 import { cotangentFor, disguise, flattened, floatFunction, floats, gradientsOn, gradientTensors, movedByRounding, zerosLike } from './cases.js';
 import { Draw, emptyAndOne, forwardDraws, gradientDraws, runs } from './draw.js';
 import { oracle, place, type Machine } from './machines.js';
+import { compareUlps, sweepCase } from './sweep.js';
 import { labelled, type Case, type Recipe } from './recipe.js';
 
 const forwardCap = 3000;
@@ -44,7 +45,12 @@ export function checkTableOn(machine: Machine, table: readonly Recipe[], usual: 
       await property(forwardDraws, false, c => parity(c, machine));
       for (const drawn of emptyAndOne) await parity(make(false)(drawn), machine);
     });
-    const { extremes } = r;
+    const { extremes, ulps } = r;
+    if (ulps)
+      test(`${machine.name}, ${label}: within ${ulps[1]} ulp for every exponent`, async () => {
+        const c = sweepCase(r);
+        compareUlps(await valuesOf(() => c.run(...c.inputs.map(h => place(h, machine)))), c, ulps, machine);
+      });
     if (extremes)
       test(`${machine.name}, ${label}: NaN, infinities, zeros and subnormals`, async () =>
         compareExtremes(await valuesOf(() => extremes.run(...extremes.inputs.map(h => place(h, machine)))), extremes, machine));

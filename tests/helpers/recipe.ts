@@ -33,6 +33,8 @@ export interface Recipe {
   readonly needsF64?: boolean;
   /** The case at the ends of the number line: NaN, infinities, zeros of both signs, subnormals, the largest numbers. Its values alone are checked. */
   readonly extremes?: Case;
+  /** With `extremes`: f32 results are within so many ulps, on the CPU and on a GPU, for numbers of every exponent. */
+  readonly ulps?: readonly [number, number];
   /** A call that must throw, and what the message says. */
   readonly errors?: readonly (readonly [() => unknown, RegExp])[];
 }

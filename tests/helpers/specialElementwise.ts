@@ -149,3 +149,20 @@ everywhere('integers stay integers in relu, floor, clamp and whole powers, and w
   assert.deepEqual(await numbers(x.lt(0).where(3e9, x)), [3, 3e9, 2147483648, 3e9].map(Math.fround));
   assert.deepEqual(await numbers(tensor([0, 1, -2], { dtype: 'i32', backend }).div(0)), [NaN, inf, -inf]);
 });
+
+everywhere('bools: arithmetic of two gives a bool, sums of rows count', async make => {
+  const [a, b] = [make([1, 1, 0, 0]).to('bool'), make([1, 0, 1, 0]).to('bool')];
+  const two = [a.add(b), a.mul(b), a.maximum(b), a.minimum(b)];
+  assert.deepEqual(two.map(t => t.dtype), Array(4).fill('bool'));
+  assert.deepEqual(await Promise.all(two.map(numbers)), [[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]]);
+  assert.deepEqual([a.add(1), a.sub(b), a.square(), a.neg()].map(t => t.dtype), Array(4).fill('i32'));
+  const rows = a.scatterAddRows([0, 0, 1, 1], 2);
+  assert.deepEqual([rows.dtype, await numbers(rows)], ['i32', [2, 0]]);
+});
+
+everywhere('expand keeps a side of -1', async make => {
+  const x = make([1, 2]).reshape([2, 1]);
+  assert.deepEqual(x.expand([3, -1, 2]).shape, [3, 2, 2]);
+  assert.deepEqual(await numbers(x.expand([-1, 2])), [1, 1, 2, 2]);
+  assert.throws(() => x.expand([-1, 2, 1]), /^ShapeError: expand: \[2,1\] cannot become \[-1,2,1\]$/);
+});

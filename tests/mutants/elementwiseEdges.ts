@@ -15,6 +15,10 @@ export const patches: Patches = {
     ['the cube of geluTanh overflows', 'const near = within(x, 10);', 'const near = x;', 'ops-special', 'finite over the whole range'],
     ['numbers beyond i32 make floats', "x === (x | 0) ? 'whole'", "Number.isInteger(x) ? 'whole'", 'ops-special', 'integers stay integers in relu'],
   ],
+  'src/tensor/layout.ts': [
+    ['sums of bools count', "x.dtype === 'bool' ? x.to('i32') : x", 'x', 'ops-special', 'bools: arithmetic'],
+    ['a side of -1 that is not there', 'shape.some(side => side < 0) || ', '', 'ops-special', 'expand keeps'],
+  ],
   'src/autograd/derive.ts': [
     ["a custom node's own derivative", 'customCotangent(e, g)', 'g', 'engine-expressions', 'derivative rule'],
     [

@@ -39,11 +39,12 @@ interface UnaryOptions {
   /** Slopes that vanish where the function saturates are off by roundings of the steepest one. */
   gradientScale?: number;
   dtype?: Host['dtype'];
+  ulps?: Recipe['ulps'];
   errors?: Recipe['errors'];
 }
 
 const one = (name: string, run: (x: Tensor) => Tensor, f: (x: number) => number, options: UnaryOptions = {}): Recipe => {
-  const { values = any, roundings = 1, magnitude, differentiable, gradientRoundings, gradientScale, dtype = 'float', errors } = options;
+  const { values = any, roundings = 1, magnitude, differentiable, gradientRoundings, gradientScale, dtype = 'float', ulps, errors } = options;
   const always: Omit<Case, 'inputs'> = {
     run,
     roundings,
@@ -56,6 +57,7 @@ const one = (name: string, run: (x: Tensor) => Tensor, f: (x: number) => number,
     differentiable,
     gradientRoundings,
     errors,
+    ulps,
     extremes: endCase(always),
     make: d => ({ ...always, inputs: [values(d, d.shape())] }),
   };
@@ -248,35 +250,36 @@ export const elementwise: Table = [
     'neg',
     x => x.neg(),
     x => -x,
-    { roundings: 0 },
+    { ulps: [0, 0], roundings: 0 },
   ),
-  one('abs', x => x.abs(), Math.abs, { values: (d, s) => d.kinked(s), roundings: 0 }),
+  one('abs', x => x.abs(), Math.abs, { ulps: [0, 0], values: (d, s) => d.kinked(s), roundings: 0 }),
   one(
     'square',
     x => x.square(),
     x => x * x,
+    { ulps: [0.51, 0.51] },
   ),
-  one('exp', x => x.exp(), Math.exp, { values: limited(20), roundings: libm }),
+  one('exp', x => x.exp(), Math.exp, { ulps: [2, 3], values: limited(20), roundings: libm }),
   // Near 1 the result vanishes; the reduced argument is exact, so the error stays relative to it but for the last product with ln 2.
-  one('log', x => x.log(), Math.log, { values: awayFrom0, roundings: libm, magnitude: x => Math.abs(Math.log(x)) + 0.25 }),
-  one('sqrt', x => x.sqrt(), Math.sqrt, { values: awayFrom0 }),
+  one('log', x => x.log(), Math.log, { ulps: [2, 3], values: awayFrom0, roundings: libm, magnitude: x => Math.abs(Math.log(x)) + 0.25 }),
+  one('sqrt', x => x.sqrt(), Math.sqrt, { ulps: [0.51, 3], values: awayFrom0 }),
   one(
     'rsqrt',
     x => x.rsqrt(),
     x => 1 / Math.sqrt(x),
-    { values: awayFrom0, roundings: 3 },
+    { ulps: [1.5, 3], values: awayFrom0, roundings: 3 },
   ),
-  // Range reduction loses an absolute amount.
-  one('sin', x => x.sin(), Math.sin, { values: limited(20), roundings: libm, magnitude: () => 1, gradientScale: 1 }),
-  one('cos', x => x.cos(), Math.cos, { values: limited(20), roundings: libm, magnitude: () => 1, gradientScale: 1 }),
-  one('tanh', x => x.tanh(), Math.tanh, { values: limited(20), roundings: libm, gradientScale: 1 }),
-  one('erf', x => x.erf(), erf, { values: limited(5), roundings: libm, gradientScale: 1 }),
-  one('sigmoid', x => x.sigmoid(), sigmoid, { values: limited(30), roundings: libm + 2, gradientScale: 1 }),
+  one('sin', x => x.sin(), Math.sin, { ulps: [2, 3], values: limited(20), roundings: libm, gradientScale: 1 }),
+  one('cos', x => x.cos(), Math.cos, { ulps: [2, 3], values: limited(20), roundings: libm, gradientScale: 1 }),
+  one('tanh', x => x.tanh(), Math.tanh, { ulps: [2, 3], values: limited(20), roundings: libm, gradientScale: 1 }),
+  one('erf', x => x.erf(), erf, { ulps: [2, 3], values: limited(5), roundings: libm, gradientScale: 1 }),
+  one('sigmoid', x => x.sigmoid(), sigmoid, { ulps: [4, 6], values: limited(30), roundings: libm + 2, gradientScale: 1 }),
   one(
     'softplus',
     x => x.softplus(),
     x => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))),
     {
+      ulps: [4, 6],
       values: limited(30),
       roundings: libm + 2,
     },
@@ -285,26 +288,27 @@ export const elementwise: Table = [
     'relu',
     x => x.relu(),
     x => (x < 0 ? 0 : x),
-    { values: (d, s) => d.kinked(s), roundings: 0 },
+    { ulps: [0, 0], values: (d, s) => d.kinked(s), roundings: 0 },
   ),
   one(
     'silu',
     x => x.silu(),
     x => x * sigmoid(x),
-    { values: limited(30), roundings: libm + 3, gradientScale: 1 },
+    { ulps: [5, 7], values: limited(30), roundings: libm + 3, gradientScale: 1 },
   ),
   // 1 + erf cancels for negative x: the error is relative to |x|.
   one(
     'gelu',
     x => x.gelu(),
     x => x * cdf(x),
-    { values: limited(5), roundings: libm + 4, magnitude: x => Math.abs(x), gradientScale: 1 },
+    { ulps: [4, 6], values: limited(5), roundings: libm + 4, magnitude: x => Math.abs(x), gradientScale: 1 },
   ),
   one(
     'geluTanh',
     x => x.geluTanh(),
     x => 0.5 * x * (1 + tanhPart(x)),
     {
+      ulps: [8, 10],
       // The cubic's own rounding moves tanh by at most that of its argument, below 4 where tanh still moves.
       values: limited(5),
       roundings: 2 * libm + 4,
@@ -313,6 +317,7 @@ export const elementwise: Table = [
     },
   ),
   one('floor', x => x.floor(), Math.floor, {
+      ulps: [0, 0],
     values: (d, s) => (d.smooth ? apartFrom(d, s, []) : d.values(s)),
     roundings: 0,
     differentiable: false,
