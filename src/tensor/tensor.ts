@@ -170,7 +170,7 @@ export class Tensor {
   not(): Tensor { return elementwise.not(this); }
   /** This bool tensor chooses: where true the element of `a`, else of `b`. */
   where(a: TensorLike, b: TensorLike): Tensor { return elementwise.where(this, a, b); }
-  /** Converts; f32 and f64 to i32 cut toward zero. */
+  /** Converts; f32 and f64 to i32 cut toward zero and saturate, NaN gives 0: the same on every device, where torch's depends on the machine. */
   to(dtype: DType): Tensor { return elementwise.cast(this, dtype); }
 
   // Layout

@@ -166,3 +166,8 @@ everywhere('expand keeps a side of -1', async make => {
   assert.deepEqual(await numbers(x.expand([-1, 2])), [1, 1, 2, 2]);
   assert.throws(() => x.expand([-1, 2, 1]), /^ShapeError: expand: \[2,1\] cannot become \[-1,2,1\]$/);
 });
+
+everywhere('a number meets a tensor in its precision', async make => {
+  const x = make([0.1, 1 / 3]);
+  assert.deepEqual([await numbers(x.eq(0.1)), await numbers(x.ge(1 / 3)), await numbers(x.gt(1 / 3))], [[1, 0], [0, 1], [0, 0]]);
+});

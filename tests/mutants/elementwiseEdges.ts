@@ -13,7 +13,14 @@ export const patches: Patches = {
     ['even powers of negative numbers', 'e.and(isOdd, negative)', 'negative', 'ops-elementwise', 'Tensor.pow'],
     ['infinite powers of 1', 'e.where(isOne, 1, ', 'e.where(isOdd, ', 'ops-elementwise', 'Tensor.pow'],
     ['the cube of geluTanh overflows', 'const near = within(x, 10);', 'const near = x;', 'ops-special', 'finite over the whole range'],
+    ['the product of two bools', "binary('mul', e.mul, { ofBools: e.and })", "binary('mul', e.mul)", 'ops-special', 'bools: arithmetic'],
     ['numbers beyond i32 make floats', "x === (x | 0) ? 'whole'", "Number.isInteger(x) ? 'whole'", 'ops-special', 'integers stay integers in relu'],
+  ],
+  'src/backends/cpu/reference.ts': [
+    ['a number meets an f32 tensor as f32', "v.dtype === 'f64')) return uniforms;", "v.dtype !== 'i32')) return uniforms;", 'ops-special', 'meets a tensor'],
+  ],
+  'scripts/torchOps/compare.ts': [
+    ['an infinity is near nothing', 'Number.isFinite(want) && ', '', 'torch-ops', 'numbers differ'],
   ],
   'src/tensor/layout.ts': [
     ['sums of bools count', "x.dtype === 'bool' ? x.to('i32') : x", 'x', 'ops-special', 'bools: arithmetic'],

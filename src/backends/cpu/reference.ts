@@ -2,6 +2,7 @@
 // so they stay obvious; speed belongs in ./wasm. Floats are computed in f64 and rounded when stored.
 
 import type { TypedArray } from '../../tensor/dtype.js';
+import type { Program } from '../../tensor/expr.js';
 import { decodePackedRow, packedMatrix } from '../../tensor/packing.js';
 import { sizeOf, type Shape } from '../../tensor/shape.js';
 import { epilogueMap, type Kernels, type View } from '../backend.js';
@@ -39,6 +40,12 @@ function decoded(host: Host, view: View): { data: Float32Array; offset: number }
   return { data, offset: 0 };
 }
 
+/** The numbers given with a call as kernels of f32 have them: a tensor of 0.1 then equals the number 0.1, whichever kernel compares. */
+function uniformsOf(program: Program, uniforms: readonly number[], views: readonly View[]): readonly number[] {
+  if (views.some(v => v.dtype === 'f64')) return uniforms;
+  return uniforms.map((u, n) => (program.uniformTypes[n] === 'f' ? Math.fround(u) : u));
+}
+
 export function referenceKernels(host: Host): Kernels {
   // What a view holds, and where its element 0 is in that.
   const open = (view: View): { data: TypedArray; offset: number } => (view.packing ? decoded(host, view) : { data: host(view), offset: view.offset });
@@ -49,9 +56,10 @@ export function referenceKernels(host: Host): Kernels {
       const arrays = views.map(host);
       const args = new Float64Array(inputs.length);
       const out = new Float64Array(outputs.length);
+      const given = uniformsOf(program, uniforms, views);
       iterate(shape, views.map(v => v.strides), views.map(v => v.offset), (at, n) => {
         for (let i = 0; i < inputs.length; i++) args[i] = arrays[i][at[i]];
-        evaluate(args, uniforms, n, out);
+        evaluate(args, given, n, out);
         for (let j = 0; j < outputs.length; j++) arrays[inputs.length + j][at[inputs.length + j]] = out[j];
       });
     },
@@ -62,6 +70,7 @@ export function referenceKernels(host: Host): Kernels {
       const target = host(output);
       const args = new Float64Array(inputs.length);
       const out = new Float64Array(1);
+      const given = uniformsOf(program, uniforms, [...inputs, output]);
       const reduced = output.strides.map((stride, axis) => (axes.includes(axis) ? 0 : stride));
       const kept = shape.map((side, axis) => (axes.includes(axis) ? 1 : side));
       const sums = new Float64Array(sizeOf(kept)).fill(op === 'sum' ? 0 : -Infinity);
@@ -73,7 +82,7 @@ export function referenceKernels(host: Host): Kernels {
       }
       iterate(shape, [...inputs.map(v => v.strides), sumStrides], [...inputs.map(v => v.offset), 0], (at, n) => {
         for (let i = 0; i < inputs.length; i++) args[i] = arrays[i][at[i]];
-        evaluate(args, uniforms, n, out);
+        evaluate(args, given, n, out);
         const to = at[inputs.length];
         sums[to] = op === 'sum' ? sums[to] + out[0] : Math.max(sums[to], out[0]);
       });
