@@ -254,7 +254,7 @@ test('chat: template, system message, ids without further special tokens', async
   assert.deepEqual(ids, tokenizer.encode(text, { addSpecialTokens: false }));
   assert.equal(ids[0], 1);
   assert.deepEqual(tokenizer.chat([{ role: 'user', content: 'hi' }]), tokenizer.chat('hi'));
-  assert.deepEqual(tokenizer.chatAnswer([{ role: 'user', content: 'hi' }], ' low tide '), { text: ' low tide ', endTokenId: 2 });
+  assert.deepEqual(tokenizer.chatAnswer([{ role: 'user', content: 'hi' }], ' low tide '), { lead: '', text: ' low tide ', endTokenId: 2 });
 });
 
 test('chat: a model without a template gets the plain one, with BOS where the tokenizer adds it', () => {
@@ -262,7 +262,7 @@ test('chat: a model without a template gets the plain one, with BOS where the to
   const { text, ids } = tokenizer.chat('hi', { system: 'Be brief.' });
   assert.equal(text, 'System: Be brief.\nUser: hi\nAssistant:');
   assert.equal(ids[0], 1);
-  assert.deepEqual(tokenizer.chatAnswer([{ role: 'user', content: 'hi' }], 'yes'), { text: ' yes', endTokenId: 2 });
+  assert.deepEqual(tokenizer.chatAnswer([{ role: 'user', content: 'hi' }], 'yes'), { lead: '', text: ' yes', endTokenId: 2 });
 });
 
 test('chat templates: functions, Llama-2 white space, failures', () => {
@@ -278,7 +278,7 @@ test('chat templates: functions, Llama-2 white space, failures', () => {
     "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content | trim }} [/INST]" +
       "{% else %}{{ ' ' + m.content | trim + ' ' + eos_token }}{% endif %}{% endfor %}",
   );
-  assert.deepEqual(llama2.chatAnswer([{ role: 'user', content: 'hi' }], ' yes '), { text: ' yes ', endTokenId: 2 });
+  assert.deepEqual(llama2.chatAnswer([{ role: 'user', content: 'hi' }], ' yes '), { lead: '', text: ' yes ', endTokenId: 2 });
   assert.throws(
     () => withTemplate("{{ raise_exception('roles must alternate') }}").chat('hi'),
     /T: chat template failed on 1 messages: roles must alternate/,

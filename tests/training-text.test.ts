@@ -187,6 +187,22 @@ describe('the answer', () => {
     });
   }
 
+  test('behind a closed block of reasoning that the prompt opens', () => {
+    const tokenizer = withTemplate(`${user}A:<think></think>{{ m.content }}<|im_end|>{% endif %}{% endfor %}{% if add_generation_prompt %}A:<think>\n{% endif %}`);
+    const example = tokenizeRow(row({ messages: [asks, { role: 'assistant', content: 'a' }] }), tokenizer);
+    assert.equal(promptOf(example, tokenizer), '<|im_start|>hi<|im_end|>A:<think>\n');
+    assert.equal(learnedOf(example, tokenizer), '</think>a<|im_end|>');
+  });
+
+  test('in generation blocks: what stands before them is read and not learned', () => {
+    const tokenizer = withTemplate(`${user}A: note {% generation %}{{ m.content }}<|im_end|>{% endgeneration %}\n{% endif %}{% endfor %}{% if add_generation_prompt %}A:{% endif %}`);
+    const turns = [asks, { role: 'assistant', content: 'first' }, asks, { role: 'assistant', content: 'a' }];
+    const example = tokenizeRow(row({ messages: turns }), tokenizer);
+    assert.equal(tokenizer.decode(example.ids), '<|im_start|>hi<|im_end|>A: note first<|im_end|><|im_start|>hi<|im_end|>A: note a<|im_end|>');
+    assert.equal(promptOf(example, tokenizer), '<|im_start|>hi<|im_end|>A: note first<|im_end|><|im_start|>hi<|im_end|>A:');
+    assert.equal(learnedOf(example, tokenizer), 'a<|im_end|>');
+  });
+
   test('that says what ends turns is learned whole', () => {
     const example = tokenizeRow(row({ messages: [asks, { role: 'assistant', content: 'it ends with <|im_end|>' }] }), chatMl);
     assert.equal(learnedOf(example, chatMl), 'it ends with <|im_end|><|im_end|>');

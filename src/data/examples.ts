@@ -98,8 +98,10 @@ function textExample(text: string, where: string, tokenizer: Tokenizer, maxLengt
 function answerExample(row: Exclude<Row, { kind: 'text' }>, tokenizer: Tokenizer, maxLength: number): Example {
   const prompt = promptIds(row, tokenizer);
   if (prompt.length === 0) throw new Error('the prompt has no tokens; use {"text"} to learn a text without a prompt');
-  const { text, endTokenId } = row.kind === 'chat' ? chatAnswer(row, tokenizer) : { text: row.completion, endTokenId: tokenizer.requireEos() };
-  const answer = [...tokenizer.encode(text, { addSpecialTokens: false, continuation: true }), endTokenId];
+  const continued = (text: string): number[] => tokenizer.encode(text, { addSpecialTokens: false, continuation: true });
+  const { lead, text, endTokenId } = row.kind === 'chat' ? chatAnswer(row, tokenizer) : { lead: '', text: row.completion, endTokenId: tokenizer.requireEos() };
+  const before = lead === '' ? [] : continued(lead);
+  const answer = [...before, ...continued(text), endTokenId];
   const truncated = Math.max(0, prompt.length + answer.length - maxLength);
   // The special tokens that every prompt starts with stay.
   const start = truncated === 0 ? 0 : tokenizer.startLength(prompt);
@@ -108,11 +110,11 @@ function answerExample(row: Exclude<Row, { kind: 'text' }>, tokenizer: Tokenizer
     throw new Error(`the completion has ${answer.length} tokens with its end token, which leaves no prompt within ${maxLength}`);
   }
   const ids = Int32Array.from([...prompt.slice(0, start), ...prompt.slice(start + truncated), ...answer]);
-  const labels = ids.slice().fill(ignoreLabel, 0, promptLength);
+  const labels = ids.slice().fill(ignoreLabel, 0, promptLength + before.length);
   return { ids, promptLength, labels, truncated, where: row.where };
 }
 
-function chatAnswer({ before, answer, turn, variables = {} }: ChatRow, tokenizer: Tokenizer): { text: string; endTokenId: number } {
+function chatAnswer({ before, answer, turn, variables = {} }: ChatRow, tokenizer: Tokenizer): { lead: string; text: string; endTokenId: number } {
   const found = tokenizer.chatAnswer(before, turn ?? answer, { variables });
   if (found.text.trim() === '') throw new Error("the chat template writes nothing for the assistant's last turn");
   return found;

@@ -2,17 +2,21 @@
 // more with a marker for an answer, and what stands behind the marker is what it puts behind every answer.
 
 import { textOf, type ChatMessage } from './chatMessages.js';
+import type { Rendered } from './jinja/render.js';
 
 /** How a conversation is written, and which texts can end a turn. */
 export interface AnswerTemplate {
-  render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string;
+  render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): Rendered;
   /** Special and stop tokens by their text. */
   readonly special: ReadonlyMap<string, number>;
   readonly stopTokenIds: readonly number[];
 }
 
-/** What is learned after the prompt. */
+/** What follows the prompt. */
 export interface ChatAnswer {
+  /** What a template with `generation` blocks writes before the one that holds the answer: it is read, not learned. */
+  readonly lead: string;
+  /** What is learned. */
   readonly text: string;
   /** The token that ends the turn; undefined where the template writes none. */
   readonly endTokenId: number | undefined;
@@ -27,13 +31,15 @@ const digits = '90817263544536271809';
  * @throws Error when the template leaves the turn out, or when the answer cannot be told from what stands before it
  */
 export function findAnswer(template: AnswerTemplate, before: readonly ChatMessage[], turn: ChatMessage): ChatAnswer {
-  const prompt = template.render(before, true);
-  const whole = template.render([...before, turn], false);
+  const prompt = template.render(before, true).text;
+  const { text: whole, generated } = template.render([...before, turn], false);
   const marked = markedAnswer(template, before, turn.role);
   checkWritten(template, before, turn, whole, marked !== undefined);
   const start = answerStart(template, before, { prompt, whole, marked });
   const end = answerEnd(template, whole, marked?.tail, start);
-  return { text: whole.slice(start, end.at), endTokenId: end.tokenId };
+  const block = generated.find(([from, to]) => to > start && from < end.at);
+  const from = block ? Math.max(start, block[0]) : start;
+  return { lead: whole.slice(start, from), text: whole.slice(from, end.at), endTokenId: end.tokenId };
 }
 
 interface MarkedAnswer {
@@ -47,7 +53,7 @@ function markedAnswer(template: AnswerTemplate, before: readonly ChatMessage[], 
   let marker = digits;
   const known = JSON.stringify(before);
   while (known.includes(marker)) marker += digits;
-  const text = template.render([...before, { role, content: marker }], false);
+  const { text } = template.render([...before, { role, content: marker }], false);
   const at = text.lastIndexOf(marker);
   return at < 0 ? undefined : { head: text.slice(0, at), tail: text.slice(at + marker.length) };
 }
@@ -55,7 +61,7 @@ function markedAnswer(template: AnswerTemplate, before: readonly ChatMessage[], 
 function checkWritten(template: AnswerTemplate, before: readonly ChatMessage[], turn: ChatMessage, whole: string, writesText: boolean): void {
   if (textOf(turn).trim() !== '') {
     if (!writesText) throw new Error("the chat template leaves out what the assistant's last turn says");
-  } else if (whole === template.render([...before, { role: turn.role, content: '' }], false)) {
+  } else if (whole === template.render([...before, { role: turn.role, content: '' }], false).text) {
     const fields = Object.keys(turn).filter(field => field !== 'role' && field !== 'content');
     throw new Error(`the chat template writes nothing for the assistant's last turn (${fields.join(', ')})`);
   }
@@ -69,14 +75,14 @@ interface Renderings {
 
 function answerStart(template: AnswerTemplate, before: readonly ChatMessage[], { prompt, whole, marked }: Renderings): number {
   if (whole.startsWith(prompt)) return prompt.length;
-  // The prompt opens the answer in a way of its own, with "<think>" say.
-  if (marked && whole.startsWith(marked.head)) return marked.head.length;
-  const closed = template.render(before, false);
+  // The prompt opens the answer in a way of its own, with "<think>" say: what both have of the opening is not written twice.
+  const closed = template.render(before, false).text;
   if (marked?.head.startsWith(closed) && prompt.startsWith(closed)) {
     let shared = closed.length;
     while (shared < marked.head.length && prompt[shared] === marked.head[shared]) shared++;
     if (whole.startsWith(prompt.slice(0, shared))) return shared;
   }
+  if (marked && whole.startsWith(marked.head)) return marked.head.length;
   throw new Error('the chat template writes the conversation in another way once it is answered, so that the answer cannot be told from it');
 }
 

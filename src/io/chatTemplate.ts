@@ -6,7 +6,7 @@ import { FormatError } from './errors.js';
 import { outOfTime, RenderLimitError, renderLimits, type RenderLimits } from './jinja/budget.js';
 import type { Statement } from './jinja/nodes.js';
 import { parseTemplate } from './jinja/parse.js';
-import { render } from './jinja/render.js';
+import { render, type Rendered } from './jinja/render.js';
 import { withinTime } from './timeLimit.js';
 
 export type { ChatMessage, ContentPart } from './chatMessages.js';
@@ -58,6 +58,11 @@ export class ChatTemplate {
    * @throws Error when the template refuses the messages (raise_exception), fails on them or takes more than its limits
    */
   render(variables: { messages: readonly ChatMessage[] } & Record<string, unknown>): string {
+    return this.renderMarked(variables).text;
+  }
+
+  /** `render`, and which parts of the text stand in `generation` blocks. */
+  renderMarked(variables: { messages: readonly ChatMessage[] } & Record<string, unknown>): Rendered {
     try {
       return this.renderAs(variables, this.contentForm ??= this.findContentForm(variables));
     } catch (error) {
@@ -68,12 +73,12 @@ export class ChatTemplate {
     }
   }
 
-  private renderAs(variables: { messages: readonly ChatMessage[] } & Record<string, unknown>, form: ContentForm): string {
+  private renderAs(variables: { messages: readonly ChatMessage[] } & Record<string, unknown>, form: ContentForm): Rendered {
     const { limits, program } = this;
     const given = { ...variables, messages: variables.messages.map(message => withContentAs(form, message)) };
     const rendered = withinTime(limits.time, () => render(program, given, limits));
     if (!rendered) throw outOfTime(limits);
-    return rendered.value.text;
+    return rendered.value;
   }
 
   /** Tries one turn as a text and as parts. A template that refuses both is left to refuse the conversation itself. */
@@ -81,7 +86,7 @@ export class ChatTemplate {
     const probe = 'probe0f0content';
     const writes = (content: ChatMessage['content']): boolean => {
       try {
-        const text = this.renderAs({ ...variables, messages: [{ role: 'user', content }] }, 'either');
+        const { text } = this.renderAs({ ...variables, messages: [{ role: 'user', content }] }, 'either');
         return text.includes(probe) && !/['"]type['"]/.test(text);
       } catch (error) {
         if (error instanceof RenderLimitError) throw error;

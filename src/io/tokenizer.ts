@@ -6,6 +6,7 @@ import { findAnswer } from './chatAnswer.js';
 import { renderLiteral } from './chatLiteral.js';
 import { ChatTemplate, plainChatTemplate } from './chatTemplate.js';
 import type { ChatMessage } from './chatTemplate.js';
+import type { Rendered } from './jinja/render.js';
 import { FormatError } from './errors.js';
 import { checkIds, shownValue } from './tokenIds.js';
 import { AddedTokens } from './tokenizerAdded.js';
@@ -192,9 +193,7 @@ export class Tokenizer {
 
   /** The text of a conversation by the model's chat template, or by `plainChatTemplate` where it has none. */
   applyChatTemplate(messages: readonly ChatMessage[], { addGenerationPrompt = false, variables = {} }: ChatTemplateOptions = {}): string {
-    // As transformers has it, tools and documents that are not given are None, not undefined.
-    const given = { tools: null, documents: null, ...variables };
-    return this.template().render({ ...this.specialTexts, ...given, messages, add_generation_prompt: addGenerationPrompt });
+    return this.template().render(this.templateVariables(messages, addGenerationPrompt, variables));
   }
 
   /** Of these names, the first that the chat template does not have anywhere, so that what is given under it would be lost. */
@@ -229,21 +228,22 @@ export class Tokenizer {
   /**
    * What a chat model writes for an answer: the text from the end of `chat(before)` on, and the token that ends it.
    * The text is the template's own, up to the special token that the template puts behind an answer; eos ends it where it puts none.
+   * The lead before it, empty for most templates, is what one with `generation` blocks does not mark as the assistant's.
    * @param before the turns before the answer
    * @param answer its text, or the assistant's whole turn with its tool calls and other fields
    * @throws Error when neither the template nor the tokenizer has an end token, or the template leaves the answer out
    */
   chatAnswer(
     before: readonly ChatMessage[], answer: string | ChatMessage, { variables = {} }: Pick<ChatTemplateOptions, 'variables'> = {},
-  ): { text: string; endTokenId: number } {
+  ): { lead: string; text: string; endTokenId: number } {
     const special = new Map(this.special);
     for (const id of this.stopTokenIds) special.set(this.idToToken(id) ?? '', id);
     special.delete('');
     const turn = typeof answer === 'string' ? { role: 'assistant', content: answer } : answer;
-    const { text, endTokenId = this.requireEos() } = findAnswer({
-      render: (messages, addGenerationPrompt) => this.applyChatTemplate(messages, { addGenerationPrompt, variables }), special, stopTokenIds: this.stopTokenIds,
-    }, before, turn);
-    return { text, endTokenId };
+    const render = (messages: readonly ChatMessage[], addGenerationPrompt: boolean): Rendered =>
+      this.template().renderMarked(this.templateVariables(messages, addGenerationPrompt, variables));
+    const { lead, text, endTokenId = this.requireEos() } = findAnswer({ render, special, stopTokenIds: this.stopTokenIds }, before, turn);
+    return { lead, text, endTokenId };
   }
 
   /** How many of these first ids are special tokens that every sequence starts with, bos among them. */
@@ -264,6 +264,13 @@ export class Tokenizer {
     const tokens = new AddedTokens(Array.from(this.special, ([content, id]) => ({ content, token: { id, content } })));
     const startsIn = (text: string): number[] => Array.from(tokens.matches(text), ({ start }) => start);
     return { texts: [...this.special.keys()], startsIn };
+  }
+
+  private templateVariables(
+    messages: readonly ChatMessage[], addGenerationPrompt: boolean, variables: Readonly<Record<string, unknown>>,
+  ): { messages: readonly ChatMessage[] } & Record<string, unknown> {
+    // As transformers has it, tools and documents that are not given are None, not undefined.
+    return { ...this.specialTexts, tools: null, documents: null, ...variables, messages, add_generation_prompt: addGenerationPrompt };
   }
 
   private template(): ChatTemplate {

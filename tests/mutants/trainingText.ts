@@ -12,6 +12,7 @@ export const patches: Patches = {
     ['the prompt decides where the answer starts', 'if (whole.startsWith(prompt)) return prompt.length;', '', 'training-text', 'the answer'],
     ['an answer that the template leaves out', "if (!writesText) throw", 'if (false) throw', 'training-text', 'tools and calls'],
     ['a call that the template leaves out', 'else if (whole ===', 'else if (false && whole ===', 'training-text', 'tools and calls'],
+    ['what a template does not mark is not learned', 'block ? Math.max(start, block[0]) : start', 'start', 'training-text', 'the answer'],
     ['an end unlike that of a text', '?? ending(template, last)', '', 'training-text', 'the answer'],
   ],
   'src/io/chatTemplate.ts': [
