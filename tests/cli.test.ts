@@ -245,9 +245,7 @@ describe('reft', { concurrency: 2 }, () => {
     const first = (resumed.events.find(e => e.event === 'step') as { step: number }).step;
     assert.ok(first > 10 && first % 5 === 1, `went on at step ${first}`);
     assert.equal(whole.code, 0, whole.stderr);
-    const [{ 'training.json': record, 'loss.svg': curve, ...files }, { 'training.json': _, 'loss.svg': __, ...expected }] = [await bytesOf('killed'), await bytesOf('not-killed')];
-    assert.deepEqual(files, expected);
-    assert.ok(record && curve);
+    assert.deepEqual(await bytesOf('killed'), await bytesOf('not-killed'));
   });
 
   test('a device that is not there ends with 3', async () => {

@@ -116,7 +116,7 @@ export const patches: Patches = {
   'src/cli/convert.ts': [
     [
       'no tokenizer',
-      'loadModelAlone(flags, output)',
+      'loadModelAlone(flags, output, signal)',
       '(await (await import("./model.js")).loadModel(flags, output)).model',
       'cli-info-formats',
       'no tokenizer',
