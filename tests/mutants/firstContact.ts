@@ -86,6 +86,29 @@ export const patches: Patches = {
       'name none',
     ],
   ],
+  'src/reft/formats/pyreftWeights.ts': [
+    [
+      'the base of a pyreft file is read',
+      'if (intervention.map === torchHouseholder) followTorch',
+      'if (false) followTorch',
+      'reft-follow-torch',
+      'bit for bit',
+    ],
+    [
+      'the base of a run is written',
+      'if (intervention.map === torchHouseholder) {\n    const { original, base }',
+      'if (false) {\n    const { original, base }',
+      'reft-follow-torch',
+      'bit for bit',
+    ],
+    [
+      'an R that is off is not followed',
+      'if (!(off <= followedDeviation))',
+      'if (false)',
+      'reft-follow-torch',
+      'not followed',
+    ],
+  ],
   'src/io/safetensors.ts': [
     ['names by their bytes in UTF-8', 'char.codePointAt(0)', 'char.charCodeAt(0)', 'io-safetensors-official', 'sorted'],
     ['metadata that is null', 'if (entry === null) return {};', '', 'io-safetensors-official', 'null'],

@@ -23,8 +23,12 @@ import {
 
 export const pyreftConfigFile = 'config.json';
 
-/** What pyreft's files leave open. */
-export type PyreftOptions = Pick<ReftConfig, 'positions' | 'activation' | 'dropout' | 'scale' | 'newTokens'>;
+/**
+ * What pyreft's files leave open. With `orthogonal: 'torch'` the base of torch's parametrization is kept where a file
+ * has it (all classes but loreft's, whose files hold R alone), so that training goes on as PyTorch's.
+ */
+export type PyreftOptions =
+  Pick<ReftConfig, 'positions' | 'activation' | 'dropout' | 'scale' | 'newTokens' | 'orthogonal'>;
 
 const schema = z.looseObject({
   intervention_types: z.array(z.string()).min(1),

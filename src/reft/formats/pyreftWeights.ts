@@ -1,13 +1,17 @@
 // pyreft's names of kinds, activations and weights, and how the weights go into an intervention and come out of it. pyreft's classes are named
 // otherwise than the paper's kinds: its Nodireft is direft here, its Direft direftOrthogonal. Files and folders are pyreftFolder.ts's work.
 
+import { noGrad } from '../../autograd/tape.js';
 import { create } from '../../tensor/create.js';
 import { hostBackend } from '../../tensor/device.js';
 import type { Tensor } from '../../tensor/tensor.js';
 import { torchHouseholder } from '../../nn/torchHouseholder.js';
 import type { EditActivation } from '../editOp.js';
-import type { Intervention } from '../intervention.js';
+import { deviation, type Intervention } from '../intervention.js';
 import type { kinds } from '../kinds.js';
+
+/** How far the R of a file may be off for torch's map to go on from it: rounding of f32, after long training too. */
+const followedDeviation = 1e-4;
 
 /** The kinds that pyreft has. */
 export type PyreftKind = keyof typeof kinds;
@@ -82,9 +86,30 @@ export function setPyreftWeights(intervention: Intervention, weights: PyreftWeig
   }
   if (!own.R) return;
   const [original, base, transposed] = [rotation.original, rotation.base, rotation.transposed].map(name => weights.get(name));
-  if (original && base) intervention.set('R', torchHouseholder.rotation({ original: host(original), base: host(base) }).contiguous());
-  else if (transposed) intervention.set('R', host(transposed).transpose().contiguous());
+  if (original && base) {
+    const R = noGrad(() => torchHouseholder.rotation({ original: host(original), base: host(base) }).contiguous());
+    if (intervention.map === torchHouseholder) followTorch(intervention, { original, base }, R, where);
+    else intervention.set('R', R);
+  } else if (transposed) intervention.set('R', host(transposed).transpose().contiguous());
   else throw new RangeError(`${where}: has neither '${rotation.transposed}' nor '${rotation.original}' with '${rotation.base}'`);
+}
+
+/** Takes torch's own numbers as they are: with a base of ours the same R would take other steps from the second on. */
+function followTorch(
+  intervention: Intervention, given: Readonly<Record<'original' | 'base', HostArray>>, R: Tensor, where: string,
+): void {
+  const { R: own } = intervention.parameters();
+  if (R.shape.join() !== own.shape.join()) {
+    throw new RangeError(`${where}: R is [${R.shape.join(',')}], expected [${own.shape.join(',')}]`);
+  }
+  const off = deviation(R);
+  if (!(off <= followedDeviation)) {
+    throw new RangeError(`${where}: R has left the orthonormal matrices (max |R R^T - I| is ${off.toPrecision(2)}), `
+      + "so torch's map cannot go on from it; with another one it can");
+  }
+  const target = { dtype: own.dtype as 'f32' | 'f64', backend: own.backend };
+  const tensorOf = ({ shape, data }: HostArray): Tensor => create.from(data, shape, target);
+  intervention.setRotationParameters({ original: tensorOf(given.original).requireGrad(), base: tensorOf(given.base) });
 }
 
 /** An intervention's weights by pyreft's names, as its class's state dict holds them. */
@@ -105,6 +130,10 @@ export async function pyreftWeightsOf(intervention: Intervention, own: Readonly<
     for (let i = 0; i < rank; i++) for (let k = 0; k < width; k++) data[k * rank + i] = R.data[i * width + k];
     result.set(rotation.transposed, { shape: [width, rank], data });
     return result;
+  }
+  if (intervention.map === torchHouseholder) {
+    const { original, base } = intervention.rotationState;
+    return result.set(rotation.original, await read(original)).set(rotation.base, await read(base));
   }
   const host = hostBackend(own.R.backend);
   const { parameters: { original, base } } = torchHouseholder.initial(create.from(R.data, R.shape, { dtype: 'f64', backend: host }));
