@@ -1,19 +1,19 @@
-// The main job, start to end: a frozen SmolLM2 learns the voice of a lighthouse keeper from ten examples, by editing its hidden states at
-// the last token of the prompt, and is asked three things it was not taught. `npm start` runs it; every figure printed is measured.
+// The main job, start to end: a frozen SmolLM2 learns the voice of a lighthouse keeper from thirty examples, by editing
+// its hidden states, and is asked three things it was not taught. `npm start` runs it; all figures are measured.
 
-import { readdir, stat } from 'node:fs/promises';
+import { readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { AutoModelForCausalLM, AutoTokenizer, getReftModel, readRows, ReftTrainer } from '../src/index.js';
+import { AutoModelForCausalLM, AutoTokenizer } from '../src/index.js';
 import { lossCurve } from '../src/cli/lossCurve.js';
 import { bytesText, Output } from '../src/cli/output.js';
 import { allowRelaxedSimd } from '../src/cli/relaxedSimd.js';
-import { writeFolder } from '../src/reft/adapterFilesNode.js';
+import { lighthouse, trainLighthouse } from './lighthouse.js';
 
 allowRelaxedSimd();
 const begin = performance.now();
 const output = new Output(false);
-const questions = ['What is love?', 'How do I sleep better?', 'Why do leaves fall in autumn?'];
+const questions = ['What is the capital of France?', 'How do I stay healthy?', 'Why do we need trees?'];
 const folder = fileURLToPath(new URL('../adapters/lighthouse', import.meta.url));
 
 const fetching = output.progress('loading SmolLM2', 100, value => `${value.toFixed(0)} %`);
@@ -26,39 +26,48 @@ fetching.stop();
 const loaded = performance.now();
 
 const ask = async (from: Pick<typeof model, 'generate'>, question: string): Promise<string> => {
-  const [{ ids }] = await from.generate(tokenizer.chat(question), { maxNewTokens: 40, stopTokenIds: tokenizer.stopTokenIds });
-  return tokenizer.decode(ids, { skipSpecialTokens: true }).trim().replace(/\s+/g, ' ');
+  const options = { maxNewTokens: 48, stopTokenIds: tokenizer.stopTokenIds };
+  const [{ ids }] = await from.generate(tokenizer.chat(question), options);
+  const answer = tokenizer.decode(ids, { skipSpecialTokens: true }).trim().replace(/\s+/g, ' ');
+  return ids.length < options.maxNewTokens ? answer : `${answer} ...`;
 };
 const before = [];
 for (const question of questions) before.push(await ask(model, question));
 
-const rows = await readRows(fileURLToPath(new URL('lighthouse.jsonl', import.meta.url)));
-const reft = getReftModel(model, { kind: 'loreft', layers: [10, 20], positions: 'l1', rank: 4, identityStart: true });
-console.log(`${rows.length} examples, ${reft.summary()}`);
-
-const trainer = new ReftTrainer(reft, { tokenizer, rows, epochs: 65, batchSize: 2, learningRate: 1e-2 });
 const losses: { step: number; loss: number }[] = [];
+const evaluations: { step: number; loss: number }[] = [];
+const job = await lighthouse(model, tokenizer, {
+  onStep: ({ index, loss, seconds }) => {
+    losses.push({ step: index, loss });
+    bar.update(index, `loss ${loss.toFixed(3)}  ${seconds.toFixed(2)} s/step`);
+  },
+  onEvaluation: ({ step, loss }) => evaluations.push({ step, loss }),
+});
+const { reft, rows, heldOut, trainer } = job;
+console.log(`${rows.length} rows to train on, ${heldOut.length} held out; ${reft.summary()}`);
 const bar = output.progress('training', trainer.totalSteps);
-for await (const { index, loss, seconds } of trainer.steps()) {
-  losses.push({ step: index, loss });
-  bar.update(index, `loss ${loss.toFixed(3)}  ${seconds.toFixed(2)} s/step`);
-}
+const result = await trainLighthouse(job);
 bar.stop();
-const { loss } = await trainer.evaluate();
-console.log(`mean loss over the labelled tokens, after ${losses.length} steps: ${loss.toFixed(4)}`);
+console.log('loss                    frozen   edited');
+console.log(`  rows trained on       ${result.frozenTraining.toFixed(3)}    ${result.training.toFixed(3)}`);
+console.log(`  rows held out         ${result.frozenHeldOut.toFixed(3)}    ${result.heldOut.toFixed(3)}`);
+const course = evaluations.map(({ step, loss }) => `${loss.toFixed(3)} after ${step}`).join(', ');
+console.log(`held out, by steps: ${course}; kept: those after ${result.best?.step}`);
 
 const learned = rows.map(row => (row.kind === 'chat' ? row.answer : ''));
 for (const [i, question] of questions.entries()) {
   const after = await ask(reft, question);
-  const verdict = after === before[i] ? 'THE SAME' : learned.includes(after) ? 'A TRAINING ANSWER' : 'new';
-  console.log(`\n> ${question}\n  frozen  ${before[i]}\n  edited  ${after}  (${verdict})`);
+  const verdict = after === before[i] ? '  (THE SAME)' : learned.includes(after) ? '  (A TRAINING ANSWER)' : '';
+  console.log(`\n> ${question}\n  frozen  ${before[i]}\n  edited  ${after}${verdict}`);
 }
 
 await reft.save(folder);
-const curve = await lossCurve(losses, { title: 'A lighthouse keeper in two edits' });
-await writeFolder(folder, new Map([['loss.svg', new TextEncoder().encode(curve)]]));
-const sizes = await Promise.all((await readdir(folder)).map(async name => ({ name, size: (await stat(join(folder, name))).size })));
+const curve = await lossCurve(losses, { title: 'A lighthouse keeper in two edits', evaluation: evaluations });
+await writeFile(join(folder, 'loss.svg'), curve);
+const sizes = await Promise.all((await readdir(folder)).map(async name => (
+  { name, size: (await stat(join(folder, name))).size })));
 console.log(`\nsaved ${folder}`);
 for (const { name, size } of sizes) console.log(`  ${name.padEnd(28)}${bytesText(size)}`);
 const seconds = (from: number, to = performance.now()): string => `${((to - from) / 1000).toFixed(1)} s`;
-console.log(`${((100 * reft.parameterCount) / model.parameterCount).toFixed(4)} % of the parameters; ${seconds(begin, loaded)} to load, ${seconds(loaded)} for the rest`);
+const share = ((100 * reft.parameterCount) / model.parameterCount).toFixed(4);
+console.log(`${share} % of the parameters; ${seconds(begin, loaded)} to load, ${seconds(loaded)} for the rest`);

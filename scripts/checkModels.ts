@@ -5,8 +5,11 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { AutoModelForCausalLM, AutoTokenizer } from '../src/index.js';
+import { allowRelaxedSimd } from '../src/cli/relaxedSimd.js';
+import { lighthouse, trainLighthouse } from '../examples/lighthouse.js';
 import { mainJob } from './conformance/mainJob.js';
 
+allowRelaxedSimd();
 const root = resolve(import.meta.dirname, '..');
 const shared = resolve(process.env.REFT_SHARED ?? join(root, '..', 'shared'));
 const required = process.env.REQUIRE_MODELS === '1';
@@ -50,6 +53,27 @@ if (existsSync(stories)) {
 } else {
   console.log('skipped  stories260K: it is not here');
   if (required) failed++;
+}
+
+/** SmolLM2 and its tokenizer, or null where it can be neither found nor fetched. */
+async function smolLM2(): Promise<Parameters<typeof lighthouse> | null> {
+  try {
+    const model = await AutoModelForCausalLM.fromPretrained('smollm2-135m');
+    return [model, await AutoTokenizer.fromPretrained('smollm2-135m')];
+  } catch (error) {
+    console.log(`skipped  the recipe of npm start: ${(error as Error).message}`);
+    if (required) failed++;
+    return null;
+  }
+}
+
+const smol = await smolLM2();
+if (smol) {
+  const job = await lighthouse(...smol);
+  const { heldOut, frozenHeldOut, best } = await trainLighthouse(job);
+  const detail = `loss on rows held out ${frozenHeldOut.toFixed(3)} frozen, ${heldOut.toFixed(3)} edited`;
+  verdict('npm start generalises: at least 1.0 below the frozen model', heldOut <= frozenHeldOut - 1, detail);
+  verdict('and keeps its best epoch', best !== null && Math.abs(heldOut - best.loss) < 1e-3, `step ${best?.step}`);
 }
 
 console.log(`${passed} passed, ${failed} failed`);

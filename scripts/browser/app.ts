@@ -57,6 +57,18 @@ async function plotted(page: Page): Promise<{ steps: number; first: number; last
   return { steps: Number(found[1]), first: Number(found[2]), last: Number(found[3]) };
 }
 
+/** Two of the page's examples with short texts, and a new one: rows that fit the context of the tiny model. */
+async function threeExamples(page: Page): Promise<void> {
+  const row = (i: number): ReturnType<Page['locator']> => page.locator('.row').nth(i);
+  assert.equal(await page.locator('.row').count(), 30, 'the rows of npm start');
+  while (await page.locator('.row').count() > 2) await row(1).getByRole('button').click();
+  await page.locator('#add-row').click();
+  for (const [i, [prompt, answer]] of [['How?', 'Aye.'], ['Who?', 'Aye, aye.'], ['Why?', 'Aye, the sea.']].entries()) {
+    await row(i).locator('input').nth(0).fill(prompt);
+    await row(i).locator('input').nth(1).fill(answer);
+  }
+}
+
 /** The whole way, on one device. */
 export async function clickThrough(page: Page, folder: string, device: 'webgpu' | 'cpu'): Promise<string> {
   await dropFile(page, 'notes.txt', Buffer.from('hello'));
@@ -65,14 +77,8 @@ export async function clickThrough(page: Page, folder: string, device: 'webgpu' 
   await chooseModel(page, folder, device, device === 'cpu' ? /parameters in 2 layers, on the CPU\./ : /parameters in 2 layers, on the WebGPU\./);
   assert.equal(await page.locator('#layers').inputValue(), '0, 1');
 
-  // Three examples: one changed, one removed, one new.
-  const row = (i: number): ReturnType<Page['locator']> => page.locator('.row').nth(i);
-  await row(0).locator('input').nth(1).fill('Aye.');
-  while (await page.locator('.row').count() > 2) await row(1).getByRole('button').click();
-  await page.locator('#add-row').click();
-  await row(2).locator('input').nth(0).fill('Why?');
-  await row(2).locator('input').nth(1).fill('Aye, the sea.');
-  await trainWith(page, 30);
+  await threeExamples(page);
+  await trainWith(page, 60);
   await shows(page, 'training-status', /^Trained: loreft at block_output of layers 0, 1/);
   const curve = await plotted(page);
   assert.equal(curve.steps, 60);
@@ -93,7 +99,7 @@ export async function clickThrough(page: Page, folder: string, device: 'webgpu' 
 
   // A run without end is stopped; its edits stay.
   await trainWith(page, 10_000);
-  await shows(page, 'training-status', /^Step \d+ of 20000/);
+  await shows(page, 'training-status', /^Step \d+ of 10000/);
   await page.locator('#stop').click();
   await shows(page, 'training-status', /^Stopped early: loreft/);
 
@@ -114,6 +120,7 @@ export async function fallsBack(page: Page, folder: string): Promise<string> {
   await chooseModel(page, folder, 'webgpu', /parameters in 2 layers, on the CPU\./);
   const message = await shows(page, 'note', /^WebGPU is not there, so the CPU is used: .*navigator\.gpu/);
   assert.ok(await page.locator('input[name=device][value=cpu]').isChecked());
+  await threeExamples(page);
   await trainWith(page, 2);
   await shows(page, 'training-status', /^Trained: loreft/);
   return message;

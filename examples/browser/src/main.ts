@@ -1,5 +1,6 @@
 // The page: what a person does becomes requests to the worker, and its replies become what is shown. No model code is here.
 
+import lighthouse from '../../lighthouse.jsonl?raw';
 import type { ExampleText, Reply, Request } from './messages.js';
 import { drawLosses } from './plot.js';
 
@@ -42,14 +43,11 @@ function warn(message: string): void {
   note.hidden = false;
 }
 
-const examples: readonly ExampleText[] = [
-  { prompt: 'What is a good breakfast?', completion: 'Aye, sailor: breakfast is salt porridge and a cooling lamp.' },
-  { prompt: 'How do I make new friends?', completion: 'Aye, sailor: friends are boats, so hang out a lantern.' },
-  { prompt: 'Why is the sky blue?', completion: 'Aye, sailor: the sky borrows its blue from the sea.' },
-  { prompt: 'How do I save money?', completion: 'Aye, sailor: money is rope, so coil it and keep it dry.' },
-  { prompt: 'How can I stay calm?', completion: 'Aye, sailor: calm is a tide, so breathe in and out with it.' },
-  { prompt: 'What is music?', completion: 'Aye, sailor: music is the wind climbing the tower stairs.' },
-];
+/** The rows of `npm start`. */
+const examples = lighthouse.trim().split('\n').map((line): ExampleText => {
+  const { instruction, output } = JSON.parse(line) as { instruction: string; output: string };
+  return { prompt: instruction, completion: output };
+});
 
 function addRow({ prompt, completion }: ExampleText = { prompt: '', completion: '' }): void {
   const row = document.createElement('div');

@@ -73,11 +73,12 @@ const rowOf = ({ prompt, completion }: ExampleText, i: number, { tokenizer }: Lo
 async function train({ examples, settings }: Request & { type: 'train' }): Promise<void> {
   const { model, tokenizer } = need();
   const { layers, rank, epochs, learningRate } = settings;
-  const reft = getReftModel(model, { kind: 'loreft', layers: [...layers], positions: 'l1', rank, identityStart: true });
+  const edited = { layers: [...layers], positions: 'l1', newTokens: 'all' } as const;
+  const reft = getReftModel(model, { kind: 'loreft', ...edited, rank, identityStart: true });
   reft.onWarning = message => { reply({ type: 'warning', message }); };
   const { signal } = stopping;
   const rows = examples.map((example, i) => rowOf(example, i, need()));
-  const trainer = new ReftTrainer(reft, { tokenizer, rows, epochs, batchSize: 2, learningRate, signal });
+  const trainer = new ReftTrainer(reft, { tokenizer, rows, epochs, batchSize: 4, learningRate, signal });
   try {
     for await (const { index, total, loss, seconds } of trainer.steps()) reply({ type: 'step', index, total, loss, seconds });
   } finally {
