@@ -194,6 +194,13 @@ describe('the answer', () => {
     assert.equal(learnedOf(example, tokenizer), '</think>a<|im_end|>');
   });
 
+  test('behind reasoning that goes on where the prompt ends', () => {
+    const tokenizer = withTemplate(`${user}A:<think>{% if m.reasoning %}{{ '\\n' + m.reasoning }}{% endif %}</think>{{ m.content }}<|im_end|>{% endif %}{% endfor %}{% if add_generation_prompt %}A:<think>\n{% endif %}`);
+    const example = tokenizeRow(row({ messages: [asks, { role: 'assistant', content: 'a', reasoning: 'so' }] }), tokenizer);
+    assert.equal(tokenizer.decode(example.ids), '<|im_start|>hi<|im_end|>A:<think>\nso</think>a<|im_end|>');
+    assert.equal(learnedOf(example, tokenizer), 'so</think>a<|im_end|>');
+  });
+
   test('in generation blocks: what stands before them is read and not learned', () => {
     const tokenizer = withTemplate(`${user}A: note {% generation %}{{ m.content }}<|im_end|>{% endgeneration %}\n{% endif %}{% endfor %}{% if add_generation_prompt %}A:{% endif %}`);
     const turns = [asks, { role: 'assistant', content: 'first' }, asks, { role: 'assistant', content: 'a' }];
