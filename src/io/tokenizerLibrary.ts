@@ -11,8 +11,13 @@ export interface LibraryModel {
   encode(pieces: string[]): string[];
 }
 
-export const { BPE, WordPiece, SplitPreTokenizer } = library as unknown as {
-  BPE: new (config: object) => LibraryModel;
-  WordPiece: new (config: object) => LibraryModel;
-  SplitPreTokenizer: new (config: object) => { readonly pattern: RegExp };
-};
+interface Library {
+  readonly BPE: new (config: object) => LibraryModel;
+  readonly WordPiece: new (config: object) => LibraryModel;
+  readonly SplitPreTokenizer: new (config: object) => { readonly pattern: RegExp };
+}
+
+// One by one, so that bundles leave the rest out.
+export const BPE = (library as unknown as Library).BPE;
+export const WordPiece = (library as unknown as Library).WordPiece;
+export const SplitPreTokenizer = (library as unknown as Library).SplitPreTokenizer;
