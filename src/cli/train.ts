@@ -1,12 +1,13 @@
 // `reft train`: rows to an adapter. The loop is the trainer's; here are its options, what is shown on the way, and what lies in --out at
 // the end: the adapter, loss.svg and training.json, or a checkpoint when Ctrl-C came first. When --out may be written is outFolder.ts's business.
 
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { Option, type Command } from 'commander';
 import { tokenizeRow, type Example } from '../data/examples.js';
 import { parsePreferences, readRows, type PreferencePair, type Row } from '../data/index.js';
 import { writeFilesAtomic } from '../io/atomicWriteNode.js';
+import { readTextBounded } from '../io/openFileNode.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import { components, type Component } from '../models/sites.js';
 import { dropoutTargets, type DropoutTarget } from '../reft/applyEdit.js';
@@ -267,5 +268,5 @@ function describe(output: Output, reft: ReftModel, examples: readonly Example[])
 }
 
 async function readPairs({ data, maxLength }: TrainFlags, tokenizer: Tokenizer): Promise<PreferencePair[]> {
-  return parsePreferences(await readFile(data, 'utf8'), basename(data), tokenizer, { maxLength });
+  return parsePreferences(await readTextBounded(data, 'rows'), basename(data), tokenizer, { maxLength });
 }

@@ -1,10 +1,11 @@
 // A folder of files that can be made again, with a bound on their bytes: what was used longest ago goes first. Node only; what is in the files
 // is not known here.
 
-import { open, readdir, rm, stat, utimes, type FileHandle } from 'node:fs/promises';
+import { readdir, rm, stat, utimes, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileAtomic } from './atomicWriteNode.js';
 import { makeFolder, removeUnfinished } from './foldersNode.js';
+import { openFile } from './openFileNode.js';
 
 export interface BoundedFolder {
   /**
@@ -39,19 +40,15 @@ export async function openBoundedFolder(directory: string, suffix: string, limit
   return {
     async begin(name) {
       try {
-        const file = await open(join(directory, name)).catch((error: NodeJS.ErrnoException) => {
+        const opened = await openFile(join(directory, name)).catch((error: NodeJS.ErrnoException) => {
           if (error.code === 'ENOENT') return null;
           throw error;
         });
-        if (!file) return null;
+        if (!opened) return null;
         const now = new Date();
         // Only to say that it was used: a folder that is not ours to write in may still be read.
         await utimes(join(directory, name), now, now).catch(() => undefined);
-        const { size } = await file.stat().catch(async (error: unknown) => {
-          await file.close();
-          throw error;
-        });
-        const whole = readAll(file, size).catch((error: unknown) => fail(`${name} cannot be read`, error));
+        const whole = readAll(opened.handle, opened.size).catch((error: unknown) => fail(`${name} cannot be read`, error));
         // An error is told to whoever waits; that may be nobody.
         whole.catch(() => undefined);
         return () => whole;

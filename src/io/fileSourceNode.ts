@@ -1,20 +1,15 @@
 // A file on disk as a ByteSource. Node only; byteSource.ts loads this when a path is opened.
 
-import { open } from 'node:fs/promises';
 import { checkRange, type ByteSource } from './byteSource.js';
 import { FormatError } from './errors.js';
+import { openFile } from './openFileNode.js';
 
 /** The file at `path`, open until `close()`. */
 export async function openFileSource(path: string): Promise<ByteSource> {
-  const handle = await open(path, 'r');
-  const stat = await handle.stat();
-  if (!stat.isFile()) {
-    await handle.close();
-    throw new Error(`fileSource: expected a file, '${path}' is ${stat.isDirectory() ? 'a folder' : 'not a regular file'}`);
-  }
+  const { handle, size } = await openFile(path);
   const source = {
     name: path,
-    size: stat.size,
+    size,
     async read(offset: number, length: number): Promise<Uint8Array> {
       checkRange(source, offset, length);
       const target = new Uint8Array(length);

@@ -13,6 +13,7 @@ import { z } from 'zod';
 import { writeFileAtomic } from './atomicWriteNode.js';
 import { FormatError } from './errors.js';
 import { makeFolder } from './foldersNode.js';
+import { readTextBounded } from './openFileNode.js';
 import type { DownloadProgress } from './resolve.js';
 
 /** The small files of a model, those of them it has. */
@@ -244,8 +245,9 @@ function uniqueSuffix(): string {
 async function shardsOf(indexPath: string): Promise<string[]> {
   let value: unknown;
   try {
-    value = JSON.parse(await readFile(indexPath, 'utf8'));
+    value = JSON.parse(await readTextBounded(indexPath, 'index'));
   } catch (error) {
+    if (error instanceof FormatError) throw error;
     throw new FormatError(indexPath, `is not JSON: ${(error as Error).message}`, { cause: error });
   }
   const index = indexSchema.safeParse(value);

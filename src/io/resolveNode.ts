@@ -127,6 +127,7 @@ async function modelAtPath(path: string): Promise<ResolvedModel | undefined> {
   const info = await stat(absolute).catch(() => undefined);
   if (info === undefined) return undefined;
   if (info.isFile()) return modelFile(absolute);
+  if (!info.isDirectory()) throw new FormatError(absolute, 'expected a file or a folder, it is neither');
   const names = (await readdir(absolute)).sort();
   if (names.includes('config.json')) {
     const files = wantedFiles(names).map(name => join(absolute, name));

@@ -1,13 +1,11 @@
 // Reads the tokenizer files of a Hugging Face folder. Node only; what the files mean is in tokenizerJson.ts.
 
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FormatError } from './errors.js';
+import { readTextBounded, type FileKind } from './openFileNode.js';
 import type { Tokenizer } from './tokenizer.js';
 import { tokenizerFromFiles } from './tokenizerJson.js';
-
-/** The largest tokenizer.json in use is under 40 MB. */
-const maxBytes = 256 * 1024 * 1024;
 
 /**
  * The tokenizer in a folder with a `tokenizer.json`.
@@ -15,7 +13,7 @@ const maxBytes = 256 * 1024 * 1024;
  */
 export async function tokenizerFromFolder(folder: string): Promise<Tokenizer> {
   const path = join(folder, 'tokenizer.json');
-  const tokenizerJson = await readIfThere(path);
+  const tokenizerJson = await readIfThere(path, 'vocabulary');
   if (tokenizerJson === undefined) throw new FormatError(path, 'expected a tokenizer.json, found none');
   return tokenizerFromFiles(
     {
@@ -29,9 +27,7 @@ export async function tokenizerFromFolder(folder: string): Promise<Tokenizer> {
   );
 }
 
-async function readIfThere(path: string): Promise<string | undefined> {
-  const info = await stat(path).catch(() => undefined);
-  if (!info?.isFile()) return undefined;
-  if (info.size > maxBytes) throw new FormatError(path, `is ${info.size} bytes, at most ${maxBytes} expected`);
-  return readFile(path, 'utf8');
+async function readIfThere(path: string, kind: FileKind = 'settings'): Promise<string | undefined> {
+  const isThere = await stat(path).then(() => true, () => false);
+  return isThere ? readTextBounded(path, kind) : undefined;
 }

@@ -1,9 +1,10 @@
 // A Hugging Face folder on disk as a configuration and open safetensors. Node only; auto.ts loads this when a folder is opened.
 
-import { access, readFile } from 'node:fs/promises';
+import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileSource } from '../io/byteSource.js';
 import { FormatError } from '../io/errors.js';
+import { readTextBounded } from '../io/openFileNode.js';
 import { openSafetensors, openShardedSafetensors } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 
@@ -34,8 +35,9 @@ export async function openFolder(folder: string): Promise<OpenFolder> {
 }
 
 async function readJson(path: string): Promise<unknown> {
+  const text = await readTextBounded(path, 'settings');
   try {
-    return JSON.parse(await readFile(path, 'utf8'));
+    return JSON.parse(text);
   } catch (cause) {
     throw new FormatError(path, `cannot be read as JSON: ${(cause as Error).message}`, { cause });
   }

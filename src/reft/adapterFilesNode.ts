@@ -1,11 +1,12 @@
 // Folders of small files: written, each whole or not at all, and read back. What somebody else wrote there is never replaced. Node only; what is in
 // the files is not known here.
 
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFilesAtomic } from '../io/atomicWriteNode.js';
 import { FormatError } from '../io/errors.js';
 import { makeFolder } from '../io/foldersNode.js';
+import { readBounded } from '../io/openFileNode.js';
 import { findFiles } from './ownFilesNode.js';
 import { tidyFolder } from './savedFilesNode.js';
 
@@ -41,13 +42,7 @@ export async function listFolder(directory: string): Promise<string[]> {
 export async function readFolder(directory: string, names: readonly string[]): Promise<Map<string, Uint8Array>> {
   const files = new Map<string, Uint8Array>();
   for (const name of names) {
-    const path = join(directory, name);
-    try {
-      const bytes = await readFile(path);
-      files.set(name, new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
-    } catch (cause) {
-      throw new FormatError(path, `cannot be read: ${(cause as Error).message}`, { cause });
-    }
+    files.set(name, await readBounded(join(directory, name), /\.(json|md)$/.test(name) ? 'settings' : 'weights'));
   }
   return files;
 }

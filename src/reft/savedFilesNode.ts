@@ -1,9 +1,10 @@
 // Weights and configuration in a folder, whatever stopped the process that saved them. A save writes all files under other names first and renames
 // them one after the other, the weights first: where it was cut off, the configuration that belongs to the weights still has its other name. Node only.
 
-import { readdir, readFile, rename } from 'node:fs/promises';
+import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { removeUnfinished, unfinishedFiles } from '../io/foldersNode.js';
+import { readBounded, readTextBounded } from '../io/openFileNode.js';
 import { adapterFileNames, type Files } from './adapterFiles.js';
 import { readFolder } from './adapterFilesNode.js';
 import { sha256 } from './fingerprint.js';
@@ -16,7 +17,7 @@ const saves: readonly SavedNames[] = [adapterFileNames, interchangeFileNames];
 export async function readSaved(directory: string, names: SavedNames): Promise<Files> {
   const pending = await pendingConfig(directory, names);
   if (pending === null) return readFolder(directory, [names.config, names.weights]);
-  return new Map([...await readFolder(directory, [names.weights]), [names.config, new Uint8Array(await readFile(join(directory, pending)))]]);
+  return new Map([...await readFolder(directory, [names.weights]), [names.config, await readBounded(join(directory, pending), 'settings')]]);
 }
 
 /** Ends saves that were cut off, and removes what else writers that are gone left of files of these names. */
@@ -33,12 +34,12 @@ async function pendingConfig(directory: string, { weights, config }: SavedNames,
   const found = (await readdir(directory).catch(() => [])).filter(name => name.endsWith('.tmp'));
   const unfinished = unfinishedFiles(found).filter(file => file.name === config && (writers === 'any' || file.writer !== 'alive'));
   if (unfinished.length === 0) return null;
-  const bytes = await readFile(join(directory, weights)).catch(() => null);
+  const bytes = await readBounded(join(directory, weights), 'weights').catch(() => null);
   if (!bytes) return null;
   const hash = await sha256(bytes);
   const belongs = async (file: string): Promise<boolean> => {
     try {
-      return (JSON.parse(await readFile(join(directory, file), 'utf8')) as Record<string, unknown>)[hashKey] === hash;
+      return (JSON.parse(await readTextBounded(join(directory, file), 'settings')) as Record<string, unknown>)[hashKey] === hash;
     } catch {
       return false;
     }

@@ -60,4 +60,8 @@ export const patches: Patches = {
   'src/reft/positions.ts': [
     ['expressions of positions', 'if (fault !== null) throw', "if (fault === '') throw", 'hostile-regex', 'in positions'],
   ],
+  'src/io/openFileNode.ts': [
+    ['only ordinary files are read', 'if (info.isFile()) return;', 'return;', 'hostile-files', 'it is a folder'],
+    ['files are bounded', 'if (size > mostBytes[kind]) throw', 'if (size < 0) throw', 'hostile-files', 'far too large'],
+  ],
 };
