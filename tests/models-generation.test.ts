@@ -82,7 +82,7 @@ test('a logit that is not finite is an error that names the token and the row', 
   const model = await sayingModel(8, { 1: 2, 2: 3 }, { broken: 3 });
   for (const options of [{}, { temperature: 1 }, { temperature: 1, topP: 0.5 }, { temperature: 0.1, topK: 2, seed: 5 }]) {
     await assert.rejects(model.generate([[5], [1]], { maxNewTokens: 4, stopTokenIds: [], repetitionPenalty: 1, ...options, temperature: 0 }),
-      /^Error: generate: new token 2 of prompt 1: the logit of token 0 is NaN; the model or an edit produced values that are not finite$/);
-    await assert.rejects(model.generate([[5], [3]], { maxNewTokens: 4, stopTokenIds: [], ...options }), /new token 0 of prompt 1: the logit of token 0 is NaN/);
+      /^Error: generate: saying: new token 2 of prompt 1: the logit of token 0 is NaN; the model or an edit produced values that are not finite$/);
+    await assert.rejects(model.generate([[5], [3]], { maxNewTokens: 4, stopTokenIds: [], ...options }), /saying: new token 0 of prompt 1: the logit of token 0 is NaN/);
   }
 });

@@ -1,7 +1,10 @@
 // Where a command's words go. With --json stdout holds JSON lines and nothing else, and people read stderr; without it results go to
-// stdout. Progress is always on stderr: a bar on a terminal, now and then a line elsewhere. What is said is the commands' business.
+// stdout. Progress is always on stderr: a bar on a terminal, now and then a line elsewhere. What is said is the
+// commands' business; that nothing in it
+// steers a terminal or tells a password is seen to here.
 
 import { SingleBar } from 'cli-progress';
+import { printable, withoutControls, withoutSecrets } from '../io/printable.js';
 
 export interface Progress {
   /** `value` of the total, and a few words on how it stands. */
@@ -21,28 +24,32 @@ export class Output {
 
   /** One JSON line on stdout; nothing without --json. */
   event(event: string, fields: Readonly<Record<string, unknown>>): void {
-    if (this.json) process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`);
+    // JSON has the same escapes for what JSON.stringify leaves as it is.
+    if (this.json) process.stdout.write(`${printable(JSON.stringify({ event, ...fields }))}\n`);
   }
 
   /** A line for people that belongs to the result. */
   say(text: string): void {
-    (this.json ? process.stderr : process.stdout).write(`${text}\n`);
+    (this.json ? process.stderr : process.stdout).write(`${forPeople(text)}\n`);
   }
 
   /** A line for people on the side. */
   note(text: string): void {
-    process.stderr.write(`${text}\n`);
+    process.stderr.write(`${forPeople(text)}\n`);
   }
 
-  /** A piece of a text that is still growing; nothing with --json. */
+  /** A piece of a text that is still growing, as it is but for a terminal; nothing with --json. */
   stream(text: string): void {
-    if (!this.json) process.stdout.write(text);
+    if (!this.json) process.stdout.write(process.stdout.isTTY ? withoutControls(text) : text);
   }
 
   progress(label: string, total: number, format: (value: number) => string = String): Progress {
-    return process.stderr.isTTY ? barProgress(label, total, format) : lineProgress(label, total, format);
+    return process.stderr.isTTY ? barProgress(printable(label), total, format) : lineProgress(printable(label), total, format);
   }
 }
+
+/** Secrets of the environment, should an error quote them. */
+const forPeople = (text: string): string => printable(withoutSecrets(text, process.env['HF_TOKEN']));
 
 function barProgress(label: string, total: number, format: (value: number) => string): Progress {
   const bar = new SingleBar({

@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { withoutSecrets } from '../io/printable.js';
 import { addChatCommand } from './chat.js';
 import { addConvertCommand } from './convert.js';
 import { addDevicesCommand } from './devices.js';
@@ -46,7 +47,8 @@ export async function run(args: readonly string[]): Promise<number> {
 
 function report(error: unknown, code: number, json: boolean): void {
   const output = new Output(json);
-  const message = (error instanceof Error ? error.message : String(error)).replace(/^error: /, '');
+  const words = (error instanceof Error ? error.message : String(error)).replace(/^error: /, '');
+  const message = withoutSecrets(words, process.env['HF_TOKEN']);
   // Commander has shown the help of a command line without a command.
   const shown = error instanceof CommanderError && error.code === 'commander.help';
   if (!shown) output.note(error instanceof Interrupted ? message : `reft: ${message}`);

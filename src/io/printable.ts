@@ -10,6 +10,12 @@ export function printable(text: string): string {
   return text.replace(steering, character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
+/** The same of a text in any language, which may need marks of direction and separators. */
+export function withoutControls(text: string): string {
+  // eslint-disable-next-line no-control-regex
+  return text.replace(/[\0-\x08\x0b-\x1f\x7f-\x9f]/g, printable);
+}
+
 /** The text without user names and passwords of URLs, and without the given secrets. */
 export function withoutSecrets(text: string, ...secrets: readonly (string | undefined)[]): string {
   const shown = text.replace(/\b([a-z][a-z0-9+.-]{0,20}:\/\/)[^\s/?#'"<>]{1,500}@/gi, '$1***@');

@@ -142,7 +142,7 @@ export async function generate(model: CausalLM, prompts: Prompt | readonly Promp
       const vocabulary = model.config.vocabSize;
       rows.forEach((row, b) => {
         if (finished[b]) return;
-        const place = `new token ${step} of prompt ${b}`;
+        const place = `${model.name}: new token ${step} of prompt ${b}`;
         const id = sample(logits.subarray(b * vocabulary, (b + 1) * vocabulary), [...row, ...results[b]], options, randoms[b], place);
         results[b].push(id);
         options.onToken?.(b, id);

@@ -65,6 +65,7 @@ export async function evaluate(model: CausalLM | EditedModel, examples: readonly
     onProgress?.(at + windows.length);
   }
   if (labelled === 0) throw new RangeError('evaluate: no row has a label');
+  if (!Number.isFinite(sum)) throw new Error(`evaluate: the loss of ${base.name} is ${sum}: its weights or the edits are not finite`);
   const loss = sum / labelled;
   return { loss, perplexity: Math.exp(loss), exactMatch: exact / examples.length, tokenAccuracy: correct / labelled, rows: examples.length, labelled };
 }

@@ -64,4 +64,12 @@ export const patches: Patches = {
     ['only ordinary files are read', 'if (info.isFile()) return;', 'return;', 'hostile-files', 'it is a folder'],
     ['files are bounded', 'if (size > mostBytes[kind]) throw', 'if (size < 0) throw', 'hostile-files', 'far too large'],
   ],
+  'src/cli/output.ts': [
+    ['what people read steers no terminal', 'printable(withoutSecrets(', '(withoutSecrets(', 'hostile-output', 'on their way'],
+    ['what people read tells no password', "withoutSecrets(text, process.env['HF_TOKEN'])", 'text', 'hostile-output', 'on their way'],
+    ['answers steer no terminal', 'process.stdout.isTTY ? withoutControls(text) : text', 'text', 'hostile-output', 'on their way'],
+  ],
+  'src/reft/evaluate.ts': [
+    ['a loss that is not finite is no result', 'if (!Number.isFinite(sum)) throw', 'if (sum === 1e300) throw', 'hostile-output', 'broken weights'],
+  ],
 };
