@@ -363,6 +363,32 @@ test('second derivatives of tensor functions pass gradcheck', async () => {
   }
 });
 
+test('second derivatives of ops that ran as kernels are those of their compositions', () => {
+  const simd = createCpuBackend();
+  const cases: Record<string, [(...inputs: Tensor[]) => Tensor, number[][]]> = {
+    softmax: [x => x.softmax(-1), [[3, 4]]],
+    rmsNorm: [(x, w) => rmsNorm(x, w, 1e-2), [[2, 4], [4]]],
+    layerNorm: [(x, w, b) => layerNorm(x, w, b, 1e-2), [[2, 4], [4], [4]]],
+    crossEntropy: [x => crossEntropy(x, Int32Array.of(2, 0, -1)), [[3, 4]]],
+    attention: [(q, k, v) => attention(q, k, v, { causal: true }), [[1, 2, 7, 4], [1, 1, 7, 4], [1, 1, 7, 4]]],
+  };
+  for (const [name, [f, shapes]] of Object.entries(cases)) {
+    const second = (backend: typeof simd, dtype: 'f32' | 'f64'): number[][] => holdIntermediates(() => {
+      const inputs = shapes.map((shape, i) => tensor.normal(shape, { seed: i + 1, dtype, backend }).requireGrad());
+      const y = f(...inputs);
+      const gradient = tensor.normal(y.shape, { seed: 9, dtype, backend });
+      const first = gradientsOf(y, inputs, { gradient, createGraph: true }) as Tensor[];
+      return gradientsOf(first.map(g => g.square().sum()).reduce((a, b) => a.add(b)), inputs).map(g => (g ? numbers(g) : []));
+    });
+    const expected = second(oracle, 'f64');
+    second(simd, 'f32').forEach((g, i) => {
+      assert.equal(g.length, expected[i].length, `${name}, input ${i}`);
+      const scale = Math.max(...expected[i].map(Math.abs));
+      g.forEach((x, k) => assert.ok(Math.abs(x - expected[i][k]) <= 1e-4 * scale, `${name}, input ${i}, entry ${k}: ${x}, expected ${expected[i][k]}`));
+    });
+  }
+});
+
 test('grad of grad through valueAndGrad', () => {
   const f = (x: Tensor): Tensor => x.pow(3).sum();
   const second = grad((x: Tensor) => grad(f, { createGraph: true })(x).sum());

@@ -209,6 +209,25 @@ test('messages for bad settings', () => {
 });
 
 const sizes = fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 4 });
+test('clipGradNorm: gradients whose squares overflow, underflow or are of two types', async () => {
+  for (const { backend } of machines) {
+    for (const size of [1e30, 1e-30, 1]) {
+      const [p, q] = (['f32', 'f64'] as const).map(dtype => tensor([1], { backend, dtype }).requireGrad());
+      p.grad = tensor([3 * size], { backend });
+      q.grad = tensor([4 * size], { backend, dtype: 'f64' });
+      const norm = await clipGradNorm([p, q], 1).item();
+      assert.ok(Math.abs(norm / (5 * size) - 1) < 1e-6, `norm ${norm}, expected ${5 * size}`);
+      const factor = Math.min(1, 1 / (5 * size + 1e-6));
+      const [a, b] = [await p.grad.item(), await q.grad.item()];
+      assert.ok(Math.abs(a / (3 * size * factor) - 1) < 1e-6 && Math.abs(b / (4 * size * factor) - 1) < 1e-6, `clipped to ${a}, ${b}`);
+    }
+  }
+  const same = tensor([1]).requireGrad();
+  same.grad = tensor([2e25]);
+  assert.ok(Math.abs(await clipGradNorm([same], 1).item() / 2e25 - 1) < 1e-6, 'f32 alone');
+  assert.ok(Math.abs(await same.grad.item() - 1) < 1e-6, 'f32 alone, clipped');
+});
+
 test('clipGradNorm: the joint norm, and gradients scaled only when it is larger', () => fc.assert(fc.property(
   sizes, fc.nat(1000), fc.constantFrom(0.01, 1, 1000), (sides, seed, maxNorm) => scope(() => {
     const random = new Random(seed);

@@ -130,3 +130,19 @@ test('halves are never rounded; nor is what is differentiated, or outside', () =
     });
   }
 });
+
+test('a NaN or an infinity is not rounded away: its row has no finite number, others have no other', () => {
+  for (const machine of [cpu, cpuPlain, ...threaded]) {
+    for (const packing of allPackings) {
+      const { backend } = machine;
+      const weight = create.packed(randomPacked(packing, 40, 64, 3).bytes, [40, 64], packing, { backend });
+      for (const m of [1, 2, 3, 9]) {
+        for (const value of [NaN, -Infinity]) {
+          const x = create.from(Float32Array.from({ length: 64 * m }, (_, i) => (i === 64 * (m - 1) + 37 ? value : 0.1)), [m, 64], { backend });
+          const y = roundedProducts(() => noGrad(() => x.matmulT(weight))).dataSync();
+          y.forEach((v, i) => { assert.equal(Number.isFinite(v), i < 40 * (m - 1), `${machine.name}, ${packing}, ${m} rows, ${value}: entry ${i} is ${v}`); });
+        }
+      }
+    }
+  }
+});

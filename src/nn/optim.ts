@@ -3,6 +3,8 @@
 
 import { arg, add, div, mul, sqrt, sub, uniform, type Expr } from '../tensor/expr.js';
 import { create } from '../tensor/create.js';
+import { promote } from '../tensor/dtype.js';
+import { stack } from '../tensor/layout.js';
 import { formatShape, sameShape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { keep, scope } from '../autograd/scope.js';
@@ -206,7 +208,9 @@ export function clipGradNorm(parameters: Iterable<Tensor>, maxNorm: number): Ten
   return noGrad(() => scope(() => {
     const gradients = [...parameters].flatMap(t => (t.grad ? [t.grad] : []));
     if (gradients.length === 0) throw new RangeError('clipGradNorm: no parameter has a gradient');
-    const norm = gradients.map(x => x.square().sum()).reduce((a, b) => a.add(b)).sqrt();
+    // The norm of norms: squares of large gradients overflow.
+    const widest = gradients.map(x => x.dtype).reduce(promote);
+    const norm = stack(gradients.map(x => x.norm().to(widest))).norm();
     const scale = norm.add(1e-6).pow(-1).mul(maxNorm).minimum(1);
     for (const x of gradients) mapInto('clip', [mul(arg(0), arg(1))], [x, scale], [x]);
     return norm;

@@ -64,4 +64,11 @@ export const patches: Patches = {
   'src/tensor/layout.ts': [
     ['a negative end counts from the end', 'end < 0 ? end + side : end', 'end', 'ops-layout', 'Tensor.slice: equals'],
   ],
+  'src/autograd/fused.ts': [
+    ['second derivatives of a kernel begin at its gradient', '{ gradient, createGraph, from }', '{ createGraph, from }', 'engine-tape', 'ran as kernels'],
+  ],
+  'src/nn/optim.ts': [
+    ['the norm that clips does not overflow', 'stack(gradients.map(x => x.norm().to(widest))).norm()', 'gradients.map(x => x.square().sum()).reduce((a, b) => a.add(b)).sqrt()',
+      'nn-optim', 'squares overflow'],
+  ],
 };
