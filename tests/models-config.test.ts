@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { FormatError } from '../src/io/errors.js';
-import { specialId } from '../src/models/config.js';
+import { configFromLlama2c, specialId } from '../src/models/config.js';
 import { configFromHF } from '../src/models/configHF.js';
 
 type Settings = Record<string, unknown>;
@@ -199,6 +199,8 @@ test('windows that contradict each other are refused', () => {
     'max_window_layers: 2, but all layers of a mistral slide; layer_types would say which do not',
     'mistral',
   );
+  refused({ sliding_window: 63 }, /^config.json: sliding_window: 63, but a llama has no window/);
+  assert.deepEqual(read({ sliding_window: 64 }).windows, [null, null, null, null]);
   assert.deepEqual(read({ sliding_window: 3, use_sliding_window: false }).windows, [null, null, null, null]);
   assert.deepEqual(read({ layer_types: types, sliding_window: 3 }).windows, [null, 3, null, 3]);
 });
@@ -258,5 +260,45 @@ test('other wrong settings name the field', () => {
   assert.throws(() => configFromHF([], 'config.json'), {
     name: 'FormatError',
     message: 'config.json: expected a JSON object',
+  });
+});
+
+test('a llama2.c header says the sizes, run.c the rest', () => {
+  const header = {
+    dim: 32,
+    hidden_dim: 48,
+    n_layers: 2,
+    n_heads: 4,
+    n_kv_heads: 2,
+    vocab_size: 100,
+    seq_len: 64,
+    tie_word_embeddings: true,
+  };
+  assert.deepEqual(configFromLlama2c(header, 'x.bin'), {
+    modelType: 'llama',
+    vocabSize: 100,
+    hiddenSize: 32,
+    intermediateSize: 48,
+    layers: 2,
+    heads: 4,
+    kvHeads: 2,
+    headDim: 8,
+    normEps: 1e-5,
+    ropeTheta: 10000,
+    ropeScaling: null,
+    ropeDivisors: null,
+    maxPositions: 64,
+    windows: [null, null],
+    tiedHead: true,
+    qkvBias: false,
+    outputBias: false,
+    mlpBias: false,
+    activation: 'silu',
+    bosTokenId: 1,
+    eosTokenIds: [2],
+    padTokenId: null,
+  });
+  assert.throws(() => configFromLlama2c({ ...header, n_heads: 5, n_kv_heads: 5 }, 'x.bin'), {
+    message: 'x.bin: the hidden size 32 is not a multiple of 5 attention heads',
   });
 });
