@@ -124,9 +124,10 @@ describe('a signal', { skip: process.platform === 'win32' }, () => {
       const { child, ended, said } = start([script, work]);
       await until('the hang', () => said().includes('hanging'));
       child.kill('SIGINT');
+      await delay(30);
       child.kill('SIGINT');
       await until('the answer to the first', () => said().includes('ending; Ctrl-C again to end at once'));
-      await delay(600);
+      await delay(1000);
       assert.equal(child.exitCode ?? child.signalCode, null, 'one Ctrl-C, though it comes twice, ends nothing');
       child.kill('SIGINT');
       const run = await Promise.race([ended, delay(10_000, null)]);

@@ -15,7 +15,7 @@ export interface Interruption {
 }
 
 /** One key press may arrive twice, from the terminal and from a parent like npx: what comes so soon after the first is the same. */
-const sameMs = 300;
+const sameMs = 500;
 
 /** Runs in the thread. An inner watch hears Ctrl-C; an outer one keeps the system from ending the process in between. */
 const interruptWatch = `
