@@ -13,7 +13,7 @@ import { lighthouse, trainLighthouse } from './lighthouse.js';
 allowRelaxedSimd();
 const begin = performance.now();
 const output = new Output(false);
-const questions = ['What is the capital of France?', 'How do I stay healthy?', 'Why do we need trees?'];
+const questions = ['What is gravity?', 'What is a telescope?', 'How do I stay warm in winter?'];
 const folder = fileURLToPath(new URL('../adapters/lighthouse', import.meta.url));
 
 const fetching = output.progress('loading SmolLM2', 100, value => `${value.toFixed(0)} %`);

@@ -70,6 +70,20 @@ export const patches: Patches = {
   ],
   'src/reft/interchange/das.ts': [
     [
+      'boundaryLearningRate',
+      'learningRateScale: boundaryLearningRate / learningRate',
+      'learningRateScale: 1',
+      'reft-values-that-matter',
+      'boundaryLearningRate',
+    ],
+    [
+      'reuseBudgetBytes',
+      'keepFrozen(batchSize, reuseBudgetBytes)',
+      'keepFrozen(batchSize, Infinity)',
+      'reft-values-that-matter',
+      'reuseBudgetBytes',
+    ],
+    [
       "candidates in a step's accuracy",
       'mostLikely(logits.detach(), candidates)',
       'mostLikely(logits.detach(), candidates && null)',
@@ -108,6 +122,30 @@ export const patches: Patches = {
       'reft-follow-torch',
       'not followed',
     ],
+  ],
+  'src/reft/trainerData.ts': [
+    [
+      'the order of each epoch',
+      'batches(n, batchSize, seed, epoch)',
+      'batches(n, batchSize, seed, 0)',
+      'reft-values-that-matter',
+      'each epoch',
+    ],
+  ],
+  'src/reft/mixedEdits.ts': [
+    ['a trained scale in a mixture', 'config.trainScale || ', '', 'reft-values-that-matter', 'trained scale'],
+  ],
+  'src/reft/compose.ts': [
+    [
+      'a weight at a site of one set',
+      'parts.length === 1 && parts[0].weight === 1',
+      'parts.length === 1',
+      'reft-values-that-matter',
+      'one set edits',
+    ],
+  ],
+  'src/reft/positions.ts': [
+    ['the last occurrence of a marker', '.lastIndexOf(', '.indexOf(', 'reft-values-that-matter', 'marker'],
   ],
   'src/io/safetensors.ts': [
     ['names by their bytes in UTF-8', 'char.codePointAt(0)', 'char.charCodeAt(0)', 'io-safetensors-official', 'sorted'],
