@@ -107,9 +107,10 @@ test('only tokens from the first edit on, in layers above the lowest edit, are c
 test('a base that is trained along is computed in full', async () => {
   const reft = getReftModel(await tinyModel(), { layers: [1], positions: 'l1', rank: 2 });
   reft.base.model.layers[0].mlp.upProj.weight.requireGrad();
-  const losses = await Promise.all([true, false].map(async reuse => {
+  const losses: number[] = [];
+  for (const reuse of [true, false]) {
     const trainer = new ReftTrainer(reft, { examples: tinyExamples(3), steps: 1, learningRate: 0, reuse });
-    return (await trainer.train()).loss;
-  }));
+    losses.push((await trainer.train()).loss);
+  }
   assert.equal(losses[0], losses[1]);
 });
