@@ -1,5 +1,6 @@
 // Damaged files: 2,000 seeded mutations of each format must parse, and then give all their values, or throw a FormatError;
-// memory grows by less than 100 MB. FC_SEED and FC_RUNS choose other ones; a failure prints the seed that repeats it alone.
+// memory grows by less than 100 MB. tokenizer.json and config.json, too. FC_SEED and FC_RUNS choose other ones; a failure
+// prints the seed that repeats it alone.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -10,6 +11,8 @@ import { openGguf } from '../src/io/gguf.js';
 import { openLlama2c } from '../src/io/llama2c.js';
 import { openSafetensors, openShardedSafetensors, writeSafetensors } from '../src/io/safetensors.js';
 import type { TensorFile } from '../src/io/tensorFile.js';
+import { tokenizerFromFiles } from '../src/io/tokenizerJson.js';
+import { configFromHF } from '../src/models/configHF.js';
 import { readTorchBin } from '../src/io/torchBin.js';
 import { bytesOf, ggufBytes, smallGguf } from './helpers/ggufBytes.js';
 import type { GgufSpec } from './helpers/ggufBytes.js';
@@ -193,4 +196,37 @@ damaged('torch file', async next => {
     if (typeof value !== 'object' || value === null) continue;
     assert.equal(value.data.length, value.shape.reduce((product, side) => product * side, 1));
   }
+});
+
+const tokenizerParts = JSON.parse(readFileSync(new URL('fixtures/tokenizer/bpe/tokenizer.json', import.meta.url), 'utf8')) as Record<string, unknown>;
+const { model: vocabulary, added_tokens: added, ...components } = tokenizerParts;
+const smallTokenizer = JSON.stringify({ ...components, added_tokens: (added as unknown[]).slice(0, 4) });
+const parsedOr = (text: string): Record<string, unknown> | null => {
+  try {
+    return JSON.parse(text) as Record<string, unknown>;
+  } catch {
+    return null;
+  }
+};
+
+damaged('tokenizer.json', async next => {
+  const text = mutateJson(smallTokenizer, next);
+  const json = parsedOr(text);
+  const tokenizerJson = json ? JSON.stringify({ ...json, model: vocabulary }) : text;
+  const tokenizer = tokenizerFromFiles({ tokenizerJson }, 'damaged/tokenizer.json');
+  tokenizer.decode(tokenizer.encode('Hello, world 12\n ok'));
+});
+
+const config = JSON.stringify({
+  model_type: 'llama', vocab_size: 300, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2,
+  max_position_embeddings: 128, rms_norm_eps: 1e-5, rope_theta: 10000, tie_word_embeddings: true, eos_token_id: [1, 2], hidden_act: 'silu',
+  rope_scaling: { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 64 },
+});
+
+damaged('config.json', async next => {
+  const json = parsedOr(mutateJson(config, next));
+  if (!json) throw new FormatError('damaged/config.json', 'is not JSON');
+  const { headDim, layers } = configFromHF(json, 'damaged/config.json');
+  assert.equal(headDim % 2, 0);
+  assert.equal(Number.isInteger(layers), true);
 });
