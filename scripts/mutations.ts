@@ -91,7 +91,7 @@ export function mutationsOf(fileName: string, code: string): Mutation[] {
       if (!/^super\(/.test(node.getText(source))) replace(node, ';');
     } else if (ts.isCallExpression(node) && ts.isPropertyAccessExpression(node.expression)) {
       const { name, expression } = node.expression;
-      if (calls[name.text]) add(node, name.getStart(source), name.end, calls[name.text]);
+      if (Object.hasOwn(calls, name.text)) add(node, name.getStart(source), name.end, calls[name.text]);
       if (dropped.has(name.text)) replace(node, expression.getText(source));
     }
     // An option that is not passed on.
