@@ -1,6 +1,7 @@
 // Stands in for the disk below a folder: counts what is done there, and fails or stops the world where a test says so. A process that is killed does
 // nothing more: the call at which it "dies" never returns (a write is left half done), nor does any later one.
 
+import { constants } from 'node:fs';
 import fs, { type FileHandle } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { basename } from 'node:path';
@@ -16,6 +17,9 @@ export interface FailingDisk {
 
 /** What happens at a call: it is done, the process dies in it, or it fails with this error. */
 export type Fate = 'done' | 'dies' | Error;
+
+const onlyReads = (flags: string | number): boolean => (
+  typeof flags === 'string' ? flags === 'r' : (flags & (constants.O_WRONLY | constants.O_RDWR | constants.O_CREAT)) === 0);
 
 export function failingDisk(folder: string, fate: (number: number, call: string) => Fate): FailingDisk {
   const real = { open: fs.open, rename: fs.rename, rm: fs.rm, rmdir: fs.rmdir, mkdir: fs.mkdir };
@@ -51,7 +55,7 @@ export function failingDisk(folder: string, fate: (number: number, call: string)
   }
 
   const replaced = {
-    open: (path: string, flags = 'r', mode?: number) => (flags === 'r'
+    open: (path: string, flags: string | number = 'r', mode?: number) => (onlyReads(flags)
       ? real.open(path, flags, mode) : at('open', path, async () => watched(await real.open(path, flags, mode), path))),
     rename: (from: string, to: string) => at('rename', to, () => real.rename(from, to)),
     rm: (path: string, options: object) => at('rm', path, () => real.rm(path, options)),
