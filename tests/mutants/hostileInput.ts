@@ -9,7 +9,7 @@ export const patches: Patches = {
     ['a range is bounded', 'if (count > most)', 'if (count < 0)', 'chat-template-bounds', 'too long a range'],
   ],
   'src/io/printable.ts': [
-    ['escapes of terminals are shown', '\\0-\\x08\\x0b-\\x1f', '\\0-\\x08', 'resolve', 'steer a terminal'],
+    ['escapes of terminals are shown', 'const steering = /[\\0-\\x08\\x0b-\\x1f', 'const steering = /[\\0-\\x08', 'resolve', 'steer a terminal'],
     ['passwords of URLs are not shown', "'$1***@'", "'$&'", 'resolve', 'no password'],
     ['secrets are not shown', "rest.replaceAll(secret, '***')", 'rest', 'resolve', 'no password'],
   ],
