@@ -113,7 +113,7 @@ test('constants of every size', () => {
     assert.equal(evaluate('i32', constant('i32', value)), value);
   assert.equal(evaluate('i32', constant('i32', 2 ** 32 - 4)), -4);
   assert.equal(evaluate('i32', op('i32.wrap_i64', op('i64.shr_u', constant('i64', 2n ** 63n), 63))), 1);
-  for (const value of [0, -0, 1.5, Infinity, Math.fround(1e-40)]) assert.ok(Object.is(evaluate('f32', constant('f32', value)), value));
+  for (const value of [0, -0, 1.5, Infinity, Math.fround(1e-40)]) assert.ok(Object.is(evaluate('f32', constant('f32', value)), value), "Object.is(evaluate('f32', constant('f32', value)), value)");
   assert.equal(evaluate('f64', constant('f64', Math.PI)), Math.PI);
 });
 

@@ -61,7 +61,7 @@ test('the portable bar is the arithmetic at 0.7 of the GEMM rate of the same run
   };
   const rows = tableOf(measured, 2).map(finish);
   const found = (name: string, peerName: string) => rows.find(r => r.name === name && r.peerName === peerName);
-  assert.ok(Math.abs((found('train-1', 'portable bar')?.peer ?? 0) - 161 / 70) < 1e-12);
+  assert.ok(Math.abs((found('train-1', 'portable bar')?.peer ?? 0) - 161 / 70) < 1e-12, "Math.abs((found('train-1', 'portable bar')?.peer ?? 0) - 161 / 70) ...");
   assert.equal(found('train-1', 'portable bar')?.pass, true);
   assert.equal(found('decode-16', 'our GEMM rate')?.ratio, 0.7);
   assert.equal(found('decode-16', 'one adapter')?.ratio, 0.96);
@@ -87,8 +87,8 @@ test('comparison does not depend on the direction of a figure or on the order of
     const rows = (x: number) => [row('time', x, 'lower', 's'), row('speed', 1 / x, 'higher', 'tokens/s')];
     const [time, speed] = pairRows(run(rows(a)), run(rows(b).reverse())).sort((x, y) => y.name.localeCompare(x.name));
     assert.equal(time.name, 'time');
-    assert.ok(Math.abs(slowdown(time) / slowdown(speed) - 1) < 1e-12);
-    assert.ok(Math.abs(slowdown(time) / (b / a) - 1) < 1e-12);
+    assert.ok(Math.abs(slowdown(time) / slowdown(speed) - 1) < 1e-12, 'Math.abs(slowdown(time) / slowdown(speed) - 1) < 1e-12');
+    assert.ok(Math.abs(slowdown(time) / (b / a) - 1) < 1e-12, 'Math.abs(slowdown(time) / (b / a) - 1) < 1e-12');
   }));
 });
 

@@ -80,7 +80,7 @@ describe('a hostile chat template is stopped', () => {
     const program = parseTemplate('{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}');
     const start = performance.now();
     assert.throws(() => render(program, { messages }, limits), /^RenderLimitError: rendering takes longer than 0\.3 s$/);
-    assert.ok(performance.now() - start < 20_000);
+    assert.ok(performance.now() - start < 20_000, 'performance.now() - start < 20_000');
   });
 
   test('as the template of a tokenizer, with the limits that are set there', () => {

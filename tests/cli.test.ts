@@ -40,17 +40,17 @@ describe('reft', { concurrency: 2 }, () => {
     assert.equal(a.code, 0, a.stderr);
     const steps = a.events.filter(e => e.event === 'step');
     assert.deepEqual(steps.map(e => [e.step, e.total]), [[1, 3], [2, 3], [3, 3]]);
-    assert.ok(steps.every(e => Number.isFinite(e.loss) && Number.isFinite(e.learningRate) && Number.isFinite(e.gradNorm)));
+    assert.ok(steps.every(e => Number.isFinite(e.loss) && Number.isFinite(e.learningRate) && Number.isFinite(e.gradNorm)), 'steps.every(e => Number.isFinite(e.loss) && Number.isFinite(e.learn...');
     const done = a.events.at(-1) as Record<string, unknown>;
     assert.deepEqual(Object.keys(done), ['event', 'steps', 'loss', 'seconds', 'trainableParameters', 'adapter', 'evaluation']);
     assert.equal(done.steps, 3);
     assert.equal(done.trainableParameters, 2 * (2 * 16 * 2 + 2));
     assert.equal(done.adapter, join(folder, 'a'));
-    assert.ok((done.seconds as number) > 0);
+    assert.ok((done.seconds as number) > 0, '(done.seconds as number) > 0');
     // The rows to evaluate are the rows to learn: two ways to the same number.
     const evaluation = a.events.filter(e => e.event === 'evaluation').at(-1) as Record<string, number>;
     assert.equal(evaluation.step, 3);
-    assert.ok(Math.abs(evaluation.loss - (done.loss as number)) < 1e-6);
+    assert.ok(Math.abs(evaluation.loss - (done.loss as number)) < 1e-6, 'Math.abs(evaluation.loss - (done.loss as number)) < 1e-6');
 
     assert.deepEqual(Object.keys(await bytesOf('a')), ['README.md', 'adapter_config.json', 'adapter_model.safetensors', 'loss.svg', 'training.json']);
     assert.equal(b.code, 0, b.stderr);
@@ -105,12 +105,12 @@ describe('reft', { concurrency: 2 }, () => {
     const [before, after] = [base, edited].map(run => run.events.at(-1) as Record<string, number>);
     assert.deepEqual(Object.keys(before), ['event', 'loss', 'perplexity', 'exactMatch', 'rows']);
     assert.equal(before.rows, 3);
-    assert.ok(Math.abs(before.perplexity - Math.exp(before.loss)) < 1e-6 * before.perplexity);
+    assert.ok(Math.abs(before.perplexity - Math.exp(before.loss)) < 1e-6 * before.perplexity, 'Math.abs(before.perplexity - Math.exp(before.loss)) < 1e-6 * before...');
     assert.ok(Math.abs(after.loss - (trained.events.at(-1) as { loss: number }).loss) < 1e-5, 'the loss that training ended with');
-    assert.ok(after.loss < before.loss && after.exactMatch >= before.exactMatch);
+    assert.ok(after.loss < before.loss && after.exactMatch >= before.exactMatch, 'after.loss < before.loss && after.exactMatch >= before.exactMatch');
     assert.equal(preferred.code, 0, preferred.stderr);
     const steps = preferred.events.filter(e => e.event === 'step') as { loss: number }[];
-    assert.ok(Math.abs(steps[0].loss - Math.LN2) < 1e-4 && (steps.at(-1)?.loss as number) < 0.5);
+    assert.ok(Math.abs(steps[0].loss - Math.LN2) < 1e-4 && (steps.at(-1)?.loss as number) < 0.5, 'Math.abs(steps[0].loss - Math.LN2) < 1e-4 && (steps.at(-1)?.loss as...');
   });
 
   test('Ctrl-C ends within a step, saved, and --resume ends where an unbroken run does', async () => {
@@ -120,10 +120,10 @@ describe('reft', { concurrency: 2 }, () => {
     assert.equal(broken.code, 130, broken.stderr);
     const last = broken.events.at(-1) as { event: string; steps: number; checkpoint: string };
     assert.equal(last.event, 'interrupted');
-    assert.ok(last.steps >= 3 && last.steps < 150);
+    assert.ok(last.steps >= 3 && last.steps < 150, 'last.steps >= 3 && last.steps < 150');
     assert.equal(last.steps, broken.events.filter(e => e.event === 'step').length);
     assert.match(broken.stderr, /--resume/);
-    assert.ok((await stat(last.checkpoint)).isDirectory());
+    assert.ok((await stat(last.checkpoint)).isDirectory(), '(await stat(last.checkpoint)).isDirectory()');
     const [resumed, whole] = await Promise.all([reft([...args, '--resume']), reft(training('unbroken', '--steps', '150', '--dropout', '0.1'))]);
     assert.equal(resumed.code, 0, resumed.stderr);
     assert.equal((resumed.events.find(e => e.event === 'step') as { step: number }).step, last.steps + 1);
@@ -138,9 +138,9 @@ describe('reft', { concurrency: 2 }, () => {
     assert.equal(json.code, 0, json.stderr);
     const done = json.events.at(-1) as { event: string; text: string; ids: number[]; tokensPerSecond: number };
     assert.deepEqual(Object.keys(done), ['event', 'text', 'ids', 'tokensPerSecond']);
-    assert.ok(done.ids.length > 0 && done.ids.length <= 5);
+    assert.ok(done.ids.length > 0 && done.ids.length <= 5, 'done.ids.length > 0 && done.ids.length <= 5');
     assert.equal(done.text, Buffer.from(done.ids.filter(id => id !== tinyEndToken)).toString('utf8'));
-    assert.ok(done.tokensPerSecond >= 0);
+    assert.ok(done.tokensPerSecond >= 0, 'done.tokensPerSecond >= 0');
     assert.equal(people.stdout, `${done.text}\n`);
     assert.deepEqual((again.events.at(-1) as { ids: number[] }).ids, done.ids);
   });
@@ -227,9 +227,9 @@ describe('reft', { concurrency: 2 }, () => {
     assert.equal(run.code, 0, run.stderr);
     const [cpu, webgpu, done] = run.events as Record<string, unknown>[];
     assert.deepEqual([cpu.device, cpu.available], ['cpu', true]);
-    assert.ok((cpu.cores as number) >= 1);
+    assert.ok((cpu.cores as number) >= 1, '(cpu.cores as number) >= 1');
     assert.equal(webgpu.device, 'webgpu');
-    if (webgpu.available) assert.ok(typeof webgpu.adapter === 'string' && typeof webgpu.software === 'boolean');
+    if (webgpu.available) assert.ok(typeof webgpu.adapter === 'string' && typeof webgpu.software === 'boolean', "typeof webgpu.adapter === 'string' && typeof webgpu.software === 'b...");
     else assert.match(webgpu.reason as string, /adapter|webgpu/);
     assert.equal(done.event, 'done');
     assert.match(people.stdout, /^cpu .*\nwebgpu .*\nauto /);

@@ -78,7 +78,7 @@ test('every golden case passes, as JSON lines', async () => {
     assert.ok((result.maxRel as number) <= (result.tolerance as number), JSON.stringify(result));
   }
   const tolerances = Object.fromEntries(results.map(r => [r.case, r.tolerance]));
-  assert.ok((tolerances['reft/nodireft'] as number) <= 2e-5);
+  assert.ok((tolerances['reft/nodireft'] as number) <= 2e-5, "(tolerances['reft/nodireft'] as number) <= 2e-5");
   assert.equal(tolerances['tiny-llama/forward'], 1e-5);
   assert.equal(tolerances['reft/loreft-shared-saved-by-pyreft'], 1e-2);
   assert.equal(out.trimEnd().split('\n').at(-1), '{"event":"done","passed":5,"failed":0,"unsupported":0}');
@@ -135,7 +135,7 @@ test('wrong values fail and are named; masked ones do not count', async () => {
   });
   const wrong = await resultOf(dir, 'tiny-llama');
   assert.deepEqual([wrong.status, wrong.tensor, wrong.code], ['fail', 'hidden_states.2', 1]);
-  assert.ok(Math.abs((wrong.maxAbs as number) - 1e-3) < 1e-5);
+  assert.ok(Math.abs((wrong.maxAbs as number) - 1e-3) < 1e-5, 'Math.abs((wrong.maxAbs as number) - 1e-3) < 1e-5');
   await rewrite(path, ({ name, data }) => {
     if (name === 'hidden_states.2') (data as Float32Array)[5] = NaN;
     return undefined;

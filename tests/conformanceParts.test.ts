@@ -23,9 +23,9 @@ test('property: putting * for any piece of a path matches it; without * a glob t
   const path = fc.array(segment, { minLength: 1, maxLength: 4 }).map(parts => parts.join('/'));
   fc.assert(fc.property(path, fc.nat(), fc.nat(), segment, (p, a, b, extra) => {
     const [from, to] = [a % (p.length + 1), b % (p.length + 1)].sort((x, y) => x - y);
-    assert.ok(globTest(`${p.slice(0, from)}*${p.slice(to)}`)(p));
-    assert.ok(globTest(p)(p) && globTest(p)(`${p}/${extra}`));
-    assert.ok(!globTest(p)(`${p}${extra}`));
+    assert.ok(globTest(`${p.slice(0, from)}*${p.slice(to)}`)(p), 'globTest(`${p.slice(0, from)}*${p.slice(to)}`)(p)');
+    assert.ok(globTest(p)(p) && globTest(p)(`${p}/${extra}`), 'globTest(p)(p) && globTest(p)(`${p}/${extra}`)');
+    assert.ok(!globTest(p)(`${p}${extra}`), '!globTest(p)(`${p}${extra}`)');
   }));
 });
 
@@ -46,7 +46,7 @@ test('errors are measured over a tensor, and the worst is the one that takes mos
   assert.equal(c.passed, false, 'nothing compared is no pass');
   c.tensor('a', [1, 2, 4.004], [1, 2, 4], relative(1e-2));
   assert.deepEqual([c.worst?.tensor, c.passed], ['a', true]);
-  assert.ok(Math.abs((c.worst?.maxRel as number) - 1e-3) < 1e-6);
+  assert.ok(Math.abs((c.worst?.maxRel as number) - 1e-3) < 1e-6, 'Math.abs((c.worst?.maxRel as number) - 1e-3) < 1e-6');
   c.tensor('b', [0.5], [0.4999], absolute(1e-4 + 1e-9));
   assert.equal(c.worst?.tensor, 'b');
   c.tensor('masked', [1, 99], [1, 2], relative(1e-5), i => i !== 1);

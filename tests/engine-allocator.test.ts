@@ -44,12 +44,12 @@ test('blocks do not overlap and stay inside the memory; the books add up', () =>
           try {
             live.push(allocator.allocate(step.bytes));
           } catch (error) {
-            assert.ok(error instanceof OutOfMemoryError && error.requestedBytes === step.bytes);
+            assert.ok(error instanceof OutOfMemoryError && error.requestedBytes === step.bytes, 'error instanceof OutOfMemoryError && error.requestedBytes === step....');
           }
         }
         const sorted = [...live].sort((a, b) => a.byteOffset - b.byteOffset);
         sorted.forEach((block, i) => {
-          assert.ok(block.capacity >= block.byteLength && block.byteOffset % 64 === 0 && block.byteOffset >= 64);
+          assert.ok(block.capacity >= block.byteLength && block.byteOffset % 64 === 0 && block.byteOffset >= 64, 'block.capacity >= block.byteLength && block.byteOffset % 64 === 0 &...');
           assert.ok(block.byteOffset + block.capacity <= allocator.memory.buffer.byteLength, 'inside the memory');
           if (i > 0) assert.ok(sorted[i - 1].byteOffset + sorted[i - 1].capacity <= block.byteOffset, 'no overlap');
         });
@@ -59,7 +59,7 @@ test('blocks do not overlap and stay inside the memory; the books add up', () =>
           live.reduce((sum, b) => sum + b.capacity, 0),
         );
         assert.equal(liveAllocations, live.length);
-        assert.ok(pooledBytes >= 0 && liveBytes + pooledBytes <= peakBytes && peakBytes <= 32 * page);
+        assert.ok(pooledBytes >= 0 && liveBytes + pooledBytes <= peakBytes && peakBytes <= 32 * page, 'pooledBytes >= 0 && liveBytes + pooledBytes <= peakBytes && peakByt...');
       }
       // Everything back: the whole must be there again, whatever it was cut into.
       for (const block of live) allocator.release(block);
@@ -82,7 +82,7 @@ test('a freed block is used again, a larger one is cut', () => {
   const cut = allocator.allocate(1100);
   assert.equal(cut.byteOffset, large.byteOffset);
   assert.equal(allocator.stats().pooledBytes, large.capacity - cut.capacity);
-  assert.ok(fence.byteOffset > first.byteOffset);
+  assert.ok(fence.byteOffset > first.byteOffset, 'fence.byteOffset > first.byteOffset');
 });
 
 test('memory grows only when it must', () => {
@@ -99,7 +99,7 @@ test('out of memory names the op that asked and the largest that hold on', () =>
     assert.throws(
       () => big.exp(),
       (error: unknown) => {
-        assert.ok(error instanceof OutOfMemoryError);
+        assert.ok(error instanceof OutOfMemoryError, 'error instanceof OutOfMemoryError');
         assert.equal(error.requestedBytes, 2 ** 21);
         assert.match(
           error.message,

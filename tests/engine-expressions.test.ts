@@ -237,7 +237,7 @@ test('a page without code generation gets the same numbers', () => {
   const usual = JSON.parse(output()) as typeof strict;
   assert.equal(strict.generates, false);
   assert.equal(usual.generates, true);
-  assert.ok(usual.bits.length > 100);
+  assert.ok(usual.bits.length > 100, 'usual.bits.length > 100');
   assert.equal(strict.bits, usual.bits);
 });
 
@@ -262,7 +262,7 @@ test('erf is exact to 1e-15', () => {
   }
   assert.equal(erf(0), 0);
   assert.equal(erf(Infinity), 1);
-  assert.ok(Number.isNaN(erf(NaN)));
+  assert.ok(Number.isNaN(erf(NaN)), 'Number.isNaN(erf(NaN))');
   // Where the two formulas meet there is no step.
-  assert.ok(Math.abs(erf(2.5 + 1e-9) - erf(2.5 - 1e-9) - 2e-9 * (2 / Math.sqrt(Math.PI)) * Math.exp(-6.25)) < 1e-15);
+  assert.ok(Math.abs(erf(2.5 + 1e-9) - erf(2.5 - 1e-9) - 2e-9 * (2 / Math.sqrt(Math.PI)) * Math.exp(-6.25)) < 1e-15, 'Math.abs(erf(2.5 + 1e-9) - erf(2.5 - 1e-9) - 2e-9 * (2 / Math.sqrt(...');
 });

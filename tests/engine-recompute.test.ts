@@ -58,7 +58,7 @@ test('gradcheck, valueAndGrad and derivatives of second order', async () => {
   };
   await gradcheck(secondOf(again), inputs);
   const [first, second] = [plain, again].map(f => grad(([x, w]: [Tensor, Tensor]) => secondOf(f)(x, w))(inputs as [Tensor, Tensor]));
-  first.forEach((g, i) => { [...g.dataSync()].forEach((value, k) => { assert.ok(Math.abs(value - second[i].dataSync()[k]) < 1e-10); }); });
+  first.forEach((g, i) => { [...g.dataSync()].forEach((value, k) => { assert.ok(Math.abs(value - second[i].dataSync()[k]) < 1e-10, 'Math.abs(value - second[i].dataSync()[k]) < 1e-10'); }); });
 });
 
 test('nothing but inputs is kept for the backward pass, and all of it is given back', () => {

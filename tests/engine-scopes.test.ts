@@ -38,7 +38,7 @@ test('a scope frees what it made and does not return', () => {
     return b.sum();
   });
   assert.equal(live(backend), before + 1);
-  assert.ok(Math.abs(result.dataSync()[0] - 8 * Math.exp(4)) < 1e-2);
+  assert.ok(Math.abs(result.dataSync()[0] - 8 * Math.exp(4)) < 1e-2, 'Math.abs(result.dataSync()[0] - 8 * Math.exp(4)) < 1e-2');
   assert.equal(outside.dataSync()[0], 1);
 });
 
@@ -100,10 +100,10 @@ test('what the backward pass of a result needs stays until it is done', () => {
   const w = ones(backend).requireGrad();
   const loss = scope(() => w.mul(3).exp().mul(w).sum());
   // exp's argument and product, kept for the walk back.
-  assert.ok(live(backend) > 2);
+  assert.ok(live(backend) > 2, 'live(backend) > 2');
   loss.backward();
   assert.equal(live(backend), 3, 'w, its gradient and the loss');
-  assert.ok(Math.abs((w.grad as Tensor).dataSync()[0] - 4 * Math.exp(3)) < 1e-3);
+  assert.ok(Math.abs((w.grad as Tensor).dataSync()[0] - 4 * Math.exp(3)) < 1e-3, 'Math.abs((w.grad as Tensor).dataSync()[0] - 4 * Math.exp(3)) < 1e-3');
 });
 
 test('saved through two scopes, freed with the outer one when nothing is returned', () => {

@@ -78,7 +78,7 @@ describe('on agreement of a verb in number and tense', () => {
     const options = { unitLocations: { base: -1 }, steps: 60, batchSize: 64, learningRate: 2e-2 };
     const trainer = new DasTrainer(interchange, { examples: counterfactuals(['number', 'tense'], 256, 5), ...options });
     await trainer.train();
-    assert.ok((await trainer.evaluate(counterfactuals(['number', 'tense'], 192, 6))).accuracy > 0.95);
+    assert.ok((await trainer.evaluate(counterfactuals(['number', 'tense'], 192, 6))).accuracy > 0.95, "(await trainer.evaluate(counterfactuals(['number', 'tense'], 192, 6...");
     // Each part alone does its own.
     for (const [n, variable] of (['number', 'tense'] as const).entries()) {
       const alone = counterfactuals(variable, 192, 8).map((e): CounterfactualExample => ({ ...e, subspaces: [0, 1].map(i => (i === n ? [n] : [])) }));
@@ -94,7 +94,7 @@ describe('on agreement of a verb in number and tense', () => {
     const mask = noGrad(() => Array.from(kind.softMask?.(space.parameters(), space.temperature).dataSync() ?? []));
     const swapped = mask.reduce((a, b) => a + b, 0);
     assert.ok(accuracy > 0.95 && swapped > 0.5 && swapped < 12, `${accuracy} with ${swapped} of 32`);
-    assert.ok(Math.abs(space.temperature - 0.1) < 1e-12);
+    assert.ok(Math.abs(space.temperature - 0.1) < 1e-12, 'Math.abs(space.temperature - 0.1) < 1e-12');
     const none = await search(boundless, 'otherNumber', { steps: 60, learningRate: 1e-2, boundaryLearningRate: 2e-2 });
     assert.ok(none.accuracy < 0.7, `${none.accuracy}`);
     const masked = await search({ kind: 'sigmoidMaskRotatedSpace', layer: 1 }, 'number', { steps: 60, learningRate: 1e-2, boundaryLearningRate: 2e-2 });
@@ -147,7 +147,7 @@ describe('the trainer', () => {
       const { R, interventionBoundaries } = noGrad(() => space.parameters());
       const [r] = R.shape;
       const gram = noGrad(() => R.matmulT(R).dataSync());
-      gram.forEach((x, i) => assert.ok(Math.abs(x - Number(i % (r + 1) === 0)) < 1e-5));
+      gram.forEach((x, i) => assert.ok(Math.abs(x - Number(i % (r + 1) === 0)) < 1e-5, 'Math.abs(x - Number(i % (r + 1) === 0)) < 1e-5'));
       const [c] = interventionBoundaries?.dataSync() ?? [1];
       assert.ok(c >= 1e-3 * (1 - 1e-6) && c <= 1, `${c}`);
     }

@@ -44,8 +44,8 @@ describe('files', () => {
       assert.deepEqual(loaded.interventions.map(i => i.id), saved.interventions.map(i => i.id));
       assert.equal(loaded.spaces.length, 6);
       const [expected, actual] = [logitsOf(saved), logitsOf(loaded)];
-      expected.forEach((x, i) => assert.ok(Math.abs(x - actual[i]) < 1e-5));
-      assert.ok(loaded.spaces.every(s => s.temperature === 0.7));
+      expected.forEach((x, i) => assert.ok(Math.abs(x - actual[i]) < 1e-5, 'Math.abs(x - actual[i]) < 1e-5'));
+      assert.ok(loaded.spaces.every(s => s.temperature === 0.7), 'loaded.spaces.every(s => s.temperature === 0.7)');
       const warnings: string[] = [];
       await loadInterchange(await tinyModel({ seed: 2 }), folder, { onWarning: message => warnings.push(message) });
       assert.match(warnings.join(), /was found in other weights \(tiny\)/);
@@ -110,7 +110,7 @@ describe('activation patching', () => {
     }, 0);
     const plain = (batch: typeof base): ArrayLike<number> => noGrad(() => scope(() => model.forward(batch).logits.dataSync()));
     const [before, after] = [metric(plain(base), [5, 6]), metric(plain(source), [6, 5])];
-    assert.ok(Math.abs(result.baseMetric - before) < 1e-12 && Math.abs(result.sourceMetric - after) < 1e-12);
+    assert.ok(Math.abs(result.baseMetric - before) < 1e-12 && Math.abs(result.sourceMetric - after) < 1e-12, 'Math.abs(result.baseMetric - before) < 1e-12 && Math.abs(result.sou...');
     for (const [c, component] of result.components.entries()) {
       for (const [l, layer] of result.layers.entries()) {
         for (const [p, position] of [0, 2, -1].entries()) {
@@ -118,7 +118,7 @@ describe('activation patching', () => {
           const logits = noGrad(() => scope(() => interchange.run({ base, sources: [source], unitLocations: { base: position } }).logits.dataSync()));
           const value = metric(logits, [5, 6]);
           assert.ok(Math.abs(result.metric[c][l][p] - value) < 1e-12, `${component} ${layer} ${position}`);
-          assert.ok(Math.abs(result.effects[c][l][p] - (value - before) / (after - before)) < 1e-12);
+          assert.ok(Math.abs(result.effects[c][l][p] - (value - before) / (after - before)) < 1e-12, 'Math.abs(result.effects[c][l][p] - (value - before) / (after - befo...');
         }
       }
     }
@@ -167,7 +167,7 @@ describe('a heat map', () => {
     assert.match(svg, /Effects &amp; more/);
     assert.equal([...svg.matchAll(/<rect /g)].length, 8, 'equal labels of columns stay two columns');
     for (const text of ['block_output', 'mlp_output', '0.50', '1.00', '0.25', '0.75']) assert.ok(svg.includes(`>${text}<`), text);
-    assert.ok(!svg.includes('>-0.00<'));
+    assert.ok(!svg.includes('>-0.00<'), "!svg.includes('>-0.00<')");
     assert.equal(await heatMap(panels, options), svg);
     assert.equal([...(await heatMap(panels.slice(0, 1), options)).matchAll(/<rect /g)].length, 4);
   });

@@ -226,8 +226,8 @@ describe('principal components', () => {
       const { values, vectors } = symmetricEigen(A);
       vectors.forEach((v, k) => {
         const product = copy.map(row => row.reduce((sum, x, j) => sum + x * v[j], 0));
-        assert.ok(furthest(product, v.map(x => values[k] * x)) < 1e-12);
-        vectors.forEach((w, l) => assert.ok(Math.abs(v.reduce((sum, x, j) => sum + x * w[j], 0) - Number(k === l)) < 1e-12));
+        assert.ok(furthest(product, v.map(x => values[k] * x)) < 1e-12, 'furthest(product, v.map(x => values[k] * x)) < 1e-12');
+        vectors.forEach((w, l) => assert.ok(Math.abs(v.reduce((sum, x, j) => sum + x * w[j], 0) - Number(k === l)) < 1e-12, 'Math.abs(v.reduce((sum, x, j) => sum + x * w[j], 0) - Number(k === ...'));
       });
     }), runs(40));
   });
@@ -239,7 +239,7 @@ describe('principal components', () => {
     const states = normal([400, 3], 5).mul(create.from([5, 2, 0.5], f64)).matmul(Q).add(create.from(mean, f64));
     const found = await principalComponents(states, 3, { standardize: false });
     assert.deepEqual([...found.std], new Array(6).fill(1));
-    assert.ok(furthest(found.mean, mean) < 1);
+    assert.ok(furthest(found.mean, mean) < 1, 'furthest(found.mean, mean) < 1');
     const cosines = create.from(found.components, [3, 6]).matmulT(Q).abs().dataSync();
     for (let i = 0; i < 3; i++) assert.ok(cosines[4 * i] > 0.99, `component ${i}`);
     assert.deepEqual([...found.variances].map(v => Math.round(Math.sqrt(v) * 2) / 2), [5, 2, 0.5]);

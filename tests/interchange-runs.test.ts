@@ -88,7 +88,7 @@ describe('a parallel run', () => {
       put(second, 3, at(too, second, 1)), put(second, 0, at(too, second, 2)),
       put(second, width + 3, at(too, second, 6 + 1)), put(second, width, at(too, second, 6 + 5)),
     ]).logits;
-    assert.ok(furthest(actual, expected) < 1e-12);
+    assert.ok(furthest(actual, expected) < 1e-12, 'furthest(actual, expected) < 1e-12');
   });
 
   test('gives the same for either side of padding, and for rows by themselves', () => {
@@ -136,7 +136,7 @@ describe('a parallel run', () => {
     const added = byHand(base, [], [{ site: block(2), row: 2, value: h => h.map((x, k) => x + v.dataSync()[k]) }]).logits;
     const steering = getInterchangeModel(model, { kind: 'addition', layer: 2 });
     const actual = logitsOf(steering, { base, sourceRepresentations: [v], unitLocations: { base: [[2], []], source: [[], []] } });
-    assert.ok(furthest(actual, added) < 1e-12);
+    assert.ok(furthest(actual, added) < 1e-12, 'furthest(actual, added) < 1e-12');
   });
 
   test('one head is swapped, the others are not', () => {
@@ -145,7 +145,7 @@ describe('a parallel run', () => {
     const from = byHand(source, [site]).states;
     const swapped = (row: number) => (h: number[]): number[] => [...h.slice(0, 8), ...at(from, site, row).slice(8, 12), ...h.slice(12)];
     const expected = byHand(base, [], [{ site, row: 1, value: swapped(1) }, { site, row: width + 1, value: swapped(6 + 1) }]).logits;
-    assert.ok(furthest(logitsOf(interchange, { base, sources: [source], unitLocations: { base: 1 } }), expected) < 1e-12);
+    assert.ok(furthest(logitsOf(interchange, { base, sources: [source], unitLocations: { base: 1 } }), expected) < 1e-12, 'furthest(logitsOf(interchange, { base, sources: [source], unitLocat...');
   });
 
   test('collect reads the rows asked for, after the edits of its site, and zero writes zeros', () => {
@@ -155,9 +155,9 @@ describe('a parallel run', () => {
     const { collected } = noGrad(() => interchange.run(run));
     const zeros = new Array<number>(hidden).fill(0);
     assert.equal(collected[0], null);
-    assert.ok(furthest(numbers(collected[1] as Tensor), [zeros, at(states, block(1), 2), at(states, block(1), width + 4), zeros].flat()) < 1e-12);
+    assert.ok(furthest(numbers(collected[1] as Tensor), [zeros, at(states, block(1), 2), at(states, block(1), width + 4), zeros].flat()) < 1e-12, 'furthest(numbers(collected[1] as Tensor), [zeros, at(states, block(...');
     const all = [0, 1, 2, 3, 4, 7, 8, 9, 10, 11, 12, 13].flatMap(row => at(states, block(0), row));
-    assert.ok(furthest(numbers(collected[2] as Tensor), all) < 1e-12);
+    assert.ok(furthest(numbers(collected[2] as Tensor), all) < 1e-12, 'furthest(numbers(collected[2] as Tensor), all) < 1e-12');
   });
 
   test('passes the base\'s sites, with the interventions as edits that say what they are', () => {
@@ -180,7 +180,7 @@ describe('a parallel run', () => {
     for (const orthogonal of Object.keys(orthogonalMaps) as OrthogonalMapName[]) {
       const whole = getInterchangeModel(model, { kind: 'rotatedSpace', layer: 1, orthogonal });
       assert.ok(furthest(logitsOf(whole, { base, sources: [source], unitLocations: { base: 1 } }), plain) < 1e-11, orthogonal);
-      assert.ok(whole.trained().every(t => t.orthogonal) && whole.trained().length > 0);
+      assert.ok(whole.trained().every(t => t.orthogonal) && whole.trained().length > 0, 'whole.trained().every(t => t.orthogonal) && whole.trained().length > 0');
       assert.equal(getInterchangeModel(model, { kind: 'rotatedSpace', layer: 1, orthogonal, trainable: false }).trained().length, 0);
     }
   });
@@ -196,7 +196,7 @@ describe('a parallel run', () => {
     const moved = noisy(1, 0.5).map((x, i) => x - plain[i]);
     const rows = moved.flatMap((x, i) => (x === 0 ? [] : [Math.floor(i / hidden)]));
     assert.deepEqual([...new Set(rows)], [2, 5 + 2]);
-    assert.ok(furthest(noisy(1, 1).map((x, i) => x - plain[i]), moved.map(x => 2 * x)) < 1e-12);
+    assert.ok(furthest(noisy(1, 1).map((x, i) => x - plain[i]), moved.map(x => 2 * x)) < 1e-12, 'furthest(noisy(1, 1).map((x, i) => x - plain[i]), moved.map(x => 2 ...');
     assert.notDeepEqual(noisy(2, 0.5), noisy(1, 0.5));
   });
 
@@ -235,12 +235,12 @@ describe('subspaces', () => {
     };
     const expected = byHand(base, [], [0, 1].map(b => ({ site: block(1), row: b * width + 2, value: value(b) }))).logits;
     const run: InterchangeRun = { base, sources: [source, other], unitLocations: { base: 2, source: 0 } };
-    assert.ok(furthest(logitsOf(interchange, run), expected) < 1e-12);
+    assert.ok(furthest(logitsOf(interchange, run), expected) < 1e-12, 'furthest(logitsOf(interchange, run), expected) < 1e-12');
     // In the other order, and with the parts named by the run.
     const turned = getInterchangeModel(model, [{ ...shared, subspaces: [1], groupKey: 1 }, { ...shared, subspaces: [0], groupKey: 0 }]);
-    assert.ok(furthest(logitsOf(turned, run), expected) < 1e-12);
+    assert.ok(furthest(logitsOf(turned, run), expected) < 1e-12, 'furthest(logitsOf(turned, run), expected) < 1e-12');
     const named = getInterchangeModel(model, [shared, shared]);
-    assert.ok(furthest(logitsOf(named, { ...run, subspaces: [[0], [[1], [1]]] }), expected) < 1e-12);
+    assert.ok(furthest(logitsOf(named, { ...run, subspaces: [[0], [[1], [1]]] }), expected) < 1e-12, 'furthest(logitsOf(named, { ...run, subspaces: [[0], [[1], [1]]] }),...');
   });
 
   test('all parts together are the whole of R; other subspaces for each row are the rows run one by one', () => {
@@ -252,8 +252,8 @@ describe('subspaces', () => {
     const mixed = logitsOf(interchange, { ...run, subspaces: [[[1], [0]]] });
     const [first, second] = [logitsOf(interchange, { ...run, subspaces: [[1]] }), logitsOf(interchange, { ...run, subspaces: [[0]] })];
     const half = width * 23;
-    assert.ok(furthest(mixed, [...first.slice(0, half), ...second.slice(half)]) < 1e-12);
-    assert.ok(furthest(first, second) > 1e-3);
+    assert.ok(furthest(mixed, [...first.slice(0, half), ...second.slice(half)]) < 1e-12, 'furthest(mixed, [...first.slice(0, half), ...second.slice(half)]) <...');
+    assert.ok(furthest(first, second) > 1e-3, 'furthest(first, second) > 1e-3');
   });
 
   test('interchangeDim swaps the first coordinates', () => {
@@ -262,7 +262,7 @@ describe('subspaces', () => {
     const expected = byHand(base, [], [0, 1].map(b => (
       { site: block(1), row: b * width + 1, value: h => [...at(from, block(1), b * 6 + 1).slice(0, 6), ...h.slice(6)] }))).logits;
     const run: InterchangeRun = { base, sources: [source], unitLocations: { base: 1 } };
-    assert.ok(furthest(logitsOf(interchange, run), expected) < 1e-12);
+    assert.ok(furthest(logitsOf(interchange, run), expected) < 1e-12, 'furthest(logitsOf(interchange, run), expected) < 1e-12');
     assert.ok(furthest(logitsOf(interchange, { ...run, subspaces: [[0, 1, 2, 3, 4, 5]] }), expected) < 1e-12, 'as single features');
   });
 });
@@ -276,7 +276,7 @@ describe('a serial run', () => {
     const second = byHand(other, [block(1)], [a, b].map(r => ({ site: block(0), row: r * 6 + 2, value: () => at(first, block(0), r * 6 + 1) }))).states;
     const expected = byHand(base, [], [a, b].map(r => ({ site: block(1), row: r * width + 3, value: () => at(second, block(1), r * 6 + 2) }))).logits;
     const serial = logitsOf(getInterchangeModel(model, configs, { mode: 'serial' }), run);
-    assert.ok(furthest(serial, expected) < 1e-12);
+    assert.ok(furthest(serial, expected) < 1e-12, 'furthest(serial, expected) < 1e-12');
 
     const plain = byHand(other, [block(1)]).states;
     const both = byHand(base, [], [a, b].flatMap(r => [
@@ -284,7 +284,7 @@ describe('a serial run', () => {
       { site: block(1), row: r * width + 3, value: () => at(plain, block(1), r * 6 + 2) },
     ])).logits;
     const parallel = logitsOf(getInterchangeModel(model, configs), run);
-    assert.ok(furthest(parallel, both) < 1e-12 && furthest(parallel, serial) > 1e-3);
+    assert.ok(furthest(parallel, both) < 1e-12 && furthest(parallel, serial) > 1e-3, 'furthest(parallel, both) < 1e-12 && furthest(parallel, serial) > 1e-3');
   });
 
   test('a chain at one site reads after it wrote', () => {
@@ -292,7 +292,7 @@ describe('a serial run', () => {
     const direct = getInterchangeModel(model, { kind: 'vanilla', layer: 1 });
     const expected = logitsOf(direct, { base, sources: [source], unitLocations: { base: 2, source: 1 } });
     const chain = getInterchangeModel(model, configs, { mode: 'serial' });
-    assert.ok(furthest(logitsOf(chain, { base, sources: [source, other], unitLocations: [{ source: 1, base: 0 }, { source: 0, base: 2 }] }), expected) < 1e-12);
+    assert.ok(furthest(logitsOf(chain, { base, sources: [source, other], unitLocations: [{ source: 1, base: 0 }, { source: 0, base: 2 }] }), expected) < 1e-12, 'furthest(logitsOf(chain, { base, sources: [source, other], unitLoca...');
   });
 
   test('needs a source for every group, and reads them itself', () => {

@@ -66,7 +66,7 @@ test('names, shapes (outermost first), types and values', async () => {
     assert.deepEqual(values, Float32Array.from(values, (_, i) => weight(type, data, i)), name);
     assert.deepEqual(await file.readFloat64(name), Float64Array.from(values), name);
     assert.deepEqual(await file.readBytes(name), data);
-    assert.ok(new Set(values).size > 8);
+    assert.ok(new Set(values).size > 8, 'new Set(values).size > 8');
   }
   assert.deepEqual(await file.readFloat32('norm'), Float32Array.of(1, -2.5, 3, 0.1));
   assert.deepEqual(await file.readFloat32('half'), Float32Array.of(1, -2, 65504, 2 ** -24, -0, Infinity));
@@ -133,7 +133,7 @@ test('strings keep a leading U+FEFF; keys like __proto__ are keys', async () => 
     }),
   );
   assert.deepEqual(file.metadata['tokens'], ['\ufeff', '\ufeffusing a longer piece of text', '']);
-  assert.ok(Object.hasOwn(file.metadata, '__proto__'));
+  assert.ok(Object.hasOwn(file.metadata, '__proto__'), "Object.hasOwn(file.metadata, '__proto__')");
   assert.equal(Object.getPrototypeOf(file.metadata), Object.prototype);
 });
 
@@ -157,7 +157,7 @@ test('a header longer than the first piece read, with a vocabulary of real size'
     bytes.set(encoded.encode(token), at + 8);
     at += 8 + token.length;
   }
-  assert.ok(bytes.length > 4 * 2 ** 20);
+  assert.ok(bytes.length > 4 * 2 ** 20, 'bytes.length > 4 * 2 ** 20');
   assert.deepEqual((await open(bytes)).metadata['tokens'], tokens);
   await refused(bytes.slice(0, -1), /truncated: the header is not complete/);
 });

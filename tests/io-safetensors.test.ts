@@ -48,7 +48,7 @@ test('values, shapes and metadata of the official library', async () => {
   const run = await open(fixture('vanilla.safetensors'));
   const base = await run.readInt32('base');
   assert.equal(base.length, 14);
-  assert.ok(base.every(id => id >= 0 && id < 128));
+  assert.ok(base.every(id => id >= 0 && id < 128), 'base.every(id => id >= 0 && id < 128)');
   await assert.rejects(run.readInt32('logits'), /tensor 'logits' is F32, expected whole numbers/);
 });
 
@@ -76,7 +76,7 @@ test('any tensors come back as they were written, in any order, all aligned', as
       assert.equal(file.tensors.size, entries.length);
       for (const { name, dtype, shape, data } of entries) {
         const stored = file.tensors.get(name);
-        assert.ok(stored);
+        assert.ok(stored, 'stored');
         assert.deepEqual([stored.dtype, stored.shape, stored.byteOffset % data.BYTES_PER_ELEMENT], [dtype, shape, 0]);
         assert.deepEqual(viewStored(dtype, await file.readBytes(name)), data);
       }
@@ -156,7 +156,7 @@ test('reads touch only the bytes they need, in chunks, and ask again for a movin
     memory = moved;
     return memory.subarray(8);
   });
-  assert.ok(asked > 3 && reads.every(length => length <= 4 * 2 ** 20));
+  assert.ok(asked > 3 && reads.every(length => length <= 4 * 2 ** 20), 'asked > 3 && reads.every(length => length <= 4 * 2 ** 20)');
   assert.deepEqual(result, data);
   await assert.rejects(file.readFloat32('small', new Float32Array(3)), /reading 'small' \[2\] into 3 values, expected 2/);
 });

@@ -60,7 +60,7 @@ test('a column-major base is orthonormal once it is row-major', async () => {
     for (let j = 0; j < 48; j += 5) {
       let dot = 0;
       for (let k = 0; k < 48; k++) dot += base[i * 48 + k] * base[j * 48 + k];
-      assert.ok(Math.abs(dot - (i === j ? 1 : 0)) < 1e-5);
+      assert.ok(Math.abs(dot - (i === j ? 1 : 0)) < 1e-5, 'Math.abs(dot - (i === j ? 1 : 0)) < 1e-5');
     }
   }
 });

@@ -14,10 +14,10 @@ const deviation = (x: ArrayLike<number>): number => Math.sqrt(mean(Array.from(x,
 function uniformIn(t: Tensor, bound: number): void {
   const data = t.dataSync();
   assert.equal(data.length, 4096);
-  assert.ok(data.every(x => Math.abs(x) <= bound));
-  assert.ok(Math.max(...data) > 0.99 * bound && Math.min(...data) < -0.99 * bound);
-  assert.ok(Math.abs(mean(data)) < 0.05 * bound);
-  assert.ok(Math.abs(deviation(data) / (bound / Math.sqrt(3)) - 1) < 0.05);
+  assert.ok(data.every(x => Math.abs(x) <= bound), 'data.every(x => Math.abs(x) <= bound)');
+  assert.ok(Math.max(...data) > 0.99 * bound && Math.min(...data) < -0.99 * bound, 'Math.max(...data) > 0.99 * bound && Math.min(...data) < -0.99 * bound');
+  assert.ok(Math.abs(mean(data)) < 0.05 * bound, 'Math.abs(mean(data)) < 0.05 * bound');
+  assert.ok(Math.abs(deviation(data) / (bound / Math.sqrt(3)) - 1) < 0.05, 'Math.abs(deviation(data) / (bound / Math.sqrt(3)) - 1) < 0.05');
 }
 
 test('linearInit is uniform in +-1/sqrt(fan-in)', () => {
@@ -32,8 +32,8 @@ test('kaimingUniform is uniform in +-sqrt(6 / ((1 + a^2) fan-in))', () => {
 
 test('normalInit has the asked spread', () => {
   const data = normalInit([64, 64], { seed: 3, std: 0.5 }).dataSync();
-  assert.ok(Math.abs(mean(data)) < 0.03 && Math.abs(deviation(data) / 0.5 - 1) < 0.05);
-  assert.ok(Math.abs(deviation(normalInit([64, 64], { seed: 3 }).dataSync()) / 0.02 - 1) < 0.05);
+  assert.ok(Math.abs(mean(data)) < 0.03 && Math.abs(deviation(data) / 0.5 - 1) < 0.05, 'Math.abs(mean(data)) < 0.03 && Math.abs(deviation(data) / 0.5 - 1) ...');
+  assert.ok(Math.abs(deviation(normalInit([64, 64], { seed: 3 }).dataSync()) / 0.02 - 1) < 0.05, 'Math.abs(deviation(normalInit([64, 64], { seed: 3 }).dataSync()) / ...');
 });
 
 test('seeds and streams: the same, or other numbers; f32 is f64 rounded', () => {
@@ -54,7 +54,7 @@ test('orthogonalInit has orthonormal rows, and no side is favoured', () => fc.as
       for (let j = 0; j <= i; j++) {
         let sum = 0;
         for (let k = 0; k < d; k++) sum += R[i * d + k] * R[j * d + k];
-        assert.ok(Math.abs(sum - Number(i === j)) <= 1e-14);
+        assert.ok(Math.abs(sum - Number(i === j)) <= 1e-14, 'Math.abs(sum - Number(i === j)) <= 1e-14');
       }
     }
   }), runs(50)));

@@ -30,7 +30,7 @@ test('Linear: x W^T + b over the last axis, with or without bias', () => {
   assert.deepEqual(names(layer), ['weight [2,3]', 'bias [2]']);
   assert.deepEqual(names(Linear.create({ input: 3, output: 2, bias: false, seed: 1 })), ['weight [2,3]']);
   const bound = 1 / Math.sqrt(3);
-  assert.ok([...W, ...b].every(v => Math.abs(v) <= bound));
+  assert.ok([...W, ...b].every(v => Math.abs(v) <= bound), '[...W, ...b].every(v => Math.abs(v) <= bound)');
   assert.notDeepEqual([...W].slice(0, 2), [...b]);
   assert.deepEqual(Linear.create({ input: 3, output: 2, seed: 1, ...f64 }).weight.dataSync(), W);
 });
@@ -116,10 +116,10 @@ for (const { name, backend, dtype } of machines) {
     // Row 0: nothing at all; row 1: keys from 1 on, so its first query, causal, sees none.
     const o = attention(q, k, v, { causal: true, keyStart: lists(0, 1), keyEnd: lists(0, 3) });
     const data = o.dataSync();
-    assert.ok(data.every(Number.isFinite));
-    assert.ok(data.slice(0, 24).every(x => x === 0) && data.slice(24, 28).every(x => x === 0) && data.slice(28, 36).every(x => x !== 0));
+    assert.ok(data.every(Number.isFinite), 'data.every(Number.isFinite)');
+    assert.ok(data.slice(0, 24).every(x => x === 0) && data.slice(24, 28).every(x => x === 0) && data.slice(28, 36).every(x => x !== 0), 'data.slice(0, 24).every(x => x === 0) && data.slice(24, 28).every(x...');
     const gradients = gradientsOf(o, [q, k, v], { gradient: make([2, 2, 3, 4], 4) }).map(g => (g as Tensor).dataSync());
-    for (const g of gradients) assert.ok(g.every(Number.isFinite));
+    for (const g of gradients) assert.ok(g.every(Number.isFinite), 'g.every(Number.isFinite)');
     assert.ok(gradients[0].slice(0, 28).every(x => x === 0), 'queries that see nothing');
     for (const g of gradients.slice(1)) assert.ok(g.slice(0, 16).every(x => x === 0), 'keys that nobody sees');
   });
@@ -184,8 +184,8 @@ test('dropout: a share is dropped, the rest scaled, by seed and stream', () => {
   const y = dropout(x, 0.25, 7);
   const data = y.dataSync();
   const kept = data.filter(v => v !== 0);
-  assert.ok(kept.every(v => v === Math.fround(1 / 0.75)));
-  assert.ok(Math.abs(kept.length / data.length - 0.75) < 0.02);
+  assert.ok(kept.every(v => v === Math.fround(1 / 0.75)), 'kept.every(v => v === Math.fround(1 / 0.75))');
+  assert.ok(Math.abs(kept.length / data.length - 0.75) < 0.02, 'Math.abs(kept.length / data.length - 0.75) < 0.02');
   y.sum().backward();
   assert.deepEqual((x.grad as Tensor).dataSync(), data, 'the same mask backward');
   assert.deepEqual(dropout(x, 0.25, 7).dataSync(), data);

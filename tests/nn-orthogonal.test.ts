@@ -96,9 +96,9 @@ for (const map of maps) {
 
     // From R alone.
     const fresh = map.initial(R).parameters;
-    assert.ok(furthest(map.rotation(fresh).dataSync(), R.dataSync()) <= 1e-6);
+    assert.ok(furthest(map.rotation(fresh).dataSync(), R.dataSync()) <= 1e-6, 'furthest(map.rotation(fresh).dataSync(), R.dataSync()) <= 1e-6');
     train(fresh, optimizerFor(fresh), steps, steps + 100);
-    assert.ok(deviation(map.rotation(fresh)) <= allowed);
+    assert.ok(deviation(map.rotation(fresh)) <= allowed, 'deviation(map.rotation(fresh)) <= allowed');
 
     // From the parameters and the optimizer's state: the same bits.
     const copy = Object.fromEntries(Object.entries(parameters).map(([k, t]) => [k, tensor(t.dataSync(), t.shape).requireGrad(t.requiresGrad)]));
@@ -126,9 +126,9 @@ for (const map of maps) {
       const gradients = gradientsOf(together, trained, { gradient: g });
       each.forEach((p, k) => {
         const alone = map.rotation(p);
-        assert.ok(furthest(together.detach().select(0, k).dataSync(), alone.dataSync()) <= 1e-15);
+        assert.ok(furthest(together.detach().select(0, k).dataSync(), alone.dataSync()) <= 1e-15, 'furthest(together.detach().select(0, k).dataSync(), alone.dataSync(...');
         const [own] = gradientsOf(alone, [trained[k]], { gradient: g.select(0, k) });
-        assert.ok(furthest((gradients[k] as Tensor).dataSync(), (own as Tensor).dataSync()) <= 1e-14);
+        assert.ok(furthest((gradients[k] as Tensor).dataSync(), (own as Tensor).dataSync()) <= 1e-14, 'furthest((gradients[k] as Tensor).dataSync(), (own as Tensor).dataS...');
       });
     });
   }
@@ -160,23 +160,23 @@ for (const map of maps) {
   test(`${map.name}: a start that is a little off is made orthonormal`, () => {
     const rounded = Float32Array.from(orthogonalInit([3, 9], { seed: 4 }).dataSync(), x => Math.round(x * 1000) / 1000);
     const R = map.rotation(map.initial(tensor(rounded, [3, 9])).parameters);
-    assert.ok(deviation(R) <= 1e-6);
-    assert.ok(furthest(R.dataSync(), rounded) <= 5e-3);
+    assert.ok(deviation(R) <= 1e-6, 'deviation(R) <= 1e-6');
+    assert.ok(furthest(R.dataSync(), rounded) <= 5e-3, 'furthest(R.dataSync(), rounded) <= 5e-3');
   });
 }
 
 test('householder: orthonormal for any numbers', () => fc.assert(fc.property(sizes, fc.nat(1000), fc.constantFrom(1e-38, 1e-30, 1e-8, 1, 1e8, 1e30, 1e38), ([r, d], seed, scale) => scope(() => {
   const V = tensor.normal([r, d], { seed }).clamp(-3, 3).mul(scale);
-  assert.ok(deviation(compactHouseholder.rotation({ V, signs: tensor.ones([r]) })) <= 1e-6);
+  assert.ok(deviation(compactHouseholder.rotation({ V, signs: tensor.ones([r]) })) <= 1e-6, 'deviation(compactHouseholder.rotation({ V, signs: tensor.ones([r]) ...');
 })), runs(40)));
 
 test('householder: rows of zeros and rows all alike are orthonormal too, with finite gradients', () => {
   for (const V of [tensor.zeros([3, 5]), tensor.ones([3, 5]), tensor([[0, 0, 0], [0, 1, 2]])]) {
     V.requireGrad();
     const R = compactHouseholder.rotation({ V, signs: tensor.ones([V.shape[0]]) });
-    assert.ok(deviation(R) <= 1e-6);
+    assert.ok(deviation(R) <= 1e-6, 'deviation(R) <= 1e-6');
     const [g] = gradientsOf(R, [V], { gradient: tensor.normal(R.shape, { seed: 2 }) });
-    assert.ok(g?.dataSync().every(Number.isFinite));
+    assert.ok(g?.dataSync().every(Number.isFinite), 'g?.dataSync().every(Number.isFinite)');
   }
 });
 
@@ -185,12 +185,12 @@ test('householder: lengths and entries left of the diagonal take no part', () =>
   const V = tensor.normal([3, 6], { seed: 5, dtype: 'f64' });
   const R = compactHouseholder.rotation({ V, signs: signs.to('f64') }).dataSync();
   const changed = V.mul(tensor([[3], [0.01], [7]], { dtype: 'f64' })).add(tensor.ones([3, 6], { dtype: 'f64' }).tril(-1));
-  assert.ok(furthest(compactHouseholder.rotation({ V: changed, signs: signs.to('f64') }).dataSync(), R) <= 1e-14);
+  assert.ok(furthest(compactHouseholder.rotation({ V: changed, signs: signs.to('f64') }).dataSync(), R) <= 1e-14, 'furthest(compactHouseholder.rotation({ V: changed, signs: signs.to(...');
   const leaf = V.detach().requireGrad();
   const [g] = gradientsOf(compactHouseholder.rotation({ V: leaf, signs: signs.to('f64') }), [leaf], { gradient: tensor.normal([3, 6], { seed: 6, dtype: 'f64' }) });
   const along = (g as Tensor).mul(V).sum(1).dataSync();
   assert.ok(along.every(x => Math.abs(x) <= 1e-14), 'the gradient is orthogonal to each vector');
-  assert.ok((g as Tensor).tril(-1).dataSync().every(x => x === 0));
+  assert.ok((g as Tensor).tril(-1).dataSync().every(x => x === 0), '(g as Tensor).tril(-1).dataSync().every(x => x === 0)');
 });
 
 test('torch: R and gradients are PyTorch\'s, before and after training', async () => {
@@ -205,7 +205,7 @@ test('torch: R and gradients are PyTorch\'s, before and after training', async (
   const original = (await read('start')).requireGrad();
   const [g] = gradientsOf(torchHouseholder.rotation({ original, base }), [original], { gradient: await read('gradientR') });
   const expected = (await read('gradient')).dataSync();
-  assert.ok(furthest((g as Tensor).dataSync(), expected) <= 1e-6 * Math.max(...expected.map(Math.abs)));
+  assert.ok(furthest((g as Tensor).dataSync(), expected) <= 1e-6 * Math.max(...expected.map(Math.abs)), 'furthest((g as Tensor).dataSync(), expected) <= 1e-6 * Math.max(......');
 });
 
 test('torch: weight decay on the parameter would lose R, and is refused', () => {
@@ -245,17 +245,17 @@ test('qr and polar: what they are of a matrix', () => {
   const [Q, U] = [qrRetraction, polarRetraction].map(map => map.rotation({ X }));
   // X Q^T is lower triangular with a positive diagonal; X U^T is symmetric and positive.
   const L = X.matmulT(Q).dataSync();
-  assert.ok([1, 2, 5].every(i => Math.abs(L[i]) < 1e-14) && [0, 4, 8].every(i => L[i] > 0));
+  assert.ok([1, 2, 5].every(i => Math.abs(L[i]) < 1e-14) && [0, 4, 8].every(i => L[i] > 0), '[1, 2, 5].every(i => Math.abs(L[i]) < 1e-14) && [0, 4, 8].every(i =...');
   const H = X.matmulT(U).dataSync();
-  assert.ok(Math.abs(H[1] - H[3]) + Math.abs(H[2] - H[6]) + Math.abs(H[5] - H[7]) < 1e-13 && H[0] > 0);
+  assert.ok(Math.abs(H[1] - H[3]) + Math.abs(H[2] - H[6]) + Math.abs(H[5] - H[7]) < 1e-13 && H[0] > 0, 'Math.abs(H[1] - H[3]) + Math.abs(H[2] - H[6]) + Math.abs(H[5] - H[7...');
 });
 
 test('qr and polar: near dependence of rows keeps R orthonormal in f32', () => {
   const X = tensor.normal([3, 30], { seed: 4 });
   const close = X.slice(0, 0, 1).add(X.slice(0, 1, 2).mul(0.02));
   const near = stack([X.select(0, 0), close.select(0, 0), X.select(0, 2)]);
-  assert.ok(deviation(qrRetraction.rotation({ X: near })) <= 3e-6);
-  assert.ok(deviation(polarRetraction.rotation({ X: near })) <= 1e-2);
+  assert.ok(deviation(qrRetraction.rotation({ X: near })) <= 3e-6, 'deviation(qrRetraction.rotation({ X: near })) <= 3e-6');
+  assert.ok(deviation(polarRetraction.rotation({ X: near })) <= 1e-2, 'deviation(polarRetraction.rotation({ X: near })) <= 1e-2');
 });
 
 test('weight decay cannot touch what an orthogonal map holds', () => {

@@ -21,7 +21,7 @@ for (const name of scheduleNames) {
     const step = at % (total + 1);
     // At the very end of a run that was all warm-up, transformers' cosine stands at 1; nothing trains there.
     const want = step === total && warmup === total && name === 'cosine' ? 0 : expected(name, step, total, warmup);
-    assert.ok(Math.abs(scheduleFactor(name, step, total, warmup) - want) <= 1e-12);
+    assert.ok(Math.abs(scheduleFactor(name, step, total, warmup) - want) <= 1e-12, 'Math.abs(scheduleFactor(name, step, total, warmup) - want) <= 1e-12');
   }), runs(200)));
 
   test(`${name}: from 0 to 1, rising to the end of warm-up, never rising after`, () => fc.assert(fc.property(fc.integer({ min: 1, max: 120 }), fc.double({ min: 0, max: 0.99, noNaN: true }), (total, fraction) => {
@@ -29,9 +29,9 @@ for (const name of scheduleNames) {
     let last = -1;
     for (let step = 0; step <= total + 3; step++) {
       const f = scheduleFactor(name, step, total, fraction);
-      assert.ok(f >= 0 && f <= 1);
-      if (step > 0 && step < warmup) assert.ok(f > last);
-      if (step > warmup) assert.ok(f <= last);
+      assert.ok(f >= 0 && f <= 1, 'f >= 0 && f <= 1');
+      if (step > 0 && step < warmup) assert.ok(f > last, 'f > last');
+      if (step > warmup) assert.ok(f <= last, 'f <= last');
       last = f;
     }
     assert.equal(last, name === 'constant' ? 1 : 0);

@@ -121,7 +121,7 @@ for (const packing of allPackings) {
           assert.deepEqual(y.shape, [batch, m, rows]);
           checkProduct(y, x, (p, j) => w.values[j * columns + p], [batch * m, rows, columns], machine.name);
           const [gradient] = gradientsOf(y, [leaf], { gradient: create.from(cotangent, [batch, m, rows], { backend }) });
-          assert.ok(gradient);
+          assert.ok(gradient, 'gradient');
           checkProduct(gradient, cotangent, (p, j) => w.values[p * columns + j], [batch * m, columns, rows], `${machine.name}: gradient`);
         }
       });

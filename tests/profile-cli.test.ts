@@ -59,11 +59,11 @@ test('reft train --profile: an event, a table, a trace in --out, and the adapter
   const report = profileOf(json);
   assert.equal(report.trace, join(folder, 'json', 'profile.json'));
   assert.equal(report.backend, 'cpu');
-  assert.ok(report.sites.some(s => s.name === 'block_output/1 edits' && s.phase === 'backward'));
+  assert.ok(report.sites.some(s => s.name === 'block_output/1 edits' && s.phase === 'backward'), "report.sites.some(s => s.name === 'block_output/1 edits' && s.phase...");
   assert.equal(report.ops.reduce((n, r) => n + r.calls, 0), report.calls);
   const names = ['step 1', 'step 2', 'step 3'];
   assert.deepEqual(report.steps.map(s => s.name).filter(name => name.startsWith('step')), names);
-  assert.ok(report.steps.some(s => s.name === 'evaluation 3'));
+  assert.ok(report.steps.some(s => s.name === 'evaluation 3'), "report.steps.some(s => s.name === 'evaluation 3')");
   assert.deepEqual(parts(await traceAt(report.trace)).filter(name => name.startsWith('step')), names);
 
   assert.match(people.stderr, /profile \(cpu\): [\s\S]*by op +calls[\s\S]*by site, layers together +calls[\s\S]*trace: .*mine\.json/);
@@ -83,7 +83,7 @@ test('reft generate --profile: the prompt and each token, with and without an ad
   assert.deepEqual(parts(trace).slice(0, 2), ['prompt', 'token 2']);
   const report = profileOf(edited);
   assert.equal(report.trace, 'edited.json');
-  assert.ok(report.sites.some(s => s.name === 'block_output/1 edits' && s.phase === 'forward'));
+  assert.ok(report.sites.some(s => s.name === 'block_output/1 edits' && s.phase === 'forward'), "report.sites.some(s => s.name === 'block_output/1 edits' && s.phase...");
   assert.deepEqual(report.phases.map(p => p.name).filter(name => name === 'backward' || name === 'optimizer'), []);
 });
 

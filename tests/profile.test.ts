@@ -48,25 +48,25 @@ test('results with a profile are those without, bit for bit', async () => {
     const [off, on] = [await train({ profiled: false, reuse }), await train({ profiled: true, reuse })];
     assert.deepEqual(on.losses, off.losses);
     assert.deepEqual(on.parameters, off.parameters);
-    assert.ok(on.profile.stop().calls > 100);
+    assert.ok(on.profile.stop().calls > 100, 'on.profile.stop().calls > 100');
   }
 });
 
 test('calls, time, operations and bytes by op, by site, by component and by phase add up to the same', async () => {
   const report = (await train({ profiled: true })).profile.stop();
-  assert.ok(report.calls > 0 && report.flop > 0 && report.bytes > 0 && report.kernelMs > 0);
+  assert.ok(report.calls > 0 && report.flop > 0 && report.bytes > 0 && report.kernelMs > 0, 'report.calls > 0 && report.flop > 0 && report.bytes > 0 && report.k...');
   for (const rows of [report.ops, report.sites, report.components, report.phases]) {
     assert.equal(sum(rows, r => r.calls), report.calls);
     assert.equal(sum(rows, r => r.flop), report.flop);
     assert.equal(sum(rows, r => r.bytes), report.bytes);
-    assert.ok(Math.abs(sum(rows, r => r.ms) - report.kernelMs) <= 1e-9 * report.kernelMs);
-    assert.ok(Math.abs(sum(rows, r => r.share) - 1) < 1e-9);
+    assert.ok(Math.abs(sum(rows, r => r.ms) - report.kernelMs) <= 1e-9 * report.kernelMs, 'Math.abs(sum(rows, r => r.ms) - report.kernelMs) <= 1e-9 * report.k...');
+    assert.ok(Math.abs(sum(rows, r => r.share) - 1) < 1e-9, 'Math.abs(sum(rows, r => r.share) - 1) < 1e-9');
     rows.forEach((row, i) => assert.ok(i === 0 || rows[i - 1].ms >= row.ms, 'longest first'));
-    for (const row of rows) if (row.gflops !== null) assert.ok(Math.abs(row.gflops * row.ms * 1e6 - row.flop) <= 1e-9 * row.flop);
+    for (const row of rows) if (row.gflops !== null) assert.ok(Math.abs(row.gflops * row.ms * 1e6 - row.flop) <= 1e-9 * row.flop, 'Math.abs(row.gflops * row.ms * 1e6 - row.flop) <= 1e-9 * row.flop');
   }
-  assert.ok(report.kernelMs + report.waitMs <= report.wallMs);
+  assert.ok(report.kernelMs + report.waitMs <= report.wallMs, 'report.kernelMs + report.waitMs <= report.wallMs');
   assert.deepEqual(report.steps.map(s => s.name), ['step 1', 'step 2', 'step 3']);
-  assert.ok(sum(report.steps as never, s => s.ms) <= report.wallMs);
+  assert.ok(sum(report.steps as never, s => s.ms) <= report.wallMs, 'sum(report.steps as never, s => s.ms) <= report.wallMs');
 });
 
 test('a forward pass costs what its matrices say, each product at its site', async () => {
@@ -127,9 +127,9 @@ test('blocks that run again count as forward, their way back at the sites it cam
 
 test('with reuse, what is computed once is a phase of its own, and steps cost less', async () => {
   const [kept, whole] = [await train({ profiled: true, reuse: true }), await train({ profiled: true })].map(run => run.profile.stop());
-  assert.ok(flopAt(kept, 'reuse', (_, layer) => layer === 0) > 0);
+  assert.ok(flopAt(kept, 'reuse', (_, layer) => layer === 0) > 0, "flopAt(kept, 'reuse', (_, layer) => layer === 0) > 0");
   assert.equal(flopAt(kept, 'forward', (_, layer) => layer === 0), 0);
-  assert.ok(flopAt(kept, 'forward', () => true) < flopAt(whole, 'forward', () => true));
+  assert.ok(flopAt(kept, 'forward', () => true) < flopAt(whole, 'forward', () => true), "flopAt(kept, 'forward', () => true) < flopAt(whole, 'forward', () =...");
 });
 
 test('memory: the peak of the profiled time, and what a read brings back', async () => {
@@ -141,8 +141,8 @@ test('memory: the peak of the profiled time, and what a read brings back', async
   await create.zeros([10], { backend }).data();
   const report = profile.stop();
   assert.ok(report.peakBytes >= 4 * 51_000 && report.peakBytes < 4 * 51_000 * 1.3, `${report.peakBytes}`);
-  assert.ok(report.backendPeakBytes >= report.peakBytes);
-  assert.ok(report.waitMs >= 0);
+  assert.ok(report.backendPeakBytes >= report.peakBytes, 'report.backendPeakBytes >= report.peakBytes');
+  assert.ok(report.waitMs >= 0, 'report.waitMs >= 0');
   assert.equal(report.reads, 1);
   assert.equal(before.size, 1000);
 });
@@ -176,7 +176,7 @@ test('an error inside leaves the profile usable, and what is asked wrongly is sa
   assert.throws(() => model.forward({ inputIds: Int32Array.of(1, 99), shape: [1, 2] }), /outside the vocabulary/);
   model.forward({ inputIds: Int32Array.of(1, 2), shape: [1, 2] });
   const report = profile.stop();
-  assert.ok(report.calls > 0);
+  assert.ok(report.calls > 0, 'report.calls > 0');
   assert.throws(() => profile.mark('late'), /after stop/);
   startProfile({ backend }).stop();
 });
@@ -190,7 +190,7 @@ test('the trace is JSON whose events nest: part, phase, site, kernel', async () 
   const levels = ['part', 'phase', 'site', 'kernel'];
   const complete = events.filter(e => e.ph === 'X');
   for (const e of complete) {
-    assert.ok(levels.includes(e.cat as string) && e.ts >= 0 && (e.dur as number) >= 0 && e.pid === 1 && e.tid === 1 && typeof e.name === 'string');
+    assert.ok(levels.includes(e.cat as string) && e.ts >= 0 && (e.dur as number) >= 0 && e.pid === 1 && e.tid === 1 && typeof e.name === 'string', 'levels.includes(e.cat as string) && e.ts >= 0 && (e.dur as number) ...');
   }
   const end = (e: TraceEvent): number => e.ts + (e.dur as number);
   const byLevel = levels.map(level => complete.filter(e => e.cat === level).sort((a, b) => a.ts - b.ts || end(a) - end(b)));
@@ -206,11 +206,11 @@ test('the trace is JSON whose events nest: part, phase, site, kernel', async () 
   });
   assert.deepEqual(byLevel[0].map(e => e.name), ['step 1', 'step 2', 'step 3']);
   assert.equal(byLevel[3].length, report.calls);
-  assert.ok(byLevel[2].some(e => e.name === 'mlp_output/2') && byLevel[1].some(e => e.name === 'backward'));
+  assert.ok(byLevel[2].some(e => e.name === 'mlp_output/2') && byLevel[1].some(e => e.name === 'backward'), "byLevel[2].some(e => e.name === 'mlp_output/2') && byLevel[1].some(...");
   const reads = events.filter(e => e.cat === 'read');
   assert.equal(reads.filter(e => e.ph === 'b').length, report.reads);
   assert.equal(reads.filter(e => e.ph === 'e').length, report.reads);
-  assert.ok(events.some(e => e.ph === 'C' && e.name === 'memory' && (e.args?.live as number) > 0));
+  assert.ok(events.some(e => e.ph === 'C' && e.name === 'memory' && (e.args?.live as number) > 0), "events.some(e => e.ph === 'C' && e.name === 'memory' && (e.args?.li...");
 });
 
 test('a trace keeps the calls it was asked to keep; figures count all', async () => {
@@ -240,7 +240,7 @@ test('the table shows the longest rows and adds up the rest', async () => {
   const text = formatProfile(report, { rows: 3 });
   const [byOp] = text.split('by site, layers together');
   assert.match(text, /^profile \(cpu\): .* 3 parts; \d+ kernels .*\n\d+\.\d\d GFLOP at /);
-  for (const row of report.ops.slice(0, 3)) assert.ok(byOp.includes(row.name));
-  assert.ok(byOp.includes(`${report.ops.length - 3} more: ${sum(report.ops.slice(3), r => r.ms).toFixed(1)} ms`));
-  for (const row of report.components.slice(0, 3)) assert.ok(text.includes(`${row.phase}  ${row.name}`));
+  for (const row of report.ops.slice(0, 3)) assert.ok(byOp.includes(row.name), 'byOp.includes(row.name)');
+  assert.ok(byOp.includes(`${report.ops.length - 3} more: ${sum(report.ops.slice(3), r => r.ms).toFixed(1)} ms`), 'byOp.includes(`${report.ops.length - 3} more: ${sum(report.ops.slic...');
+  for (const row of report.components.slice(0, 3)) assert.ok(text.includes(`${row.phase}  ${row.name}`), 'text.includes(`${row.phase} ${row.name}`)');
 });

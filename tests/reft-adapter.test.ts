@@ -51,7 +51,7 @@ describe('an adapter that is saved and loaded', () => {
       const loaded = await adapterFromFiles(base, await adapterToFiles(reft), { onWarning: message => assert.fail(message) });
       assert.deepEqual(loaded.configs, reft.configs);
       assert.equal(loaded.interventions[0].scale, 0.75);
-      assert.ok(furthest(logits(loaded), logits(reft)) < 1e-5);
+      assert.ok(furthest(logits(loaded), logits(reft)) < 1e-5, 'furthest(logits(loaded), logits(reft)) < 1e-5');
       reft.interventions.forEach((intervention, i) => {
         const [before, after] = [intervention, loaded.interventions[i]].map(x => noGrad(() => x.parameters()));
         assert.deepEqual(Object.keys(after), Object.keys(before));
@@ -79,7 +79,7 @@ describe('an adapter that is saved and loaded', () => {
       await new ReftTrainer(loaded, { examples: tinyExamples(4), steps: 50, learningRate: 3e-2 }).train();
       const { R } = noGrad(() => loaded.interventions[0].parameters());
       const product = noGrad(() => R.matmulT(R).dataSync());
-      product.forEach((x, k) => { assert.ok(Math.abs(x - (k % 5 === 0 ? 1 : 0)) < 1e-5); });
+      product.forEach((x, k) => { assert.ok(Math.abs(x - (k % 5 === 0 ? 1 : 0)) < 1e-5, 'Math.abs(x - (k % 5 === 0 ? 1 : 0)) < 1e-5'); });
     }
   });
 
@@ -92,7 +92,7 @@ describe('an adapter that is saved and loaded', () => {
       const reft = getReftModel(base, { layers: [1], rank: 2 });
       await saveAdapter(reft, directory);
       assert.deepEqual((await readdir(directory)).sort(), ['README.md', 'adapter_config.json', 'adapter_model.safetensors', 'notes.txt']);
-      assert.ok(furthest(logits(await loadReft(base, directory)), logits(reft)) < 1e-5);
+      assert.ok(furthest(logits(await loadReft(base, directory)), logits(reft)) < 1e-5, 'furthest(logits(await loadReft(base, directory)), logits(reft)) < 1e-5');
       const readme = await readFile(join(directory, 'README.md'), 'utf8');
       assert.match(readme, /^---\nbase_model: "tiny"/);
       assert.match(readme, /\| loreft \| `h' = h \+ R\^T \(act\(W h \+ b\) - R h\)` \| block_output \| 1 \| l1 \| 2 \|/);

@@ -107,9 +107,9 @@ describe('on a model', () => {
     const [base] = padded(plain, rows, 'right');
     for (const orthogonal of ['householder', 'torch'] as const) {
       const [same] = padded(await build({ layers: 'all', identityStart: true, rank: 4, positions: 'all', orthogonal }), rows, 'right');
-      assert.ok(furthest(same, base) < 1e-5);
+      assert.ok(furthest(same, base) < 1e-5, 'furthest(same, base) < 1e-5');
     }
-    assert.ok(furthest(padded(await build({ layers: [1] }), rows, 'right')[0], base) > 1e-2);
+    assert.ok(furthest(padded(await build({ layers: [1] }), rows, 'right')[0], base) > 1e-2, "furthest(padded(await build({ layers: [1] }), rows, 'right')[0], ba...");
   });
 
   test('switched off it is the base, bit for bit; at scale 0 too; so is an unedited token', async () => {
@@ -118,14 +118,14 @@ describe('on a model', () => {
     const layout = layoutOf(new Int32Array(7).fill(1), [1, 7], [6]);
     const forward = (): Float32Array => noGrad(() => scope(() => reft.forward({ inputIds: ids, shape: [1, 7] }, layout).logits.dataSync() as Float32Array));
     const base = noGrad(() => scope(() => reft.base.forward({ inputIds: ids, shape: [1, 7] }).logits.dataSync()));
-    assert.ok(furthest(forward(), base) > 1e-2);
+    assert.ok(furthest(forward(), base) > 1e-2, 'furthest(forward(), base) > 1e-2');
     reft.enabled = false;
     assert.deepEqual(forward(), base);
     reft.enabled = true;
     for (const i of reft.interventions) i.enabled = false;
     assert.deepEqual(forward(), base);
     for (const i of reft.interventions) Object.assign(i, { enabled: true, scale: 0 });
-    assert.ok(furthest(forward(), base) === 0);
+    assert.ok(furthest(forward(), base) === 0, 'furthest(forward(), base) === 0');
     const last = await build({ layers: [1], positions: 'l1' });
     const edited = noGrad(() => scope(() => last.forward({ inputIds: ids, shape: [1, 7] }, layout).logits.dataSync()));
     const before = 5 * (base.length / 7);

@@ -96,11 +96,11 @@ describe("pyreft's folders", () => {
     ]);
     const expected = logits(reft);
     const positions = 'f1+l1';
-    assert.ok(await difference(logits(await pyreftFromFiles(model, renamed(key => key.replaceAll('_', '.').replace('block.output', 'block_output')), { positions })), expected) < 1e-5);
+    assert.ok(await difference(logits(await pyreftFromFiles(model, renamed(key => key.replaceAll('_', '.').replace('block.output', 'block_output')), { positions })), expected) < 1e-5, 'await difference(logits(await pyreftFromFiles(model, renamed(key =>...');
     const paths = renamed(
       key => key.replace(/layer_(\d)_comp_block_output/, 'comp_model_layers[$1]_output'), ([layer, , ...rest]) => [layer, `model.layers[${Number(layer)}].output`, ...rest],
     );
-    assert.ok(await difference(logits(await pyreftFromFiles(model, paths, { positions })), expected) < 1e-5);
+    assert.ok(await difference(logits(await pyreftFromFiles(model, paths, { positions })), expected) < 1e-5, 'await difference(logits(await pyreftFromFiles(model, paths, { posit...');
 
     const broken = async (change: (c: typeof config) => object, message: RegExp): Promise<void> => {
       await assert.rejects(pyreftFromFiles(model, new Map([...files, ['config.json', json(change(structuredClone(config)))]]), { positions }, 'dir'), message);
@@ -130,7 +130,7 @@ describe("AdapterHub's folders", () => {
   async function adapterHubFiles(model: CausalLM, config: ReftConfig, binary: boolean): Promise<{ files: Map<string, Uint8Array>; reft: ReftModel }> {
     const reft = getReftModel(model, config);
     const [{ positions: ends, tied, rank, kind, layers, activation }] = reft.configs;
-    assert.ok(ends.type === 'ends');
+    assert.ok(ends.type === 'ends', "ends.type === 'ends'");
     const entries: { name: string; dtype: 'F32'; shape: readonly number[]; data: Float32Array }[] = [];
     for (const { interventions } of [reft]) {
       for (const i of interventions) {
@@ -206,7 +206,7 @@ test('a folder of any format is told from its files', async () => {
     for (const name of ['own', 'pyreft']) {
       const found = await loadEditFolder(model, join(folder, name));
       assert.equal(found.format, name === 'own' ? 'reft' : 'pyreft');
-      assert.ok(await difference(logits(found.reft), logits(reft)) < 1e-5);
+      assert.ok(await difference(logits(found.reft), logits(reft)) < 1e-5, 'await difference(logits(found.reft), logits(reft)) < 1e-5');
     }
     await assert.rejects(loadEditFolder(model, join(folder, 'none')), /holds no edits: expected adapter_config\.json/);
     await assert.rejects(loadEditFolder(model, join(folder, 'nowhere')), /^FormatError: .*nowhere: cannot be read/);

@@ -50,7 +50,7 @@ describe('a graph', () => {
     const reft = await reftOf();
     const graph = trace(reft, inputs);
     const { promptLengths: _, ...batch } = inputs;
-    assert.ok(await same(noGrad(() => graph.forward(inputs)).logits, noGrad(() => reft.forward(batch, layout)).logits));
+    assert.ok(await same(noGrad(() => graph.forward(inputs)).logits, noGrad(() => reft.forward(batch, layout)).logits), 'await same(noGrad(() => graph.forward(inputs)).logits, noGrad(() =>...');
     const labels = Int32Array.from(inputs.inputIds, (id, t) => (t < 4 ? -100 : id));
     const gradients = async (run: () => { loss: Tensor }): Promise<Float32Array[]> => {
       for (const { tensor } of reft.trained()) tensor.grad = null;
@@ -72,13 +72,13 @@ describe('a graph', () => {
     for (const id of ids) off.disable(id);
     assert.ok(await same(logits(off), base), 'all off is the base, bit for bit');
     for (const id of ids) off.enable(id);
-    assert.ok(await same(logits(off), before));
+    assert.ok(await same(logits(off), before), 'await same(logits(off), before)');
 
     const one = trace(reft, inputs).disable(ids[0]);
     const removed = trace(reft, inputs).remove(ids[0]);
     reft.interventions[0].enabled = false;
-    assert.ok(await same(logits(one), logits(removed)));
-    assert.ok(await same(logits(one), noGrad(() => reft.forward(batch, layout)).logits));
+    assert.ok(await same(logits(one), logits(removed)), 'await same(logits(one), logits(removed))');
+    assert.ok(await same(logits(one), noGrad(() => reft.forward(batch, layout)).logits), 'await same(logits(one), noGrad(() => reft.forward(batch, layout)).l...');
     reft.interventions[0].enabled = true;
 
     const doubled = (h: Tensor): Tensor => h.mul(2);
@@ -86,15 +86,15 @@ describe('a graph', () => {
     for (const id of ids.slice(1)) replaced.remove(id);
     replaced.replace(ids[0], { apply: doubled });
     const inserted = trace(reft.base, inputs).insert({ id: 'double', site: 'model.layers[0].output', apply: doubled });
-    assert.ok(await same(logits(replaced), logits(inserted)));
-    assert.ok(!(await same(logits(inserted), base)));
+    assert.ok(await same(logits(replaced), logits(inserted)), 'await same(logits(replaced), logits(inserted))');
+    assert.ok(!(await same(logits(inserted), base)), '!(await same(logits(inserted), base))');
 
     const add = (h: Tensor): Tensor => h.add(1);
     const ordered = (place: { before?: string; after?: string }) => logits(trace(reft.base, inputs)
       .insert({ id: 'double', site: 'block_output/1', apply: doubled }).insert({ id: 'add', site: 'block_output/1', apply: add }, place));
     const first = noGrad(() => reft.base.forward({ ...batch, edits: [{ site: { layer: 1, component: 'block_output' }, apply: h => doubled(add(h)) }] })).logits;
-    assert.ok(await same(ordered({ before: 'double' }), first));
-    assert.ok(!(await same(ordered({ after: 'double' }), first)));
+    assert.ok(await same(ordered({ before: 'double' }), first), "await same(ordered({ before: 'double' }), first)");
+    assert.ok(!(await same(ordered({ after: 'double' }), first)), "!(await same(ordered({ after: 'double' }), first))");
     assert.ok(await same(noGrad(() => reft.forward(batch, layout)).logits, before), 'the adapter is unchanged');
   });
 

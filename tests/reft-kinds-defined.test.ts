@@ -46,7 +46,7 @@ describe('an edit of one\'s own', () => {
     assert.ok(losses[29] < 0.9 * losses[0], `${losses[0]} to ${losses[29]}`);
     for (const intervention of reft.interventions) {
       const { R, S } = noGrad(() => intervention.parameters());
-      assert.ok(deviation(R) < 2e-6 && deviation(S) < 2e-6);
+      assert.ok(deviation(R) < 2e-6 && deviation(S) < 2e-6, 'deviation(R) < 2e-6 && deviation(S) < 2e-6');
     }
     assert.equal(reft.parameterCount, 4 * (2 * 2 * 16 + 2));
     assert.match(reft.summary(), /^turn at block_output of layers 0, 1, positions f1\+l1, rank 2\n/);
@@ -55,7 +55,7 @@ describe('an edit of one\'s own', () => {
     const again = await adapterFromFiles(base, files);
     assert.deepEqual(again.configs, reft.configs);
     assert.deepEqual(await answers(again), await answers(reft));
-    assert.ok((await trained(again, 3)).every(Number.isFinite));
+    assert.ok((await trained(again, 3)).every(Number.isFinite), '(await trained(again, 3)).every(Number.isFinite)');
   });
 
   test('has right gradients through the model\'s own path', async () => {
@@ -69,11 +69,11 @@ describe('an edit of one\'s own', () => {
     const make = async () => getReftModel(await tinyModel(), { kind: 'turn', layers: [1], rank: 2, positions: 'l1' });
     const options = { examples: tinyExamples(4), steps: 8, learningRate: 1e-2 };
     const [whole, first, second] = await Promise.all([make(), make(), make()]);
-    for await (const step of new ReftTrainer(whole, options).steps()) assert.ok(Number.isFinite(step.loss));
+    for await (const step of new ReftTrainer(whole, options).steps()) assert.ok(Number.isFinite(step.loss), 'Number.isFinite(step.loss)');
     const half = new ReftTrainer(first, options);
     for await (const step of half.steps()) if (step.index === 4) break;
     const rest = new ReftTrainer(second, { ...options, resume: await half.checkpointFiles() });
-    for await (const step of rest.steps()) assert.ok(step.index > 4);
+    for await (const step of rest.steps()) assert.ok(step.index > 4, 'step.index > 4');
     const [a, b] = [whole, second].map(reft => reft.trained().map(t => t.tensor.dataSync()));
     assert.deepEqual(b, a);
   });
@@ -106,7 +106,7 @@ describe('an edit of one\'s own', () => {
     assert.throws(() => use(shrinks)().edits(layout)[0].apply(h), { message: /^edit: the edited rows have shape \[1,3\], expected \[1,16\]$/ });
     const ignores = defineEdit({ name: 'ignores', parameters: nothing, apply });
     assert.throws(() => use(ignores)().edits(layout, undefined, { subspaces: [0] })[0].apply(h), { message: 'subspaces: ignores does not apply them (context.subspace)' });
-    assert.ok(kindNames().includes('shrinks'));
+    assert.ok(kindNames().includes('shrinks'), "kindNames().includes('shrinks')");
   });
 });
 

@@ -71,7 +71,7 @@ for (const name of names) {
       const indices = Int32Array.of(0, 1, 2, 3);
       const delta = (scale?: Tensor): Tensor => applyEdit(h, settings, { indices, ...(scale ? { scale } : {}) }).sub(h).reshape([4, 6]);
       const c = create.from(Float64Array.of(0, 1, -2, 0.5), [4]);
-      assert.ok(furthest(delta(c).dataSync(), delta().mul(c.unsqueeze(1)).dataSync()) < 1e-14);
+      assert.ok(furthest(delta(c).dataSync(), delta().mul(c.unsqueeze(1)).dataSync()) < 1e-14, 'furthest(delta(c).dataSync(), delta().mul(c.unsqueeze(1)).dataSync(...');
     });
   });
 }
@@ -97,7 +97,7 @@ describe('subspaces', () => {
         }
       }
       const all = noGrad(() => reft.edits(layout, undefined, { subspaces: [0, 1, 2] })[0].apply(h)).dataSync();
-      assert.ok(furthest(all, noGrad(() => reft.edits(layout)[0].apply(h)).dataSync()) < 1e-13);
+      assert.ok(furthest(all, noGrad(() => reft.edits(layout)[0].apply(h)).dataSync()) < 1e-13, 'furthest(all, noGrad(() => reft.edits(layout)[0].apply(h)).dataSync...');
     }
   });
 
@@ -168,11 +168,11 @@ describe('scales', () => {
     const [intervention] = reft.interventions;
     const h = create.normal([1, 3, 16], { seed: 7 });
     const fixed = getReftModel(base, { layers: [1], rank: 2, positions: 'all', scale: 0.25 });
-    assert.ok(furthest(noGrad(() => oneForward(reft, h)).dataSync(), noGrad(() => oneForward(fixed, h)).dataSync()) < 1e-6);
+    assert.ok(furthest(noGrad(() => oneForward(reft, h)).dataSync(), noGrad(() => oneForward(fixed, h)).dataSync()) < 1e-6, 'furthest(noGrad(() => oneForward(reft, h)).dataSync(), noGrad(() =>...');
     const { tensor } = reft.trained().find(t => t.name === 'block_output/1.scale') as { tensor: Tensor };
     const [g] = gradientsOf(oneForward(reft, h).sum(), [tensor]);
     const one = noGrad(() => oneForward(fixed, h).sub(h).sum().mul(4)).dataSync()[0];
-    assert.ok(Math.abs((g as Tensor).dataSync()[0] - one) < 1e-4 * Math.max(1, Math.abs(one)));
+    assert.ok(Math.abs((g as Tensor).dataSync()[0] - one) < 1e-4 * Math.max(1, Math.abs(one)), 'Math.abs((g as Tensor).dataSync()[0] - one) < 1e-4 * Math.max(1, Ma...');
     assert.equal(reft.parameterCount, fixed.parameterCount + 1);
     intervention.set('scale', create.from([0.75]));
     const again = await adapterFromFiles(base, await adapterToFiles(reft));
@@ -220,7 +220,7 @@ test('what is outside the span of R is untouched; the states of every kind with 
     for (const orthogonal of ['householder', 'cayley', 'exponential', 'qr', 'polar', 'torchHouseholder'] as const) {
       const reft = getReftModel(base, { kind, layers: [1], rank: 2, positions: 'all', orthogonal });
       const { R } = noGrad(() => reft.interventions[0].parameters());
-      assert.ok(deviation(R) < 1e-12);
+      assert.ok(deviation(R) < 1e-12, 'deviation(R) < 1e-12');
       const h = normal([1, 4, 16], 4);
       const delta = noGrad(() => oneForward(reft, h).sub(h).reshape([4, 16]));
       const outside = noGrad(() => delta.sub(delta.matmulT(R).matmul(R)).dataSync());
@@ -333,5 +333,5 @@ test('wrong options are refused by name', async () => {
   assert.throws(resolve({ layers: [0], dropoutOn: 'both' as 'state' }), { message: /^ReFT configuration: dropoutOn/ });
   assert.equal(resolve({ kind: 'nonlinear', layers: [0] })().activation, 'gelu');
   assert.equal(Object.keys(kinds).length, 6);
-  assert.ok(editActivations.includes('gelu_tanh'));
+  assert.ok(editActivations.includes('gelu_tanh'), "editActivations.includes('gelu_tanh')");
 });

@@ -59,21 +59,21 @@ describe('a batch of different edits', () => {
     const base = noGrad(() => model.forward(batchInputs(3))).logits;
     const first = run();
     assert.equal(await difference(first.slice(0, 1, 2), base.slice(0, 1, 2)), 0);
-    assert.ok(await difference(first.slice(0, 0, 1), base.slice(0, 0, 1)) > 1e-3);
+    assert.ok(await difference(first.slice(0, 0, 1), base.slice(0, 0, 1)) > 1e-3, 'await difference(first.slice(0, 0, 1), base.slice(0, 0, 1)) > 1e-3');
     a.enabled = false;
     const off = run();
     assert.equal(await difference(off.slice(0, 0, 1), base.slice(0, 0, 1)), 0);
     assert.equal(await difference(off.slice(0, 2, 3), first.slice(0, 2, 3)), 0);
     a.enabled = true;
     for (const i of b.interventions) i.scale = 0;
-    assert.ok(await difference(run().slice(0, 2, 3), base.slice(0, 2, 3)) < 1e-6);
+    assert.ok(await difference(run().slice(0, 2, 3), base.slice(0, 2, 3)) < 1e-6, 'await difference(run().slice(0, 2, 3), base.slice(0, 2, 3)) < 1e-6');
     for (const i of b.interventions) i.scale = 1;
     assert.equal(await difference(run(), first), 0);
     // Trained on: the bank that was kept is not taken again.
     const [{ tensor }] = a.trained().filter(t => t.name.endsWith('.b'));
     tensor.storage.version++;
     tensor.backend.write(tensor.storage.allocation, 0, Float32Array.of(5, -5));
-    assert.ok(await difference(run().slice(0, 0, 1), first.slice(0, 0, 1)) > 1e-3);
+    assert.ok(await difference(run().slice(0, 0, 1), first.slice(0, 0, 1)) > 1e-3, 'await difference(run().slice(0, 0, 1), first.slice(0, 0, 1)) > 1e-3');
     mixed.dispose();
   });
 
@@ -89,7 +89,7 @@ describe('a batch of different edits', () => {
     mixEdits([sets[0], sets[1]]).loss(batchInputs(2), labels(2), layout(2)).loss.backward();
     const together = await gradients();
     sets.forEach((set, b) => set.loss(rowInputs(b), labels(2).subarray(b * width, (b + 1) * width), layout(1)).loss.mul(0.5).backward());
-    (await gradients()).forEach((expected, i) => expected.forEach((v, k) => assert.ok(Math.abs(v - together[i][k]) <= 1e-10 * Math.max(1, Math.abs(v)))));
+    (await gradients()).forEach((expected, i) => expected.forEach((v, k) => assert.ok(Math.abs(v - together[i][k]) <= 1e-10 * Math.max(1, Math.abs(v)), 'Math.abs(v - together[i][k]) <= 1e-10 * Math.max(1, Math.abs(v))')));
   });
 
   test('generates what each row generates alone; with prompt-only edits a decode step runs the kernels of the base', async () => {
@@ -114,7 +114,7 @@ describe('a batch of different edits', () => {
       return marks.slice(1).map((mark, i) => calls.slice(marks[i], mark).join());
     };
     const base = await steps(null);
-    assert.ok(base[0].includes('matmul'));
+    assert.ok(base[0].includes('matmul'), "base[0].includes('matmul')");
     assert.deepEqual(await steps([sets[0], sets[1], null, [sets[1], sets[2]], sets[2]]), base);
     assert.notDeepEqual(await steps([sets[3], sets[1], null, sets[2], sets[2]]), base);
   });
@@ -138,8 +138,8 @@ describe('a batch of different edits', () => {
     const some = mixEdits([a, b, [a, b]]);
     const byIntervention = noGrad(() => some.forward(batchInputs(3), layout(3), undefined, i => (a.interventions.includes(i) ? { scale } : {}))).logits;
     const first = noGrad(() => a.forward(rowInputs(0), layout(1), undefined, { scale: [0.5] })).logits;
-    assert.ok(await difference(byIntervention.slice(0, 0, 1), first) < 1e-10);
-    assert.ok(await difference(byIntervention.slice(0, 1, 2), noGrad(() => b.forward(rowInputs(1), layout(1))).logits) < 1e-10);
+    assert.ok(await difference(byIntervention.slice(0, 0, 1), first) < 1e-10, 'await difference(byIntervention.slice(0, 0, 1), first) < 1e-10');
+    assert.ok(await difference(byIntervention.slice(0, 1, 2), noGrad(() => b.forward(rowInputs(1), layout(1))).logits) < 1e-10, 'await difference(byIntervention.slice(0, 1, 2), noGrad(() => b.forw...');
   });
 
   test('one kernel for many sets at a site', async () => {
@@ -149,7 +149,7 @@ describe('a batch of different edits', () => {
     assert.equal(edits.length, 1);
     const together = noGrad(() => model.forward({ ...batchInputs(40), edits })).logits;
     const last = noGrad(() => sets[39].forward(rowInputs(39), layout(1))).logits;
-    assert.ok(await difference(together.slice(0, 39, 40), last) < 2e-5);
+    assert.ok(await difference(together.slice(0, 39, 40), last) < 2e-5, 'await difference(together.slice(0, 39, 40), last) < 2e-5');
   });
 
   test('what does not fit is refused', async () => {
@@ -186,27 +186,27 @@ describe('composition', () => {
   test('parts of one R: added or stacked in any order is one and the same; the report says that nothing is shared', async () => {
     const [a, b] = await pair(2);
     const parts = await compose([a, b], 'partition');
-    parts.overlaps.forEach(({ angles }) => angles?.forEach(angle => assert.ok(Math.abs(angle - Math.PI / 2) < 1e-6)));
+    parts.overlaps.forEach(({ angles }) => angles?.forEach(angle => assert.ok(Math.abs(angle - Math.PI / 2) < 1e-6, 'Math.abs(angle - Math.PI / 2) < 1e-6')));
     assert.match(parts.report(), /^block_output\/1: sets 0 and 1: principal angles 90\.0°, 90\.0°$/);
-    assert.ok(await difference(logits(parts), logits(await compose([a, b], 'add'))) < 1e-12);
+    assert.ok(await difference(logits(parts), logits(await compose([a, b], 'add'))) < 1e-12, "await difference(logits(parts), logits(await compose([a, b], 'add')...");
     // W of one set reads what the other has written: stacking is the same only where they do not meet.
-    assert.ok(await difference(logits(await compose([a, b], 'stack')), noGrad(() => a.base.forward({ ...batchInputs(1), edits: [...a.edits(layout(1)), ...b.edits(layout(1))] })).logits) === 0);
+    assert.ok(await difference(logits(await compose([a, b], 'stack')), noGrad(() => a.base.forward({ ...batchInputs(1), edits: [...a.edits(layout(1)), ...b.edits(layout(1))] })).logits) === 0, "await difference(logits(await compose([a, b], 'stack')), noGrad(() ...");
   });
 
   test('interpolation ends at the sets themselves and is linear in between at the site', async () => {
     const [a, b] = await pair(1);
-    for (const [weights, set] of [[[1, 0], a], [[0, 1], b]] as const) assert.ok(await difference(logits(await compose([a, b], 'interpolate', { weights })), logits(set)) < 1e-9);
+    for (const [weights, set] of [[[1, 0], a], [[0, 1], b]] as const) assert.ok(await difference(logits(await compose([a, b], 'interpolate', { weights })), logits(set)) < 1e-9, "await difference(logits(await compose([a, b], 'interpolate', { weig...");
     const site = { layer: 1, component: 'block_output' } as const;
     const at = async (set: { edits: ReftModel['edits'] }): Promise<Tensor> => noGrad(() => a.base.forward({ ...batchInputs(1), edits: set.edits(layout(1)), collect: [site] }))
       .collected.get('block_output/1') as Tensor;
     const middle = await at(await compose([a, b], 'interpolate'));
-    assert.ok(await difference(middle, (await at(a)).add(await at(b)).mul(0.5)) < 1e-12);
+    assert.ok(await difference(middle, (await at(a)).add(await at(b)).mul(0.5)) < 1e-12, 'await difference(middle, (await at(a)).add(await at(b)).mul(0.5)) <...');
   });
 
   test('overlap is told, and what has no meaning is refused', async () => {
     const [a, b] = await pair(1);
     const { overlaps: [{ angles }] } = await compose([a, b], 'stack');
-    assert.ok(angles && Math.abs(angles[0]) < 1e-6 && Math.abs(angles[1] - Math.PI / 2) < 1e-6);
+    assert.ok(angles && Math.abs(angles[0]) < 1e-6 && Math.abs(angles[1] - Math.PI / 2) < 1e-6, 'angles && Math.abs(angles[0]) < 1e-6 && Math.abs(angles[1] - Math.P...');
     await assert.rejects(compose([a, b], 'partition'), /^RangeError: compose: block_output\/1: sets 0 and 1 share directions \(smallest principal angle 0\.00°\), so they are not parts of one R/);
     const noRotation = getReftModel(a.base, { kind: 'direft', layers: [1], rank: 2 });
     await assert.rejects(compose([a, noRotation], 'partition'), /block_output\/1: direft has no R/);

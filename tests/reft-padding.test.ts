@@ -146,7 +146,7 @@ describe('positions found in the text are those of each row, wherever its paddin
         return steps;
       };
       const alone = await run(1, 3, false);
-      assert.ok(alone[1] > 0);
+      assert.ok(alone[1] > 0, 'alone[1] > 0');
       for (const reuse of [true, false]) near(await run(3, 1, reuse), alone, JSON.stringify(config));
     }
   });

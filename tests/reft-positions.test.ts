@@ -48,7 +48,7 @@ describe('positions', () => {
       const { positions, dropped } = resolvePositions({ type: 'ends', first, last }, n, n + answer);
       assert.equal(new Set(positions).size, positions.length);
       assert.equal(positions.length + dropped, first + last);
-      assert.ok(positions.every(p => p >= 0 && p < n));
+      assert.ok(positions.every(p => p >= 0 && p < n), 'positions.every(p => p >= 0 && p < n)');
     }));
   });
 });
@@ -101,8 +101,8 @@ describe('positions found in the text', async () => {
       const spans = tokenSpans(ids, tokenizer);
       assert.equal(spans.text, tokenizer.decode(ids));
       ids.forEach((_, t) => {
-        assert.ok(spans.ends[t] > spans.starts[t] || spans.text === '');
-        if (t > 0) assert.ok(spans.starts[t] === spans.ends[t - 1] || spans.starts[t] === spans.starts[t - 1]);
+        assert.ok(spans.ends[t] > spans.starts[t] || spans.text === '', "spans.ends[t] > spans.starts[t] || spans.text === ''");
+        if (t > 0) assert.ok(spans.starts[t] === spans.ends[t - 1] || spans.starts[t] === spans.starts[t - 1], 'spans.starts[t] === spans.ends[t - 1] || spans.starts[t] === spans....');
       });
       if (ids.length > 0) assert.equal(spans.ends.at(-1), spans.text.length);
     }
@@ -180,8 +180,8 @@ describe('schedules of new tokens', () => {
         for await (const step of trainer.steps()) all.push(step.loss);
         losses.push(all);
       }
-      losses[0].forEach((loss, i) => assert.ok(Math.abs(loss - losses[1][i]) < 1e-5));
-      assert.ok(losses[0][2] < losses[0][0]);
+      losses[0].forEach((loss, i) => assert.ok(Math.abs(loss - losses[1][i]) < 1e-5, 'Math.abs(loss - losses[1][i]) < 1e-5'));
+      assert.ok(losses[0][2] < losses[0][0], 'losses[0][2] < losses[0][0]');
     }
   });
 

@@ -39,7 +39,7 @@ async function logProbability(reft: ReftModel, { ids, promptLength }: Example): 
 describe('preferences', () => {
   test('begin at log 2 with edits that change nothing; the loss is the formula; pairs come to prefer the chosen answer', async () => {
     const { reft, trainer, losses } = await run({ epochs: 20, steps: undefined } as Partial<TrainerOptions>);
-    assert.ok(Math.abs(losses[0] - Math.LN2) < 1e-5);
+    assert.ok(Math.abs(losses[0] - Math.LN2) < 1e-5, 'Math.abs(losses[0] - Math.LN2) < 1e-5');
     const gains = async (e: Example): Promise<number> => {
       reft.enabled = true;
       const edited = await logProbability(reft, e);
@@ -57,7 +57,7 @@ describe('preferences', () => {
     const { loss, rows, perplexity } = await trainer.evaluate();
     assert.ok(Math.abs(loss - expected) < 1e-4, `${loss}, the formula gives ${expected}`);
     assert.deepEqual([rows, perplexity], [5, NaN]);
-    assert.ok(loss < 0.3);
+    assert.ok(loss < 0.3, 'loss < 0.3');
   });
 
   test('reuse, and reuse for some pairs only, give the same losses', async () => {
@@ -84,7 +84,7 @@ describe('preferences', () => {
     const promptOf = ({ ids, promptLength }: Example): number[] => [...ids.subarray(0, promptLength)];
     assert.deepEqual(promptOf(verbatim.chosen), promptOf(verbatim.rejected));
     assert.match(tokenizer.decode(verbatim.chosen.ids), /Say yes/);
-    assert.ok(chat.chosen.promptLength > verbatim.chosen.promptLength);
+    assert.ok(chat.chosen.promptLength > verbatim.chosen.promptLength, 'chat.chosen.promptLength > verbatim.chosen.promptLength');
     assert.throws(() => read('{"prompt":"a","chosen":"b","rejected":"c"}\n{"prompt":"a","chosen":"b"}'), /^FormatError: pairs\.jsonl:2: rejected: /);
     assert.throws(() => read('{"prompt"'), /pairs\.jsonl:1: is not JSON/);
     assert.throws(() => read('\n'), /pairs\.jsonl: has no rows/);

@@ -56,7 +56,7 @@ test('gradients at sites and collected states come from blocks that are kept; a 
   for (const [name, gradient] of on) assert.deepEqual(gradient.dataSync(), off.get(name)!.dataSync(), name);
   const collect = [{ layer: 2, component: 'attention_output' }] as const;
   const states = [true, false].map(recompute => reft.forward({ inputIds, shape, attentionMask, recompute, collect }, layout).collected.get('attention_output/2')!);
-  assert.ok(states[0].needsGrad);
+  assert.ok(states[0].needsGrad, 'states[0].needsGrad');
   assert.deepEqual(states[0].dataSync(), states[1].dataSync());
   assert.throws(() => reft.forward({ inputIds, shape, attentionMask, recompute: true, cache: new KVCache() }, layout), /recompute: not while a cache is written to/);
 });

@@ -74,7 +74,7 @@ describe('reuse in a folder', () => {
       const directory = { reuseDirectory: fresh(), reuseBudgetBytes: 0 };
       const first = await run({ ...options, ...directory }, { edits });
       assert.deepEqual(first.result, result);
-      assert.ok(first.computed > 0);
+      assert.ok(first.computed > 0, 'first.computed > 0');
       assert.deepEqual(await run({ ...options, ...directory }, { edits }), { result, computed: 0 });
     }
   });
@@ -127,16 +127,16 @@ describe('reuse in a folder', () => {
     const reuseDirectoryBudgetBytes = 2 * all;
     for (const seed of [2, 3, 4]) {
       await run({ reuseDirectory, reuseDirectoryBudgetBytes }, { model: { seed } });
-      assert.ok((await sizes(reuseDirectory)).reduce((a, b) => a + b, 0) <= reuseDirectoryBudgetBytes);
+      assert.ok((await sizes(reuseDirectory)).reduce((a, b) => a + b, 0) <= reuseDirectoryBudgetBytes, '(await sizes(reuseDirectory)).reduce((a, b) => a + b, 0) <= reuseDi...');
     }
     assert.equal((await run({ reuseDirectory, reuseDirectoryBudgetBytes }, { model: { seed: 4 } })).computed, 0);
 
     const half = { reuseDirectory: fresh(), reuseDirectoryBudgetBytes: all / 2, reuseBudgetBytes: 0 };
     const { result, computed } = await run(half);
-    assert.ok(computed > 0 && computed < 6);
-    assert.ok((await sizes(half.reuseDirectory)).reduce((a, b) => a + b, 0) <= all / 2);
+    assert.ok(computed > 0 && computed < 6, 'computed > 0 && computed < 6');
+    assert.ok((await sizes(half.reuseDirectory)).reduce((a, b) => a + b, 0) <= all / 2, '(await sizes(half.reuseDirectory)).reduce((a, b) => a + b, 0) <= al...');
     const off = await run({ reuse: false });
-    (result[0] as number[]).forEach((x, i) => { assert.ok(Math.abs(x - (off.result[0] as number[])[i]) < 1e-4 * Math.max(1, x)); });
+    (result[0] as number[]).forEach((x, i) => { assert.ok(Math.abs(x - (off.result[0] as number[])[i]) < 1e-4 * Math.max(1, x), 'Math.abs(x - (off.result[0] as number[])[i]) < 1e-4 * Math.max(1, x)'); });
     const none = await run({ ...half, reuseDirectory: fresh(), reuseDirectoryBudgetBytes: 0 });
     assert.deepEqual([none.result, none.computed], [off.result, 0]);
   });
@@ -150,12 +150,12 @@ describe('reuse in a folder', () => {
       for await (const _ of trainer.steps()) held = backend.stats().liveBytes;
       const end = backend.stats().liveBytes;
       trainer.dispose();
-      assert.ok(backend.stats().liveBytes <= end);
+      assert.ok(backend.stats().liveBytes <= end, 'backend.stats().liveBytes <= end');
       return held - end;
     };
     await most({ reuse: false });
     const reuseDirectory = fresh();
-    assert.ok(await most({ reuseDirectory }) > 1000);
+    assert.ok(await most({ reuseDirectory }) > 1000, 'await most({ reuseDirectory }) > 1000');
     assert.equal(await most({ reuseDirectory, reuseBudgetBytes: 0 }), 0);
   });
 

@@ -28,7 +28,7 @@ async function agree(config: ReftConfig, { options = {}, examples = tinyExamples
       assert.ok(Math.abs(step[key] - off.steps[i][key]) < bound * Math.max(1, off.steps[i][key]), `step ${i}: ${key} ${step[key]} and ${off.steps[i][key]}`);
     }
   });
-  on.parameters.forEach((data, i) => { data.forEach((x, k) => { assert.ok(Math.abs(x - off.parameters[i][k]) < 100 * bound); }); });
+  on.parameters.forEach((data, i) => { data.forEach((x, k) => { assert.ok(Math.abs(x - off.parameters[i][k]) < 100 * bound, 'Math.abs(x - off.parameters[i][k]) < 100 * bound'); }); });
 }
 
 describe('with and without reuse, steps agree', () => {
@@ -77,14 +77,14 @@ async function keptBytes(config: ReftConfig): Promise<number> {
   const reft = getReftModel(await tinyModel({ dtype: 'f64', device: backend }), config);
   // The first run leaves the scratch memory of kernels behind.
   const first = new ReftTrainer(reft, { examples: tinyExamples(6), steps: 2, reuse: false });
-  for await (const step of first.steps()) assert.ok(step.loss > 0);
+  for await (const step of first.steps()) assert.ok(step.loss > 0, 'step.loss > 0');
   first.dispose();
   const trainer = new ReftTrainer(reft, { examples: tinyExamples(6), steps: 2 });
   const before = backend.stats().liveBytes;
   let during = 0;
   for await (const _ of trainer.steps()) during = backend.stats().liveBytes;
   assert.equal(backend.stats().liveBytes, before);
-  assert.ok(during > before);
+  assert.ok(during > before, 'during > before');
   return during - before;
 }
 

@@ -52,13 +52,13 @@ describe('a training run', () => {
     assert.ok(Math.abs(steps[0].loss - before) < 1e-5, `${steps[0].loss} and ${before}`);
     const { loss, perplexity, labelled, rows } = await trainer.evaluate();
     assert.ok(loss < 0.5 * before, `from ${before} to ${loss}`);
-    assert.ok(Math.abs(loss - lossOf(reft, trainer.examples)) < 1e-5);
+    assert.ok(Math.abs(loss - lossOf(reft, trainer.examples)) < 1e-5, 'Math.abs(loss - lossOf(reft, trainer.examples)) < 1e-5');
     assert.equal(perplexity, Math.exp(loss));
     assert.deepEqual([labelled, rows], [trainer.examples.reduce((n, e) => n + e.ids.length - e.promptLength, 0), 3]);
     assert.deepEqual(steps.map(s => s.index), Array.from({ length: 60 }, (_, i) => i + 1));
     assert.equal(steps[0].learningRate, 5e-2);
-    assert.ok(Math.abs(steps[59].learningRate - 5e-2 / 60) < 1e-12);
-    assert.ok(steps.every(s => s.gradNorm > 0 && s.labelled === labelled && s.seconds > 0));
+    assert.ok(Math.abs(steps[59].learningRate - 5e-2 / 60) < 1e-12, 'Math.abs(steps[59].learningRate - 5e-2 / 60) < 1e-12');
+    assert.ok(steps.every(s => s.gradNorm > 0 && s.labelled === labelled && s.seconds > 0), 'steps.every(s => s.gradNorm > 0 && s.labelled === labelled && s.sec...');
   });
 
   test('trains every kind', async () => {
@@ -99,7 +99,7 @@ describe('a training run', () => {
     const { reft, trainer } = await trainedModel({ epochs: 3, batchSize: 3, evaluation, onEvaluation: ({ step, rows }) => seen.push({ step, rows }) });
     const with_ = await collect(trainer);
     assert.deepEqual(seen, [{ step: 2, rows: 1 }, { step: 4, rows: 1 }, { step: 6, rows: 1 }]);
-    assert.ok(Math.abs((await trainer.evaluate(evaluation.examples)).loss - lossOf(reft, evaluation.examples)) < 1e-5);
+    assert.ok(Math.abs((await trainer.evaluate(evaluation.examples)).loss - lossOf(reft, evaluation.examples)) < 1e-5, 'Math.abs((await trainer.evaluate(evaluation.examples)).loss - lossO...');
     const without = await collect((await trainedModel({ epochs: 3, batchSize: 3 })).trainer);
     assert.deepEqual(without.map(s => s.loss), with_.map(s => s.loss));
   });
@@ -109,8 +109,8 @@ describe('a training run', () => {
     let told = 0;
     const result = await trainer.train(() => told++);
     assert.deepEqual([result.steps, result.aborted, told, result.trainableParameters], [2, false, 2, 2 * 2 * 16 + 2]);
-    assert.ok(Math.abs(result.loss - lossOf(reft, trainer.examples)) < 1e-5);
-    assert.ok(result.seconds > 0);
+    assert.ok(Math.abs(result.loss - lossOf(reft, trainer.examples)) < 1e-5, 'Math.abs(result.loss - lossOf(reft, trainer.examples)) < 1e-5');
+    assert.ok(result.seconds > 0, 'result.seconds > 0');
   });
 });
 
@@ -127,7 +127,7 @@ describe('what a run must not do', () => {
       const { reft, trainer } = await trainedModel({ steps: 300, learningRate: 5e-2, schedule: 'constant', config: { rank: 4, orthogonal } });
       await collect(trainer);
       assert.ok(orthonormality(reft) < 1e-5, `${orthogonal}: ${orthonormality(reft)}`);
-      assert.ok(reft.trained().every(t => t.tensor.dtype === 'f32'));
+      assert.ok(reft.trained().every(t => t.tensor.dtype === 'f32'), "reft.trained().every(t => t.tensor.dtype === 'f32')");
     }
   });
 
@@ -142,7 +142,7 @@ describe('what a run must not do', () => {
       const after = noGrad(() => reft.interventions[0].parameters());
       assert.ok(norm(after.W.dataSync()) < 0.5 * norm(W0), 'W decays');
       assert.ok(Math.abs(norm(after.R.dataSync()) - norm(R0)) < 1e-5, 'R keeps its length');
-      assert.ok(orthonormality(reft) < 1e-5);
+      assert.ok(orthonormality(reft) < 1e-5, 'orthonormality(reft) < 1e-5');
     }
   });
 
@@ -152,7 +152,7 @@ describe('what a run must not do', () => {
     const trainer = new ReftTrainer(reft, { examples: tinyExamples(4), steps: 3, learningRate: 1e-2, maxGradNorm: 0, schedule: 'constant' });
     const before = head.dataSync();
     for await (const step of trainer.steps()) {
-      assert.ok(step.gradNorm > 0);
+      assert.ok(step.gradNorm > 0, 'step.gradNorm > 0');
       for (const t of [head, ...reft.trained().map(x => x.tensor)]) assert.equal(t.grad, null);
     }
     assert.notDeepEqual(head.dataSync(), before, 'it is trained along');
@@ -170,8 +170,8 @@ describe('what a run must not do', () => {
     const losses = (await collect(trainer)).map(s => s.loss);
     assert.equal(new Set(losses).size, 4, 'another mask each step');
     const clean = lossOf(reft, trainer.examples);
-    assert.ok(Math.abs((await trainer.evaluate()).loss - clean) < 1e-6);
-    assert.ok(losses.every(l => Math.abs(l - clean) > 1e-6));
+    assert.ok(Math.abs((await trainer.evaluate()).loss - clean) < 1e-6, 'Math.abs((await trainer.evaluate()).loss - clean) < 1e-6');
+    assert.ok(losses.every(l => Math.abs(l - clean) > 1e-6), 'losses.every(l => Math.abs(l - clean) > 1e-6)');
   });
 
   test('memory is flat over 300 steps', async () => {
@@ -199,7 +199,7 @@ describe('what a run must not do', () => {
       }
     }, /^Error: training: the loss is NaN at step 4; the parameters are as the step before left them\. Try a learning rate below 0\.01/);
     assert.deepEqual(reft.trained().map(t => t.tensor.dataSync()), snapshot);
-    assert.ok(reft.trained().every(t => t.tensor.grad === null));
+    assert.ok(reft.trained().every(t => t.tensor.grad === null), 'reft.trained().every(t => t.tensor.grad === null)');
   });
 });
 
@@ -207,7 +207,7 @@ describe('ending early', () => {
   test('an abort from outside, a timer or Ctrl-C, is seen', async () => {
     const { trainer } = await trainedModel({ signal: AbortSignal.timeout(50), steps: 1e6 });
     const { aborted, steps } = await trainer.train();
-    assert.ok(aborted && steps < 1e6);
+    assert.ok(aborted && steps < 1e6, 'aborted && steps < 1e6');
   });
 
   test('an abort after a step is seen before the next', async () => {

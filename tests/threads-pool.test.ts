@@ -122,13 +122,13 @@ test('close ends the workers, and several backends have their own', async () => 
     const x = create.full([33, 40], i + 1, { backend });
     return x.matmul(create.ones([40, 21], { backend }));
   });
-  products.forEach((y, i) => assert.ok(y.dataSync().every(value => value === 40 * (i + 1))));
+  products.forEach((y, i) => assert.ok(y.dataSync().every(value => value === 40 * (i + 1)), 'y.dataSync().every(value => value === 40 * (i + 1))'));
   await backends[1].close();
   assert.deepEqual(workers.slice(before).map(w => w.threadId === -1), [false, true, true, false]);
   assert.ok(products[2].add(1).dataSync().every(value => value === 121), 'the others go on');
   await backends[0].close();
   await backends[2].close();
-  assert.ok(workers.slice(before).every(w => w.threadId === -1));
+  assert.ok(workers.slice(before).every(w => w.threadId === -1), 'workers.slice(before).every(w => w.threadId === -1)');
   assert.throws(() => products[0].add(1), /closed/);
 });
 
@@ -146,7 +146,7 @@ test('what is read from shared memory is a copy of its own', async () => {
   const backend = createCpuBackend({ threads: 2 });
   const x = create.ones([5], { backend });
   for (const copy of [x.dataSync(), await x.data()]) {
-    assert.ok(copy.buffer instanceof ArrayBuffer);
+    assert.ok(copy.buffer instanceof ArrayBuffer, 'copy.buffer instanceof ArrayBuffer');
     copy[0] = 7;
     assert.equal(x.dataSync()[0], 1);
   }

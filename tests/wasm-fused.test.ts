@@ -296,10 +296,10 @@ test('edit declines other activations and types before writing', () => {
   const banks = [make([1, 2, 4]), null, null, null, make([1, 2, 4]), make([1])];
   const kernel = fused.get('edit')!;
   const call = { inputs: [make([2, 4]), make([1], 'i32'), ...banks], outputs, attributes: { activation: 2 }, indices };
-  assert.ok(!arena.run(outputs, () => kernel(call)));
+  assert.ok(!arena.run(outputs, () => kernel(call)), '!arena.run(outputs, () => kernel(call))');
   const wide = { ...call, attributes: { activation: 0 }, inputs: [make([2, 4], 'f64'), ...call.inputs.slice(1)] };
-  assert.ok(!arena.run(outputs, () => kernel(wide)));
-  assert.ok(arena.run(outputs, () => kernel({ ...call, attributes: { activation: 0 } })));
+  assert.ok(!arena.run(outputs, () => kernel(wide)), '!arena.run(outputs, () => kernel(wide))');
+  assert.ok(arena.run(outputs, () => kernel({ ...call, attributes: { activation: 0 } })), 'arena.run(outputs, () => kernel({ ...call, attributes: { activation...');
 });
 
 test('row kernels decline other types and layouts before writing', () => {

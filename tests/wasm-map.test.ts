@@ -34,7 +34,7 @@ function applyUnary(run: typeof map, e: Expr, xs: readonly number[]): number[] {
   const shape = [xs.length];
   const input = arena.view(shape, { value: i => xs[i] });
   const output = arena.view(shape, { value: () => 0 });
-  assert.ok(arena.run([output], () => run({ program: E.program([e], 1), shape, inputs: [input], outputs: [output], uniforms: [] })));
+  assert.ok(arena.run([output], () => run({ program: E.program([e], 1), shape, inputs: [input], outputs: [output], uniforms: [] })), 'arena.run([output], () => run({ program: E.program([e], 1), shape, ...');
   return arena.read(output);
 }
 
@@ -84,7 +84,7 @@ const functions: readonly Function1[] = [
 for (const { name, e, exact, from, to, ulps: bound } of functions) {
   test(`${name} is within ${bound} ULP on [${from}, ${to}]`, () => {
     const xs = spread(from, to, 20000);
-    assert.ok(xs.length > 20000);
+    assert.ok(xs.length > 20000, 'xs.length > 20000');
     for (const run of maps) {
       const ys = applyUnary(run, e, xs);
       let [worst, at] = [0, 0];
@@ -125,7 +125,7 @@ test('float to integer cuts toward zero and saturates', () => {
   const xs = [0.9, -0.9, 1.5, -7.5, 3e9, -3e9, NaN, Infinity, 16777216];
   const input = arena.view([9], { value: i => xs[i] });
   const output = arena.view([9], { dtype: 'i32', value: () => 0 });
-  assert.ok(map({ program: E.program([E.toI(x)], 1), shape: [9], inputs: [input], outputs: [output], uniforms: [] }));
+  assert.ok(map({ program: E.program([E.toI(x)], 1), shape: [9], inputs: [input], outputs: [output], uniforms: [] }), 'map({ program: E.program([E.toI(x)], 1), shape: [9], inputs: [input...');
   assert.deepEqual(arena.read(output).map(v => v + 0), [0, 0, 1, -7, 2147483647, -2147483648, 0, 2147483647, 16777216]);
 });
 
@@ -232,7 +232,7 @@ test('random programs over random strides equal the interpreter', () => {
     const uniforms = [1.5, -3];
     const views = outputs.map((e, j) => arena.view(shape, { dtype: storage[e.type], strides: layout(outKinds[j], shape) }));
     const expected = evaluate(outputs, inputs, shape, uniforms);
-    assert.ok(arena.run(views, () => map({ program: E.program(outputs, 4), shape, inputs, outputs: views, uniforms })));
+    assert.ok(arena.run(views, () => map({ program: E.program(outputs, 4), shape, inputs, outputs: views, uniforms })), 'arena.run(views, () => map({ program: E.program(outputs, 4), shape,...');
     views.forEach((view, j) => {
       const got = arena.read(view);
       got.forEach((v, i) => {
@@ -251,7 +251,7 @@ test('an output may be an input', () => {
       const b = arena.view([n], { value: i => 10 * i });
       assert.ok(arena.run([a, b], () => map({
         program: E.program([E.add(E.arg(0), E.arg(1)), E.sub(E.arg(1), E.arg(0))], 2), shape: [n], inputs: [a, b], outputs: [a, b], uniforms: [],
-      })));
+      })), 'arena.run([a, b], () => map({ program: E.program([E.add(E.arg(0), E...');
       assert.deepEqual(arena.read(a), Array.from({ length: n }, (_, i) => 11 * i));
       assert.deepEqual(arena.read(b), Array.from({ length: n }, (_, i) => 9 * i));
     }
@@ -263,10 +263,10 @@ test('nothing is read past the end of the memory', () => {
     arena.clear();
     const input = arena.view([n], { value: i => i, atEnd: true });
     const output = arena.view([n]);
-    assert.ok(map({ program: E.program([E.add(x, 1)], 1), shape: [n], inputs: [input], outputs: [output], uniforms: [] }));
+    assert.ok(map({ program: E.program([E.add(x, 1)], 1), shape: [n], inputs: [input], outputs: [output], uniforms: [] }), 'map({ program: E.program([E.add(x, 1)], 1), shape: [n], inputs: [in...');
     assert.equal(arena.read(output)[n - 1], n);
     const total = arena.view([1]);
-    assert.ok(reduce({ op: 'sum', program: E.program([x], 1), shape: [n], axes: [0], inputs: [input], output: total, uniforms: [] }));
+    assert.ok(reduce({ op: 'sum', program: E.program([x], 1), shape: [n], axes: [0], inputs: [input], output: total, uniforms: [] }), "reduce({ op: 'sum', program: E.program([x], 1), shape: [n], axes: [...");
     assert.equal(arena.read(total)[0], (n * (n - 1)) / 2);
   }
 });
@@ -275,12 +275,12 @@ test('other dtypes are declined', () => {
   arena.clear();
   const wide = arena.view([4], { dtype: 'f64', value: i => i });
   const output = arena.view([4], { dtype: 'f64', value: () => 5 });
-  assert.ok(!arena.run([output], () => map({ program: E.program([E.add(x, 1)], 1), shape: [4], inputs: [wide], outputs: [output], uniforms: [] })));
+  assert.ok(!arena.run([output], () => map({ program: E.program([E.add(x, 1)], 1), shape: [4], inputs: [wide], outputs: [output], uniforms: [] })), '!arena.run([output], () => map({ program: E.program([E.add(x, 1)], ...');
   const total = arena.view([1], { dtype: 'f64' });
   const call = { op: 'sum' as const, program: E.program([x], 1), shape: [4], axes: [0], inputs: [wide], output: total, uniforms: [] };
-  assert.ok(!arena.run([call.output], () => reduce(call)));
+  assert.ok(!arena.run([call.output], () => reduce(call)), '!arena.run([call.output], () => reduce(call))');
   const integers = arena.view([4], { dtype: 'i32', value: i => i });
-  assert.ok(!map({ program: E.program([E.add(x, 1)], 1), shape: [4], inputs: [integers], outputs: [arena.view([4])], uniforms: [] }));
+  assert.ok(!map({ program: E.program([E.add(x, 1)], 1), shape: [4], inputs: [integers], outputs: [arena.view([4])], uniforms: [] }), '!map({ program: E.program([E.add(x, 1)], 1), shape: [4], inputs: [i...');
 });
 
 // --- reductions ---------------------------------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ test('sums and maxima of random programs over any axes equal plain loops', () =>
     const output = arena.view(kept, { strides: layout(outKinds[0], kept) });
     const [values] = evaluate([e], inputs, shape, [1.5, -3]);
     const { total, size, terms } = reduceNaively(values, shape, axes, op);
-    assert.ok(arena.run([output], () => reduce({ op, program: E.program([e], 4), shape, axes, inputs, output, uniforms: [1.5, -3] })));
+    assert.ok(arena.run([output], () => reduce({ op, program: E.program([e], 4), shape, axes, inputs, output, uniforms: [1.5, -3] })), 'arena.run([output], () => reduce({ op, program: E.program([e], 4), ...');
     arena.read(output).forEach((v, i) => {
       if (!Number.isFinite(total[i])) return assert.equal(v, total[i]);
       // A sum of k terms: k * 2^-24 * sum |x|; a maximum is exact.
@@ -334,7 +334,7 @@ test('integers are summed and compared as integers', () => {
       for (const op of ['sum', 'max'] as const) {
         const output = arena.view([axes.includes(0) ? 1 : 3, axes.includes(1) ? 1 : n], { dtype: 'i32' });
         const program = E.program([E.arg(0, 'i')], 1);
-        assert.ok(arena.run([output], () => reduce({ op, program, shape: [3, n], axes, inputs: [input], output, uniforms: [] })));
+        assert.ok(arena.run([output], () => reduce({ op, program, shape: [3, n], axes, inputs: [input], output, uniforms: [] })), 'arena.run([output], () => reduce({ op, program, shape: [3, n], axes...');
         assert.deepEqual(arena.read(output), reduceNaively(values, [3, n], axes, op).total.map(v => v | 0));
       }
     }
@@ -348,10 +348,10 @@ test('long sums are kept in sixteen parts', () => {
   const input = arena.view([n], { value: () => random() });
   const output = arena.view([1]);
   const values = arena.read(input);
-  assert.ok(reduce({ op: 'sum', program: E.program([x], 1), shape: [n], axes: [0], inputs: [input], output, uniforms: [] }));
+  assert.ok(reduce({ op: 'sum', program: E.program([x], 1), shape: [n], axes: [0], inputs: [input], output, uniforms: [] }), "reduce({ op: 'sum', program: E.program([x], 1), shape: [n], axes: [...");
   const exact = values.reduce((a, b) => a + b, 0);
   const size = values.reduce((a, b) => a + Math.abs(b), 0);
-  assert.ok(Math.abs(arena.read(output)[0] - exact) <= (n / 16) * 2 ** -24 * size);
+  assert.ok(Math.abs(arena.read(output)[0] - exact) <= (n / 16) * 2 ** -24 * size, 'Math.abs(arena.read(output)[0] - exact) <= (n / 16) * 2 ** -24 * size');
 });
 
 // --- gather and scatterAdd ------------------------------------------------------------------------------------------------
@@ -365,7 +365,7 @@ test('gather picks rows and gives zeros for negative numbers', () => {
         const indices = Int32Array.of(5, 0, -1, 3, 3, -7);
         const output = arena.view([6, width], { dtype });
         const rows = arena.read(input);
-        assert.ok(arena.run([output], () => gather({ input, indices, output })));
+        assert.ok(arena.run([output], () => gather({ input, indices, output })), 'arena.run([output], () => gather({ input, indices, output }))');
         const expected = [...indices].flatMap(r => Array.from({ length: width }, (_, c) => (r < 0 ? 0 : rows[r * width + c])));
         assert.deepEqual(arena.read(output), expected);
       }
@@ -373,10 +373,10 @@ test('gather picks rows and gives zeros for negative numbers', () => {
   }
   arena.clear();
   const [vector, picked] = [arena.view([5], { value: i => i }), arena.view([2])];
-  assert.ok(arena.run([picked], () => gather({ input: vector, indices: Int32Array.of(4, 2), output: picked })));
+  assert.ok(arena.run([picked], () => gather({ input: vector, indices: Int32Array.of(4, 2), output: picked })), 'arena.run([picked], () => gather({ input: vector, indices: Int32Arr...');
   assert.deepEqual(arena.read(picked), [4, 2]);
   const columns = arena.view([4, 3], { strides: [1, 4], value: i => i });
-  assert.ok(!gather({ input: columns, indices: Int32Array.of(1), output: arena.view([1, 3]) }));
+  assert.ok(!gather({ input: columns, indices: Int32Array.of(1), output: arena.view([1, 3]) }), '!gather({ input: columns, indices: Int32Array.of(1), output: arena....');
 });
 
 test('scatterAdd adds rows in order, skips negative numbers and zeroes the rest', () => {
@@ -390,7 +390,7 @@ test('scatterAdd adds rows in order, skips negative numbers and zeroes the rest'
         const rows = arena.read(input);
         const expected = new Array<number>(4 * width).fill(0);
         indices.forEach((r, i) => { for (let c = 0; r >= 0 && c < width; c++) expected[r * width + c] += rows[i * width + c]; });
-        assert.ok(arena.run([output], () => scatterAdd({ input, indices, output })));
+        assert.ok(arena.run([output], () => scatterAdd({ input, indices, output })), 'arena.run([output], () => scatterAdd({ input, indices, output }))');
         assert.deepEqual(arena.read(output), expected);
       }
     }
@@ -398,5 +398,5 @@ test('scatterAdd adds rows in order, skips negative numbers and zeroes the rest'
   arena.clear();
   const wide = arena.view([1, 2], { dtype: 'f64', value: i => i });
   const target = arena.view([1, 2], { dtype: 'f64', value: i => i });
-  assert.ok(!arena.run([target], () => scatterAdd({ input: wide, indices: Int32Array.of(0), output: target })));
+  assert.ok(!arena.run([target], () => scatterAdd({ input: wide, indices: Int32Array.of(0), output: target })), '!arena.run([target], () => scatterAdd({ input: wide, indices: Int32...');
 });

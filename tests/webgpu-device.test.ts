@@ -57,7 +57,7 @@ function tests(gpu: WebGpuBackend): void {
     gpu.write(source, 0, Float32Array.of(0.5));
     const before = gpu.counters.submits;
     targets.forEach((t, i) => gpu.kernels.map(step(line(source, 1), line(t, 1), i)));
-    assert.ok(gpu.counters.submits > before + 5);
+    assert.ok(gpu.counters.submits > before + 5, 'gpu.counters.submits > before + 5');
     for (const i of [0, 1, 127, 128, 129, 500, 998, 999]) assert.equal((await gpu.read(targets[i], 'f32', 0, 1))[0], i + 0.5);
     [source, ...targets].forEach(t => gpu.free(t));
   });
@@ -125,7 +125,7 @@ function tests(gpu: WebGpuBackend): void {
     all.forEach(a => small.free(a));
     assert.equal(small.stats().pooledBytes, 65536);
     small.free(small.allocate(40000));
-    assert.ok(small.stats().peakBytes <= 65536);
+    assert.ok(small.stats().peakBytes <= 65536, 'small.stats().peakBytes <= 65536');
     assert.throws(() => small.allocate(2 ** 45), OutOfMemoryError);
     await small.close();
   });

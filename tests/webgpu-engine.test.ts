@@ -86,7 +86,7 @@ if (gpu) {
       return losses;
     };
     const [actual, expected] = [await train(gpu), await train(cpu)];
-    assert.ok(expected[14] < 0.9 * expected[0]);
+    assert.ok(expected[14] < 0.9 * expected[0], 'expected[14] < 0.9 * expected[0]');
     close(actual, expected, 'losses', 256);
   });
 }

@@ -53,7 +53,7 @@ function countTaken(gpu: WebGpuBackend): { calls: number; taken: number } {
   const count = { calls: 0, taken: 0 };
   for (const kernel of ['edit', 'edit.vjp']) {
     const own = gpu.fused.get(kernel);
-    assert.ok(own);
+    assert.ok(own, 'own');
     gpu.fused.set(kernel, call => {
       const done = own(call);
       count.taken += Number(done);
@@ -125,7 +125,7 @@ for (const [name, gpu] of [['an invocation alone', software], ['a workgroup toge
 
   test(`edit on WebGPU, ${name}: every call was taken`, () => {
     assert.equal(count.taken, count.calls);
-    assert.ok(count.calls > 20);
+    assert.ok(count.calls > 20, 'count.calls > 20');
   });
 }
 
@@ -154,7 +154,7 @@ if (software) {
 
   test('two dispatches forward, four or five backward; matrices larger than a binding are left to the composition', async () => {
     const small = await openForTests({ bindingBytes: 4096 });
-    assert.ok(small);
+    assert.ok(small, 'small');
     const call = async (gpu: WebGpuBackend, activation: EditActivation): Promise<[number, number]> => {
       const h = create.zeros([4, 600], { backend: gpu });
       const P = create.full([1, 4, 600], 0.5, { backend: gpu }).requireGrad();
@@ -171,7 +171,7 @@ if (software) {
     // The scale is filled, and P's two gradients are added.
     assert.deepEqual(await call(software, 'linear'), [1 + 2, 4 + 1]);
     assert.deepEqual(await call(software, 'gelu'), [1 + 2, 5 + 1]);
-    assert.ok((await call(small, 'linear'))[0] > 4);
+    assert.ok((await call(small, 'linear'))[0] > 4, "(await call(small, 'linear'))[0] > 4");
   });
 
   test('what is declined records nothing', () => {

@@ -124,7 +124,7 @@ for (const machine of variants) {
     // One invocation for so long a row would take longer than the composition.
     const before = taken.get('softmax') ?? 0;
     const [long] = await readAll(() => [tensor.zeros([2, 8192], { backend }).softmax(-1)]);
-    assert.ok(Array.from((long as Values).data).every(v => Math.abs(v * 8192 - 1) <= 1e-6));
+    assert.ok(Array.from((long as Values).data).every(v => Math.abs(v * 8192 - 1) <= 1e-6), 'Array.from((long as Values).data).every(v => Math.abs(v * 8192 - 1)...');
     assert.equal((taken.get('softmax') ?? 0) - before, machine === workgroup ? 1 : 0);
   });
 
@@ -152,13 +152,13 @@ for (const machine of variants) {
       return [x.softmax(-1), rmsNorm(x.slice(0, 0, 1).contiguous(), tensor.ones([n], { backend }), 1e-5), crossEntropy(x, Int32Array.of(0, 0, 0, -1))];
     })) as Values[];
     const row = (r: number): number[] => Array.from(y.data).slice(r * n, (r + 1) * n);
-    assert.ok(row(0).every(Number.isNaN));
-    assert.ok(Array.from(normed.data).every(Number.isNaN));
+    assert.ok(row(0).every(Number.isNaN), 'row(0).every(Number.isNaN)');
+    assert.ok(Array.from(normed.data).every(Number.isNaN), 'Array.from(normed.data).every(Number.isNaN)');
     assert.ok(row(1).every((v, j) => (j % 2 === 1 ? v === 0 : v > 0)), 'masked entries are 0');
     assert.ok(row(2).every(v => Math.abs(v - 1 / n) <= 1e-8), 'a row of masks is even');
-    assert.ok(Math.abs(row(3).reduce((a, b) => a + b, 0) - 1) <= 1e-6);
-    assert.ok(Number.isNaN(loss.data[0]));
-    assert.ok(Number.isFinite(loss.data[1]) && Math.abs(loss.data[2] - Math.log(n)) <= 1e-6);
+    assert.ok(Math.abs(row(3).reduce((a, b) => a + b, 0) - 1) <= 1e-6, 'Math.abs(row(3).reduce((a, b) => a + b, 0) - 1) <= 1e-6');
+    assert.ok(Number.isNaN(loss.data[0]), 'Number.isNaN(loss.data[0])');
+    assert.ok(Number.isFinite(loss.data[1]) && Math.abs(loss.data[2] - Math.log(n)) <= 1e-6, 'Number.isFinite(loss.data[1]) && Math.abs(loss.data[2] - Math.log(n...');
     assert.equal(loss.data[3], 0);
   });
 
@@ -177,7 +177,7 @@ for (const machine of variants) {
       const [cos, sin] = [make([1, 5, 4]), make([1, 5, 4])];
       const labels = Int32Array.from({ length: 40 }, (_, i) => i % 24);
       const gradient = make([40]);
-      assert.ok(4 * x.size < backend.settings.bindingBytes);
+      assert.ok(4 * x.size < backend.settings.bindingBytes, '4 * x.size < backend.settings.bindingBytes');
       const forward: [string, () => Tensor][] = [
         ['softmax', () => x.softmax(-1)], ['rmsNorm', () => rmsNorm(x, w, 1e-5)], ['layerNorm', () => layerNorm(x, w, w, 1e-5)],
         ['rope', () => rope(heads, cos, sin)], ['crossEntropy', () => crossEntropy(x, labels)], ['swiglu', () => swiglu(x, g)],

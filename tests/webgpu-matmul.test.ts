@@ -159,7 +159,7 @@ test('the choice: shared panels for GPUs, except for few rows or columns; slices
   assert.equal(chooseMatmul(shape, gpu).kernel, 'workgroup');
   for (const few of [{ m: 1 }, { m: 4 }, { m: 8 }, { n: 4 }]) assert.equal(chooseMatmul({ ...shape, ...few }, gpu).kernel, 'register', JSON.stringify(few));
   // A matrix times a vector: 16 neighbours along each row of a transposed b.
-  assert.ok(chooseMatmul({ ...shape, m: 1, b: 'alongK' }, gpu).structure.slices >= 16);
+  assert.ok(chooseMatmul({ ...shape, m: 1, b: 'alongK' }, gpu).structure.slices >= 16, "chooseMatmul({ ...shape, m: 1, b: 'alongK' }, gpu).structure.slices...");
   assert.equal(chooseMatmul({ ...shape, m: 8, k: 2048, n: 8 }, software).structure.slices, 4);
   assert.equal(chooseMatmul({ ...shape, m: 8, k: 2048, n: 8 }, { ...software, slices: 1 }).structure.slices, 1);
   assert.equal(chooseMatmul(shape, software).structure.rows, 16);

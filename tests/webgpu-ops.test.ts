@@ -24,7 +24,7 @@ if (backend) {
 
   // Tests of a file run in order: by now every recipe has.
   test('WebGPU: every fused kernel took calls', () => {
-    assert.ok(taken.size >= 9);
+    assert.ok(taken.size >= 9, 'taken.size >= 9');
     for (const [name, count] of taken) assert.ok(count > 0, `the kernel ${name} declined every call of the recipes`);
   });
 }

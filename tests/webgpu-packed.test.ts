@@ -131,7 +131,7 @@ if (plain && others?.[1]) {
     const [rows, columns] = [512, 512];
     const w = randomPacked('q8_0', rows, columns, 9);
     const fresh = await openForTests();
-    assert.ok(fresh);
+    assert.ok(fresh, 'fresh');
     const view = onDevice(fresh, 'q8_0', w);
     const [x, y, g] = [dense(fresh, [2, columns], normals(2 * columns, 1)), dense(fresh, [2, rows]), dense(fresh, [2, columns])];
     fresh.kernels.matmul({ a: x, b: turned(view), output: y });

@@ -25,8 +25,8 @@ if (gpu) {
     assert.equal(report.recordsOnly, true);
     assert.equal(here.report.recordsOnly, false);
     assert.equal(report.reads, 1);
-    assert.ok(report.waitMs > 0);
-    assert.ok(report.peakBytes > 0);
+    assert.ok(report.waitMs > 0, 'report.waitMs > 0');
+    assert.ok(report.peakBytes > 0, 'report.peakBytes > 0');
     const products = ({ report: { ops } }: typeof here) => ops.filter(r => r.name.startsWith('matmul')).map(({ name, calls, flop }) => ({ name, calls, flop }))
       .sort((a, b) => a.name.localeCompare(b.name));
     assert.deepEqual(products(there), products(here));
@@ -35,7 +35,7 @@ if (gpu) {
     assert.match(formatProfile(report), /kernels only record here/);
     assert.doesNotMatch(formatProfile(here.report), /kernels only record/);
     const reads = there.trace.traceEvents.filter(e => e.cat === 'read');
-    assert.ok(reads.length === 2 && reads[1].ts > reads[0].ts);
+    assert.ok(reads.length === 2 && reads[1].ts > reads[0].ts, 'reads.length === 2 && reads[1].ts > reads[0].ts');
     const plain = await (await tinyModel({ device: gpu })).forward({ inputIds: tinyIds(12, 3), shape: [2, 6] }).logits.data();
     assert.deepEqual([...there.data], [...plain]);
   });

@@ -21,7 +21,7 @@ if (gpu) {
     const model = await tinyModel({ device: gpu });
     const config = { layers: [0, 2], positions: 'f1+l1', newTokens: { every: 2 }, rank: 2, scale: 2 };
     const sets = kindNames().map((kind, seed) => getReftModel(model, { ...config, kind, seed }));
-    assert.ok(sets.length >= 9);
+    assert.ok(sets.length >= 9, 'sets.length >= 9');
     const base = await values(noGrad(() => model.forward(inputs([0]))).logits);
     for (const set of sets) {
       set.enabled = false;

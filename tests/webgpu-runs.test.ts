@@ -39,7 +39,7 @@ if (gpu) {
       if (step.index === 20) settled = now;
       if (step.index > 20) assert.deepEqual(now, settled, `step ${step.index}`);
     }
-    assert.ok(settled);
+    assert.ok(settled, 'settled');
   });
 
   test('a device lost in the middle of a run: one clear error, and a checkpoint that goes on to the same end', async () => {

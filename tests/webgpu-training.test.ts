@@ -31,7 +31,7 @@ if (gpu) {
     test(`WebGPU: 20 steps of ${'kind' in config ? config.kind : 'loreft'} give the CPU's losses, answers and files`, async () => {
       const [there, here] = [await train(gpu, config), await train(createCpuBackend(), config)];
       here.losses.forEach((loss, i) => assert.ok(Math.abs(there.losses[i] - loss) <= 1e-4 * Math.abs(loss), `step ${i + 1}: ${there.losses[i]}, on the CPU ${loss}`));
-      assert.ok(here.losses[19] < here.losses[0]);
+      assert.ok(here.losses[19] < here.losses[0], 'here.losses[19] < here.losses[0]');
 
       const prompts = examples.map(e => [...e.ids.subarray(0, e.promptLength)]);
       const options = { maxNewTokens: 6, stopTokenIds: [] };

@@ -80,7 +80,7 @@ everywhere('softmax of masked rows ignores -Infinity', async make => {
 
 everywhere('NaN is not hidden', async make => {
   const x = make([NaN, 1]);
-  assert.ok(Number.isNaN((await numbers(x.sum()))[0]));
+  assert.ok(Number.isNaN((await numbers(x.sum()))[0]), 'Number.isNaN((await numbers(x.sum()))[0])');
   assert.deepEqual((await numbers(x.add(1))).map(Number.isNaN), [true, false]);
   assert.deepEqual((await numbers(x.exp())).map(Number.isNaN), [true, false]);
 });
