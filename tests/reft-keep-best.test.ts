@@ -129,6 +129,9 @@ describe('keepBest', () => {
     assert.deepEqual([kept.result.steps, kept.result.stoppedEarly, kept.result.best], [24, false, best]);
     assert.deepEqual(valuesOf(kept.reft), (await leftAfter(best.step)).values);
     assert.notDeepEqual(valuesOf(kept.reft), valuesOf(last.reft));
+    // A loop over the steps sees them at the last one, and may end there.
+    const looped = await leftAfter(24, { keepBest: true });
+    assert.deepEqual(looped.values, valuesOf(kept.reft));
     assert.ok(
       Math.abs((await kept.trainer.evaluate(heldOut)).loss - best.loss) < 1e-6,
       'its held-out loss is the best one',
