@@ -24,7 +24,7 @@ const { values } = parseArgs({
 });
 const leftOut = values.not.split(',').filter(Boolean);
 /** Most seconds of tests for one mutant that nothing has noticed yet. */
-const patienceSeconds = 300;
+const patienceSeconds = 60;
 
 const sources = values.in.split(',').flatMap(part => (part.endsWith('.ts') ? [part]
   : readdirSync(path.join(root, part), { recursive: true, encoding: 'utf8' }).map(file => path.posix.join(part, file.replaceAll('\\', '/')))))
