@@ -40,7 +40,9 @@ const interruptWatch = `
   };
   try {
     runInThisContext('watch()', { breakOnSigint: true });
-  } catch {}
+  } catch {
+    // A Ctrl-C between two inner watches: the thread ends, as it does after them.
+  }
 `;
 
 export function onInterrupt(output: Output, message: string): Interruption {
