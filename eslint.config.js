@@ -10,13 +10,23 @@ export default tseslint.config(
     files: ['**/*.ts'],
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
     rules: {
-      '@typescript-eslint/no-floating-promises': ['error', { allowForKnownSafeCalls: [{ from: 'package', name: ['test', 'it', 'describe', 'suite'], package: 'node:test' }] }],
+      '@typescript-eslint/no-floating-promises': [
+        'error',
+        {
+          allowForKnownSafeCalls: [
+            { from: 'package', name: ['test', 'it', 'describe', 'suite'], package: 'node:test' },
+          ],
+        },
+      ],
       '@typescript-eslint/consistent-type-imports': ['error', { disallowTypeAnnotations: false }],
       '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }],
       '@typescript-eslint/no-non-null-assertion': 'off',
       '@typescript-eslint/no-empty-function': 'off',
       '@typescript-eslint/unified-signatures': 'off',
-      'max-len': ['error', { code: 160, ignoreStrings: true, ignoreTemplateLiterals: true, ignoreRegExpLiterals: true }],
+      'max-len': [
+        'error',
+        { code: 120, ignoreStrings: true, ignoreTemplateLiterals: true, ignoreRegExpLiterals: true },
+      ],
       eqeqeq: 'error',
     },
   },
@@ -24,10 +34,17 @@ export default tseslint.config(
     // A failing assert without a message looks for its own source, which hangs in large files that were transpiled.
     files: ['tests/**/*.ts'],
     rules: {
-      'no-restricted-syntax': ['error', {
-        selector: 'CallExpression[callee.object.name="assert"][callee.property.name="ok"][arguments.length=1]',
-        message: 'Give assert.ok a message, or compare with assert.equal.',
-      }, { selector: 'CallExpression[callee.name="assert"][arguments.length=1]', message: 'Give assert a message, or compare with assert.equal.' }],
+      'no-restricted-syntax': [
+        'error',
+        {
+          selector: 'CallExpression[callee.object.name="assert"][callee.property.name="ok"][arguments.length=1]',
+          message: 'Give assert.ok a message, or compare with assert.equal.',
+        },
+        {
+          selector: 'CallExpression[callee.name="assert"][arguments.length=1]',
+          message: 'Give assert a message, or compare with assert.equal.',
+        },
+      ],
     },
   },
   {
@@ -39,12 +56,19 @@ export default tseslint.config(
   {
     // A backend knows nothing of gradients.
     files: ['src/backends/**/*.ts'],
-    rules: { 'no-restricted-imports': ['error', { patterns: ['node:*', '**/autograd/*', '**/nn/*', '**/models/*', '**/reft/*'] }] },
+    rules: {
+      'no-restricted-imports': [
+        'error',
+        { patterns: ['node:*', '**/autograd/*', '**/nn/*', '**/models/*', '**/reft/*'] },
+      ],
+    },
   },
   {
     // Layers, models and edits work on any backend.
     files: ['src/nn/**/*.ts', 'src/models/**/*.ts', 'src/reft/**/*.ts'],
     ignores: ['src/**/*Node.ts'],
-    rules: { 'no-restricted-imports': ['error', { patterns: ['node:*', '**/backends/cpu/*', '**/backends/webgpu/*'] }] },
+    rules: {
+      'no-restricted-imports': ['error', { patterns: ['node:*', '**/backends/cpu/*', '**/backends/webgpu/*'] }],
+    },
   },
 );

@@ -1,16 +1,23 @@
-// One measurement in a process of its own, so that memory, compiled code and handles of one job are not those of another:
-// `tsx bench/child.ts JOB --threads N --weights FORM [--plain] [--quick] [--peers]`. The result is one line of JSON on stdout. Started by measure.ts.
+// One measurement in a process of its own, so that memory, compiled code and handles of one job are not those of
+// another: `tsx bench/child.ts JOB --threads N --weights FORM [--plain] [--quick] [--peers]`. The result is one line of
+// JSON on stdout. Started by measure.ts.
 
 import { parseArgs } from 'node:util';
 import { allowRelaxedSimd } from '../src/cli/relaxedSimd.js';
 
 // This process is ours: ask for fused multiply-add before anything compiles.
 allowRelaxedSimd();
-const { values, positionals: [job] } = parseArgs({
+const {
+  values,
+  positionals: [job],
+} = parseArgs({
   allowPositionals: true,
   options: {
-    threads: { type: 'string', default: '2' }, weights: { type: 'string', default: 'f32' },
-    plain: { type: 'boolean', default: false }, quick: { type: 'boolean', default: false }, peers: { type: 'boolean', default: false },
+    threads: { type: 'string', default: '2' },
+    weights: { type: 'string', default: 'f32' },
+    plain: { type: 'boolean', default: false },
+    quick: { type: 'boolean', default: false },
+    peers: { type: 'boolean', default: false },
   },
 });
 const { quick, plain, peers } = values;

@@ -1,4 +1,5 @@
-// Two runs of the bench side by side: which rows are comparable, how much slower each became, what is said about it. Nothing is measured here.
+// Two runs of the bench side by side: which rows are comparable, how much slower each became, what is said about it.
+// Nothing is measured here.
 
 import type { FinishedRow, Results } from './results.js';
 
@@ -12,8 +13,12 @@ export interface Pair {
 }
 
 /** Why two runs cannot be compared, or null. */
-export function comparable(before: Pick<Results, 'machine' | 'threads' | 'relaxed'>, now: Pick<Results, 'machine' | 'threads' | 'relaxed'>): string | null {
-  if (before.machine !== now.machine) return `the last results are of another machine (${before.machine}; this is ${now.machine})`;
+export function comparable(
+  before: Pick<Results, 'machine' | 'threads' | 'relaxed'>,
+  now: Pick<Results, 'machine' | 'threads' | 'relaxed'>,
+): string | null {
+  if (before.machine !== now.machine)
+    return `the last results are of another machine (${before.machine}; this is ${now.machine})`;
   if (before.threads !== now.threads) return `the last results are of ${before.threads} threads, not ${now.threads}`;
   if (before.relaxed !== now.relaxed) return `the last results are with relaxed SIMD ${before.relaxed ? 'on' : 'off'}`;
   return null;
@@ -21,8 +26,14 @@ export function comparable(before: Pick<Results, 'machine' | 'threads' | 'relaxe
 
 const speedUnits = new Set(['s', 'ms', 'tokens/s', 'steps/s', 'GFLOP/s']);
 
-/** Rows of both runs, once each: the same row against several peers is one. Speeds are scaled to the machine of the earlier run. */
-export function pairRows(before: Pick<Results, 'rows' | 'registerLoop'>, now: Pick<Results, 'rows' | 'registerLoop'>): Pair[] {
+/**
+ * Rows of both runs, once each: the same row against several peers is one. Speeds are scaled to the machine of the
+ * earlier run.
+ */
+export function pairRows(
+  before: Pick<Results, 'rows' | 'registerLoop'>,
+  now: Pick<Results, 'rows' | 'registerLoop'>,
+): Pair[] {
   const speed = before.registerLoop && now.registerLoop ? now.registerLoop / before.registerLoop : 1;
   const key = ({ name, unit }: FinishedRow): string => `${name}, ${unit}`;
   const earlier = new Map(before.rows.map(row => [key(row), row]));
@@ -48,6 +59,9 @@ export function verdict(pairs: readonly Pair[], threshold: number): { text: stri
     const word = slower.includes(pair) ? '  SLOWER' : '';
     return `${pair.name.padEnd(44)}${pair.before.toPrecision(4).padStart(9)} -> ${pair.now.toPrecision(4).padStart(9)} ${pair.unit.padEnd(9)}${change >= 0 ? '+' : ''}${change.toFixed(1)} %${word}`;
   });
-  const summary = slower.length > 0 ? `${slower.length} of ${pairs.length} rows are more than ${100 * threshold} % slower` : `no row is more than ${100 * threshold} % slower`;
+  const summary =
+    slower.length > 0
+      ? `${slower.length} of ${pairs.length} rows are more than ${100 * threshold} % slower`
+      : `no row is more than ${100 * threshold} % slower`;
   return { text: [...lines, summary].join('\n'), slower };
 }

@@ -1,4 +1,5 @@
-// A scaling curve as a standalone SVG: measured points joined by lines, drawn by Observable Plot on a document that needs no browser.
+// A scaling curve as a standalone SVG: measured points joined by lines, drawn by Observable Plot on a document that
+// needs no browser.
 
 import * as Plot from '@observablehq/plot';
 import { parseHTML } from 'linkedom';
@@ -33,7 +34,14 @@ export function drawCurve({ title, x, y, fromZero = false, note = '', points }: 
   const { document } = parseHTML('<!doctype html><html><body></body></html>');
   const svg = Plot.plot({
     document: document as unknown as Document,
-    width: 640, height: 380, marginLeft: 56, marginTop: 40, marginRight: 110, marginBottom: 56, grid: true, ariaLabel: title,
+    width: 640,
+    height: 380,
+    marginLeft: 56,
+    marginTop: 40,
+    marginRight: 110,
+    marginBottom: 56,
+    grid: true,
+    ariaLabel: title,
     x: { ...scale, label: x, ticks, tickFormat: (value: number) => String(value) },
     y: { ...scale, label: y, tickFormat: (value: number) => String(Number(value.toPrecision(6))) },
     color: { domain: lines, range: colours },

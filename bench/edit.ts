@@ -1,5 +1,5 @@
-// The edit op forward and backward: fused against composed over hidden sizes, ranks and positions, on one thread; and a whole loreft edit with R
-// from its parametrization, the job of the row edit-pyreft.
+// The edit op forward and backward: fused against composed over hidden sizes, ranks and positions, on one thread; and a
+// whole loreft edit with R from its parametrization, the job of the row edit-pyreft.
 
 import { Bench } from 'tinybench';
 import { createCpuBackend } from '../src/backends/cpu/cpu.js';
@@ -23,27 +23,34 @@ function composedBackend(): Backend {
 }
 
 function step(backend: Backend, d: number, r: number, n: number, tokens: number): () => void {
-  const make = (shape: number[], seed: number) => create.normal(shape, { seed, backend, std: 1 / Math.sqrt(d) }).requireGrad();
+  const make = (shape: number[], seed: number) =>
+    create.normal(shape, { seed, backend, std: 1 / Math.sqrt(d) }).requireGrad();
   const [W, R] = [make([1, r, d], 1), make([1, r, d], 2)];
   const b = make([1, r], 3);
   const h = create.normal([tokens, d], { seed: 4, backend }).requireGrad();
   const gradient = create.normal([tokens, d], { seed: 5, backend });
   const indices = Int32Array.from({ length: n }, (_, i) => Math.floor((i * tokens) / n));
   const slots = new Int32Array(n);
-  return () => scope(() => {
-    const y = edit(h, { A: W, b, C: R, P: R }, { indices, slots });
-    gradientsOf(y, [h, W, b, R], { gradient });
-  });
+  return () =>
+    scope(() => {
+      const y = edit(h, { A: W, b, C: R, P: R }, { indices, slots });
+      gradientsOf(y, [h, W, b, R], { gradient });
+    });
 }
 
 /** Rows 0 .. n - 1, all in one slot. */
 const firstRows = (n: number) => ({ indices: Int32Array.from({ length: n }, (_, i) => i), slots: new Int32Array(n) });
 
 /**
- * A loreft edit of n positions of width d: loss and gradients, with R given or from the default orthogonal map. Each call is one of these;
- * both return nothing and free what they made.
+ * A loreft edit of n positions of width d: loss and gradients, with R given or from the default orthogonal map. Each
+ * call is one of these; both return nothing and free what they made.
  */
-export function wholeEdit(backend: Backend, d: number, r: number, n: number): { given: () => void; mapped: () => void } {
+export function wholeEdit(
+  backend: Backend,
+  d: number,
+  r: number,
+  n: number,
+): { given: () => void; mapped: () => void } {
   return withBackend(backend, () => {
     const h = create.normal([1, n, d], { seed: 1 }).requireGrad();
     const W = create.normal([r, d], { seed: 2, std: 0.01 }).requireGrad();
@@ -56,7 +63,10 @@ export function wholeEdit(backend: Backend, d: number, r: number, n: number): { 
       const C = R.unsqueeze(0);
       gradientsOf(edit(h, { A: W.unsqueeze(0), b: b.unsqueeze(0), C, P: C }, rows).sum(), [h, W, b, ...leaves]);
     };
-    return { given: () => scope(() => run(fixed, [fixed])), mapped: () => scope(() => run(compactHouseholder.rotation(parameters), trained)) };
+    return {
+      given: () => scope(() => run(fixed, [fixed])),
+      mapped: () => scope(() => run(compactHouseholder.rotation(parameters), trained)),
+    };
   });
 }
 
@@ -84,7 +94,15 @@ export async function benchEdit(full: boolean): Promise<BenchRow[]> {
         await bench.run();
         const [ours, peer] = bench.tasks.map(t => (t.result as { latency: { p50: number } }).latency.p50);
         const bar = d === 576 && r === 4 && n === 112 ? 1 / 1.5 : null;
-        rows.push({ name: `edit d ${d}, r ${r}, n ${n}, forward and backward`, ours, peer, peerName: 'composed', unit: 'ms', better: 'lower', bar });
+        rows.push({
+          name: `edit d ${d}, r ${r}, n ${n}, forward and backward`,
+          ours,
+          peer,
+          peerName: 'composed',
+          unit: 'ms',
+          better: 'lower',
+          bar,
+        });
       }
     }
   }

@@ -1,6 +1,6 @@
-// GEMM against tfjs-wasm and jax-js (one thread each), in one process and interleaved: every round measures each engine for a moment, and the
-// figure is the best of the rounds' fastest calls, because other work on the machine only ever adds time.
-// Alone: `npx tsx bench/gemm.ts [--json FILE] [--only TEXT] [--rounds N] [--threads N]`.
+// GEMM against tfjs-wasm and jax-js (one thread each), in one process and interleaved: every round measures each engine
+// for a moment, and the figure is the best of the rounds' fastest calls, because other work on the machine only ever
+// adds time. Alone: `npx tsx bench/gemm.ts [--json FILE] [--only TEXT] [--rounds N] [--threads N]`.
 
 import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -28,14 +28,28 @@ const job = (m: number, k: number, n: number, transposed: boolean, batch = 1): J
 const nameOf = ({ m, k, n, batch, transposed }: Job): string =>
   `${batch > 1 ? `${batch} of ` : ''}${m}x${k}x${n} ${transposed ? 'A Bt' : 'A B'}`;
 
-/** The required size first; then layers of a 576-wide model, its vocabulary, attention heads, mat-vec and rank-4 products. */
+/**
+ * The required size first; then layers of a 576-wide model, its vocabulary, attention heads, mat-vec and rank-4
+ * products.
+ */
 const quickJobs = [job(128, 576, 1536, false), job(128, 576, 1536, true), job(1, 576, 1536, true)];
 const jobs = [
   ...quickJobs,
-  job(520, 576, 1536, false), job(520, 576, 1536, true), job(520, 576, 576, false), job(520, 1536, 576, false), job(512, 512, 512, false),
-  job(1, 576, 49152, true), job(1, 576, 49152, false), job(121, 576, 49152, true), job(121, 576, 49152, false),
-  job(4, 576, 1536, true), job(8, 576, 1536, false), job(112, 576, 4, true), job(112, 4, 576, false),
-  job(128, 64, 128, true, 9), job(128, 128, 64, false, 9),
+  job(520, 576, 1536, false),
+  job(520, 576, 1536, true),
+  job(520, 576, 576, false),
+  job(520, 1536, 576, false),
+  job(512, 512, 512, false),
+  job(1, 576, 49152, true),
+  job(1, 576, 49152, false),
+  job(121, 576, 49152, true),
+  job(121, 576, 49152, false),
+  job(4, 576, 1536, true),
+  job(8, 576, 1536, false),
+  job(112, 576, 4, true),
+  job(112, 4, 576, false),
+  job(128, 64, 128, true, 9),
+  job(128, 128, 64, false, 9),
 ];
 
 export interface Measured {
@@ -72,7 +86,11 @@ function place({ m, k, n, batch, transposed }: Job) {
       return allocation;
     });
     const view = (allocation: Allocation, rows: number, columns: number, turned = false): View => ({
-      allocation, dtype: 'f32', offset: 0, shape: [batch, rows, columns], strides: [rows * columns, turned ? 1 : columns, turned ? rows : 1],
+      allocation,
+      dtype: 'f32',
+      offset: 0,
+      shape: [batch, rows, columns],
+      strides: [rows * columns, turned ? 1 : columns, turned ? rows : 1],
     });
     const call = { a: view(x, m, k), b: view(y, k, n, transposed), output: view(z, m, n) };
     return {
@@ -94,10 +112,16 @@ function sameResult(job: Job, peer: string, got: Float32Array, expected: Float32
   throw new Error(`${nameOf(job)}: ${peer} computes something else (off by ${difference})`);
 }
 
-async function measure(job: Job, engines: readonly Engine[], peers: readonly Peer[], rounds: number): Promise<Measured[]> {
+async function measure(
+  job: Job,
+  engines: readonly Engine[],
+  peers: readonly Peer[],
+  rounds: number,
+): Promise<Measured[]> {
   const { a, b, product } = place(job);
   const tasks = new Map<string, PeerProduct>(engines.map(({ name, backend }) => [name, product(backend)]));
-  for (const peer of peers) tasks.set(peer.name, peer.product(a.slice(), b.slice(), job.batch, job.m, job.k, job.n, job.transposed));
+  for (const peer of peers)
+    tasks.set(peer.name, peer.product(a.slice(), b.slice(), job.batch, job.m, job.k, job.n, job.transposed));
   const [first] = tasks.values();
   void first.run();
   const expected = first.read();
@@ -108,14 +132,21 @@ async function measure(job: Job, engines: readonly Engine[], peers: readonly Pee
   const latencies = await rounded(new Map([...tasks].map(([name, task]) => [name, () => task.run()])), rounds);
   tasks.forEach(task => task.dispose());
   const flops = 2 * job.batch * job.m * job.k * job.n;
-  return [...latencies].map(([engine, { minMs, medianMs }]) => ({ job: nameOf(job), engine, minMs, medianMs, gflops: flops / minMs / 1e6 }));
+  return [...latencies].map(([engine, { minMs, medianMs }]) => ({
+    job: nameOf(job),
+    engine,
+    minMs,
+    medianMs,
+    gflops: flops / minMs / 1e6,
+  }));
 }
 
 /** Every round measures each task for a moment: the best of the rounds' fastest calls, the median of their medians. */
 async function rounded(tasks: ReadonlyMap<string, () => void | Promise<void>>, rounds: number) {
   const minima = new Map<string, number[]>();
   const medians = new Map<string, number[]>();
-  const note = (into: Map<string, number[]>, name: string, value: number): void => void into.set(name, [...(into.get(name) ?? []), value]);
+  const note = (into: Map<string, number[]>, name: string, value: number): void =>
+    void into.set(name, [...(into.get(name) ?? []), value]);
   for (let round = 0; round < rounds; round++) {
     const bench = new Bench({ time: 40, warmupTime: round === 0 ? 40 : 2, iterations: 2, warmupIterations: 1 });
     // Calls that take most of a second are measured in the first round only.
@@ -128,10 +159,12 @@ async function rounded(tasks: ReadonlyMap<string, () => void | Promise<void>>, r
       note(medians, task.name, p50);
     }
   }
-  return new Map([...tasks.keys()].map(name => {
-    const middle = (medians.get(name) ?? []).sort((x, y) => x - y);
-    return [name, { minMs: Math.min(...(minima.get(name) ?? [])), medianMs: middle[middle.length >> 1] }];
-  }));
+  return new Map(
+    [...tasks.keys()].map(name => {
+      const middle = (medians.get(name) ?? []).sort((x, y) => x - y);
+      return [name, { minMs: Math.min(...(minima.get(name) ?? [])), medianMs: middle[middle.length >> 1] }];
+    }),
+  );
 }
 
 export interface GemmOptions {
@@ -158,7 +191,13 @@ export interface GemmResult {
 export const requiredJob = nameOf(jobs[0]);
 
 /** The caller has set V8's flags, and ends the process: peers keep handles open. */
-export async function measureGemm({ full, threads, peers: wanted, rounds = full ? 5 : 3, only = '' }: GemmOptions): Promise<GemmResult> {
+export async function measureGemm({
+  full,
+  threads,
+  peers: wanted,
+  rounds = full ? 5 : 3,
+  only = '',
+}: GemmOptions): Promise<GemmResult> {
   const { peers, missing } = wanted ? await openPeers() : { peers: [], missing: [] };
   const engines = ourEngines(threads);
   const relaxed = engines.length > 1;
@@ -168,20 +207,37 @@ export async function measureGemm({ full, threads, peers: wanted, rounds = full 
   };
   const loops = { plain: await rateOfLoop(false), fused: relaxed ? await rateOfLoop(true) : null };
   const measured: Measured[] = [];
-  for (const job of (full ? jobs : quickJobs).filter(j => nameOf(j).includes(only))) measured.push(...(await measure(job, engines, peers, rounds)));
+  for (const job of (full ? jobs : quickJobs).filter(j => nameOf(j).includes(only)))
+    measured.push(...(await measure(job, engines, peers, rounds)));
   for (const { backend } of engines) await backend.close?.();
-  return { measured, registerLoop: loops, relaxed, peerVersions: Object.fromEntries(peers.map(p => [p.name, p.version])), missing };
+  return {
+    measured,
+    registerLoop: loops,
+    relaxed,
+    peerVersions: Object.fromEntries(peers.map(p => [p.name, p.version])),
+    missing,
+  };
 }
 
 const isOurs = (engine: string): boolean => engine.startsWith('plain') || engine.startsWith('fused');
 
 /** Every size, each of our engines against each peer that was there; no bars. */
 export function gemmRows({ measured }: GemmResult): BenchRow[] {
-  return measured.filter(m => isOurs(m.engine)).flatMap(({ job, engine, gflops }): BenchRow[] => {
-    const against = measured.filter(m => m.job === job && !isOurs(m.engine));
-    const row = { name: `GEMM ${job}, ${engine}`, ours: gflops, unit: 'GFLOP/s', better: 'higher', bar: null } as const;
-    return against.length > 0 ? against.map(m => ({ ...row, peer: m.gflops, peerName: m.engine })) : [{ ...row, peer: null, peerName: '' }];
-  });
+  return measured
+    .filter(m => isOurs(m.engine))
+    .flatMap(({ job, engine, gflops }): BenchRow[] => {
+      const against = measured.filter(m => m.job === job && !isOurs(m.engine));
+      const row = {
+        name: `GEMM ${job}, ${engine}`,
+        ours: gflops,
+        unit: 'GFLOP/s',
+        better: 'higher',
+        bar: null,
+      } as const;
+      return against.length > 0
+        ? against.map(m => ({ ...row, peer: m.gflops, peerName: m.engine }))
+        : [{ ...row, peer: null, peerName: '' }];
+    });
 }
 
 /** One line a job: GFLOP/s of each engine, then ours to theirs. */
@@ -199,12 +255,29 @@ function table(measured: readonly Measured[]): string {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   allowRelaxedSimd();
-  const options = { json: { type: 'string' }, only: { type: 'string' }, rounds: { type: 'string', default: '5' }, threads: { type: 'string', default: '2' } } as const;
+  const options = {
+    json: { type: 'string' },
+    only: { type: 'string' },
+    rounds: { type: 'string', default: '5' },
+    threads: { type: 'string', default: '2' },
+  } as const;
   const { values } = parseArgs({ options });
-  const result = await measureGemm({ full: true, threads: Number(values.threads), peers: true, rounds: Number(values.rounds), only: values.only ?? '' });
+  const result = await measureGemm({
+    full: true,
+    threads: Number(values.threads),
+    peers: true,
+    rounds: Number(values.rounds),
+    only: values.only ?? '',
+  });
   result.missing.forEach(line => console.error(line));
   console.log(table(result.measured));
-  console.log(`registers alone: plain ${result.registerLoop.plain.toFixed(1)}, fused ${result.registerLoop.fused?.toFixed(1) ?? '-'} GFLOP/s`);
-  if (values.json) writeFileSync(values.json, `${JSON.stringify({ cpu: cpus()[0]?.model ?? 'unknown', node: process.version, ...result }, null, 1)}\n`);
+  console.log(
+    `registers alone: plain ${result.registerLoop.plain.toFixed(1)}, fused ${result.registerLoop.fused?.toFixed(1) ?? '-'} GFLOP/s`,
+  );
+  if (values.json)
+    writeFileSync(
+      values.json,
+      `${JSON.stringify({ cpu: cpus()[0]?.model ?? 'unknown', node: process.version, ...result }, null, 1)}\n`,
+    );
   process.exit(0); // peers keep handles open
 }

@@ -1,10 +1,14 @@
-// The peers of the GEMM bench behind one small interface: tfjs-wasm and jax-js, one thread each. Installed apart from the package
-// (`npm ci --prefix bench/peers`); absent ones are reported, not required. Only what the bench needs of them is typed here.
+// The peers of the GEMM bench behind one small interface: tfjs-wasm and jax-js, one thread each. Installed apart from
+// the package (`npm ci --prefix bench/peers`); absent ones are reported, not required. Only what the bench needs of
+// them is typed here.
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 
-/** What one product is to a peer: call it to compute once. `read` gives the last result, to check that it did the same job. */
+/**
+ * What one product is to a peer: call it to compute once. `read` gives the last result, to check that it did the same
+ * job.
+ */
 export interface PeerProduct {
   run(): void | Promise<void>;
   read(): Float32Array;
@@ -15,14 +19,26 @@ export interface Peer {
   readonly name: string;
   readonly version: string;
   /** batch x [m, k] [k, n]; with `transposed`, b is stored [n, k]. */
-  product(a: Float32Array, b: Float32Array, batch: number, m: number, k: number, n: number, transposed: boolean): PeerProduct;
+  product(
+    a: Float32Array,
+    b: Float32Array,
+    batch: number,
+    m: number,
+    k: number,
+    n: number,
+    transposed: boolean,
+  ): PeerProduct;
 }
 
 const manifest = new URL('./peers/package.json', import.meta.url);
 const require = createRequire(manifest);
 
 const versionOf = (name: string): string =>
-  (JSON.parse(readFileSync(new URL(`./peers/node_modules/${name}/package.json`, import.meta.url), 'utf8')) as { version: string }).version;
+  (
+    JSON.parse(readFileSync(new URL(`./peers/node_modules/${name}/package.json`, import.meta.url), 'utf8')) as {
+      version: string;
+    }
+  ).version;
 
 interface TfTensor {
   dataSync(): Float32Array;
@@ -115,7 +131,10 @@ async function jaxJs(): Promise<Peer> {
 export async function openPeers(): Promise<{ peers: Peer[]; missing: string[] }> {
   const peers: Peer[] = [];
   const missing: string[] = [];
-  for (const [name, open] of [['tfjs-wasm', tfjs], ['jax-js', jaxJs]] as const) {
+  for (const [name, open] of [
+    ['tfjs-wasm', tfjs],
+    ['jax-js', jaxJs],
+  ] as const) {
     try {
       peers.push(await open());
     } catch (error) {

@@ -1,5 +1,6 @@
-// llama.cpp on the same GGUF file through node-llama-cpp's prebuilt binary (`npm ci --prefix bench/peers --ignore-scripts`), on the CPU: a prompt of
-// 512 tokens, and one stream of 128 new ones. Only what the bench needs of the package is typed here.
+// llama.cpp on the same GGUF file through node-llama-cpp's prebuilt binary (`npm ci --prefix bench/peers
+// --ignore-scripts`), on the CPU: a prompt of 512 tokens, and one stream of 128 new ones. Only what the bench needs of
+// the package is typed here.
 
 import { readFileSync } from 'node:fs';
 import { resolveModel } from '../src/io/resolve.js';
@@ -12,10 +13,22 @@ interface Sequence {
 }
 
 interface LlamaCpp {
-  getLlama(options: { gpu: false; build: 'never'; skipDownload: true; logLevel: 'error' }): Promise<{
+  getLlama(options: {
+    gpu: false;
+    build: 'never';
+    skipDownload: true;
+    logLevel: 'error';
+  }): Promise<{
     llamaCppRelease: { release: string };
-    loadModel(options: { modelPath: string }): Promise<{
-      createContext(options: { contextSize: number; batchSize: number; threads: number; sequences: number }): Promise<{ getSequence(): Sequence }>;
+    loadModel(options: {
+      modelPath: string;
+    }): Promise<{
+      createContext(options: {
+        contextSize: number;
+        batchSize: number;
+        threads: number;
+        sequences: number;
+      }): Promise<{ getSequence(): Sequence }>;
     }>;
   }>;
 }
@@ -32,11 +45,13 @@ const folder = new URL('./peers/node_modules/node-llama-cpp/', import.meta.url);
 /** @throws Error where the package, or its binary for this machine, is not installed */
 export async function measureLlamaCpp(threads: number, quick: boolean): Promise<LlamaCppResult> {
   const { version } = JSON.parse(readFileSync(new URL('package.json', folder), 'utf8')) as { version: string };
-  const { getLlama } = await import(new URL('dist/index.js', folder).href) as LlamaCpp;
+  const { getLlama } = (await import(new URL('dist/index.js', folder).href)) as LlamaCpp;
   const llama = await getLlama({ gpu: false, build: 'never', skipDownload: true, logLevel: 'error' });
   const { path } = await resolveModel('smollm2-135m');
   const model = await llama.loadModel({ modelPath: path });
-  const sequence = (await model.createContext({ contextSize: 1024, batchSize: 512, threads, sequences: 1 })).getSequence();
+  const sequence = (
+    await model.createContext({ contextSize: 1024, batchSize: 512, threads, sequences: 1 })
+  ).getSequence();
   const prompt = [...tokens(512, 0)];
   let [prefill, decode] = [0, 0];
   for (let i = 0; i < (quick ? 2 : 6); i++) {

@@ -1,4 +1,5 @@
-// All measurements of one run, one process after the other: ours, and of the peers those that are wanted and there. What they mean is in table.ts.
+// All measurements of one run, one process after the other: ours, and of the peers those that are wanted and there.
+// What they mean is in table.ts.
 
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -49,26 +50,60 @@ export const defaultBaseline = '../shared/tools/pyreft_baseline.py';
 const training = ['few-shot', 'train-1', 'train-30'];
 const others = ['prefill-512', 'decode-1', 'decode-edits', 'decode-16'];
 
-/** Runs a program to its end; its lines on stdout. Its complaints go to the terminal, or into the error with `quiet`. */
-export async function linesOf(command: string, args: readonly string[], { cwd = root, quiet = false } = {}): Promise<string[]> {
+/**
+ * Runs a program to its end; its lines on stdout. Its complaints go to the terminal, or into the error with `quiet`.
+ */
+export async function linesOf(
+  command: string,
+  args: readonly string[],
+  { cwd = root, quiet = false } = {},
+): Promise<string[]> {
   const child = spawn(command, args, { cwd, stdio: ['ignore', 'pipe', quiet ? 'pipe' : 'inherit'] });
   let [text, complaint] = ['', ''];
-  child.stdout?.setEncoding('utf8').on('data', (part: string) => { text += part; });
-  child.stderr?.setEncoding('utf8').on('data', (part: string) => { complaint = (complaint + part).slice(-4000); });
+  child.stdout?.setEncoding('utf8').on('data', (part: string) => {
+    text += part;
+  });
+  child.stderr?.setEncoding('utf8').on('data', (part: string) => {
+    complaint = (complaint + part).slice(-4000);
+  });
   const code = await new Promise<number | null>((resolve, reject) => {
     child.on('error', reject);
     child.on('close', resolve);
   });
-  const why = complaint.trim().split('\n').findLast(line => /error|exception/i.test(line)) ?? complaint.trim().split('\n').at(-1);
+  const why =
+    complaint
+      .trim()
+      .split('\n')
+      .findLast(line => /error|exception/i.test(line)) ?? complaint.trim().split('\n').at(-1);
   if (code !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${code}${why ? `: ${why}` : ''}`);
-  return text.trim().split('\n').filter(line => line !== '');
+  return text
+    .trim()
+    .split('\n')
+    .filter(line => line !== '');
 }
 
 /** One job in a process of its own. */
-export async function measureJob<T>(job: string, { threads, weights, quick, tree = root }: MeasureOptions, flags: readonly string[] = []): Promise<T> {
+export async function measureJob<T>(
+  job: string,
+  { threads, weights, quick, tree = root }: MeasureOptions,
+  flags: readonly string[] = [],
+): Promise<T> {
   const form = training.includes(job) ? 'f32' : weights;
-  const args = ['--import', 'tsx', 'bench/child.ts', job, '--threads', String(threads), '--weights', form, ...(quick ? ['--quick'] : []), ...flags];
-  return JSON.parse((await linesOf(process.execPath, args, { cwd: tree, quiet: job === 'llama.cpp' })).at(-1) ?? '') as T;
+  const args = [
+    '--import',
+    'tsx',
+    'bench/child.ts',
+    job,
+    '--threads',
+    String(threads),
+    '--weights',
+    form,
+    ...(quick ? ['--quick'] : []),
+    ...flags,
+  ];
+  return JSON.parse(
+    (await linesOf(process.execPath, args, { cwd: tree, quiet: job === 'llama.cpp' })).at(-1) ?? '',
+  ) as T;
 }
 
 const reason = (error: unknown): string => (error as Error).message.split('\n')[0];
@@ -100,7 +135,10 @@ export async function measureAll(options: MeasureOptions): Promise<Measurements>
   const versions: Record<string, string> = {};
 
   const gemm = wanted('gemm-1t', 'gemm-2t', 'gemm', 'decode-16', ...training)
-    ? await own('gemm', () => measureJob<GemmResult>('gemm', { ...options, quick: quick || only.length > 0 }, peers ? ['--peers'] : [])) : undefined;
+    ? await own('gemm', () =>
+        measureJob<GemmResult>('gemm', { ...options, quick: quick || only.length > 0 }, peers ? ['--peers'] : []),
+      )
+    : undefined;
   if (gemm) {
     Object.assign(versions, gemm.peerVersions);
     for (const line of gemm.missing) missing.set(line.split(' ')[0], line);
@@ -108,7 +146,9 @@ export async function measureAll(options: MeasureOptions): Promise<Measurements>
   const edits = wanted('edits') ? await own('edits', () => measureJob<BenchRow[]>('edits', options)) : undefined;
   for (const job of ['edit-pyreft', ...training, ...others].filter(name => wanted(name))) {
     for (const plain of [...training, 'prefill-512', 'decode-1'].includes(job) ? [false, true] : [false]) {
-      const figures = await own(`${job}${plain ? ', plain SIMD' : ''}`, () => measureJob<Figures>(job, options, plain ? ['--plain'] : []));
+      const figures = await own(`${job}${plain ? ', plain SIMD' : ''}`, () =>
+        measureJob<Figures>(job, options, plain ? ['--plain'] : []),
+      );
       if (figures) jobs.set(`${job}${plain ? ' --plain' : ''}`, figures);
     }
   }
@@ -126,20 +166,38 @@ export async function measureAll(options: MeasureOptions): Promise<Measurements>
   const cases = pythonCases.filter(([, job]) => wanted(job)).map(([name]) => name);
   if (peers && cases.length > 0) {
     try {
-      python.push(...await timed('pyreft', () => measurePython(options, cases, threads)));
+      python.push(...(await timed('pyreft', () => measurePython(options, cases, threads))));
       Object.assign(versions, await pythonVersions(options.python as string));
     } catch (error) {
       missing.set('pyreft', reason(error));
     }
   }
-  return { ...(gemm ? { gemm } : {}), ...(edits ? { edits } : {}), jobs, ...(llamaCpp ? { llamaCpp } : {}), python, versions, missing, failed };
+  return {
+    ...(gemm ? { gemm } : {}),
+    ...(edits ? { edits } : {}),
+    jobs,
+    ...(llamaCpp ? { llamaCpp } : {}),
+    python,
+    versions,
+    missing,
+    failed,
+  };
 }
 
 const pythonCases = [
-  ['edit', 'edit-pyreft'], ['few-shot', 'few-shot'], ['train-1', 'train-1'], ['train-30', 'train-30'], ['prefill', 'prefill-512'], ['decode', 'decode-1'],
+  ['edit', 'edit-pyreft'],
+  ['few-shot', 'few-shot'],
+  ['train-1', 'train-1'],
+  ['train-30', 'train-30'],
+  ['prefill', 'prefill-512'],
+  ['decode', 'decode-1'],
 ] as const;
 
-async function measurePython({ python, baseline = defaultBaseline }: MeasureOptions, cases: readonly string[], threads: number): Promise<PythonCase[]> {
+async function measurePython(
+  { python, baseline = defaultBaseline }: MeasureOptions,
+  cases: readonly string[],
+  threads: number,
+): Promise<PythonCase[]> {
   if (!python) throw new Error('no --python was given');
   const script = fileURLToPath(new URL(baseline, new URL('..', import.meta.url)));
   if (!existsSync(script)) throw new Error(`there is no ${baseline}; name the script with --baseline`);
@@ -149,6 +207,7 @@ async function measurePython({ python, baseline = defaultBaseline }: MeasureOpti
 }
 
 async function pythonVersions(python: string): Promise<Record<string, string>> {
-  const code = 'import json, importlib.metadata as m; print(json.dumps({p: m.version(p) for p in ("torch", "pyreft", "pyvene", "transformers")}))';
+  const code =
+    'import json, importlib.metadata as m; print(json.dumps({p: m.version(p) for p in ("torch", "pyreft", "pyvene", "transformers")}))';
   return JSON.parse((await linesOf(python, ['-c', code], { quiet: true })).at(-1) ?? '') as Record<string, string>;
 }

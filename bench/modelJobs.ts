@@ -1,11 +1,20 @@
-// The jobs on SmolLM2: training steps, a prompt, decoding, each measured on a model that it opens itself, so that a job can have a process of
-// its own and its memory can be told. Shapes are those of the Python baseline. Which bars they are held to is in table.ts.
+// The jobs on SmolLM2: training steps, a prompt, decoding, each measured on a model that it opens itself, so that a job
+// can have a process of its own and its memory can be told. Shapes are those of the Python baseline. Which bars they
+// are held to is in table.ts.
 
 import { performance } from 'node:perf_hooks';
 import type { Backend } from '../src/backends/backend.js';
 import type { CausalLM } from '../src/models/causalLM.js';
 import type { WeightForm } from '../src/models/weights.js';
-import { AutoModelForCausalLM, getReftModel, mixEdits, ReftTrainer, type Example, type GenerateOptions, type ReftConfig } from '../src/index.js';
+import {
+  AutoModelForCausalLM,
+  getReftModel,
+  mixEdits,
+  ReftTrainer,
+  type Example,
+  type GenerateOptions,
+  type ReftConfig,
+} from '../src/index.js';
 import { Random } from '../src/tensor/threefry.js';
 
 export interface JobOptions {
@@ -40,8 +49,20 @@ export function examples(batch: number, length: number, prompt: number): Example
 }
 
 /** Seconds of each step over one batch that is the whole epoch; the first one computes what the others reuse. */
-export async function stepSeconds(base: CausalLM, config: ReftConfig, rows: readonly Example[], steps: number, reuse = true): Promise<number[]> {
-  const trainer = new ReftTrainer(getReftModel(base, config), { examples: rows, batchSize: rows.length, steps, schedule: 'constant', reuse });
+export async function stepSeconds(
+  base: CausalLM,
+  config: ReftConfig,
+  rows: readonly Example[],
+  steps: number,
+  reuse = true,
+): Promise<number[]> {
+  const trainer = new ReftTrainer(getReftModel(base, config), {
+    examples: rows,
+    batchSize: rows.length,
+    steps,
+    schedule: 'constant',
+    reuse,
+  });
   const seconds: number[] = [];
   for await (const step of trainer.steps()) seconds.push(step.seconds);
   trainer.dispose();
@@ -58,7 +79,11 @@ const trainingJobs = {
   'few-shot': { config: { layers: [15], positions: 'l1', rank: 4 }, rows: () => examples(10, 52, 40), steps: 8 },
   'train-1': { config: { layers: [15], positions: 'l1', rank: 4 }, rows: () => examples(8, 128, 64), steps: 5 },
   // One edit a layer for all eight positions, as the baseline has it.
-  'train-30': { config: { layers: 'all', positions: 'f4+l4', rank: 8, tied: true }, rows: () => examples(8, 128, 64), steps: 4 },
+  'train-30': {
+    config: { layers: 'all', positions: 'f4+l4', rank: 8, tied: true },
+    rows: () => examples(8, 128, 64),
+    steps: 4,
+  },
 } satisfies Record<string, TrainingJob>;
 
 async function train({ config, rows, steps }: TrainingJob, options: JobOptions): Promise<Figures> {
@@ -79,7 +104,11 @@ async function prefill(options: JobOptions): Promise<Figures> {
 }
 
 /** New tokens of each row a second, the prompt's time left out. */
-async function decodeRate(from: Pick<CausalLM, 'generate'>, prompts: readonly Int32Array[], maxNewTokens: number): Promise<number> {
+async function decodeRate(
+  from: Pick<CausalLM, 'generate'>,
+  prompts: readonly Int32Array[],
+  maxNewTokens: number,
+): Promise<number> {
   const options: GenerateOptions = { maxNewTokens, stopTokenIds: [] };
   const [{ ids, decodeSeconds }] = await from.generate(prompts, options);
   return (ids.length - 1) / decodeSeconds;
@@ -89,14 +118,24 @@ async function decode(options: JobOptions): Promise<Figures> {
   const { base, loadSeconds } = await open(options);
   const prompts = [tokens(64, 0)];
   const rates: number[] = [];
-  for (let i = 0; i < (options.quick ? 1 : 4); i++) rates.push(await decodeRate(base, prompts, options.quick ? 16 : 128));
-  return { loadSeconds, rate: Math.max(...rates), residentBytes: process.memoryUsage.rss(), peakBytes: 1024 * process.resourceUsage().maxRSS };
+  for (let i = 0; i < (options.quick ? 1 : 4); i++)
+    rates.push(await decodeRate(base, prompts, options.quick ? 16 : 128));
+  return {
+    loadSeconds,
+    rate: Math.max(...rates),
+    residentBytes: process.memoryUsage.rss(),
+    peakBytes: 1024 * process.resourceUsage().maxRSS,
+  };
 }
 
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1];
 
 /** Pairs of runs, who goes first taking turns: the median rate of each, and the median of the pairs' ratios. */
-async function pairs(count: number, a: () => Promise<number>, b: () => Promise<number>): Promise<{ a: number; b: number; ratio: number }> {
+async function pairs(
+  count: number,
+  a: () => Promise<number>,
+  b: () => Promise<number>,
+): Promise<{ a: number; b: number; ratio: number }> {
   const both: [number, number][] = [];
   await a();
   await b();
@@ -115,7 +154,11 @@ async function decodeEdits(options: JobOptions): Promise<Figures> {
   const edited = getReftModel(base, { layers: tenLayers, positions: 'l1', rank: 8 });
   const prompts = [tokens(64, 0)];
   const length = options.quick ? 8 : 128;
-  const { a, b, ratio } = await pairs(options.quick ? 3 : 30, () => decodeRate(edited, prompts, length), () => decodeRate(base, prompts, length));
+  const { a, b, ratio } = await pairs(
+    options.quick ? 3 : 30,
+    () => decodeRate(edited, prompts, length),
+    () => decodeRate(base, prompts, length),
+  );
   return { rate: a, unedited: b, ratio };
 }
 
@@ -124,20 +167,30 @@ function matrixNumbers({ config, parameterCount }: CausalLM): number {
   return parameterCount - (config.tiedHead ? 0 : config.vocabSize * config.hiddenSize);
 }
 
-/** Sixteen rows that edit every token in ten layers, each with an adapter of its own, against the same with one adapter for all. */
+/**
+ * Sixteen rows that edit every token in ten layers, each with an adapter of its own, against the same with one adapter
+ * for all.
+ */
 async function decode16(options: JobOptions): Promise<Figures> {
   const { base } = await open(options);
-  const adapter = (seed: number) => getReftModel(base, { layers: tenLayers, positions: 'all', rank: 8, seed: 100 * seed });
+  const adapter = (seed: number) =>
+    getReftModel(base, { layers: tenLayers, positions: 'all', rank: 8, seed: 100 * seed });
   const sets = Array.from({ length: 16 }, (_, i) => adapter(i));
   const prompts = sets.map((_, i) => tokens(16, i));
   const length = options.quick ? 4 : 16;
   const mixed = mixEdits(sets);
-  const { a, b, ratio } = await pairs(options.quick ? 2 : 10, () => decodeRate(mixed, prompts, length), () => decodeRate(sets[0], prompts, length));
+  const { a, b, ratio } = await pairs(
+    options.quick ? 2 : 10,
+    () => decodeRate(mixed, prompts, length),
+    () => decodeRate(sets[0], prompts, length),
+  );
   return { steps: a, one: b, ratio, gflops: (a * 16 * 2 * matrixNumbers(base)) / 1e9 };
 }
 
 export const modelJobs: Readonly<Record<string, (options: JobOptions) => Promise<Figures>>> = {
-  ...Object.fromEntries(Object.entries(trainingJobs).map(([name, job]) => [name, (options: JobOptions) => train(job, options)])),
+  ...Object.fromEntries(
+    Object.entries(trainingJobs).map(([name, job]) => [name, (options: JobOptions) => train(job, options)]),
+  ),
   'prefill-512': prefill,
   'decode-1': decode,
   'decode-edits': decodeEdits,

@@ -1,5 +1,6 @@
-// The most a core can do in WebAssembly: multiply-adds on registers alone, in a loop of our own assembler, without loads or stores. What the
-// GEMM kernels are held against, and the yardstick by which runs at different moments are compared.
+// The most a core can do in WebAssembly: multiply-adds on registers alone, in a loop of our own assembler, without
+// loads or stores. What the GEMM kernels are held against, and the yardstick by which runs at different moments are
+// compared.
 
 import { f32x4Const, instantiate, laneOp, ModuleBuilder, op, type Value } from '../src/backends/cpu/wasm/assembler.js';
 
@@ -23,10 +24,13 @@ export function registerLoop(relaxed: boolean, times = 20_000): RegisterLoop {
   f.set(y, f32x4Const(1));
   f.loop(i, f.params[0], 1, () => {
     for (let k = 0; k < unrolled; k++) {
-      for (const sum of sums) f.set(sum, relaxed ? op('f32x4.relaxed_madd', x, sum, y) : op('f32x4.add', op('f32x4.mul', x, sum), y));
+      for (const sum of sums)
+        f.set(sum, relaxed ? op('f32x4.relaxed_madd', x, sum, y) : op('f32x4.add', op('f32x4.mul', x, sum), y));
     }
   });
-  f.return(sums.map((sum): Value => laneOp('f32x4.extract_lane', 0, sum)).reduce((total, lane) => op('f32.add', total, lane)));
+  f.return(
+    sums.map((sum): Value => laneOp('f32x4.extract_lane', 0, sum)).reduce((total, lane) => op('f32.add', total, lane)),
+  );
   const { loop } = instantiate(m.bytes(), new WebAssembly.Memory({ initial: 1 }));
   return {
     flops: 2 * 4 * chains * unrolled * times,

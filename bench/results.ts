@@ -58,16 +58,24 @@ const git = (...args: string[]): string => {
 };
 
 export function finish({ pairedRatio, ...row }: BenchRow): FinishedRow {
-  const ratio = row.peer === null ? null : pairedRatio ?? row.ours / row.peer;
+  const ratio = row.peer === null ? null : (pairedRatio ?? row.ours / row.peer);
   const pass = ratio === null || row.bar === null ? null : row.better === 'lower' ? ratio <= row.bar : ratio >= row.bar;
   return { ...row, ratio, pass };
 }
 
 export function resultsOf(rows: readonly BenchRow[], { versions, ...facts }: RunFacts): Results {
-  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
+  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
   return {
-    machine: machineName(), node: process.version, ...facts, versions: { reft: version, ...versions },
-    commit: git('rev-parse', 'HEAD'), dirty: git('status', '--porcelain', '--', 'src', 'bench') !== '', date: new Date().toISOString(), rows: rows.map(finish),
+    machine: machineName(),
+    node: process.version,
+    ...facts,
+    versions: { reft: version, ...versions },
+    commit: git('rev-parse', 'HEAD'),
+    dirty: git('status', '--porcelain', '--', 'src', 'bench') !== '',
+    date: new Date().toISOString(),
+    rows: rows.map(finish),
   };
 }
 
@@ -76,11 +84,20 @@ const figure = (x: number | null): string => (x === null ? '' : x >= 100 ? x.toF
 /** The rows as a Markdown table. */
 export function tableText(rows: readonly FinishedRow[]): string {
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
-  const body = rows.map(r => line([
-    r.name, figure(r.ours), r.peerName, figure(r.peer), r.unit, figure(r.ratio),
-    r.bar === null ? '' : `${r.better === 'lower' ? 'at most' : 'at least'} ${figure(r.bar)}`, r.pass === null ? '' : r.pass ? 'yes' : 'NO', r.note ?? '',
-  ]));
-  const head = ['job', 'ours', 'peer', 'peer\'s', 'unit', 'ratio', 'bar', 'met', 'note'];
+  const body = rows.map(r =>
+    line([
+      r.name,
+      figure(r.ours),
+      r.peerName,
+      figure(r.peer),
+      r.unit,
+      figure(r.ratio),
+      r.bar === null ? '' : `${r.better === 'lower' ? 'at most' : 'at least'} ${figure(r.bar)}`,
+      r.pass === null ? '' : r.pass ? 'yes' : 'NO',
+      r.note ?? '',
+    ]),
+  );
+  const head = ['job', 'ours', 'peer', "peer's", 'unit', 'ratio', 'bar', 'met', 'note'];
   return [line(head), `|${'---|'.repeat(head.length)}`, ...body].join('\n');
 }
 
@@ -88,12 +105,25 @@ export function resultsText(results: Results): string {
   const { machine, node, relaxed, threads, registerLoop, load, versions, commit, dirty, date, rows } = results;
   const tables = (row: FinishedRow): boolean => /^(GEMM|edit d) /.test(row.name);
   return [
-    '# Results', '', 'Made by `npm run bench:peers`, all rows in one run. Ratios are ours to the peer\'s; steps are from the second epoch unless a row says otherwise.', '',
+    '# Results',
+    '',
+    "Made by `npm run bench:peers`, all rows in one run. Ratios are ours to the peer's; steps are from the second epoch unless a row says otherwise.",
+    '',
     `- Machine: ${machine}; load before the run ${load}; Node ${node}; relaxed SIMD ${relaxed ? 'on' : 'off'}; ${threads} threads unless a row says otherwise`,
-    ...(registerLoop === null ? [] : [`- Multiply-adds on registers alone, one thread: ${figure(registerLoop)} GFLOP/s`]),
-    `- Versions: ${Object.entries(versions).map(([k, v]) => `${k} ${v}`).join(', ')}`,
-    `- Commit ${commit.slice(0, 12)}${dirty ? ' with changes' : ''}, ${date.slice(0, 10)}`, '',
-    tableText(rows.filter(row => !tables(row))), '', '## Kernels', '', tableText(rows.filter(tables)), '',
+    ...(registerLoop === null
+      ? []
+      : [`- Multiply-adds on registers alone, one thread: ${figure(registerLoop)} GFLOP/s`]),
+    `- Versions: ${Object.entries(versions)
+      .map(([k, v]) => `${k} ${v}`)
+      .join(', ')}`,
+    `- Commit ${commit.slice(0, 12)}${dirty ? ' with changes' : ''}, ${date.slice(0, 10)}`,
+    '',
+    tableText(rows.filter(row => !tables(row))),
+    '',
+    '## Kernels',
+    '',
+    tableText(rows.filter(tables)),
+    '',
   ].join('\n');
 }
 

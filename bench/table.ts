@@ -1,5 +1,6 @@
-// The rows: what each measurement is held against, and to which bar. Bars are those of a machine with two cores and AVX-512; beside each step
-// stands the portable one, its arithmetic at 0.7 of our GEMM rate. A peer that is absent leaves a row that says so.
+// The rows: what each measurement is held against, and to which bar. Bars are those of a machine with two cores and
+// AVX-512; beside each step stands the portable one, its arithmetic at 0.7 of our GEMM rate. A peer that is absent
+// leaves a row that says so.
 
 import { gemmRows, requiredJob } from './gemm.js';
 import type { Measurements } from './measure.js';
@@ -18,16 +19,28 @@ export function tableOf(measured: Measurements, threads: number): BenchRow[] {
   const { gemm, jobs, llamaCpp, python, missing } = measured;
   const rows: BenchRow[] = [];
   const row = (
-    name: string, unit: string, better: Better, ours: number, peerName: string, peer: number | undefined, bar: number | null, note?: string,
+    name: string,
+    unit: string,
+    better: Better,
+    ours: number,
+    peerName: string,
+    peer: number | undefined,
+    bar: number | null,
+    note?: string,
   ): void => {
     const why = peer === undefined && peerName ? `not measured${note ? `: ${note}` : ''}` : note;
     rows.push({ name, ours, peer: peer ?? null, peerName, unit, better, bar, ...(why ? { note: why } : {}) });
   };
-  const alone = (name: string, unit: string, better: Better, ours: number): void => row(name, unit, better, ours, '', undefined, null);
-  const pythonFigure = (name: string, figure: string, where: (c: Measurements['python'][number]) => boolean = () => true): number | undefined =>
-    python.find(c => c.case === name && where(c))?.[figure] as number | undefined;
+  const alone = (name: string, unit: string, better: Better, ours: number): void =>
+    row(name, unit, better, ours, '', undefined, null);
+  const pythonFigure = (
+    name: string,
+    figure: string,
+    where: (c: Measurements['python'][number]) => boolean = () => true,
+  ): number | undefined => python.find(c => c.case === name && where(c))?.[figure] as number | undefined;
   const noPyreft = missing.get('pyreft');
-  const rate = (engine: string): number | undefined => gemm?.measured.find(m => m.job === requiredJob && m.engine === engine)?.gflops;
+  const rate = (engine: string): number | undefined =>
+    gemm?.measured.find(m => m.job === requiredJob && m.engine === engine)?.gflops;
   const best = gemm?.relaxed ? 'fused' : 'plain';
   const many = rate(`fused, ${threads} threads`) ?? rate(best);
 
@@ -35,7 +48,17 @@ export function tableOf(measured: Measurements, threads: number): BenchRow[] {
     const figures = jobs.get(job);
     if (!figures) continue;
     row(job, 's', 'lower', figures['step'], 'pyreft', pythonFigure(job, 'step'), bar, noPyreft);
-    if (many !== undefined) row(job, 's', 'lower', figures['step'], 'portable bar', gflop / (0.7 * many), 1, `${gflop} GFLOP at 0.7 of our GEMM rate`);
+    if (many !== undefined)
+      row(
+        job,
+        's',
+        'lower',
+        figures['step'],
+        'portable bar',
+        gflop / (0.7 * many),
+        1,
+        `${gflop} GFLOP at 0.7 of our GEMM rate`,
+      );
     alone(`${job}, first epoch`, 's', 'lower', figures['firstEpoch']);
     const plain = jobs.get(`${job} --plain`);
     if (plain) alone(`${job}, plain SIMD`, 's', 'lower', plain['step']);
@@ -46,7 +69,10 @@ export function tableOf(measured: Measurements, threads: number): BenchRow[] {
     } else alone(`${job}, peak memory`, 'GB', 'lower', figures['peakBytes'] / 1e9);
   }
 
-  for (const [job, of, torch, bar] of [['prefill-512', 'prefill', 'prefill', 0.9], ['decode-1', 'decode', 'decode', 1.3]] as const) {
+  for (const [job, of, torch, bar] of [
+    ['prefill-512', 'prefill', 'prefill', 0.9],
+    ['decode-1', 'decode', 'decode', 1.3],
+  ] as const) {
     const figures = jobs.get(job);
     if (!figures) continue;
     row(job, 'tokens/s', 'higher', figures['rate'], 'llama.cpp', llamaCpp?.[of], bar, missing.get('llama.cpp'));
@@ -63,7 +89,17 @@ export function tableOf(measured: Measurements, threads: number): BenchRow[] {
     const figures = jobs.get(job);
     if (!figures) return;
     const [mine, peer, ratio] = [ours, other, 'ratio'].map(name => figures[name]);
-    rows.push({ name: job, ours: mine, peer, peerName, unit, better: 'higher', bar, pairedRatio: ratio, note: 'medians; the ratio is the median of interleaved pairs' });
+    rows.push({
+      name: job,
+      ours: mine,
+      peer,
+      peerName,
+      unit,
+      better: 'higher',
+      bar,
+      pairedRatio: ratio,
+      note: 'medians; the ratio is the median of interleaved pairs',
+    });
   };
   paired('decode-edits', 'tokens/s', 'rate', 'unedited', 'un-edited', 0.97);
   paired('decode-16', 'steps/s', 'steps', 'one', 'one adapter', 0.95);
@@ -87,8 +123,26 @@ export function tableOf(measured: Measurements, threads: number): BenchRow[] {
   const whole = jobs.get('edit-pyreft');
   if (whole) {
     const required = (c: Measurements['python'][number]): boolean => c['d'] === 4096 && c['n'] === 112;
-    row('edit-pyreft', 'ms', 'lower', 1000 * whole['mapped'], 'pyreft', ms(pythonFigure('edit', 'forward_backward', required)), 1 / 200, noPyreft);
-    row('edit-pyreft', 'ms', 'lower', 1000 * whole['mapped'], 'torch, R given', ms(pythonFigure('edit', 'r_given', required)), 1.5, noPyreft);
+    row(
+      'edit-pyreft',
+      'ms',
+      'lower',
+      1000 * whole['mapped'],
+      'pyreft',
+      ms(pythonFigure('edit', 'forward_backward', required)),
+      1 / 200,
+      noPyreft,
+    );
+    row(
+      'edit-pyreft',
+      'ms',
+      'lower',
+      1000 * whole['mapped'],
+      'torch, R given',
+      ms(pythonFigure('edit', 'r_given', required)),
+      1.5,
+      noPyreft,
+    );
     alone('edit-pyreft, R given', 'ms', 'lower', 1000 * whole['given']);
   }
   return [...rows, ...(gemm ? gemmRows(gemm) : []), ...(measured.edits ?? [])];

@@ -3,8 +3,18 @@
 
 import { fileURLToPath } from 'node:url';
 import {
-  evaluate, getReftModel, readRows, ReftTrainer, tokenizeRow,
-  type CausalLM, type Example, type ReftModel, type Row, type Tokenizer, type TrainerOptions, type TrainResult,
+  evaluate,
+  getReftModel,
+  readRows,
+  ReftTrainer,
+  tokenizeRow,
+  type CausalLM,
+  type Example,
+  type ReftModel,
+  type Row,
+  type Tokenizer,
+  type TrainerOptions,
+  type TrainResult,
 } from '../src/index.js';
 
 /** Two edits, in the first and the second half of the model, at the prompt's end and at every token of the answer. */
@@ -23,7 +33,9 @@ const rowsOf = (name: string): Promise<Row[]> => readRows(fileURLToPath(new URL(
 
 /** The rows, the edits and the trainer, ready to run. */
 export async function lighthouse(
-  model: CausalLM, tokenizer: Tokenizer, watch: Pick<TrainerOptions, 'onStep' | 'onEvaluation'> = {},
+  model: CausalLM,
+  tokenizer: Tokenizer,
+  watch: Pick<TrainerOptions, 'onStep' | 'onEvaluation'> = {},
 ): Promise<Lighthouse> {
   const rows = await rowsOf('lighthouse.jsonl');
   const heldOut = (await rowsOf('lighthouse-heldout.jsonl')).map(row => tokenizeRow(row, tokenizer));
@@ -42,10 +54,14 @@ export interface LighthouseLosses extends Pick<TrainResult, 'steps' | 'best'> {
 /** Trains to the end; gives the losses of the edited and the frozen model, on rows trained on and on rows held out. */
 export async function trainLighthouse({ reft, trainer, heldOut }: Lighthouse): Promise<LighthouseLosses> {
   const { steps, loss: training, best } = await trainer.train();
-  const lossOf = async (on: CausalLM | ReftModel, examples: readonly Example[]): Promise<number> => (
-    (await evaluate(on, examples)).loss);
+  const lossOf = async (on: CausalLM | ReftModel, examples: readonly Example[]): Promise<number> =>
+    (await evaluate(on, examples)).loss;
   return {
-    steps, best, training, heldOut: await lossOf(reft, heldOut),
-    frozenTraining: await lossOf(reft.base, trainer.examples), frozenHeldOut: await lossOf(reft.base, heldOut),
+    steps,
+    best,
+    training,
+    heldOut: await lossOf(reft, heldOut),
+    frozenTraining: await lossOf(reft.base, trainer.examples),
+    frozenHeldOut: await lossOf(reft.base, heldOut),
   };
 }

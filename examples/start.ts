@@ -64,8 +64,9 @@ for (const [i, question] of questions.entries()) {
 await reft.save(folder);
 const curve = await lossCurve(losses, { title: 'A lighthouse keeper in two edits', evaluation: evaluations });
 await writeFile(join(folder, 'loss.svg'), curve);
-const sizes = await Promise.all((await readdir(folder)).map(async name => (
-  { name, size: (await stat(join(folder, name))).size })));
+const sizes = await Promise.all(
+  (await readdir(folder)).map(async name => ({ name, size: (await stat(join(folder, name))).size })),
+);
 console.log(`\nsaved ${folder}`);
 for (const { name, size } of sizes) console.log(`  ${name.padEnd(28)}${bytesText(size)}`);
 const seconds = (from: number, to = performance.now()): string => `${((to - from) / 1000).toFixed(1)} s`;

@@ -1,5 +1,5 @@
-// Tests on real models, for CI: SmolLM2-135M (fetched through its alias) and stories260K, and the golden tensors kept outside the repository.
-// What is not there is said and skipped, except with REQUIRE_MODELS=1, where it is a failure.
+// Tests on real models, for CI: SmolLM2-135M (fetched through its alias) and stories260K, and the golden tensors kept
+// outside the repository. What is not there is said and skipped, except with REQUIRE_MODELS=1, where it is a failure.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -29,12 +29,22 @@ function conformance(name: string, folder: string, ...more: string[]): void {
     if (required) failed++;
     return;
   }
-  const args = [join(root, 'node_modules', 'tsx', 'dist', 'cli.mjs'), join(root, 'scripts', 'conformance.ts'), path, ...more];
+  const args = [
+    join(root, 'node_modules', 'tsx', 'dist', 'cli.mjs'),
+    join(root, 'scripts', 'conformance.ts'),
+    path,
+    ...more,
+  ];
   verdict(name, spawnSync(process.execPath, args, { stdio: 'inherit' }).status === 0);
 }
 
 /** Golden cases of edits that other issues' models are not needed for. */
-const edits = ['reft/noreft-nobias', 'reft/noreft-nobias-saved-by-pyreft', 'reft/loreft-dotted-saved-by-pyreft', 'interchange/*'];
+const edits = [
+  'reft/noreft-nobias',
+  'reft/noreft-nobias-saved-by-pyreft',
+  'reft/loreft-dotted-saved-by-pyreft',
+  'interchange/*',
+];
 const supported = [...mainJob, ...edits].filter(name => !name.includes('roberta'));
 conformance('golden tensors', 'fixtures/reference', '--only', supported.join());
 conformance('SmolLM2-135M', 'fixtures/smollm2');
@@ -49,7 +59,11 @@ if (existsSync(stories)) {
   const tokenizer = await AutoTokenizer.fromPretrained(stories);
   const [{ ids }] = await model.generate([1], { maxNewTokens: 30 });
   const text = tokenizer.decode(ids, { skipSpecialTokens: true }).trim();
-  verdict('stories260K tells its story', text.startsWith('Once upon a time, there was a little girl named Lily. She loved to play outside in the park'), text);
+  verdict(
+    'stories260K tells its story',
+    text.startsWith('Once upon a time, there was a little girl named Lily. She loved to play outside in the park'),
+    text,
+  );
 } else {
   console.log('skipped  stories260K: it is not here');
   if (required) failed++;

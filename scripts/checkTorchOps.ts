@@ -1,7 +1,8 @@
-// Our ops against PyTorch's own samples (OpInfo): values, gradients and second-order gradients, in f64, in f32 and on WebGPU. torchOps/export.py
-// writes the samples, torchOps/calls.ts says which op of ours stands for which of torch, torchOps/differences.ts what differs on purpose.
-// Usage: npm run check:torch -- [--python PATH] [--device f64|f32|webgpu] [--all] [op names as OpInfo has them]; --all prints every difference.
-// Where Python has no torch there is nothing to compare with: that is said, and no failure unless --python named it.
+// Our ops against PyTorch's own samples (OpInfo): values, gradients and second-order gradients, in f64, in f32 and on
+// WebGPU. torchOps/export.py writes the samples, torchOps/calls.ts says which op of ours stands for which of torch,
+// torchOps/differences.ts what differs on purpose. Usage: npm run check:torch -- [--python PATH] [--device
+// f64|f32|webgpu] [--all] [op names as OpInfo has them]; --all prints every difference. Where Python has no torch there
+// is nothing to compare with: that is said, and no failure unless --python named it.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -26,10 +27,15 @@ type DeviceName = (typeof deviceNames)[number];
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
-  options: { python: { type: 'string' }, device: { type: 'string', multiple: true }, all: { type: 'boolean', default: false } },
+  options: {
+    python: { type: 'string' },
+    device: { type: 'string', multiple: true },
+    all: { type: 'boolean', default: false },
+  },
 });
 const names = positionals.length > 0 ? positionals : Object.keys(calls);
-for (const name of names) if (!(name in calls)) stop(2, `no op of ours stands for ${name}; known: ${Object.keys(calls).join(' ')}`);
+for (const name of names)
+  if (!(name in calls)) stop(2, `no op of ours stands for ${name}; known: ${Object.keys(calls).join(' ')}`);
 for (const name of options.device ?? []) {
   if (!deviceNames.includes(name as DeviceName)) stop(2, `--device: expected ${deviceNames.join(', ')}, got ${name}`);
 }
@@ -49,7 +55,8 @@ const closing: (() => void)[] = [];
 async function openDevices(): Promise<Device[]> {
   const wanted = (name: DeviceName): boolean => options.device?.includes(name) ?? true;
   const devices: Device[] = [];
-  if (wanted('f64')) devices.push({ name: 'f64', backend: createCpuBackend({ simd: false }), dtype: 'f64', hasF64: true });
+  if (wanted('f64'))
+    devices.push({ name: 'f64', backend: createCpuBackend({ simd: false }), dtype: 'f64', hasF64: true });
   if (wanted('f32')) devices.push({ name: 'f32', backend: createCpuBackend(), dtype: 'f32', hasF64: true });
   if (!wanted('webgpu')) return devices;
   try {
@@ -80,26 +87,37 @@ class Tally {
       if (reason) needed.add(reason);
       if (reason) this.meant++;
       else if (difference === null) this.passed[part]++;
-      else this.failures.push(`${device} ${sample.op}, ${sample.dtype} ${sample.kind} ${sample.n}, ${part}: ${difference}; called with ${inWords(sample)}`);
+      else
+        this.failures.push(
+          `${device} ${sample.op}, ${sample.dtype} ${sample.kind} ${sample.n}, ${part}: ${difference}; called with ${inWords(sample)}`,
+        );
     }
   }
 
   toString(): string {
-    const counts = parts.filter(p => this.total[p] > 0).map(p => `${p} ${this.passed[p]}/${this.total[p]}`).join(', ');
+    const counts = parts
+      .filter(p => this.total[p] > 0)
+      .map(p => `${p} ${this.passed[p]}/${this.total[p]}`)
+      .join(', ');
     return `${counts || 'nothing'}${this.meant > 0 ? `, ${this.meant} meant` : ''}${this.notOurs > 0 ? `, ${this.notOurs} calls are not ours` : ''}`;
   }
 }
 
-const inWords = ({ args, kwargs }: Sample): string => JSON.stringify([args, kwargs], (_, value: unknown) => {
-  if (typeof value === 'number' && !Number.isFinite(value)) return String(value);
-  return value !== null && typeof value === 'object' && 'shape' in value && 'dtype' in value ? `${value.dtype}[${String(value.shape)}]` : value;
-}).slice(0, 300);
+const inWords = ({ args, kwargs }: Sample): string =>
+  JSON.stringify([args, kwargs], (_, value: unknown) => {
+    if (typeof value === 'number' && !Number.isFinite(value)) return String(value);
+    return value !== null && typeof value === 'object' && 'shape' in value && 'dtype' in value
+      ? `${value.dtype}[${String(value.shape)}]`
+      : value;
+  }).slice(0, 300);
 
 const needed = new Set<Deliberate>();
 const folder = await mkdtemp(join(tmpdir(), 'reft-torch-'));
 try {
   const python = pythonPath();
-  const { status, error } = spawnSync(python, [join(import.meta.dirname, 'torchOps', 'export.py'), folder, ...names], { stdio: ['ignore', 'ignore', 'inherit'] });
+  const { status, error } = spawnSync(python, [join(import.meta.dirname, 'torchOps', 'export.py'), folder, ...names], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
   if (status === 3 || (error && 'code' in error && error.code === 'ENOENT')) {
     const why = `${python} has no torch and numpy: nothing is compared`;
     if (options.python !== undefined) stop(1, why);
@@ -125,12 +143,14 @@ try {
         }
       }
       console.log(`${tally.failures.length > 0 ? 'FAILED' : 'ok    '} ${name} ${device.name}: ${String(tally)}`);
-      for (const failure of options.all ? tally.failures : tally.failures.slice(0, 3)) console.log(`         ${failure}`);
+      for (const failure of options.all ? tally.failures : tally.failures.slice(0, 3))
+        console.log(`         ${failure}`);
     }
   }
   console.log('');
   for (const [name, tally] of totals) console.log(`${name}: ${String(tally)}`);
-  const unneeded = positionals.length === 0 && options.device === undefined ? deliberate.filter(d => !needed.has(d)) : [];
+  const unneeded =
+    positionals.length === 0 && options.device === undefined ? deliberate.filter(d => !needed.has(d)) : [];
   for (const { why } of unneeded) console.log(`a deliberate difference that no sample shows any more: ${why}`);
   if (unneeded.length > 0 || [...totals.values()].some(t => t.failures.length > 0)) process.exitCode = 1;
   for (const close of closing) close();

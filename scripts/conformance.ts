@@ -1,5 +1,6 @@
-// `npm run conformance -- DIR`: this library against golden tensors of the reference implementations. See scripts/conformance/run.ts.
-// With `--device webgpu` on a machine without a GPU it runs again with the software adapter that comes with a dev dependency.
+// `npm run conformance -- DIR`: this library against golden tensors of the reference implementations. See
+// scripts/conformance/run.ts. With `--device webgpu` on a machine without a GPU it runs again with the software adapter
+// that comes with a dev dependency.
 
 import { spawnSync } from 'node:child_process';
 import { DeviceError, openDevice } from '../src/tensor/device.js';
@@ -25,11 +26,18 @@ async function softwareAdapter(): Promise<Record<string, string> | null> {
 const env = await softwareAdapter();
 if (env) {
   process.stderr.write('no GPU adapter here: using SwiftShader\n');
-  const { status } = spawnSync(process.execPath, [...process.execArgv, ...process.argv.slice(1)], { stdio: 'inherit', env: { ...process.env, ...env } });
+  const { status } = spawnSync(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
+    stdio: 'inherit',
+    env: { ...process.env, ...env },
+  });
   process.exitCode = status ?? 1;
 } else {
   process.exitCode = await runConformance(args, {
-    out: text => { process.stdout.write(text); },
-    error: text => { process.stderr.write(text); },
+    out: text => {
+      process.stdout.write(text);
+    },
+    error: text => {
+      process.stderr.write(text);
+    },
   });
 }

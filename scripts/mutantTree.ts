@@ -14,9 +14,21 @@ const tsx = createRequire(import.meta.url).resolve('tsx/cli');
 /** A folder in the system's place for temporary files; the caller removes it. */
 export function copyTree(): string {
   const folder = mkdtempSync(path.join(tmpdir(), 'mutants-'));
-  for (const part of ['src', 'tests', 'scripts', 'examples', 'bench', 'docs', 'README.md', 'package.json', 'tsconfig.json']) {
+  for (const part of [
+    'src',
+    'tests',
+    'scripts',
+    'examples',
+    'bench',
+    'docs',
+    'README.md',
+    'package.json',
+    'tsconfig.json',
+  ]) {
     cpSync(path.join(root, part), path.join(folder, part), {
-      recursive: true, force: true, filter: source => path.basename(source) !== 'node_modules',
+      recursive: true,
+      force: true,
+      filter: source => path.basename(source) !== 'node_modules',
     });
   }
   symlinkSync(path.join(root, 'node_modules'), path.join(folder, 'node_modules'), 'dir');
@@ -30,16 +42,21 @@ export interface Outcome {
 }
 
 /** Runs `tsx ARGS` in a copy. What is still running after `timeoutMs` is ended, with all that it started. */
-export function runTsx(folder: string, args: readonly string[], { timeoutMs, env, gpu = false }: {
-  timeoutMs: number; env?: Readonly<Record<string, string>>; gpu?: boolean;
-}): Promise<Outcome> {
+export function runTsx(
+  folder: string,
+  args: readonly string[],
+  { timeoutMs, env, gpu = false }: { timeoutMs: number; env?: Readonly<Record<string, string>>; gpu?: boolean },
+): Promise<Outcome> {
   return new Promise(resolve => {
     const child = spawn(process.execPath, [tsx, ...args], {
-      cwd: folder, env: { ...process.env, ...(gpu ? swiftShaderEnvironment() : {}), ...env }, stdio: ['ignore', 'pipe', 'pipe'],
+      cwd: folder,
+      env: { ...process.env, ...(gpu ? swiftShaderEnvironment() : {}), ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
       detached: process.platform !== 'win32',
     });
     let output = '';
-    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
     let timedOut = false;
     const timer = setTimeout(() => {
       timedOut = true;
@@ -55,9 +72,15 @@ export function runTsx(folder: string, args: readonly string[], { timeoutMs, env
 }
 
 /** Works a queue off, one job at a time in each folder. */
-export async function inParallel<T>(folders: readonly string[], jobs: readonly T[], work: (job: T, folder: string) => Promise<void>): Promise<void> {
+export async function inParallel<T>(
+  folders: readonly string[],
+  jobs: readonly T[],
+  work: (job: T, folder: string) => Promise<void>,
+): Promise<void> {
   const queue = [...jobs];
-  await Promise.all(folders.map(async folder => {
-    for (let job = queue.shift(); job !== undefined; job = queue.shift()) await work(job, folder);
-  }));
+  await Promise.all(
+    folders.map(async folder => {
+      for (let job = queue.shift(); job !== undefined; job = queue.shift()) await work(job, folder);
+    }),
+  );
 }

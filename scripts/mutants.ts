@@ -1,6 +1,7 @@
-// `npm run mutants`: applies each patch of tests/mutants/table.ts to a copy of the tree (never the checkout) and expects its tests to
-// fail. First the same tests must pass unpatched, or their failing would say nothing. Ends with 1 when a mutant survives, does not
-// compile, or its line is no longer there. Arguments choose mutants by a part of their name or file.
+// `npm run mutants`: applies each patch of tests/mutants/table.ts to a copy of the tree (never the checkout) and
+// expects its tests to fail. First the same tests must pass unpatched, or their failing would say nothing. Ends with 1
+// when a mutant survives, does not compile, or its line is no longer there. Arguments choose mutants by a part of their
+// name or file.
 
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -23,8 +24,11 @@ async function runTests(folder: string, { tests, only }: Pick<Mutant, 'tests' | 
   const gpu = tests.some(t => path.basename(t).startsWith('webgpu-'));
   const { output, timedOut } = await runTsx(folder, args, { timeoutMs, gpu });
   const lines = output.split('\n').map(line => line.trim());
-  // With a pattern, tests that are left out count as skipped; a file that does not load is a failed test with the file's name.
-  const ran = lines.filter(line => /^(not )?ok \d+ - /.test(line) && !/# (SKIP|TODO)/i.test(line) && !/\.test\.ts$/.test(line));
+  // With a pattern, tests that are left out count as skipped; a file that does not load is a failed test with the
+  // file's name.
+  const ran = lines.filter(
+    line => /^(not )?ok \d+ - /.test(line) && !/# (SKIP|TODO)/i.test(line) && !/\.test\.ts$/.test(line),
+  );
   const failed = ran.filter(line => line.startsWith('not ok')).length;
   return { passed: ran.length - failed, failed, timedOut, output };
 }
@@ -36,7 +40,8 @@ function failures(output: string): string {
 }
 
 const chosen = process.argv.slice(2);
-const list = chosen.length === 0 ? mutants : mutants.filter(m => chosen.some(c => m.name.includes(c) || m.file.includes(c)));
+const list =
+  chosen.length === 0 ? mutants : mutants.filter(m => chosen.some(c => m.name.includes(c) || m.file.includes(c)));
 const began = Date.now();
 const folders = Array.from({ length: workers }, copyTree);
 const problems: string[] = [];
@@ -56,7 +61,8 @@ try {
     }
     const names = output.split('\n').filter(line => /^\s*ok \d+ - /.test(line) && !/# SKIP/i.test(line));
     for (const pattern of patterns) {
-      if (!names.some(name => new RegExp(pattern).test(name))) problems.push(`${file}: no test is called like '${pattern}'`);
+      if (!names.some(name => new RegExp(pattern).test(name)))
+        problems.push(`${file}: no test is called like '${pattern}'`);
     }
   });
 

@@ -1,6 +1,6 @@
-// What `npm test` runs: every tests/*.test.ts by name (a folder or a pattern that finds nothing would pass), and fails as well when
-// fewer tests passed than recorded in tests/count.json, or when any was skipped or put off. `--record` writes the count;
-// arguments that are not flags run those files alone, without the count.
+// What `npm test` runs: every tests/*.test.ts by name (a folder or a pattern that finds nothing would pass), and fails
+// as well when fewer tests passed than recorded in tests/count.json, or when any was skipped or put off. `--record`
+// writes the count; arguments that are not flags run those files alone, without the count.
 
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -45,28 +45,32 @@ interface Summary {
 
 /** Runs files in one process tree and reads the runner's closing lines. */
 function run(list: readonly string[], env: Readonly<Record<string, string>>): Promise<Summary> {
-  const child = spawn(process.execPath, [tsx, '--test', '--test-reporter=spec', '--test-concurrency=2', `--test-timeout=${timeoutMs}`, ...list], {
-    cwd: root,
-    stdio: ['inherit', 'pipe', 'inherit'],
-    env: { ...process.env, ...env },
-  });
+  const child = spawn(
+    process.execPath,
+    [tsx, '--test', '--test-reporter=spec', '--test-concurrency=2', `--test-timeout=${timeoutMs}`, ...list],
+    { cwd: root, stdio: ['inherit', 'pipe', 'inherit'], env: { ...process.env, ...env } },
+  );
   let output = '';
   child.stdout.on('data', (chunk: Buffer) => {
     process.stdout.write(chunk);
     output += chunk.toString();
   });
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal));
-  return new Promise(resolve => child.on('close', (code, signal) => {
-    // The summary comes before the list of failures: the last line of each kind counts.
-    const summary = (what: string): number => Number([...output.matchAll(new RegExp(`^(?:ℹ|#) ${what} (\\d+)`, 'gm'))].at(-1)?.[1] ?? NaN);
-    const [tests, passed, failed] = ['tests', 'pass', 'fail'].map(summary);
-    const [skipped, todo, cancelled] = ['skipped', 'todo', 'cancelled'].map(summary);
-    const problems: string[] = [];
-    if (code !== 0) problems.push(`the runner ended with ${signal ?? `code ${code}`}`);
-    if (!(tests > 0)) problems.push('no test ran');
-    if (skipped > 0 || todo > 0 || cancelled > 0) problems.push(`${skipped} skipped, ${todo} todo, ${cancelled} cancelled: every test must run`);
-    resolve({ tests, passed, failed, problems, withoutGpu: output.includes('WebGPU is not tested') });
-  }));
+  return new Promise(resolve =>
+    child.on('close', (code, signal) => {
+      // The summary comes before the list of failures: the last line of each kind counts.
+      const summary = (what: string): number =>
+        Number([...output.matchAll(new RegExp(`^(?:ℹ|#) ${what} (\\d+)`, 'gm'))].at(-1)?.[1] ?? NaN);
+      const [tests, passed, failed] = ['tests', 'pass', 'fail'].map(summary);
+      const [skipped, todo, cancelled] = ['skipped', 'todo', 'cancelled'].map(summary);
+      const problems: string[] = [];
+      if (code !== 0) problems.push(`the runner ended with ${signal ?? `code ${code}`}`);
+      if (!(tests > 0)) problems.push('no test ran');
+      if (skipped > 0 || todo > 0 || cancelled > 0)
+        problems.push(`${skipped} skipped, ${todo} todo, ${cancelled} cancelled: every test must run`);
+      resolve({ tests, passed, failed, problems, withoutGpu: output.includes('WebGPU is not tested') });
+    }),
+  );
 }
 
 // WebGPU's tests run beside a software adapter, in an environment of their own.
@@ -89,7 +93,9 @@ for (const { name, files: list, env } of groups) {
   problems.push(...result.problems);
   if (asked.length > 0 || record || result.withoutGpu) continue;
   if (!(result.passed >= (recorded[name] ?? Infinity))) {
-    problems.push(`${name}: ${result.passed} passed, ${recorded[name]} are recorded in tests/count.json (npm test -- --record after removing some on purpose)`);
+    problems.push(
+      `${name}: ${result.passed} passed, ${recorded[name]} are recorded in tests/count.json (npm test -- --record after removing some on purpose)`,
+    );
   }
 }
 if (asked.length === 0 && record && problems.length === 0) writeFileSync(countFile, `${JSON.stringify(counts)}\n`);

@@ -1,9 +1,20 @@
-// WebGPU in Node without a GPU: SwiftShader, a Vulkan device in software, from the dev dependency @sparticuz/chromium. As a command,
-// `tsx scripts/withSwiftShader.ts node --test ...` runs the rest of its line with the environment that makes Vulkan find it;
-// `swiftShaderEnvironment()` gives that environment to other scripts. The dynamic linker reads it once: it must be set before a process starts.
+// WebGPU in Node without a GPU: SwiftShader, a Vulkan device in software, from the dev dependency @sparticuz/chromium.
+// As a command, `tsx scripts/withSwiftShader.ts node --test ...` runs the rest of its line with the environment that
+// makes Vulkan find it; `swiftShaderEnvironment()` gives that environment to other scripts. The dynamic linker reads it
+// once: it must be set before a process starts.
 
 import { spawn } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
@@ -13,7 +24,8 @@ import { brotliDecompressSync } from 'node:zlib';
 /** The regular files of a tar archive (POSIX ustar) as [name, bytes]; names are cut to their last part. */
 function* filesOfTar(tar: Buffer): Generator<[string, Buffer]> {
   for (let at = 0; at + 512 <= tar.length;) {
-    const text = (from: number, length: number): string => tar.toString('latin1', at + from, at + from + length).split('\0')[0];
+    const text = (from: number, length: number): string =>
+      tar.toString('latin1', at + from, at + from + length).split('\0')[0];
     if (text(0, 100) === '') return;
     const size = parseInt(text(124, 12).trim(), 8);
     if (!(size >= 0) || at + 512 + size > tar.length) throw new Error(`the archive is cut short at byte ${at}`);
@@ -59,11 +71,19 @@ export function unpackTo(folder: string, archive: string): void {
   }
 }
 
-const systemFolders = ['/lib', '/usr/lib', '/lib64', '/usr/lib64', '/usr/local/lib', '/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu'];
+const systemFolders = [
+  '/lib',
+  '/usr/lib',
+  '/lib64',
+  '/usr/lib64',
+  '/usr/local/lib',
+  '/usr/lib/x86_64-linux-gnu',
+  '/usr/lib/aarch64-linux-gnu',
+];
 
 /**
- * What to add to a process's environment so that Vulkan finds SwiftShader; empty where the package is missing, where the platform is not
- * Linux on x64 (the archive holds nothing else), or where VK_ICD_FILENAMES already names a driver.
+ * What to add to a process's environment so that Vulkan finds SwiftShader; empty where the package is missing, where
+ * the platform is not Linux on x64 (the archive holds nothing else), or where VK_ICD_FILENAMES already names a driver.
  */
 export function swiftShaderEnvironment(): Record<string, string> {
   const file = chromiumPart('swiftshader.tar.br');

@@ -1,4 +1,5 @@
-// Everything a user imports from `reft`: the sub-paths together. Nothing is defined here, and importing it touches no device.
+// Everything a user imports from `reft`: the sub-paths together. Nothing is defined here, and importing it touches no
+// device.
 
 export * from './tensor/index.js';
 export * from './autograd/index.js';

@@ -3,8 +3,23 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  call, constant, f32x4Const, i32x4Const, i8x16Const, instantiate, laneOp, load, loadLane, ModuleBuilder, op, select, shuffle32,
-  supportsRelaxedSimd, type InstructionName, type Value, type WasmType,
+  call,
+  constant,
+  f32x4Const,
+  i32x4Const,
+  i8x16Const,
+  instantiate,
+  laneOp,
+  load,
+  loadLane,
+  ModuleBuilder,
+  op,
+  select,
+  shuffle32,
+  supportsRelaxedSimd,
+  type InstructionName,
+  type Value,
+  type WasmType,
 } from '../src/backends/cpu/wasm/assembler.js';
 import { instructions } from '../src/backends/cpu/wasm/opcodes.js';
 
@@ -72,22 +87,49 @@ test('opcodes mean what their names say', () => {
   assert.equal(evaluate('f32', op('f32.convert_i32_u', -1)), 2 ** 32);
   assert.equal(evaluate('f64', op('f64.promote_f32', 0.5)), 0.5);
   const vector: [InstructionName, number, number, number][] = [
-    ['f32x4.add', 2, 3, 5], ['f32x4.sub', 2, 3, -1], ['f32x4.mul', 2, 3, 6], ['f32x4.div', 3, 2, 1.5],
-    ['f32x4.min', 3, 2, 2], ['f32x4.max', 3, 2, 3],
-    ['f32x4.pmin', 3, 2, 2], ['f32x4.pmax', 3, 2, 3],
+    ['f32x4.add', 2, 3, 5],
+    ['f32x4.sub', 2, 3, -1],
+    ['f32x4.mul', 2, 3, 6],
+    ['f32x4.div', 3, 2, 1.5],
+    ['f32x4.min', 3, 2, 2],
+    ['f32x4.max', 3, 2, 3],
+    ['f32x4.pmin', 3, 2, 2],
+    ['f32x4.pmax', 3, 2, 3],
   ];
   for (const [name, a, b, expected] of vector) {
-    assert.equal(evaluate('f32', laneOp('f32x4.extract_lane', 3, op(name, f32x4Const(a), f32x4Const(b)))), expected, name);
+    assert.equal(
+      evaluate('f32', laneOp('f32x4.extract_lane', 3, op(name, f32x4Const(a), f32x4Const(b)))),
+      expected,
+      name,
+    );
   }
   const integers: [InstructionName, number, number, number][] = [
-    ['i32x4.add', 2, 3, 5], ['i32x4.sub', 2, 3, -1], ['i32x4.mul', -2, 3, -6], ['i32x4.min_s', -1, 1, -1], ['i32x4.min_u', -1, 1, 1],
-    ['i32x4.max_s', -1, 1, 1], ['i32x4.max_u', -1, 1, -1], ['i32x4.lt_s', -1, 1, -1], ['i32x4.lt_u', -1, 1, 0], ['i32x4.gt_s', -1, 1, 0],
-    ['i32x4.eq', 4, 4, -1], ['i32x4.ne', 4, 4, 0], ['i32x4.le_s', 4, 4, -1], ['i32x4.ge_u', 4, 5, 0],
-    ['v128.and', 6, 3, 2], ['v128.or', 6, 3, 7],
-    ['v128.xor', 6, 3, 5], ['v128.andnot', 6, 3, 4], ['i32x4.dot_i16x8_s', 3, 5, 15],
+    ['i32x4.add', 2, 3, 5],
+    ['i32x4.sub', 2, 3, -1],
+    ['i32x4.mul', -2, 3, -6],
+    ['i32x4.min_s', -1, 1, -1],
+    ['i32x4.min_u', -1, 1, 1],
+    ['i32x4.max_s', -1, 1, 1],
+    ['i32x4.max_u', -1, 1, -1],
+    ['i32x4.lt_s', -1, 1, -1],
+    ['i32x4.lt_u', -1, 1, 0],
+    ['i32x4.gt_s', -1, 1, 0],
+    ['i32x4.eq', 4, 4, -1],
+    ['i32x4.ne', 4, 4, 0],
+    ['i32x4.le_s', 4, 4, -1],
+    ['i32x4.ge_u', 4, 5, 0],
+    ['v128.and', 6, 3, 2],
+    ['v128.or', 6, 3, 7],
+    ['v128.xor', 6, 3, 5],
+    ['v128.andnot', 6, 3, 4],
+    ['i32x4.dot_i16x8_s', 3, 5, 15],
   ];
   for (const [name, a, b, expected] of integers) {
-    assert.equal(evaluate('i32', laneOp('i32x4.extract_lane', 2, op(name, i32x4Const(a), i32x4Const(b)))), expected, name);
+    assert.equal(
+      evaluate('i32', laneOp('i32x4.extract_lane', 2, op(name, i32x4Const(a), i32x4Const(b)))),
+      expected,
+      name,
+    );
   }
   const first = (v: Value): number => evaluate('i32', laneOp('i32x4.extract_lane', 0, v));
   assert.equal(first(op('i32x4.shl', i32x4Const(3), 4)), 48);
@@ -104,7 +146,10 @@ test('opcodes mean what their names say', () => {
   assert.equal(evaluate('i32', op('i32x4.bitmask', i32x4Const(-1, 0, -1, 0))), 5);
   const mixed = shuffle32(f32x4Const(0, 1, 2, 3), f32x4Const(4, 5, 6, 7), [0, 4, 7, 3]);
   assert.equal(evaluate('f32', laneOp('f32x4.extract_lane', 2, mixed)), 7);
-  assert.equal(evaluate('i32', laneOp('i8x16.extract_lane_u', 15, i8x16Const(...Array.from({ length: 16 }, (_, i) => i + 240)))), 255);
+  assert.equal(
+    evaluate('i32', laneOp('i8x16.extract_lane_u', 15, i8x16Const(...Array.from({ length: 16 }, (_, i) => i + 240)))),
+    255,
+  );
   assert.equal(evaluate('f32', laneOp('f32x4.extract_lane', 0, laneOp('f32x4.replace_lane', 0, f32x4Const(1), 9))), 9);
 });
 
@@ -113,7 +158,11 @@ test('constants of every size', () => {
     assert.equal(evaluate('i32', constant('i32', value)), value);
   assert.equal(evaluate('i32', constant('i32', 2 ** 32 - 4)), -4);
   assert.equal(evaluate('i32', op('i32.wrap_i64', op('i64.shr_u', constant('i64', 2n ** 63n), 63))), 1);
-  for (const value of [0, -0, 1.5, Infinity, Math.fround(1e-40)]) assert.ok(Object.is(evaluate('f32', constant('f32', value)), value), "Object.is(evaluate('f32', constant('f32', value)), value)");
+  for (const value of [0, -0, 1.5, Infinity, Math.fround(1e-40)])
+    assert.ok(
+      Object.is(evaluate('f32', constant('f32', value)), value),
+      "Object.is(evaluate('f32', constant('f32', value)), value)",
+    );
   assert.equal(evaluate('f64', constant('f64', Math.PI)), Math.PI);
 });
 
@@ -132,7 +181,11 @@ test('loops, branches, calls, select', () => {
   g.set(d, 2);
   g.block(found => {
     g.repeat(again => {
-      g.if(op('i32.eqz', op('i32.rem_u', g.params[0], d)), () => g.branch(found), () => g.add(d, 1));
+      g.if(
+        op('i32.eqz', op('i32.rem_u', g.params[0], d)),
+        () => g.branch(found),
+        () => g.add(d, 1),
+      );
       g.branch(again);
     });
   });
@@ -143,7 +196,11 @@ test('loops, branches, calls, select', () => {
 
   const built = instantiate(m.bytes(), newMemory());
   assert.deepEqual(Object.keys(built), ['sumOfSquares', 'firstDivisor', 'larger']);
-  for (const n of [0, 1, 2, 5]) assert.equal(built.sumOfSquares(n), [...Array(n).keys()].reduce((s, x) => s + x * x, 0));
+  for (const n of [0, 1, 2, 5])
+    assert.equal(
+      built.sumOfSquares(n),
+      [...Array(n).keys()].reduce((s, x) => s + x * x, 0),
+    );
   assert.equal(built.firstDivisor(35), 5);
   assert.equal(built.larger(2, 3), 3);
   assert.equal(built.larger(4, 3), 4);

@@ -26,7 +26,11 @@ test('U+2028 and U+2029 stay within a line, whatever readline makes of them', as
 
 test('a terminal is still told to send keys one by one, and closing lets the input go', () => {
   const modes: boolean[] = [];
-  const source = Object.assign(new PassThrough(), { setRawMode: (raw: boolean) => { modes.push(raw); } });
+  const source = Object.assign(new PassThrough(), {
+    setRawMode: (raw: boolean) => {
+      modes.push(raw);
+    },
+  });
   const input = lineInput(source as unknown as Parameters<typeof lineInput>[0]);
   (input.stream as unknown as { setRawMode(raw: boolean): void }).setRawMode(true);
   assert.deepEqual(modes, [true]);

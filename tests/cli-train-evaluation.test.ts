@@ -1,5 +1,5 @@
-// `reft train` with rows that it does not train on: what is measured, kept and said; and the flags that say what an edit
-// does in training.
+// `reft train` with rows that it does not train on: what is measured, kept and said; and the flags that say what an
+// edit does in training.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';

@@ -1,4 +1,5 @@
-// The conformance command on a few golden cases kept here: what it passes, what it must not pass, and its contract with callers.
+// The conformance command on a few golden cases kept here: what it passes, what it must not pass, and its contract with
+// callers.
 
 import assert from 'node:assert/strict';
 import { cp, mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
@@ -15,7 +16,9 @@ import { writeTinyFolder, tinyEndToken } from './helpers/tinyFolder.js';
 const golden = join(import.meta.dirname, 'fixtures', 'conformance');
 let root: string;
 
-before(async () => { root = await mkdtemp(join(tmpdir(), 'conformance-')); });
+before(async () => {
+  root = await mkdtemp(join(tmpdir(), 'conformance-'));
+});
 after(() => rm(root, { recursive: true }));
 
 interface Outcome {
@@ -27,8 +30,20 @@ interface Outcome {
 
 async function run(...args: string[]): Promise<Outcome> {
   let [out, error] = ['', ''];
-  const code = await runConformance(args, { out: text => { out += text; }, error: text => { error += text; } });
-  const lines = args.includes('--json') ? out.split('\n').filter(line => line !== '').map(line => JSON.parse(line) as CaseResult) : [];
+  const code = await runConformance(args, {
+    out: text => {
+      out += text;
+    },
+    error: text => {
+      error += text;
+    },
+  });
+  const lines = args.includes('--json')
+    ? out
+        .split('\n')
+        .filter(line => line !== '')
+        .map(line => JSON.parse(line) as CaseResult)
+    : [];
   return { code, out, error, results: lines.filter(line => 'case' in line) };
 }
 
@@ -69,8 +84,17 @@ test('every golden case passes, as JSON lines', async () => {
   const { code, out, error, results } = await run(golden, '--json');
   assert.equal(error, '');
   assert.equal(code, 0);
-  const paths = ['reft/loreft-shared', 'reft/loreft-shared-saved-by-pyreft', 'reft/nodireft', 'reft/positions', 'tiny-llama/forward'];
-  assert.deepEqual(results.map(r => r.case), paths);
+  const paths = [
+    'reft/loreft-shared',
+    'reft/loreft-shared-saved-by-pyreft',
+    'reft/nodireft',
+    'reft/positions',
+    'tiny-llama/forward',
+  ];
+  assert.deepEqual(
+    results.map(r => r.case),
+    paths,
+  );
   for (const result of results) {
     assert.deepEqual(Object.keys(result), ['case', 'device', 'status', 'maxAbs', 'maxRel', 'tolerance', 'tensor']);
     assert.equal(result.device, 'cpu');
@@ -88,13 +112,20 @@ test('for people: a table and a summary', async () => {
   const { code, out } = await run(golden, '--only', 'tiny-llama,reft/positions');
   assert.equal(code, 0);
   assert.match(out, /^case +status +max abs +max rel +tolerance +tensor\nreft\/positions +pass +0 +0 +0 /);
-  assert.match(out, /\ntiny-llama\/forward +pass +\S+e-\d +\S+e-\d +1\.0e-5 +\S+\n2 passed, 0 failed, 0 unsupported, on cpu\n$/);
+  assert.match(
+    out,
+    /\ntiny-llama\/forward +pass +\S+e-\d +\S+e-\d +1\.0e-5 +\S+\n2 passed, 0 failed, 0 unsupported, on cpu\n$/,
+  );
 });
 
 test('--only chooses by whole paths', async () => {
-  const chosen = async (...only: string[]): Promise<string[]> => (await run(golden, '--json', ...only.flatMap(o => ['--only', o]))).results.map(r => r.case);
+  const chosen = async (...only: string[]): Promise<string[]> =>
+    (await run(golden, '--json', ...only.flatMap(o => ['--only', o]))).results.map(r => r.case);
   assert.deepEqual(await chosen('reft/loreft-shared'), ['reft/loreft-shared']);
-  assert.deepEqual(await chosen('*-saved-by-pyreft,tiny-llama'), ['reft/loreft-shared-saved-by-pyreft', 'tiny-llama/forward']);
+  assert.deepEqual(await chosen('*-saved-by-pyreft,tiny-llama'), [
+    'reft/loreft-shared-saved-by-pyreft',
+    'tiny-llama/forward',
+  ]);
   assert.deepEqual(await chosen('reft/pos*', '*/forward'), ['reft/positions', 'tiny-llama/forward']);
 });
 
@@ -104,7 +135,13 @@ test('exit codes: nothing ran 1, bad usage 2, device absent 3', async () => {
   assert.match(nothing.error, /'reft\/lor' matches no case/);
   assert.equal(nothing.out, '{"event":"done","passed":0,"failed":0,"unsupported":0}\n');
   const bad = [
-    [], [golden, golden], [golden, '--nope'], [golden, '--device', 'abacus'], [golden, '--only', ','], [join(golden, 'absent')], [join(golden, 'README.md')],
+    [],
+    [golden, golden],
+    [golden, '--nope'],
+    [golden, '--device', 'abacus'],
+    [golden, '--only', ','],
+    [join(golden, 'absent')],
+    [join(golden, 'README.md')],
   ];
   for (const args of bad) {
     const { code, out, error } = await run(...args);
@@ -154,38 +191,56 @@ test('files that cannot be read fail with a message, and the others still run', 
   const dir = await copy();
   await truncate(join(dir, 'reft', 'nodireft.safetensors'), 5000);
   await writeFile(join(dir, 'reft', 'positions.json'), '[{"positions": "f1"');
-  await writeFile(join(dir, 'reft', 'loreft-shared-saved-by-pyreft', 'config.json'), '{"sorted_keys": ["layer_1_comp_x#0"]}');
+  await writeFile(
+    join(dir, 'reft', 'loreft-shared-saved-by-pyreft', 'config.json'),
+    '{"sorted_keys": ["layer_1_comp_x#0"]}',
+  );
   await writeFile(join(dir, 'reft', 'alone.json'), '{}');
   const { code, error, results } = await run(dir, '--json');
   assert.equal(code, 1);
   const status = Object.fromEntries(results.map(r => [r.case, r.status]));
   assert.deepEqual(status, {
-    'reft/alone': 'fail', 'reft/loreft-shared': 'pass', 'reft/loreft-shared-saved-by-pyreft': 'fail', 'reft/nodireft': 'fail', 'reft/positions': 'fail',
+    'reft/alone': 'fail',
+    'reft/loreft-shared': 'pass',
+    'reft/loreft-shared-saved-by-pyreft': 'fail',
+    'reft/nodireft': 'fail',
+    'reft/positions': 'fail',
     'tiny-llama/forward': 'pass',
   });
-  for (const name of ['reft/alone', 'reft/loreft-shared-saved-by-pyreft', 'reft/nodireft', 'reft/positions']) assert.ok(error.includes(`${name}: `), error);
+  for (const name of ['reft/alone', 'reft/loreft-shared-saved-by-pyreft', 'reft/nodireft', 'reft/positions'])
+    assert.ok(error.includes(`${name}: `), error);
 });
 
 test('what is not supported says so', async () => {
   const dir = await copy();
-  await editSettings(join(dir, 'tiny-llama', 'config.json'), config => { config.model_type = 'gpt2'; });
-  await editSettings(join(dir, 'reft', 'nodireft.json'), settings => { settings.act_fn = 'mish'; });
+  await editSettings(join(dir, 'tiny-llama', 'config.json'), config => {
+    config.model_type = 'gpt2';
+  });
+  await editSettings(join(dir, 'reft', 'nodireft.json'), settings => {
+    settings.act_fn = 'mish';
+  });
   const forward = await resultOf(dir, 'tiny-llama');
   assert.deepEqual([forward.status, forward.code, forward.tensor, forward.maxRel], ['unsupported', 1, null, null]);
   assert.match(forward.error, /^tiny-llama\/forward: .*'gpt2'/);
-  await editSettings(join(dir, 'tiny-llama', 'config.json'), config => { config.model_type = 'llama'; });
+  await editSettings(join(dir, 'tiny-llama', 'config.json'), config => {
+    config.model_type = 'llama';
+  });
   assert.equal((await resultOf(dir, 'reft/nodireft')).status, 'unsupported');
   const other = await copy();
-  await editSettings(join(other, 'reft', 'nodireft.json'), settings => { settings.kind = 'subloreft'; });
+  await editSettings(join(other, 'reft', 'nodireft.json'), settings => {
+    settings.kind = 'subloreft';
+  });
 
-test('a case that does something unknown with a model elsewhere is unsupported, not failed', async () => {
-  const dir = await copy();
-  await cp(join(dir, 'tiny-llama', 'forward.safetensors'), join(dir, 'elsewhere', 'something.safetensors'));
-  await writeFile(join(dir, 'elsewhere', 'something.json'), '{"model":"tiny-llama","what":"is not known here"}');
-  const { status, error } = await resultOf(dir, 'elsewhere');
-  assert.equal(status, 'unsupported', error);
-});
-  await editSettings(join(other, 'reft', 'loreft-shared.json'), settings => { settings.optimizer = 'AdamW lr=1e-3, linear decay'; });
+  test('a case that does something unknown with a model elsewhere is unsupported, not failed', async () => {
+    const dir = await copy();
+    await cp(join(dir, 'tiny-llama', 'forward.safetensors'), join(dir, 'elsewhere', 'something.safetensors'));
+    await writeFile(join(dir, 'elsewhere', 'something.json'), '{"model":"tiny-llama","what":"is not known here"}');
+    const { status, error } = await resultOf(dir, 'elsewhere');
+    assert.equal(status, 'unsupported', error);
+  });
+  await editSettings(join(other, 'reft', 'loreft-shared.json'), settings => {
+    settings.optimizer = 'AdamW lr=1e-3, linear decay';
+  });
   const { code, out } = await run(other, '--only', 'reft/nodireft,reft/loreft-shared');
   assert.equal(code, 1);
   assert.match(out, /0 passed, 0 failed, 2 unsupported/);
@@ -211,11 +266,21 @@ test('a training run is taken from its settings and tensors, whatever is left ou
     assert.equal(result.status, 'fail');
     return result;
   };
-  await failsWith(settings => { settings.optimizer = 'AdamW lr=6e-3 betas=(0.9,0.999) eps=1e-8 weight_decay=0, no clipping'; });
-  await failsWith(settings => { settings.optimizer = 'AdamW lr=5e-3 betas=(0.9,0.9999) eps=1e-8 weight_decay=0, no clipping'; });
-  await failsWith(settings => { settings.layers = [1, 3]; });
-  await failsWith(settings => { settings.act_fn = 'gelu'; });
-  await failsWith(settings => { settings.component = 'mlp_output'; });
+  await failsWith(settings => {
+    settings.optimizer = 'AdamW lr=6e-3 betas=(0.9,0.999) eps=1e-8 weight_decay=0, no clipping';
+  });
+  await failsWith(settings => {
+    settings.optimizer = 'AdamW lr=5e-3 betas=(0.9,0.9999) eps=1e-8 weight_decay=0, no clipping';
+  });
+  await failsWith(settings => {
+    settings.layers = [1, 3];
+  });
+  await failsWith(settings => {
+    settings.act_fn = 'gelu';
+  });
+  await failsWith(settings => {
+    settings.component = 'mlp_output';
+  });
 });
 
 test('padding slots and repeated ones edit nothing more', async () => {
@@ -249,7 +314,8 @@ test("pyreft's three styles of keys load, in any order", async () => {
       if (key) await rename(join(folder, name), join(folder, `intkey_${style(key)}.bin`));
     }
     await editSettings(join(folder, 'config.json'), config => {
-      for (const field of ['sorted_keys', 'representations', 'intervention_types']) (config[field] as unknown[]).reverse();
+      for (const field of ['sorted_keys', 'representations', 'intervention_types'])
+        (config[field] as unknown[]).reverse();
       config.sorted_keys = (config.sorted_keys as string[]).map(style);
     });
     const result = await resultOf(dir, 'reft/*-saved-by-pyreft');
@@ -271,7 +337,16 @@ test('texts: ids, logits, likelihoods and answers of a model with a tokenizer', 
   const top = [3, 100, 256];
   const settings = {
     model: 'tiny',
-    texts: [{ text, ids, decoded: text, mean_nll: await model.loss(input, input.inputIds).loss.item(), top_ids: top, top_logits: top.map(id => logits[id]) }],
+    texts: [
+      {
+        text,
+        ids,
+        decoded: text,
+        mean_nll: await model.loss(input, input.inputIds).loss.item(),
+        top_ids: top,
+        top_logits: top.map(id => logits[id]),
+      },
+    ],
     chats: [{ messages: [{ role: 'user', content: text }], rendered, ids: prompt, greedy_ids: answer.ids }],
   };
   const write = (): Promise<void> => writeFile(join(dir, 'texts.json'), JSON.stringify(settings));

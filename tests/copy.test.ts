@@ -1,4 +1,5 @@
-// The strided copy against element loops: permuted, sliced, repeated and gapped views on both sides, and nothing else written.
+// The strided copy against element loops: permuted, sliced, repeated and gapped views on both sides, and nothing else
+// written.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -14,7 +15,11 @@ interface Side {
   gaps: number[];
 }
 
-function layOut(shape: readonly number[], { order, gaps }: Side, repeat: readonly boolean[]): { strides: number[]; span: number } {
+function layOut(
+  shape: readonly number[],
+  { order, gaps }: Side,
+  repeat: readonly boolean[],
+): { strides: number[]; span: number } {
   const axes = shape.map((_, i) => i).sort((x, y) => order[x] - order[y] || x - y);
   const strides = new Array<number>(shape.length).fill(0);
   let step = 1;
@@ -41,34 +46,45 @@ const { copy } = createCopy(memory);
 
 test('copies exactly the elements of the view', () => {
   const flags = fc.array(fc.boolean(), { minLength: rank, maxLength: rank });
-  fc.assert(fc.property(shape, side, side, flags, fc.boolean(), (sides, from, to, which, repeated) => {
-    const input = layOut(sides, from, repeated ? which : []);
-    const output = layOut(sides, to, []);
-    const inputAt = 64;
-    const outputAt = inputAt + 4 * input.span;
-    const words = new Int32Array(memory.buffer);
-    const source = words.subarray(inputAt / 4, inputAt / 4 + input.span);
-    const target = words.subarray(outputAt / 4, outputAt / 4 + output.span);
-    source.forEach((_, i) => (source[i] = 1 + i));
-    target.fill(-1);
-    const expected = target.slice();
-    const fill = (axis: number, x: number, y: number): void => {
-      if (axis === sides.length) expected[y] = source[x];
-      else for (let i = 0; i < sides[axis]; i++) fill(axis + 1, x + i * input.strides[axis], y + i * output.strides[axis]);
-    };
-    fill(0, 0, 0);
-    assert.equal(copy({
-      input: { byteOffset: inputAt, shape: sides, strides: input.strides },
-      output: { byteOffset: outputAt, shape: sides, strides: output.strides },
-    }), true);
-    assert.deepEqual(target, expected);
-  }), runs);
+  fc.assert(
+    fc.property(shape, side, side, flags, fc.boolean(), (sides, from, to, which, repeated) => {
+      const input = layOut(sides, from, repeated ? which : []);
+      const output = layOut(sides, to, []);
+      const inputAt = 64;
+      const outputAt = inputAt + 4 * input.span;
+      const words = new Int32Array(memory.buffer);
+      const source = words.subarray(inputAt / 4, inputAt / 4 + input.span);
+      const target = words.subarray(outputAt / 4, outputAt / 4 + output.span);
+      source.forEach((_, i) => (source[i] = 1 + i));
+      target.fill(-1);
+      const expected = target.slice();
+      const fill = (axis: number, x: number, y: number): void => {
+        if (axis === sides.length) expected[y] = source[x];
+        else
+          for (let i = 0; i < sides[axis]; i++)
+            fill(axis + 1, x + i * input.strides[axis], y + i * output.strides[axis]);
+      };
+      fill(0, 0, 0);
+      assert.equal(
+        copy({
+          input: { byteOffset: inputAt, shape: sides, strides: input.strides },
+          output: { byteOffset: outputAt, shape: sides, strides: output.strides },
+        }),
+        true,
+      );
+      assert.deepEqual(target, expected);
+    }),
+    runs,
+  );
 });
 
 test('a view of shared memory', () => {
   const shared = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true });
   new Float32Array(shared.buffer).set([1, 2, 3, 4, 5, 6], 16);
   const shape = [3, 2];
-  createCopy(shared).copy({ input: { byteOffset: 64, shape, strides: [1, 3] }, output: { byteOffset: 128, shape, strides: [2, 1] } });
+  createCopy(shared).copy({
+    input: { byteOffset: 64, shape, strides: [1, 3] },
+    output: { byteOffset: 128, shape, strides: [2, 1] },
+  });
   assert.deepEqual([...new Float32Array(shared.buffer, 128, 6)], [1, 4, 2, 5, 3, 6]);
 });

@@ -1,4 +1,5 @@
-// The CPU's allocator: blocks never overlap, are used again, neighbours merge before memory runs out, the books are right.
+// The CPU's allocator: blocks never overlap, are used again, neighbours merge before memory runs out, the books are
+// right.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -28,7 +29,10 @@ test('size classes hold what is asked, waste at most an eighth, and are aligned'
 
 type Step = { bytes: number } | { release: number };
 const steps = fc.array(
-  fc.oneof(fc.record({ bytes: fc.oneof(fc.nat(300), fc.nat(40_000), fc.nat(300_000)) }), fc.record({ release: fc.nat(1000) })),
+  fc.oneof(
+    fc.record({ bytes: fc.oneof(fc.nat(300), fc.nat(40_000), fc.nat(300_000)) }),
+    fc.record({ release: fc.nat(1000) }),
+  ),
   { maxLength: 120 },
 );
 
@@ -44,12 +48,18 @@ test('blocks do not overlap and stay inside the memory; the books add up', () =>
           try {
             live.push(allocator.allocate(step.bytes));
           } catch (error) {
-            assert.ok(error instanceof OutOfMemoryError && error.requestedBytes === step.bytes, 'error instanceof OutOfMemoryError && error.requestedBytes === step....');
+            assert.ok(
+              error instanceof OutOfMemoryError && error.requestedBytes === step.bytes,
+              'error instanceof OutOfMemoryError && error.requestedBytes === step....',
+            );
           }
         }
         const sorted = [...live].sort((a, b) => a.byteOffset - b.byteOffset);
         sorted.forEach((block, i) => {
-          assert.ok(block.capacity >= block.byteLength && block.byteOffset % 64 === 0 && block.byteOffset >= 64, 'block.capacity >= block.byteLength && block.byteOffset % 64 === 0 &...');
+          assert.ok(
+            block.capacity >= block.byteLength && block.byteOffset % 64 === 0 && block.byteOffset >= 64,
+            'block.capacity >= block.byteLength && block.byteOffset % 64 === 0 &...',
+          );
           assert.ok(block.byteOffset + block.capacity <= allocator.memory.buffer.byteLength, 'inside the memory');
           if (i > 0) assert.ok(sorted[i - 1].byteOffset + sorted[i - 1].capacity <= block.byteOffset, 'no overlap');
         });
@@ -59,7 +69,10 @@ test('blocks do not overlap and stay inside the memory; the books add up', () =>
           live.reduce((sum, b) => sum + b.capacity, 0),
         );
         assert.equal(liveAllocations, live.length);
-        assert.ok(pooledBytes >= 0 && liveBytes + pooledBytes <= peakBytes && peakBytes <= 32 * page, 'pooledBytes >= 0 && liveBytes + pooledBytes <= peakBytes && peakByt...');
+        assert.ok(
+          pooledBytes >= 0 && liveBytes + pooledBytes <= peakBytes && peakBytes <= 32 * page,
+          'pooledBytes >= 0 && liveBytes + pooledBytes <= peakBytes && peakByt...',
+        );
       }
       // Everything back: the whole must be there again, whatever it was cut into.
       for (const block of live) allocator.release(block);
@@ -124,7 +137,10 @@ test('out of memory names the op that asked and the largest that hold on', () =>
 });
 
 test('a backend needs two pages, and is unusable once closed', async () => {
-  assert.throws(() => createCpuBackend({ limitBytes: 1000 }), /^RangeError: limitBytes: expected at least 131072, got 1000$/);
+  assert.throws(
+    () => createCpuBackend({ limitBytes: 1000 }),
+    /^RangeError: limitBytes: expected at least 131072, got 1000$/,
+  );
   const backend = createCpuBackend();
   const x = tensor.ones([2], { backend });
   await backend.close();

@@ -1,5 +1,5 @@
-// The scalar expression language: equal expressions are one object, derivatives stay small, generated code and interpreter agree,
-// integers wrap, and nothing needs `new Function`.
+// The scalar expression language: equal expressions are one object, derivatives stay small, generated code and
+// interpreter agree, integers wrap, and nothing needs `new Function`.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -59,7 +59,10 @@ test("gelu's third derivative is a small graph with the right values", () => {
   for (const at of [-3, -1.2, 0, 0.4, 2.5]) {
     const pdf = Math.exp((-at * at) / 2) / Math.sqrt(2 * Math.PI);
     const expected = at * (at * at - 1) * pdf - 3 * at * pdf;
-    assert.ok(Math.abs(run([third], [at])[0] - expected) < 1e-13, `at ${at}: ${run([third], [at])[0]}, expected ${expected}`);
+    assert.ok(
+      Math.abs(run([third], [at])[0] - expected) < 1e-13,
+      `at ${at}: ${run([third], [at])[0]}, expected ${expected}`,
+    );
   }
 });
 
@@ -84,8 +87,16 @@ test('each derivative rule equals a difference', () => {
     cos: e.cos(x),
     where: e.where(e.lt(x, y), e.mul(x, x), e.mul(y, x)),
     floor: e.floor(x),
-    custom: e.custom(e.mul(x, x), x, e.customRule((_, g, v) => e.mul(g, e.mul(2, v)))),
-    'custom, through itself': e.custom(e.exp(x), x, e.customRule((self, g) => e.mul(g, self))),
+    custom: e.custom(
+      e.mul(x, x),
+      x,
+      e.customRule((_, g, v) => e.mul(g, e.mul(2, v))),
+    ),
+    'custom, through itself': e.custom(
+      e.exp(x),
+      x,
+      e.customRule((self, g) => e.mul(g, self)),
+    ),
     shared: e.mul(e.exp(x), e.add(e.exp(x), y)),
   };
   for (const [name, f] of Object.entries(functions)) {
@@ -193,14 +204,22 @@ test('the interpreter equals generated code on random expressions', () => {
       (seed, type, depth) => {
         const next = seededRandom(seed);
         const expression = randomExpr(next, type, depth);
-        const args = [next() * 8 - 4, next() * 2, Math.floor(next() * 2 ** 32) | 0, Math.floor(next() * 2 ** 32), Number(next() < 0.5)];
+        const args = [
+          next() * 8 - 4,
+          next() * 2,
+          Math.floor(next() * 2 ** 32) | 0,
+          Math.floor(next() * 2 ** 32),
+          Number(next() < 0.5),
+        ];
         const uniforms = [next() * 6 - 3, Math.floor(next() * 2 ** 32) | 0, Math.floor(next() * 2 ** 32)];
         const at = Math.floor(next() * 1000);
         const [generated] = run([expression], args, uniforms, at);
         const [interpreted] = run([expression], args, uniforms, at, interpret);
         assert.ok(Object.is(generated, interpreted), `${generated} and ${interpreted}`);
-        if (type === 'i') assert.ok(Number.isInteger(generated) && Math.abs(generated) <= 2 ** 31, `i32 is ${generated}`);
-        if (type === 'u') assert.ok(Number.isInteger(generated) && generated >= 0 && generated < 2 ** 32, `u32 is ${generated}`);
+        if (type === 'i')
+          assert.ok(Number.isInteger(generated) && Math.abs(generated) <= 2 ** 31, `i32 is ${generated}`);
+        if (type === 'u')
+          assert.ok(Number.isInteger(generated) && generated >= 0 && generated < 2 ** 32, `u32 is ${generated}`);
       },
     ),
     runs(400),
@@ -264,5 +283,8 @@ test('erf is exact to 1e-15', () => {
   assert.equal(erf(Infinity), 1);
   assert.ok(Number.isNaN(erf(NaN)), 'Number.isNaN(erf(NaN))');
   // Where the two formulas meet there is no step.
-  assert.ok(Math.abs(erf(2.5 + 1e-9) - erf(2.5 - 1e-9) - 2e-9 * (2 / Math.sqrt(Math.PI)) * Math.exp(-6.25)) < 1e-15, 'Math.abs(erf(2.5 + 1e-9) - erf(2.5 - 1e-9) - 2e-9 * (2 / Math.sqrt(...');
+  assert.ok(
+    Math.abs(erf(2.5 + 1e-9) - erf(2.5 - 1e-9) - 2e-9 * (2 / Math.sqrt(Math.PI)) * Math.exp(-6.25)) < 1e-15,
+    'Math.abs(erf(2.5 + 1e-9) - erf(2.5 - 1e-9) - 2e-9 * (2 / Math.sqrt(...',
+  );
 });

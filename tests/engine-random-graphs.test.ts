@@ -17,7 +17,9 @@ interface Pair {
   tensor: Tensor;
   leaf: boolean;
 }
-/** What the naive side knows: how many values there are, which are leaves. Enough to decide whether a command applies. */
+/**
+ * What the naive side knows: how many values there are, which are leaves. Enough to decide whether a command applies.
+ */
 interface Model {
   pairs: Pair[];
 }
@@ -33,7 +35,8 @@ const entry = (p: Pair, index: readonly number[]): Scalar => {
   const lead = index.length - p.shape.length;
   return p.scalars[p.shape.reduce((at, side, axis) => at * side + (side === 1 ? 0 : index[lead + axis]), 0)];
 };
-const listOf = (shape: readonly number[], f: (index: number[]) => Scalar): Scalar[] => Array.from(indicesOf(shape), i => f([...i]));
+const listOf = (shape: readonly number[], f: (index: number[]) => Scalar): Scalar[] =>
+  Array.from(indicesOf(shape), i => f([...i]));
 
 function agree(p: Pair, machine: Machine, what: string): void {
   const data = p.tensor.dataSync();
@@ -48,7 +51,9 @@ function agree(p: Pair, machine: Machine, what: string): void {
 function same(actual: ArrayLike<number>, expected: readonly number[], machine: Machine, what: string): void {
   const largest = Math.max(1, ...expected.map(Math.abs));
   const tolerance = machine.dtype === 'f64' ? 1e-9 : 2e-3;
-  expected.forEach((x, i) => assert.ok(Math.abs(actual[i] - x) <= tolerance * largest, `${what}, entry ${i}: ${actual[i]}, expected ${x}`));
+  expected.forEach((x, i) =>
+    assert.ok(Math.abs(actual[i] - x) <= tolerance * largest, `${what}, entry ${i}: ${actual[i]}, expected ${x}`),
+  );
 }
 
 /** Puts a new pair on both sides and compares every pair that is there. */
@@ -66,13 +71,21 @@ class Build implements Command {
   ) {}
   check = (): boolean => true;
   run(model: Model, real: Real): void {
-    const h = new Draw({ sides: [], extra: [1], seed: this.seed, scale: 1, kind: 'normal' }, { smooth: true, cap: 99 }).values(this.sides);
+    const h = new Draw(
+      { sides: [], extra: [1], seed: this.seed, scale: 1, kind: 'normal' },
+      { smooth: true, cap: 99 },
+    ).values(this.sides);
     const { backend, dtype } = real.machine;
     // Leaves outlive scopes, as parameters do.
-    const t = keep(tensor(dtype === 'f64' ? h.data : Float32Array.from(h.data), h.shape as number[], { backend, dtype })).requireGrad(
-      this.trained,
+    const t = keep(
+      tensor(dtype === 'f64' ? h.data : Float32Array.from(h.data), h.shape as number[], { backend, dtype }),
+    ).requireGrad(this.trained);
+    commit(
+      model,
+      real,
+      { shape: h.shape, scalars: [...h.data].map(x => new Scalar(x)), tensor: t, leaf: true },
+      String(this),
     );
-    commit(model, real, { shape: h.shape, scalars: [...h.data].map(x => new Scalar(x)), tensor: t, leaf: true }, String(this));
   }
   toString = (): string => `build([${this.sides}], ${this.seed}, ${this.trained ? 'trained' : 'frozen'})`;
 }
@@ -86,7 +99,12 @@ class Unary implements Command {
   check = (m: Readonly<Model>): boolean => m.pairs.length > 0 && moderate(m.pairs[this.at % m.pairs.length]);
   run(model: Model, real: Real): void {
     const p = real.pairs[this.at % real.pairs.length];
-    commit(model, real, { shape: p.shape, scalars: p.scalars.map(naive[this.op]), tensor: p.tensor[this.op](), leaf: false }, String(this));
+    commit(
+      model,
+      real,
+      { shape: p.shape, scalars: p.scalars.map(naive[this.op]), tensor: p.tensor[this.op](), leaf: false },
+      String(this),
+    );
   }
   toString = (): string => `${this.op}(${this.at})`;
 }
@@ -111,7 +129,12 @@ class Binary implements Command {
     commit(
       model,
       real,
-      { shape, scalars: listOf(shape, i => naive[this.op](entry(p, i), entry(q, i))), tensor: p.tensor[this.op](q.tensor), leaf: false },
+      {
+        shape,
+        scalars: listOf(shape, i => naive[this.op](entry(p, i), entry(q, i))),
+        tensor: p.tensor[this.op](q.tensor),
+        leaf: false,
+      },
       String(this),
     );
   }
@@ -127,20 +150,34 @@ class Move implements Command {
     readonly at: number,
   ) {}
   check = (m: Readonly<Model>): boolean =>
-    m.pairs.length > 0 && m.pairs[this.at % m.pairs.length].shape.length === 2 && moderate(m.pairs[this.at % m.pairs.length]);
+    m.pairs.length > 0 &&
+    m.pairs[this.at % m.pairs.length].shape.length === 2 &&
+    moderate(m.pairs[this.at % m.pairs.length]);
   run(model: Model, real: Real): void {
     const p = real.pairs[this.at % real.pairs.length];
     const [m, n] = p.shape;
     const t = p.tensor;
     const result: [number[], (i: number[]) => Scalar, Tensor] = {
-      transpose: (): [number[], (i: number[]) => Scalar, Tensor] => [[n, m], ([i, j]) => entry(p, [j, i]), t.transpose()],
+      transpose: (): [number[], (i: number[]) => Scalar, Tensor] => [
+        [n, m],
+        ([i, j]) => entry(p, [j, i]),
+        t.transpose(),
+      ],
       sumLast: (): [number[], (i: number[]) => Scalar, Tensor] => [
         [m, 1],
         ([i]) => naive.sum(Array.from({ length: n }, (_, j) => entry(p, [i, j]))),
         t.sum(-1, { keepDims: true }),
       ],
-      sliceFirst: (): [number[], (i: number[]) => Scalar, Tensor] => [[m, 1], ([i]) => entry(p, [i, 0]), t.slice(1, 0, 1)],
-      reshape: (): [number[], (i: number[]) => Scalar, Tensor] => [[1, m * n], ([, j]) => p.scalars[j], t.reshape([1, -1])],
+      sliceFirst: (): [number[], (i: number[]) => Scalar, Tensor] => [
+        [m, 1],
+        ([i]) => entry(p, [i, 0]),
+        t.slice(1, 0, 1),
+      ],
+      reshape: (): [number[], (i: number[]) => Scalar, Tensor] => [
+        [1, m * n],
+        ([, j]) => p.scalars[j],
+        t.reshape([1, -1]),
+      ],
       twice: (): [number[], (i: number[]) => Scalar, Tensor] => [
         [m, n],
         i => naive.add(entry(p, i), entry(p, i)),
@@ -156,7 +193,11 @@ class Move implements Command {
         ([i, j]) => (i === 1 ? new Scalar(0) : entry(p, [i === 0 ? m - 1 : 0, j])),
         t.takeRows([m - 1, -1, 0]),
       ],
-      detach: (): [number[], (i: number[]) => Scalar, Tensor] => [[m, n], i => new Scalar(entry(p, i).value), t.detach()],
+      detach: (): [number[], (i: number[]) => Scalar, Tensor] => [
+        [m, n],
+        i => new Scalar(entry(p, i).value),
+        t.detach(),
+      ],
     }[this.op]();
     commit(
       model,
@@ -176,7 +217,10 @@ class Backward implements Command {
   check = (m: Readonly<Model>): boolean => m.pairs.length > 0 && m.pairs[this.at % m.pairs.length].tensor.needsGrad;
   run(model: Model, real: Real): void {
     const p = real.pairs[this.at % real.pairs.length];
-    const h = new Draw({ sides: [], extra: [1], seed: this.seed, scale: 1, kind: 'normal' }, { smooth: true, cap: 99 }).values(p.shape);
+    const h = new Draw(
+      { sides: [], extra: [1], seed: this.seed, scale: 1, kind: 'normal' },
+      { smooth: true, cap: 99 },
+    ).values(p.shape);
     naiveBackward(p.scalars, [...h.data]);
     const before = real.pairs.map(x => (x.tensor.grad ? Array.from(x.tensor.grad.dataSync()) : null));
     const { backend, dtype } = real.machine;
@@ -192,7 +236,8 @@ class Backward implements Command {
       const expected = x.scalars.map((s, k) => (before[i]?.[k] ?? 0) + (reached.has(s) ? s.grad : 0));
       assert.ok(x.tensor.grad || expected.every(v => v === 0), `${String(this)}: value ${i} got no gradient`);
       if (x.tensor.grad) real.gradients++;
-      if (x.tensor.grad) same(x.tensor.grad.dataSync(), expected, real.machine, `${String(this)}, gradient of value ${i}`);
+      if (x.tensor.grad)
+        same(x.tensor.grad.dataSync(), expected, real.machine, `${String(this)}, gradient of value ${i}`);
     });
     noGrad(() => real.pairs.forEach((x, i) => agree(x, real.machine, `${String(this)}, value ${i}`)));
     void model;
@@ -219,7 +264,10 @@ class Open implements Command {
   }
   toString = (): string => 'open';
 }
-/** Ends a scope: computed values made since are gone and say so, leaves stay, and what one kept value needs for backward too. */
+/**
+ * Ends a scope: computed values made since are gone and say so, leaves stay, and what one kept value needs for backward
+ * too.
+ */
 class Close implements Command {
   constructor(readonly kept: number) {}
   check = (): boolean => true;
@@ -233,11 +281,17 @@ class Close implements Command {
     last.end[Symbol.dispose]();
     // A view of a leaf or of the kept value lives on with it.
     const storages = new Set(
-      [...real.pairs.filter(p => p.leaf), ...(saved ? [saved] : []), ...real.pairs.slice(0, last.from)].map(p => p.tensor.storage),
+      [...real.pairs.filter(p => p.leaf), ...(saved ? [saved] : []), ...real.pairs.slice(0, last.from)].map(
+        p => p.tensor.storage,
+      ),
     );
-    for (const p of computed) if (p.tensor.storage.disposed) assert.throws(() => p.tensor.add(1), /was used after its scope ended/);
+    for (const p of computed)
+      if (p.tensor.storage.disposed) assert.throws(() => p.tensor.add(1), /was used after its scope ended/);
     for (const p of made) if (storages.has(p.tensor.storage)) assert.equal(p.tensor.storage.disposed, false);
-    real.pairs = [...real.pairs.slice(0, last.from), ...made.filter(p => (p.leaf && !p.tensor.storage.disposed) || p === saved)];
+    real.pairs = [
+      ...real.pairs.slice(0, last.from),
+      ...made.filter(p => (p.leaf && !p.tensor.storage.disposed) || p === saved),
+    ];
     model.pairs = real.pairs;
     real.pairs.forEach((p, i) => agree(p, real.machine, `${String(this)}, value ${i}`));
   }
@@ -248,7 +302,11 @@ const number = fc.nat(30);
 const commands = fc.commands(
   [
     fc
-      .tuple(fc.array(fc.constantFrom(1, 2, 3, 4), { minLength: 0, maxLength: 2 }), fc.integer({ min: 1, max: 9999 }), fc.boolean())
+      .tuple(
+        fc.array(fc.constantFrom(1, 2, 3, 4), { minLength: 0, maxLength: 2 }),
+        fc.integer({ min: 1, max: 9999 }),
+        fc.boolean(),
+      )
       .map(([s, n, t]) => new Build(s, n, t)),
     fc
       .tuple(fc.constantFrom<number[]>([2, 3], [3, 1], [1, 4], [3, 3]), fc.integer({ min: 1, max: 9999 }))
@@ -280,6 +338,9 @@ for (const machine of machines) {
       runs(120),
     );
     const { numRuns } = runs(120);
-    assert.ok(values > numRuns && gradients > numRuns / 4, `only ${values} values and ${gradients} gradients were compared`);
+    assert.ok(
+      values > numRuns && gradients > numRuns / 4,
+      `only ${values} values and ${gradients} gradients were compared`,
+    );
   });
 }

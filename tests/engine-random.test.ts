@@ -1,4 +1,5 @@
-// Random numbers: Threefry's published vectors, the same bits on host and kernels, dropout's expectation and mask, repeatability.
+// Random numbers: Threefry's published vectors, the same bits on host and kernels, dropout's expectation and mask,
+// repeatability.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -75,7 +76,10 @@ for (const machine of machines) {
     const kept = values.filter(v => v !== 0).length;
     // Five standard deviations of a binomial.
     assert.ok(Math.abs(kept - 0.7 * n) < 5 * Math.sqrt(n * 0.7 * 0.3), `${kept} kept`);
-    assert.ok(values.every(v => v === 0 || Math.abs(v - 1 / 0.7) < 1e-6), 'values.every(v => v === 0 || Math.abs(v - 1 / 0.7) < 1e-6)');
+    assert.ok(
+      values.every(v => v === 0 || Math.abs(v - 1 / 0.7) < 1e-6),
+      'values.every(v => v === 0 || Math.abs(v - 1 / 0.7) < 1e-6)',
+    );
     assert.equal(dropout(x, 0, 1), x);
   });
 
@@ -95,13 +99,25 @@ test('host generators have the right moments and repeat', () => {
     return [mean, data.reduce((a, b) => a + (b - mean) ** 2, 0) / n];
   };
   const [mean, variance] = moments(create.normal([n], { seed: 4, mean: 2, std: 3, dtype: 'f64' }));
-  assert.ok(Math.abs(mean - 2) < (5 * 3) / Math.sqrt(n) && Math.abs(variance - 9) < 5 * 9 * Math.sqrt(2 / n), `${mean}, ${variance}`);
+  assert.ok(
+    Math.abs(mean - 2) < (5 * 3) / Math.sqrt(n) && Math.abs(variance - 9) < 5 * 9 * Math.sqrt(2 / n),
+    `${mean}, ${variance}`,
+  );
   const uniform = create.uniform([n], { seed: 4, low: -1, high: 3, dtype: 'f64' });
   const [middle, spread] = moments(uniform);
-  assert.ok(Math.abs(middle - 1) < 5 * Math.sqrt(16 / 12 / n) && Math.abs(spread - 16 / 12) < 0.05, `${middle}, ${spread}`);
-  assert.ok(uniform.dataSync().every(v => v >= -1 && v < 3), 'uniform.dataSync().every(v => v >= -1 && v < 3)');
+  assert.ok(
+    Math.abs(middle - 1) < 5 * Math.sqrt(16 / 12 / n) && Math.abs(spread - 16 / 12) < 0.05,
+    `${middle}, ${spread}`,
+  );
+  assert.ok(
+    uniform.dataSync().every(v => v >= -1 && v < 3),
+    'uniform.dataSync().every(v => v >= -1 && v < 3)',
+  );
   assert.deepEqual(create.normal([5], { seed: 9 }).dataSync(), create.normal([5], { seed: 9 }).dataSync());
-  assert.notDeepEqual(create.normal([5], { seed: 9 }).dataSync(), create.normal([5], { seed: 9, stream: 1 }).dataSync());
+  assert.notDeepEqual(
+    create.normal([5], { seed: 9 }).dataSync(),
+    create.normal([5], { seed: 9, stream: 1 }).dataSync(),
+  );
 });
 
 test('shuffles are permutations, all orders alike; bad seeds are refused', () => {

@@ -2,11 +2,22 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { dropout, grad, gradcheck, noGrad, recompute, scope, site, valueAndGrad, zeroGrad } from '../src/autograd/index.js';
+import {
+  dropout,
+  grad,
+  gradcheck,
+  noGrad,
+  recompute,
+  scope,
+  site,
+  valueAndGrad,
+  zeroGrad,
+} from '../src/autograd/index.js';
 import { createCpuBackend } from '../src/backends/index.js';
 import { tensor, type Tensor } from '../src/tensor/index.js';
 
-const normal = (shape: number[], seed: number, dtype: 'f32' | 'f64' = 'f32'): Tensor => tensor.normal(shape, { seed, dtype });
+const normal = (shape: number[], seed: number, dtype: 'f32' | 'f64' = 'f32'): Tensor =>
+  tensor.normal(shape, { seed, dtype });
 
 test('gradients of inputs, leaves and computed tensors that are closed over, several times too, are the same bits', () => {
   const [x, w, v] = [normal([3, 4], 1), normal([4, 4], 2), normal([4, 4], 3)].map(t => t.requireGrad());
@@ -14,14 +25,20 @@ test('gradients of inputs, leaves and computed tensors that are closed over, sev
   const run = (by: typeof recompute): { value: number; grads: string } => {
     zeroGrad([x, w, v]);
     const rotation = v.tanh().matmul(v); // evaluated once, used in every layer
-    const layer = (n: number) => (h: Tensor): Tensor => h.add(dropout(h.matmul(w).gelu().matmul(rotation), 0.3, 7, n)).mul(constant);
+    const layer =
+      (n: number) =>
+      (h: Tensor): Tensor =>
+        h.add(dropout(h.matmul(w).gelu().matmul(rotation), 0.3, 7, n)).mul(constant);
     let h = x.mul(2);
     for (let n = 0; n < 3; n++) h = by(layer(n), [h]);
     const loss = h.square().sum();
     loss.backward();
     return { value: loss.dataSync()[0], grads: [x, w, v].map(t => [...t.grad!.dataSync()].join()).join(' ') };
   };
-  assert.deepEqual(run(recompute), run((f, inputs) => f(...inputs)));
+  assert.deepEqual(
+    run(recompute),
+    run((f, inputs) => f(...inputs)),
+  );
 });
 
 test('inputs that need no gradient, that are given twice, that are closed over too; a function that gives its input back', () => {
@@ -32,12 +49,30 @@ test('inputs that need no gradient, that are given twice, that are closed over t
     f().sum().backward();
     return [...x.grad!.dataSync()];
   };
-  assert.deepEqual(gradientOf(() => recompute((a, b) => a.mul(b), [x, fixed])), [2, 2, 2]);
-  assert.deepEqual(gradientOf(() => recompute((a, b) => a.mul(b), [x, x])), [2, 4, 6]);
-  assert.deepEqual(gradientOf(() => recompute(a => a.mul(x), [x])), [2, 4, 6]);
-  assert.deepEqual(gradientOf(() => recompute(a => a, [x])), [1, 1, 1]);
-  assert.deepEqual(gradientOf(() => recompute(() => x, [])), [1, 1, 1]);
-  assert.deepEqual(gradientOf(() => recompute(a => recompute(b => b.square(), [a]).mul(a), [x])), [3, 12, 27]);
+  assert.deepEqual(
+    gradientOf(() => recompute((a, b) => a.mul(b), [x, fixed])),
+    [2, 2, 2],
+  );
+  assert.deepEqual(
+    gradientOf(() => recompute((a, b) => a.mul(b), [x, x])),
+    [2, 4, 6],
+  );
+  assert.deepEqual(
+    gradientOf(() => recompute(a => a.mul(x), [x])),
+    [2, 4, 6],
+  );
+  assert.deepEqual(
+    gradientOf(() => recompute(a => a, [x])),
+    [1, 1, 1],
+  );
+  assert.deepEqual(
+    gradientOf(() => recompute(() => x, [])),
+    [1, 1, 1],
+  );
+  assert.deepEqual(
+    gradientOf(() => recompute(a => recompute(b => b.square(), [a]).mul(a), [x])),
+    [3, 12, 27],
+  );
   const plain = recompute(a => a.mul(3), [fixed]);
   assert.equal(plain.needsGrad, false);
   assert.deepEqual([...plain.dataSync()], [6, 6, 6]);
@@ -49,16 +84,29 @@ test('gradcheck, valueAndGrad and derivatives of second order', async () => {
   const plain = (x: Tensor, w: Tensor): Tensor => x.matmul(w).tanh().square().sum(-1);
   const again = (x: Tensor, w: Tensor): Tensor => recompute(y => plain(y, w), [x]);
   await gradcheck(again, inputs);
-  const both = [plain, again].map(f => valueAndGrad(([x, w]: [Tensor, Tensor]) => f(x, w).sum())(inputs as [Tensor, Tensor]));
-  assert.deepEqual(both[1].gradients.map(g => [...g.dataSync()]), both[0].gradients.map(g => [...g.dataSync()]));
-  const secondOf = (f: typeof plain) => (x: Tensor, w: Tensor): Tensor => {
-    const own = [x, w].map(t => (t.needsGrad ? t : t.detach().requireGrad())) as [Tensor, Tensor];
-    const [gx, gw] = grad(([a, b]: [Tensor, Tensor]) => f(a, b).sum(), { createGraph: true })(own);
-    return gx.square().sum().add(gw.square().sum());
-  };
+  const both = [plain, again].map(f =>
+    valueAndGrad(([x, w]: [Tensor, Tensor]) => f(x, w).sum())(inputs as [Tensor, Tensor]),
+  );
+  assert.deepEqual(
+    both[1].gradients.map(g => [...g.dataSync()]),
+    both[0].gradients.map(g => [...g.dataSync()]),
+  );
+  const secondOf =
+    (f: typeof plain) =>
+    (x: Tensor, w: Tensor): Tensor => {
+      const own = [x, w].map(t => (t.needsGrad ? t : t.detach().requireGrad())) as [Tensor, Tensor];
+      const [gx, gw] = grad(([a, b]: [Tensor, Tensor]) => f(a, b).sum(), { createGraph: true })(own);
+      return gx.square().sum().add(gw.square().sum());
+    };
   await gradcheck(secondOf(again), inputs);
-  const [first, second] = [plain, again].map(f => grad(([x, w]: [Tensor, Tensor]) => secondOf(f)(x, w))(inputs as [Tensor, Tensor]));
-  first.forEach((g, i) => { [...g.dataSync()].forEach((value, k) => { assert.ok(Math.abs(value - second[i].dataSync()[k]) < 1e-10, 'Math.abs(value - second[i].dataSync()[k]) < 1e-10'); }); });
+  const [first, second] = [plain, again].map(f =>
+    grad(([x, w]: [Tensor, Tensor]) => secondOf(f)(x, w))(inputs as [Tensor, Tensor]),
+  );
+  first.forEach((g, i) => {
+    [...g.dataSync()].forEach((value, k) => {
+      assert.ok(Math.abs(value - second[i].dataSync()[k]) < 1e-10, 'Math.abs(value - second[i].dataSync()[k]) < 1e-10');
+    });
+  });
 });
 
 test('nothing but inputs is kept for the backward pass, and all of it is given back', () => {
@@ -92,15 +140,20 @@ test('where only the end has a gradient and needs little, it is kept and nothing
     zeroGrad([w]);
     let runs = 0;
     scope(() => {
-      const y = recompute(h => {
-        runs++;
-        return f(h);
-      }, [x]);
+      const y = recompute(
+        h => {
+          runs++;
+          return f(h);
+        },
+        [x],
+      );
       y.square().sum().backward();
     });
     const got = w.grad!.dataSync() as Float32Array;
     zeroGrad([w]);
-    scope(() => { f(x).square().sum().backward(); });
+    scope(() => {
+      f(x).square().sum().backward();
+    });
     assert.deepEqual(got, w.grad!.dataSync());
     return [runs, got];
   };
@@ -113,11 +166,25 @@ test('where only the end has a gradient and needs little, it is kept and nothing
 test('what cannot be is refused', () => {
   const x = tensor([1, 2]).requireGrad();
   const within = (t: Tensor): Tensor => recompute(a => site('middle', a.mul(2)).square(), [t]).sum();
-  assert.throws(() => valueAndGrad(within, { at: ['middle'] })(x), /recompute: the gradient at 'middle' is asked for, which lies inside/);
+  assert.throws(
+    () => valueAndGrad(within, { at: ['middle'] })(x),
+    /recompute: the gradient at 'middle' is asked for, which lies inside/,
+  );
   assert.deepEqual([...valueAndGrad(within)(x).gradients.dataSync()], [8, 16]);
-  assert.throws(() => recompute(a => a.mul(tensor([1, 2]).requireGrad()), [x]), /recompute: the function depends on a trained tensor that it made itself/);
+  assert.throws(
+    () => recompute(a => a.mul(tensor([1, 2]).requireGrad()), [x]),
+    /recompute: the function depends on a trained tensor that it made itself/,
+  );
   const y = recompute(a => a.square(), [x]).sum();
   x.storage.version++;
-  assert.throws(() => { y.backward(); }, /saved by recompute was changed in place/);
-  assert.throws(() => recompute(() => { throw new Error('within'); }, [x]), /within/);
+  assert.throws(() => {
+    y.backward();
+  }, /saved by recompute was changed in place/);
+  assert.throws(
+    () =>
+      recompute(() => {
+        throw new Error('within');
+      }, [x]),
+    /within/,
+  );
 });

@@ -1,4 +1,5 @@
-// Scopes: what lives, what is freed and when, and what a tensor used too late says; memory stays flat in a training loop.
+// Scopes: what lives, what is freed and when, and what a tensor used too late says; memory stays flat in a training
+// loop.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -38,7 +39,10 @@ test('a scope frees what it made and does not return', () => {
     return b.sum();
   });
   assert.equal(live(backend), before + 1);
-  assert.ok(Math.abs(result.dataSync()[0] - 8 * Math.exp(4)) < 1e-2, 'Math.abs(result.dataSync()[0] - 8 * Math.exp(4)) < 1e-2');
+  assert.ok(
+    Math.abs(result.dataSync()[0] - 8 * Math.exp(4)) < 1e-2,
+    'Math.abs(result.dataSync()[0] - 8 * Math.exp(4)) < 1e-2',
+  );
   assert.equal(outside.dataSync()[0], 1);
 });
 
@@ -50,7 +54,13 @@ test('tensors in arrays, objects, maps, sets and class instances are returned, w
   const kept = scope(() => {
     const leaf = ones(backend).requireGrad();
     leaf.square().sum().backward();
-    return { list: [ones(backend)], map: new Map([['k', ones(backend)]]), set: new Set([ones(backend)]), holder: new Holder(), leaf };
+    return {
+      list: [ones(backend)],
+      map: new Map([['k', ones(backend)]]),
+      set: new Set([ones(backend)]),
+      holder: new Holder(),
+      leaf,
+    };
   });
   assert.equal(live(backend), 6);
   const all = [kept.list[0], kept.map.get('k'), ...kept.set, kept.holder.inner.x, kept.leaf, kept.leaf.grad];
@@ -103,7 +113,10 @@ test('what the backward pass of a result needs stays until it is done', () => {
   assert.ok(live(backend) > 2, 'live(backend) > 2');
   loss.backward();
   assert.equal(live(backend), 3, 'w, its gradient and the loss');
-  assert.ok(Math.abs((w.grad as Tensor).dataSync()[0] - 4 * Math.exp(3)) < 1e-3, 'Math.abs((w.grad as Tensor).dataSync()[0] - 4 * Math.exp(3)) < 1e-3');
+  assert.ok(
+    Math.abs((w.grad as Tensor).dataSync()[0] - 4 * Math.exp(3)) < 1e-3,
+    'Math.abs((w.grad as Tensor).dataSync()[0] - 4 * Math.exp(3)) < 1e-3',
+  );
 });
 
 test('saved through two scopes, freed with the outer one when nothing is returned', () => {
@@ -153,7 +166,10 @@ test('`using`: the block owns, keep lets out', () => {
 
 test('scopes end in the reverse order of their beginning', () => {
   const [outer, inner] = [openScope(), openScope()];
-  assert.throws(() => outer[Symbol.dispose](), /^Error: scope: scopes must end in the reverse order of their beginning$/);
+  assert.throws(
+    () => outer[Symbol.dispose](),
+    /^Error: scope: scopes must end in the reverse order of their beginning$/,
+  );
   inner[Symbol.dispose]();
   outer[Symbol.dispose]();
 });
@@ -193,7 +209,10 @@ test('a kept tensor whose history is gone says so in backward', () => {
   scope(() => {
     loss = keep(w.exp().square().sum());
   });
-  assert.throws(() => (loss as Tensor).backward(), /^Error: backward of \w+: this tensor, made by exp, was used after its scope ended/);
+  assert.throws(
+    () => (loss as Tensor).backward(),
+    /^Error: backward of \w+: this tensor, made by exp, was used after its scope ended/,
+  );
 });
 
 test('held intermediates outlive their scopes', () => {
@@ -226,7 +245,13 @@ test('memory is flat over 300 training steps, with and without backward inside a
       loss.backward();
       noGrad(() =>
         parameters.forEach(p =>
-          mapInto('sgd', [expr.sub(expr.arg(0), expr.mul(expr.uniform(0), expr.arg(1)))], [p, p.grad as Tensor], [p], [0.02]),
+          mapInto(
+            'sgd',
+            [expr.sub(expr.arg(0), expr.mul(expr.uniform(0), expr.arg(1)))],
+            [p, p.grad as Tensor],
+            [p],
+            [0.02],
+          ),
         ),
       );
       zeroGrad(parameters);
@@ -239,14 +264,20 @@ test('memory is flat over 300 training steps, with and without backward inside a
   for (let i = 0; i < 300; i++) last = step();
   const late = backend.stats();
   assert.ok(last < first / 10, `loss ${first} -> ${last}`);
-  assert.deepEqual([late.liveAllocations, late.liveBytes, late.peakBytes], [early.liveAllocations, early.liveBytes, early.peakBytes]);
+  assert.deepEqual(
+    [late.liveAllocations, late.liveBytes, late.peakBytes],
+    [early.liveAllocations, early.liveBytes, early.peakBytes],
+  );
 });
 
 test('gradients that accumulate leave no earlier ones behind', () => {
   const backend = fresh();
   const w = tensor([1, 2], { backend }).requireGrad();
   const factors = tensor([3, 4], { backend });
-  const part = (): void => scope(() => { w.mul(factors).sum().backward(); });
+  const part = (): void =>
+    scope(() => {
+      w.mul(factors).sum().backward();
+    });
   part();
   const after = live(backend);
   for (let i = 0; i < 5; i++) part();

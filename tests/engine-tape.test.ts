@@ -38,7 +38,10 @@ const near = (actual: Tensor | null | undefined, expected: number[], tolerance =
   const data = numbers(actual);
   assert.equal(data.length, expected.length);
   data.forEach((x, i) =>
-    assert.ok(Math.abs(x - expected[i]) <= tolerance * Math.max(1, Math.abs(expected[i])), `entry ${i}: ${x}, expected ${expected[i]}`),
+    assert.ok(
+      Math.abs(x - expected[i]) <= tolerance * Math.max(1, Math.abs(expected[i])),
+      `entry ${i}: ${x}, expected ${expected[i]}`,
+    ),
   );
 };
 
@@ -100,7 +103,10 @@ test('a cotangent may be given, and must fit', () => {
     () => w.square().backward(),
     /^Error: backward: a tensor of shape \[3\] needs a gradient; only one element has the default 1$/,
   );
-  assert.throws(() => w.square().backward({ gradient: at([1, 2]) }), /^Error: backward: the gradient has shape \[2\], the tensor \[3\]$/);
+  assert.throws(
+    () => w.square().backward({ gradient: at([1, 2]) }),
+    /^Error: backward: the gradient has shape \[2\], the tensor \[3\]$/,
+  );
 });
 
 test('the given cotangent is not taken over', () => {
@@ -138,7 +144,9 @@ test('one tensor used twice, shared gradients, diamonds', () => {
   h.mul(2).exp().add(h).mul(s).sum().backward();
   near(
     s.grad,
-    [0.3, -0.2].map(t => Math.exp(2 * Math.sin(t)) + Math.sin(t) + t * (2 * Math.cos(t) * Math.exp(2 * Math.sin(t)) + Math.cos(t))),
+    [0.3, -0.2].map(
+      t => Math.exp(2 * Math.sin(t)) + Math.sin(t) + t * (2 * Math.cos(t) * Math.exp(2 * Math.sin(t)) + Math.cos(t)),
+    ),
   );
 });
 
@@ -162,7 +170,10 @@ test('backward frees what was saved as it goes; a second one is refused, retainG
     const before = backend.stats().liveBytes;
     loss.backward();
     assert.ok(backend.stats().liveBytes < before, `${backend.stats().liveBytes} of ${before} bytes`);
-    assert.throws(() => loss.backward(), /^Error: backward: the values saved by \w+ are gone; give retainGraph to go back twice$/);
+    assert.throws(
+      () => loss.backward(),
+      /^Error: backward: the values saved by \w+ are gone; give retainGraph to go back twice$/,
+    );
   });
   const w = leaf([3]);
   const loss = w.square().mul(w).sum();
@@ -176,7 +187,10 @@ test('a saved tensor changed in place is noticed', () => {
   const w = leaf([1, 2]);
   const loss = w.exp().mul(w).sum();
   mapInto('assign', [expr.mul(expr.arg(0), 2)], [w], [w]);
-  assert.throws(() => loss.backward(), /^Error: backward: a tensor made by tensor and saved by (mul|exp) was changed in place since$/);
+  assert.throws(
+    () => loss.backward(),
+    /^Error: backward: a tensor made by tensor and saved by (mul|exp) was changed in place since$/,
+  );
   // What no VJP reads may change.
   const v = leaf([1, 2]);
   const sum = v.add(1).sum();
@@ -208,7 +222,13 @@ test('an op is asked for no gradient that leads to nothing wanted', () => {
   });
   oracle.fused.set('askedForTest', ({ inputs: [a, b], outputs: [y] }) => {
     if (!a || !b) return false;
-    oracle.kernels.map({ program: expr.program([expr.mul(expr.arg(0), expr.arg(1))], 2), shape: y.shape, inputs: [a, b], outputs: [y], uniforms: [] });
+    oracle.kernels.map({
+      program: expr.program([expr.mul(expr.arg(0), expr.arg(1))], 2),
+      shape: y.shape,
+      inputs: [a, b],
+      outputs: [y],
+      uniforms: [],
+    });
     return true;
   });
   try {
@@ -216,7 +236,10 @@ test('an op is asked for no gradient that leads to nothing wanted', () => {
     const [a, b] = [v.mul(2), w.mul(2)];
     near(gradientsOf(spied([a, b]).sum(), [v])[0], [20]);
     near(gradientsOf(spied([a, b]).sum(), [b])[0], [6]);
-    assert.deepEqual(asked, [[true, false], [false, true]]);
+    assert.deepEqual(asked, [
+      [true, false],
+      [false, true],
+    ]);
   } finally {
     oracle.fused.delete('askedForTest');
     fusedOps.delete('askedForTest');
@@ -255,7 +278,10 @@ test('gradients at named sites, also where only frozen tensors pass', () => {
   near(sites.hidden[0], [10, 20, 10, 20]);
   near(sites.hidden[1], [1, 1, 1, 1]);
   near(sites.out[0], [1, 1, 1, 1]);
-  assert.throws(() => valueAndGrad(model, { at: ['nowhere'] })(at([1, 1])), /^Error: valueAndGrad: nothing passed the site 'nowhere'$/);
+  assert.throws(
+    () => valueAndGrad(model, { at: ['nowhere'] })(at([1, 1])),
+    /^Error: valueAndGrad: nothing passed the site 'nowhere'$/,
+  );
   assert.equal(site('hidden', frozen), frozen, 'outside it only passes on');
 });
 
@@ -277,7 +303,10 @@ function orders(f: (x: Tensor) => Tensor, x: number, count: number): number[] {
 test('second and third derivatives equal closed forms', () => {
   const close = (actual: number[], expected: number[]): void =>
     actual.forEach((v, n) =>
-      assert.ok(Math.abs(v - expected[n]) <= 1e-11 * Math.max(1, Math.abs(expected[n])), `order ${n}: ${v}, expected ${expected[n]}`),
+      assert.ok(
+        Math.abs(v - expected[n]) <= 1e-11 * Math.max(1, Math.abs(expected[n])),
+        `order ${n}: ${v}, expected ${expected[n]}`,
+      ),
     );
   const x = 0.6;
   close(
@@ -337,7 +366,8 @@ const gradientFunction =
     });
 
 test('second derivatives of tensor functions pass gradcheck', async () => {
-  const normal = (shape: number[], seed: number): Tensor => tensor.normal(shape, { seed, dtype: 'f64', backend: oracle });
+  const normal = (shape: number[], seed: number): Tensor =>
+    tensor.normal(shape, { seed, dtype: 'f64', backend: oracle });
   const cases: Record<string, [(...inputs: Tensor[]) => Tensor, Tensor[]]> = {
     softmax: [x => x.softmax(-1), [normal([3, 4], 1)]],
     logSumExp: [x => x.logSumExp(0), [normal([3, 4], 2)]],
@@ -352,14 +382,31 @@ test('second derivatives of tensor functions pass gradcheck', async () => {
     cumsum: [x => x.cumsum(0).exp(), [normal([4], 14)]],
     'norm alone': [x => x.norm(), [normal([2, 3], 15)]],
     logSoftmax: [x => x.logSoftmax(0).square(), [normal([3, 2], 16)]],
-    'topk and max': [x => x.topk(2).values.square().add(x.max(-1, { keepDims: true }).pow(3)), [at([[1, 3, 2], [-1, -2, 0.5]])]],
-    attention: [(q, k, v) => attention(q, k, v, { causal: true, window: 2 }), [17, 18, 19].map(seed => normal([1, 1, 3, 2], seed))],
+    'topk and max': [
+      x =>
+        x
+          .topk(2)
+          .values.square()
+          .add(x.max(-1, { keepDims: true }).pow(3)),
+      [
+        at([
+          [1, 3, 2],
+          [-1, -2, 0.5],
+        ]),
+      ],
+    ],
+    attention: [
+      (q, k, v) => attention(q, k, v, { causal: true, window: 2 }),
+      [17, 18, 19].map(seed => normal([1, 1, 3, 2], seed)),
+    ],
     crossEntropy: [x => crossEntropy(x, Int32Array.of(1, -1, 0)), [normal([3, 4], 20)]],
     rmsNorm: [(x, w) => rmsNorm(x, w, 1e-3), [normal([2, 3], 21), normal([3], 22)]],
     layerNorm: [(x, w, b) => layerNorm(x, w, b, 1e-3), [normal([2, 3], 23), normal([3], 24), normal([3], 25)]],
   };
   for (const [name, [f, inputs]] of Object.entries(cases)) {
-    await gradcheck(gradientFunction(f), inputs, { tolerance: 1e-6 }).catch((error: Error) => assert.fail(`${name}: ${error.message}`));
+    await gradcheck(gradientFunction(f), inputs, { tolerance: 1e-6 }).catch((error: Error) =>
+      assert.fail(`${name}: ${error.message}`),
+    );
   }
 });
 
@@ -370,21 +417,37 @@ test('second derivatives of ops that ran as kernels are those of their compositi
     rmsNorm: [(x, w) => rmsNorm(x, w, 1e-2), [[2, 4], [4]]],
     layerNorm: [(x, w, b) => layerNorm(x, w, b, 1e-2), [[2, 4], [4], [4]]],
     crossEntropy: [x => crossEntropy(x, Int32Array.of(2, 0, -1)), [[3, 4]]],
-    attention: [(q, k, v) => attention(q, k, v, { causal: true }), [[1, 2, 7, 4], [1, 1, 7, 4], [1, 1, 7, 4]]],
+    attention: [
+      (q, k, v) => attention(q, k, v, { causal: true }),
+      [
+        [1, 2, 7, 4],
+        [1, 1, 7, 4],
+        [1, 1, 7, 4],
+      ],
+    ],
   };
   for (const [name, [f, shapes]] of Object.entries(cases)) {
-    const second = (backend: typeof simd, dtype: 'f32' | 'f64'): number[][] => holdIntermediates(() => {
-      const inputs = shapes.map((shape, i) => tensor.normal(shape, { seed: i + 1, dtype, backend }).requireGrad());
-      const y = f(...inputs);
-      const gradient = tensor.normal(y.shape, { seed: 9, dtype, backend });
-      const first = gradientsOf(y, inputs, { gradient, createGraph: true }) as Tensor[];
-      return gradientsOf(first.map(g => g.square().sum()).reduce((a, b) => a.add(b)), inputs).map(g => (g ? numbers(g) : []));
-    });
+    const second = (backend: typeof simd, dtype: 'f32' | 'f64'): number[][] =>
+      holdIntermediates(() => {
+        const inputs = shapes.map((shape, i) => tensor.normal(shape, { seed: i + 1, dtype, backend }).requireGrad());
+        const y = f(...inputs);
+        const gradient = tensor.normal(y.shape, { seed: 9, dtype, backend });
+        const first = gradientsOf(y, inputs, { gradient, createGraph: true }) as Tensor[];
+        return gradientsOf(
+          first.map(g => g.square().sum()).reduce((a, b) => a.add(b)),
+          inputs,
+        ).map(g => (g ? numbers(g) : []));
+      });
     const expected = second(oracle, 'f64');
     second(simd, 'f32').forEach((g, i) => {
       assert.equal(g.length, expected[i].length, `${name}, input ${i}`);
       const scale = Math.max(...expected[i].map(Math.abs));
-      g.forEach((x, k) => assert.ok(Math.abs(x - expected[i][k]) <= 1e-4 * scale, `${name}, input ${i}, entry ${k}: ${x}, expected ${expected[i][k]}`));
+      g.forEach((x, k) =>
+        assert.ok(
+          Math.abs(x - expected[i][k]) <= 1e-4 * scale,
+          `${name}, input ${i}, entry ${k}: ${x}, expected ${expected[i][k]}`,
+        ),
+      );
     });
   }
 });
@@ -446,7 +509,10 @@ test('a VJP that returns the wrong shape is named', () => {
     out?.fill(1);
     return true;
   });
-  const bad = defineFused('badShapeForTest', { compose: ({ inputs: [x] }) => x as Tensor, vjp: ({ gradient }) => [gradient.sum()] });
+  const bad = defineFused('badShapeForTest', {
+    compose: ({ inputs: [x] }) => x as Tensor,
+    vjp: ({ gradient }) => [gradient.sum()],
+  });
   fusedOps.delete('badShapeForTest');
   const x = tensor([1, 2], { backend }).requireGrad();
   assert.throws(

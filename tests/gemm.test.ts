@@ -1,4 +1,5 @@
-// GEMM against loops in f64, elementwise within k * 2^-24 * sum |a||b|, over the edges of tiles and blocks, any strides, every path.
+// GEMM against loops in f64, elementwise within k * 2^-24 * sum |a||b|, over the edges of tiles and blocks, any
+// strides, every path.
 
 import assert from 'node:assert/strict';
 import v8 from 'node:v8';
@@ -31,7 +32,11 @@ function machine() {
     return at;
   };
   const checkScratch = (): void => {
-    if (scratchEnd > 0) assert.ok(new Uint8Array(memory.buffer, scratchEnd, 16).every(x => x === 0xa5), 'wrote past the scratch');
+    if (scratchEnd > 0)
+      assert.ok(
+        new Uint8Array(memory.buffer, scratchEnd, 16).every(x => x === 0xa5),
+        'wrote past the scratch',
+      );
     scratchEnd = 0;
   };
   const reset = (): void => {
@@ -48,9 +53,15 @@ interface Layout {
   step: number;
 }
 
-/** Strides of [..., rows, columns] for a layout; `repeat[i]`: leading axis i has stride 0. Also the elements spanned. */
+/**
+ * Strides of [..., rows, columns] for a layout; `repeat[i]`: leading axis i has stride 0. Also the elements spanned.
+ */
 function layOut(
-  lead: readonly number[], rows: number, columns: number, layout: Layout, repeat: readonly boolean[],
+  lead: readonly number[],
+  rows: number,
+  columns: number,
+  layout: Layout,
+  repeat: readonly boolean[],
 ): { strides: number[]; span: number } {
   const inner = layout.transposed ? rows : columns;
   const outer = layout.transposed ? columns : rows;
@@ -72,17 +83,33 @@ const hash = (seed: number, i: number): number => {
 };
 
 interface Case {
-  m: number; n: number; k: number; lead: number[];
-  a: Layout; b: Layout; c: Layout;
-  repeatA: boolean[]; repeatB: boolean[];
+  m: number;
+  n: number;
+  k: number;
+  lead: number[];
+  a: Layout;
+  b: Layout;
+  c: Layout;
+  repeatA: boolean[];
+  repeatB: boolean[];
   seed: number;
 }
 
-function check(machineOf: ReturnType<typeof machine>, gemm: ReturnType<typeof createGemm>, given: Case, what: string): Float32Array {
+function check(
+  machineOf: ReturnType<typeof machine>,
+  gemm: ReturnType<typeof createGemm>,
+  given: Case,
+  what: string,
+): Float32Array {
   const { memory, allocate, checkScratch, reset } = machineOf;
   const { m, n, k, lead, seed } = given;
   reset();
-  const place = (rows: number, columns: number, layout: Layout, repeat: readonly boolean[]): WasmView & { span: number } => {
+  const place = (
+    rows: number,
+    columns: number,
+    layout: Layout,
+    repeat: readonly boolean[],
+  ): WasmView & { span: number } => {
     const { strides, span } = layOut(lead, rows, columns, layout, repeat);
     return { byteOffset: allocate(4 * span), shape: [...lead, rows, columns], strides, span };
   };
@@ -116,7 +143,8 @@ function check(machineOf: ReturnType<typeof machine>, gemm: ReturnType<typeof cr
         let sum = 0;
         let size = 0;
         for (let p = 0; p < k; p++) {
-          const term = x[a0 + i * a.strides[rows] + p * a.strides[columns]] * y[b0 + p * b.strides[rows] + j * b.strides[columns]];
+          const term =
+            x[a0 + i * a.strides[rows] + p * a.strides[columns]] * y[b0 + p * b.strides[rows] + j * b.strides[columns]];
           sum += term;
           size += Math.abs(term);
         }
@@ -128,19 +156,31 @@ function check(machineOf: ReturnType<typeof machine>, gemm: ReturnType<typeof cr
       }
     }
   }
-  z.forEach((value, i) => assert.ok(written[i] === 1 || value === untouched, `${what}: element ${i} between rows was written`));
+  z.forEach((value, i) =>
+    assert.ok(written[i] === 1 || value === untouched, `${what}: element ${i} between rows was written`),
+  );
   return z.slice();
 }
 
 const sides = [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129];
 const layout: fc.Arbitrary<Layout> = fc.record({
-  transposed: fc.boolean(), rowGap: fc.constantFrom(0, 0, 1, 3), step: fc.constantFrom(1, 1, 1, 2),
+  transposed: fc.boolean(),
+  rowGap: fc.constantFrom(0, 0, 1, 3),
+  step: fc.constantFrom(1, 1, 1, 2),
 });
-const anyCase = (side: fc.Arbitrary<number>, lead: fc.Arbitrary<number[]>): fc.Arbitrary<Case> => fc.record({
-  m: side, n: side, k: side, lead, a: layout, b: layout, c: layout,
-  repeatA: fc.array(fc.boolean(), { minLength: 3, maxLength: 3 }), repeatB: fc.array(fc.boolean(), { minLength: 3, maxLength: 3 }),
-  seed: fc.nat(1000),
-});
+const anyCase = (side: fc.Arbitrary<number>, lead: fc.Arbitrary<number[]>): fc.Arbitrary<Case> =>
+  fc.record({
+    m: side,
+    n: side,
+    k: side,
+    lead,
+    a: layout,
+    b: layout,
+    c: layout,
+    repeatA: fc.array(fc.boolean(), { minLength: 3, maxLength: 3 }),
+    repeatB: fc.array(fc.boolean(), { minLength: 3, maxLength: 3 }),
+    seed: fc.nat(1000),
+  });
 
 for (const relaxed of relaxedModes) {
   for (const prefer of paths) {
@@ -149,12 +189,18 @@ for (const relaxed of relaxedModes) {
     const gemm = createGemm(shared.memory, shared.scratch, { relaxed, prefer });
 
     test(`${name}: tile edges, transposes, gaps`, () => {
-      fc.assert(fc.property(anyCase(fc.constantFrom(...sides), fc.constant([])), c => void check(shared, gemm, c, name)), runs);
+      fc.assert(
+        fc.property(anyCase(fc.constantFrom(...sides), fc.constant([])), c => void check(shared, gemm, c, name)),
+        runs,
+      );
     });
 
     test(`${name}: batches, repeated and not, with sides from 0`, () => {
       const lead = fc.array(fc.constantFrom(1, 2, 3), { minLength: 1, maxLength: 3 });
-      fc.assert(fc.property(anyCase(fc.constantFrom(0, 1, 2, 3, 4, 5, 9, 17), lead), c => void check(shared, gemm, c, name)), runs);
+      fc.assert(
+        fc.property(anyCase(fc.constantFrom(0, 1, 2, 3, 4, 5, 9, 17), lead), c => void check(shared, gemm, c, name)),
+        runs,
+      );
     });
   }
 
@@ -167,11 +213,17 @@ for (const relaxed of relaxedModes) {
       const gemm = createGemm(here.memory, here.scratch, { relaxed, prefer });
       check(here, gemm, { ...common, m: 13, n: 21, k: 1027, a: dense, b: dense }, `long k, ${prefer}`);
       check(here, gemm, { ...common, m: 2, n: 37, k: 1027, a: dense, b: across }, `long k transposed, ${prefer}`);
-      check(here, gemm, { ...common, m: 6, n: 11, k: 2603, a: dense, b: across }, `k past what is packed at once, ${prefer}`);
+      check(
+        here,
+        gemm,
+        { ...common, m: 6, n: 11, k: 2603, a: dense, b: across },
+        `k past what is packed at once, ${prefer}`,
+      );
       check(here, gemm, { ...common, m: 1067, n: 9, k: 37, a: across, b: dense }, `long m, ${prefer}`);
       check(here, gemm, { ...common, m: 6, n: 2100, k: 33, a: dense, b: dense }, `long n, ${prefer}`);
       check(here, gemm, { ...common, m: 5, n: 2100, k: 33, a: dense, b: across }, `long n transposed, ${prefer}`);
-      for (const m of [1, 2, 3]) check(here, gemm, { ...common, m, n: 4099, k: 133, a: dense, b: dense }, `far B, ${m} rows, ${prefer}`);
+      for (const m of [1, 2, 3])
+        check(here, gemm, { ...common, m, n: 4099, k: 133, a: dense, b: dense }, `far B, ${m} rows, ${prefer}`);
     }
   });
 }
@@ -180,7 +232,11 @@ test('the same bits every time and wherever the operands lie', () => {
   const here = machine();
   const gemm = createGemm(here.memory, here.scratch);
   const dense: Layout = { transposed: false, rowGap: 0, step: 1 };
-  for (const [m, n, k] of [[33, 65, 127], [4, 9, 64], [1, 40, 31]]) {
+  for (const [m, n, k] of [
+    [33, 65, 127],
+    [4, 9, 64],
+    [1, 40, 31],
+  ]) {
     const given: Case = { m, n, k, lead: [], a: dense, b: dense, c: dense, repeatA: [], repeatB: [], seed: 3 };
     const first = check(here, gemm, given, 'first');
     assert.deepEqual(check(here, gemm, given, 'again'), first);
@@ -194,7 +250,18 @@ test('the same bits every time and wherever the operands lie', () => {
 test('shared memory gives the same bits', () => {
   const here = machine();
   const dense: Layout = { transposed: false, rowGap: 0, step: 1 };
-  const given: Case = { m: 17, n: 33, k: 65, lead: [2], a: dense, b: dense, c: dense, repeatA: [], repeatB: [], seed: 5 };
+  const given: Case = {
+    m: 17,
+    n: 33,
+    k: 65,
+    lead: [2],
+    a: dense,
+    b: dense,
+    c: dense,
+    repeatA: [],
+    repeatB: [],
+    seed: 5,
+  };
   const plain = check(here, createGemm(here.memory, here.scratch), given, 'unshared');
   const memory = new WebAssembly.Memory({ initial: 8, maximum: 64, shared: true });
   const other = { ...machine(), memory };

@@ -1,4 +1,5 @@
-// What is no ordinary file, or far too large, where files are read: one error that names it and says what it is, and no hang.
+// What is no ordinary file, or far too large, where files are read: one error that names it and says what it is, and no
+// hang.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -17,7 +18,9 @@ import { getReftModel, loadReft } from '../src/reft/index.js';
 import { writeTinyFolder } from './helpers/tinyFolder.js';
 
 let root: string;
-before(async () => { root = await mkdtemp(join(tmpdir(), 'hostile-files-')); });
+before(async () => {
+  root = await mkdtemp(join(tmpdir(), 'hostile-files-'));
+});
 after(() => rm(root, { recursive: true, force: true }));
 
 const posix = process.platform !== 'win32';
@@ -25,16 +28,26 @@ const posix = process.platform !== 'win32';
 /** Something in place of a file, and what is said of it. */
 const kinds: readonly (readonly [what: string, put: (path: string) => Promise<unknown>])[] = [
   ['it is a folder', path => mkdir(path)],
-  ...(posix ? [
-    ['it is a FIFO', async (path: string) => execFileSync('mkfifo', [path])] as const,
-    ['it is a device', (path: string) => symlink('/dev/zero', path)] as const,
-  ] : []),
+  ...(posix
+    ? [
+        ['it is a FIFO', async (path: string) => execFileSync('mkfifo', [path])] as const,
+        ['it is a device', (path: string) => symlink('/dev/zero', path)] as const,
+      ]
+    : []),
 ];
 
 async function refused(what: string, path: string, call: () => Promise<unknown>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise(resolve => { timer = setTimeout(resolve, 20_000, new Error('it hangs')); });
-  const thrown = await Promise.race([call().then(() => 'nothing was thrown', (error: unknown) => error), late]);
+  const late = new Promise(resolve => {
+    timer = setTimeout(resolve, 20_000, new Error('it hangs'));
+  });
+  const thrown = await Promise.race([
+    call().then(
+      () => 'nothing was thrown',
+      (error: unknown) => error,
+    ),
+    late,
+  ]);
   clearTimeout(timer);
   assert.ok(thrown instanceof FormatError, `${path}: ${String(thrown)}`);
   assert.match(thrown.message, new RegExp(what), path);
@@ -60,16 +73,25 @@ describe('what is no ordinary file', () => {
       for (const name of ['config.json', 'model.safetensors', 'generation_config.json']) {
         await instead(join(model, name), () => AutoModelForCausalLM.fromPretrained(model));
       }
-      for (const name of ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'chat_template.jinja']) {
+      for (const name of [
+        'tokenizer.json',
+        'tokenizer_config.json',
+        'special_tokens_map.json',
+        'chat_template.jinja',
+      ]) {
         await instead(join(model, name), () => AutoTokenizer.fromPretrained(model));
       }
-      for (const name of ['adapter_config.json', 'adapter_model.safetensors']) await instead(join(adapter, name), () => loadReft(loaded, adapter));
+      for (const name of ['adapter_config.json', 'adapter_model.safetensors'])
+        await instead(join(adapter, name), () => loadReft(loaded, adapter));
       await instead(join(folder, 'rows.jsonl'), () => readRows(join(folder, 'rows.jsonl')));
       await instead(join(folder, 'weights.bin'), () => fileSource(join(folder, 'weights.bin')));
       const kept = await openBoundedFolder(join(folder, 'reuse'), '.state', 1e6);
       const state = join(folder, 'reuse', 'a.state');
       await put(state);
-      await assert.rejects(async () => (await kept.begin('a.state'))?.(), new RegExp(`a\\.state cannot be read: .*expected a file, ${what}`));
+      await assert.rejects(
+        async () => (await kept.begin('a.state'))?.(),
+        new RegExp(`a\\.state cannot be read: .*expected a file, ${what}`),
+      );
     });
   }
 });
@@ -90,7 +112,13 @@ test('files of settings and rows that are far too large are refused before they 
   };
   const model = (): Promise<unknown> => AutoModelForCausalLM.fromPretrained(folder);
   const tokenizer = (): Promise<unknown> => AutoTokenizer.fromPretrained(folder);
-  assert.deepEqual(mostBytes, { settings: 2 ** 24, vocabulary: 2 ** 28, index: 2 ** 26, rows: 2 ** 30, weights: 2 ** 32 });
+  assert.deepEqual(mostBytes, {
+    settings: 2 ** 24,
+    vocabulary: 2 ** 28,
+    index: 2 ** 26,
+    rows: 2 ** 30,
+    weights: 2 ** 32,
+  });
   await grown('config.json', mostBytes.settings, model, 'settings');
   await grown('tokenizer.json', mostBytes.vocabulary, tokenizer, 'vocabulary');
   await grown('tokenizer_config.json', mostBytes.settings, tokenizer, 'settings');

@@ -1,5 +1,5 @@
-// Token ids, labels, masks and prompt lengths that are none: each public entry refuses them with one error that says what was given and where,
-// before anything is computed. Two trainers of one set of edits notice each other.
+// Token ids, labels, masks and prompt lengths that are none: each public entry refuses them with one error that says
+// what was given and where, before anything is computed. Two trainers of one set of edits notice each other.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -19,7 +19,8 @@ import { tinyModel } from './helpers/tinyModel.js';
 
 let model: CausalLM;
 let reft: ReftModel;
-const interchange = (): InterchangeModel => getInterchangeModel(model, { kind: 'vanilla', layer: 1, component: 'block_output' });
+const interchange = (): InterchangeModel =>
+  getInterchangeModel(model, { kind: 'vanilla', layer: 1, component: 'block_output' });
 before(async () => {
   model = await tinyModel();
   reft = getReftModel(model, { layers: [1], positions: 'l1', rank: 2 });
@@ -48,7 +49,10 @@ const said = (expected: string, name: string): string => expected.replace(': :',
 /** `call` with each bad list must throw what is said of it, `name` being the list's. */
 async function refuses(name: string, call: (ids: never) => unknown, lists = bad): Promise<void> {
   for (const [ids, expected] of lists) {
-    const thrown: unknown = await (async () => call(ids as never))().then(() => 'nothing was thrown', (error: unknown) => error);
+    const thrown: unknown = await (async () => call(ids as never))().then(
+      () => 'nothing was thrown',
+      (error: unknown) => error,
+    );
     assert.equal(String(thrown), said(expected, name));
   }
 }
@@ -64,8 +68,14 @@ describe('token ids that are none', () => {
     await refuses('generate: prompt 0', ids => mixEdits([reft]).generate(one(ids), options));
     await refuses('generate: prompt 0', ids => interchange().generate(one(ids), run, options));
     await refuses('generate: prompt 1', ids => model.generate([[1], ids], options));
-    await refuses('generate: prompt 0', ids => model.generate(ids, options), bad.filter(([ids]) => !Array.isArray(ids) || typeof ids[0] === 'number'));
-    await refuses('generate: prompt 0', ids => model.generate(ids, options), [[[[[1]]], 'TypeError: : expected token ids, got an array at 0']]);
+    await refuses(
+      'generate: prompt 0',
+      ids => model.generate(ids, options),
+      bad.filter(([ids]) => !Array.isArray(ids) || typeof ids[0] === 'number'),
+    );
+    await refuses('generate: prompt 0', ids => model.generate(ids, options), [
+      [[[[1]]], 'TypeError: : expected token ids, got an array at 0'],
+    ]);
     assert.equal((await model.generate([[1, 2], Int32Array.of(3), { ids: [4] }], options)).length, 3);
   });
 
@@ -73,17 +83,29 @@ describe('token ids that are none', () => {
     const shapeOf = (ids: { length?: number } | null): number[] => [1, ids?.length ?? 1];
     const layout = layoutOf(Int32Array.of(1), [1, 1], [1]);
     await refuses('inputIds', ids => model.forward({ inputIds: ids, shape: shapeOf(ids) }));
-    await refuses('inputIds', ids => model.forward({ inputIds: ids, shape: shapeOf(ids), collect: [model.site('block_output/0')] }));
+    await refuses('inputIds', ids =>
+      model.forward({ inputIds: ids, shape: shapeOf(ids), collect: [model.site('block_output/0')] }),
+    );
     await refuses('inputIds', ids => model.loss({ inputIds: ids, shape: [1, 2] }, Int32Array.of(1, 2)));
-    await refuses('inputIds', ids => model.gradients({ inputIds: ids, shape: [1, 2] }, Int32Array.of(1, 2), ['block_output/0']));
+    await refuses('inputIds', ids =>
+      model.gradients({ inputIds: ids, shape: [1, 2] }, Int32Array.of(1, 2), ['block_output/0']),
+    );
     await refuses('inputIds', ids => reft.forward({ inputIds: ids, shape: shapeOf(ids) }, layout));
     await refuses('inputIds', ids => trace(reft, { inputIds: ids, shape: shapeOf(ids) }));
     await refuses('inputIds', ids => trace(model, { inputIds: ids, shape: shapeOf(ids) }));
-    const anyVocabulary = bad.map(([ids, expected]): [unknown, string] => [ids, expected.replace('the vocabulary of 23', 'any vocabulary')]).filter(([, e]) => !e.includes('token 23'));
+    const anyVocabulary = bad
+      .map(([ids, expected]): [unknown, string] => [ids, expected.replace('the vocabulary of 23', 'any vocabulary')])
+      .filter(([, e]) => !e.includes('token 23'));
     await refuses('tokenBatch: row 0', ids => tokenBatch([ids]), anyVocabulary);
     const example = { base: [1, 2], sources: [[3, 4]], label: 5 };
-    await refuses('example 0: base', ids => new CounterfactualData(interchange(), [{ ...example, base: ids }], { base: 0 }));
-    await refuses('example 0: source 0', ids => new CounterfactualData(interchange(), [{ ...example, sources: [ids] }], { base: 0 }));
+    await refuses(
+      'example 0: base',
+      ids => new CounterfactualData(interchange(), [{ ...example, base: ids }], { base: 0 }),
+    );
+    await refuses(
+      'example 0: source 0',
+      ids => new CounterfactualData(interchange(), [{ ...example, sources: [ids] }], { base: 0 }),
+    );
   });
 
   test('in examples of a trainer, of an evaluation and of a batch', async () => {
@@ -92,16 +114,31 @@ describe('token ids that are none', () => {
     await refuses('tiny:1: ids', ids => new ReftTrainer(reft, { examples: [withIds(ids)], steps: 1 }), arrays);
     await refuses('tiny:1: ids', ids => evaluate(model, [withIds(ids)]), arrays);
     const noPlace = { ...tinyExample(2, 1, 1), where: undefined as never };
-    assert.throws(() => new ReftTrainer(reft, { examples: [tinyExample(3, 2, 1), { ...noPlace, ids: Int32Array.of(1, 99, 2) }], steps: 1 }),
-      /^RangeError: training: example 1: ids: token 99 at 1 is outside the vocabulary of 23$/);
-    assert.throws(() => new ReftTrainer(reft, { examples: [{ ...noPlace, ids: [1, 2, 3] as never }], steps: 1 }),
-      /^TypeError: training: example 0: ids: expected an Int32Array, got an array$/);
-    assert.throws(() => collate([withIds([-3] as never)], { padTokenId: 0 }), /^RangeError: tiny:1: ids: token -3 at 0 is outside any vocabulary$/);
-    assert.throws(() => new ReftTrainer(reft, { examples: [null as never], steps: 1 }), /^TypeError: training: example 0: expected an example, got null$/);
+    assert.throws(
+      () =>
+        new ReftTrainer(reft, {
+          examples: [tinyExample(3, 2, 1), { ...noPlace, ids: Int32Array.of(1, 99, 2) }],
+          steps: 1,
+        }),
+      /^RangeError: training: example 1: ids: token 99 at 1 is outside the vocabulary of 23$/,
+    );
+    assert.throws(
+      () => new ReftTrainer(reft, { examples: [{ ...noPlace, ids: [1, 2, 3] as never }], steps: 1 }),
+      /^TypeError: training: example 0: ids: expected an Int32Array, got an array$/,
+    );
+    assert.throws(
+      () => collate([withIds([-3] as never)], { padTokenId: 0 }),
+      /^RangeError: tiny:1: ids: token -3 at 0 is outside any vocabulary$/,
+    );
+    assert.throws(
+      () => new ReftTrainer(reft, { examples: [null as never], steps: 1 }),
+      /^TypeError: training: example 0: expected an example, got null$/,
+    );
   });
 
   test('in encode and decode of a tokenizer', () => {
-    const fixture = (name: string): string => readFileSync(new URL(`fixtures/tokenizer/bpe/${name}`, import.meta.url), 'utf8');
+    const fixture = (name: string): string =>
+      readFileSync(new URL(`fixtures/tokenizer/bpe/${name}`, import.meta.url), 'utf8');
     const tokenizer = tokenizerFromFiles({ tokenizerJson: fixture('tokenizer.json') }, 'T');
     const decode = (ids: unknown) => () => tokenizer.decode(ids as number[]);
     assert.throws(decode('12'), /^TypeError: T: decode: expected token ids, an array or an Int32Array, got "12"$/);
@@ -115,14 +152,21 @@ describe('token ids that are none', () => {
 });
 
 test('labels that are none', () => {
-  const loss = (labels: unknown) => () => model.loss({ inputIds: Int32Array.of(1, 2), shape: [1, 2] }, labels as Int32Array);
+  const loss = (labels: unknown) => () =>
+    model.loss({ inputIds: Int32Array.of(1, 2), shape: [1, 2] }, labels as Int32Array);
   assert.throws(loss([0, NaN]), /^RangeError: labels: label NaN at 1 is no whole number$/);
   assert.throws(loss([0, 1.5]), /^RangeError: labels: label 1\.5 at 1 is no whole number$/);
   assert.throws(loss('ab'), /^TypeError: labels: expected labels, an array or an Int32Array, got "ab"$/);
   assert.throws(loss(Int32Array.of(0, 23)), /^RangeError: .*label 23 .*outside the 23 classes$/);
   const example = { ...tinyExample(2, 1, 1), labels: Int32Array.of(-100, -100, 40) };
-  assert.throws(() => new ReftTrainer(reft, { examples: [example], steps: 1 }), /^RangeError: tiny:1: labels: label 40 at 2 is outside the vocabulary of 23$/);
-  assert.ok(model.loss({ inputIds: Int32Array.of(1, 2), shape: [1, 2] }, Int32Array.of(-100, 0)).labelled === 1, 'label 0 counts');
+  assert.throws(
+    () => new ReftTrainer(reft, { examples: [example], steps: 1 }),
+    /^RangeError: tiny:1: labels: label 40 at 2 is outside the vocabulary of 23$/,
+  );
+  assert.ok(
+    model.loss({ inputIds: Int32Array.of(1, 2), shape: [1, 2] }, Int32Array.of(-100, 0)).labelled === 1,
+    'label 0 counts',
+  );
 });
 
 test('prompt lengths that are none', () => {
@@ -130,10 +174,15 @@ test('prompt lengths that are none', () => {
   const layout = (lengths: unknown) => () => layoutOf(mask, [1, 4], lengths as number[]);
   for (const length of [4, -1, 1.5, NaN, '2', null]) {
     const shown = typeof length === 'string' ? '"2"' : String(length);
-    assert.throws(layout([length]), new RegExp(`^RangeError: row 0: expected a prompt length from 0 to the 3 tokens there are, got ${shown}$`));
+    assert.throws(
+      layout([length]),
+      new RegExp(`^RangeError: row 0: expected a prompt length from 0 to the 3 tokens there are, got ${shown}$`),
+    );
     const example = { ...tinyExample(2, 1, 1), promptLength: length as number };
-    assert.throws(() => new ReftTrainer(reft, { examples: [example], steps: 1 }),
-      new RegExp(`^RangeError: tiny:1: expected a prompt length from 0 to the 3 tokens there are, got ${shown}$`));
+    assert.throws(
+      () => new ReftTrainer(reft, { examples: [example], steps: 1 }),
+      new RegExp(`^RangeError: tiny:1: expected a prompt length from 0 to the 3 tokens there are, got ${shown}$`),
+    );
   }
   assert.throws(layout(undefined), /^RangeError: promptLengths: expected one for each of 1 rows, got undefined$/);
   assert.throws(layout([1, 2]), /^RangeError: promptLengths: expected one for each of 1 rows, got 2 of them$/);
@@ -143,16 +192,37 @@ test('prompt lengths that are none', () => {
 test('masks that are no run of ones, positions and rows of logits that are none', () => {
   const inputs = { inputIds: Int32Array.of(1, 2, 3), shape: [1, 3] };
   const forward = (more: object) => () => model.forward({ ...inputs, ...more });
-  assert.throws(forward({ attentionMask: Int32Array.of(1, 0, 1) }), /^RangeError: attentionMask: row 0 is not one run of ones/);
-  assert.throws(forward({ attentionMask: Int32Array.of(2, 2, 2) }), /^RangeError: attentionMask: row 0 has 2, expected ones and zeros$/);
-  assert.throws(forward({ attentionMask: [1, 1, 1] }), /^TypeError: attentionMask: expected an Int32Array, got an array$/);
-  assert.throws(() => layoutOf(Int32Array.of(1, 0, 1), [1, 3], [1]), /^RangeError: attentionMask: row 0 is not one run of ones/);
-  assert.throws(forward({ positions: [0, NaN, 1] }), /^RangeError: position NaN is out of range: the model has 64 positions$/);
+  assert.throws(
+    forward({ attentionMask: Int32Array.of(1, 0, 1) }),
+    /^RangeError: attentionMask: row 0 is not one run of ones/,
+  );
+  assert.throws(
+    forward({ attentionMask: Int32Array.of(2, 2, 2) }),
+    /^RangeError: attentionMask: row 0 has 2, expected ones and zeros$/,
+  );
+  assert.throws(
+    forward({ attentionMask: [1, 1, 1] }),
+    /^TypeError: attentionMask: expected an Int32Array, got an array$/,
+  );
+  assert.throws(
+    () => layoutOf(Int32Array.of(1, 0, 1), [1, 3], [1]),
+    /^RangeError: attentionMask: row 0 is not one run of ones/,
+  );
+  assert.throws(
+    forward({ positions: [0, NaN, 1] }),
+    /^RangeError: position NaN is out of range: the model has 64 positions$/,
+  );
   assert.throws(forward({ positions: Int32Array.of(0, 1) }), /^RangeError: positions: expected 1 x 3, got 2$/);
   for (const row of [3, -1, 0.5, NaN]) {
-    assert.throws(forward({ logitsAt: [row] }), new RegExp(`^RangeError: logitsAt: row ${row} is out of range, the batch has 3$`));
+    assert.throws(
+      forward({ logitsAt: [row] }),
+      new RegExp(`^RangeError: logitsAt: row ${row} is out of range, the batch has 3$`),
+    );
   }
-  assert.throws(() => model.forward({ ...inputs, shape: 3 as never }), /^TypeError: shape: expected \[batch, length\], got 3$/);
+  assert.throws(
+    () => model.forward({ ...inputs, shape: 3 as never }),
+    /^TypeError: shape: expected \[batch, length\], got 3$/,
+  );
 });
 
 test('two trainers of one set of edits notice each other', async () => {
@@ -161,22 +231,36 @@ test('two trainers of one set of edits notice each other', async () => {
   const first = make().steps();
   await first.next();
   const second = make();
-  await assert.rejects(second.train(), /^Error: trainer: another trainer is being run on block_output\/1; end its steps first$/);
+  await assert.rejects(
+    second.train(),
+    /^Error: trainer: another trainer is being run on block_output\/1; end its steps first$/,
+  );
   // Another set on the same base is another matter.
-  const other = new ReftTrainer(getReftModel(model, { layers: [1], positions: 'l1', rank: 2 }), { examples: tinyExamples(4), batchSize: 2, steps: 1 });
+  const other = new ReftTrainer(getReftModel(model, { layers: [1], positions: 'l1', rank: 2 }), {
+    examples: tinyExamples(4),
+    batchSize: 2,
+    steps: 1,
+  });
   assert.equal((await other.train()).steps, 1);
   await first.return();
   assert.equal((await second.train()).steps, 2);
   // Nor does one that was aborted, or one that nobody holds any more.
   const controller = new AbortController();
   controller.abort();
-  assert.equal((await new ReftTrainer(set, { examples: tinyExamples(4), steps: 2, signal: controller.signal }).train()).aborted, true);
-  await (async () => { await make().steps().next(); })();
+  assert.equal(
+    (await new ReftTrainer(set, { examples: tinyExamples(4), steps: 2, signal: controller.signal }).train()).aborted,
+    true,
+  );
+  await (async () => {
+    await make().steps().next();
+  })();
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as () => void;
   for (let i = 0; i < 20; i++) {
     collect();
-    await new Promise(resolve => { setTimeout(resolve, 5); });
+    await new Promise(resolve => {
+      setTimeout(resolve, 5);
+    });
   }
   assert.equal((await make().train()).steps, 2);
 });

@@ -22,9 +22,15 @@ async function written(body: () => unknown, terminal = false): Promise<Streams> 
   const kept = (['stdout', 'stderr'] as const).map(name => {
     const stream = process[name];
     const { write, isTTY } = stream;
-    stream.write = ((text: string) => { texts[name] += text; return true; }) as typeof write;
+    stream.write = ((text: string) => {
+      texts[name] += text;
+      return true;
+    }) as typeof write;
     stream.isTTY = terminal;
-    return () => { stream.write = write; stream.isTTY = isTTY; };
+    return () => {
+      stream.write = write;
+      stream.isTTY = isTTY;
+    };
   });
   try {
     await body();
@@ -45,18 +51,38 @@ test('lines, errors and answers on their way to a terminal', async () => {
   const before = process.env['HF_TOKEN'];
   process.env['HF_TOKEN'] = 'hf_secret';
   try {
-    assert.deepEqual(await written(() => { output.say(evil); output.note(`${evil}\n\t${secret}`); }), {
-      stdout: `${shown}\n`, stderr: `${shown}\n\tsee https://***@hub.invalid/x and ***\n`,
-    });
+    assert.deepEqual(
+      await written(() => {
+        output.say(evil);
+        output.note(`${evil}\n\t${secret}`);
+      }),
+      { stdout: `${shown}\n`, stderr: `${shown}\n\tsee https://***@hub.invalid/x and ***\n` },
+    );
   } finally {
     if (before === undefined) delete process.env['HF_TOKEN'];
     else process.env['HF_TOKEN'] = before;
   }
   // An answer may be in any language, and what is not a terminal gets it as it is.
   const answer = `${evil}\u200f\u2028 caf\u00e9\n`;
-  assert.equal((await written(() => { output.stream(answer); }, true)).stdout, `${shown}\u200f\u2028 caf\u00e9\n`);
-  assert.equal((await written(() => { output.stream(answer); }, false)).stdout, answer);
-  const { stdout } = await written(() => { new Output(true).event('answer', { text: answer }); });
+  assert.equal(
+    (
+      await written(() => {
+        output.stream(answer);
+      }, true)
+    ).stdout,
+    `${shown}\u200f\u2028 caf\u00e9\n`,
+  );
+  assert.equal(
+    (
+      await written(() => {
+        output.stream(answer);
+      }, false)
+    ).stdout,
+    answer,
+  );
+  const { stdout } = await written(() => {
+    new Output(true).event('answer', { text: answer });
+  });
   assert.doesNotMatch(stdout.slice(0, -1), controls);
   assert.deepEqual(JSON.parse(stdout), { event: 'answer', text: answer });
 });
@@ -83,6 +109,12 @@ test('broken weights: the first use of a model says which it is', async () => {
   const model = await tinyModel();
   const { weight } = model.model.norm;
   assign(weight, tensor.from(new Float32Array(weight.size).fill(NaN), weight.shape), 'norm');
-  await assert.rejects(model.generate([[1, 2]], { maxNewTokens: 1 }), /^Error: generate: tiny: new token 0 of prompt 0: the logit of token 0 is NaN; the model or an edit/);
-  await assert.rejects(evaluate(model, tinyExamples(2)), /^Error: evaluate: the loss of tiny is NaN: its weights or the edits are not finite$/);
+  await assert.rejects(
+    model.generate([[1, 2]], { maxNewTokens: 1 }),
+    /^Error: generate: tiny: new token 0 of prompt 0: the logit of token 0 is NaN; the model or an edit/,
+  );
+  await assert.rejects(
+    evaluate(model, tinyExamples(2)),
+    /^Error: evaluate: the loss of tiny is NaN: its weights or the edits are not finite$/,
+  );
 });

@@ -1,5 +1,5 @@
-// Regular expressions from files and users: those that could hang are refused where they come in, those of tokenizers in use
-// are not, and what grows with the square of a text runs under a limit of time.
+// Regular expressions from files and users: those that could hang are refused where they come in, those of tokenizers
+// in use are not, and what grows with the square of a text runs under a limit of time.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -18,14 +18,20 @@ const power = (pattern: string, flags = 'gu'): number => regexPower(new RegExp(p
 /** Of tokenizers in use; what the library cannot read as it stands goes through the library below. */
 const inUse = {
   gpt2: "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-  llama3: "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-  qwen2: "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-  qwen35: "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-  o200k: "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-    + "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-    + '\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+',
-  tekken: '[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+',
-  deepseek3: '[!"#$%&\'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+',
+  llama3:
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+  qwen2:
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+  qwen35:
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+  o200k:
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|" +
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|" +
+    '\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+',
+  tekken:
+    '[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+',
+  deepseek3:
+    '[!"#$%&\'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+',
   deepseekWords: '\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-ᏽᲐ-ᲿḀ-ἕἘ-Ἕἠ-ὅ𐐀-𐑏]+',
   deepseekMarks: '\\s?[!-/:-~！-／：-～‘-‟　-。]+',
   deepseekEnd: '\\s+$',
@@ -38,29 +44,72 @@ const inUse = {
   clipWords: "<\\|startoftext\\|>|<\\|endoftext\\|>|'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+",
   superbpe: '\\p{N}{1,3}(?=(?:\\p{N}{3})*(?:\\P{N}|$))',
   poro: ' ?[^(\\s|.,!?…。，、।۔،)]+',
-  molecules: '(\\[[^\\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\\(|\\)|\\.|=|#|-|\\+|\\\\|\\/|:|~|@|\\?|>>?|\\*|\\$|\\%[0-9]{2}|[0-9])',
+  molecules:
+    '(\\[[^\\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\\(|\\)|\\.|=|#|-|\\+|\\\\|\\/|:|~|@|\\?|>>?|\\*|\\$|\\%[0-9]{2}|[0-9])',
   everyCharacter: '(?<=.)',
 };
 
-const bpe = JSON.parse(readFileSync(new URL('fixtures/tokenizer/bpe/tokenizer.json', import.meta.url), 'utf8')) as Record<string, unknown>;
-const tokenizerWith = (parts: Record<string, unknown>) => tokenizerFromFiles({ tokenizerJson: JSON.stringify({ ...bpe, ...parts }) }, 'evil/tokenizer.json');
-const split = (pattern: string): object => ({ type: 'Split', pattern: { Regex: pattern }, behavior: 'Isolated', invert: false });
+const bpe = JSON.parse(
+  readFileSync(new URL('fixtures/tokenizer/bpe/tokenizer.json', import.meta.url), 'utf8'),
+) as Record<string, unknown>;
+const tokenizerWith = (parts: Record<string, unknown>) =>
+  tokenizerFromFiles({ tokenizerJson: JSON.stringify({ ...bpe, ...parts }) }, 'evil/tokenizer.json');
+const split = (pattern: string): object => ({
+  type: 'Split',
+  pattern: { Regex: pattern },
+  behavior: 'Isolated',
+  invert: false,
+});
 
 describe('how the time of an expression grows', () => {
   test('exponentially, where a repeated part can be read in two ways', () => {
     for (const pattern of [
-      '(a|a)*b$', '(a+)+$', '(a*)*b', '(a|ab|b)*c', '(\\w+\\s?)*$', '(x+x+)+y', '(?:[ab]|[bc])*d', '^(([a-z])+.)+[A-Z]([a-z])+$', '(.)\\1+x',
-      '(?=(a+)+b)a', '(?<!(a+)+b)a', '(?:a?){25}a{25}', '(a{1,9}){1,9}b', '(\\d|\\p{N})*x', '(?:a|[^b])*?b', '(?<n>a|a)+b', '(?:\\u{61}|a)*b', '((a|b)|[ab])*c',
-    ]) assert.equal(power(pattern), Infinity, pattern);
+      '(a|a)*b$',
+      '(a+)+$',
+      '(a*)*b',
+      '(a|ab|b)*c',
+      '(\\w+\\s?)*$',
+      '(x+x+)+y',
+      '(?:[ab]|[bc])*d',
+      '^(([a-z])+.)+[A-Z]([a-z])+$',
+      '(.)\\1+x',
+      '(?=(a+)+b)a',
+      '(?<!(a+)+b)a',
+      '(?:a?){25}a{25}',
+      '(a{1,9}){1,9}b',
+      '(\\d|\\p{N})*x',
+      '(?:a|[^b])*?b',
+      '(?<n>a|a)+b',
+      '(?:\\u{61}|a)*b',
+      '((a|b)|[ab])*c',
+    ])
+      assert.equal(power(pattern), Infinity, pattern);
     assert.equal(power('(A|a)*b', 'gi'), Infinity);
     assert.equal(power('(A|a)*b', 'g'), 2);
   });
 
   test('with a power of the text, by the circles that read the same', () => {
     for (const [pattern, expected] of [
-      ['the|of', 1], ['\\p{L}+', 1], ['(a|a)*', 1], ['(?:a+)+', 1], ['[ab]+c?', 1], ['\\s+$', 2], ['\\bthe .* of\\b', 2], ['(?:a?){3}b', 1], ['a+b+c', 2],
-      ['.*foo.*bar', 3], ['.*.*.*x', 4], ['([^,]*,){20}x', 2], ['(?=.*x)a', 2], ['(?:a|b)*c', 2], ['a*b*a*c', 3], ['a*ba*c', 2], ['a*[ab]*c', 3], ['[^\\]]*x', 2],
-    ] as const) assert.equal(power(pattern), expected, pattern);
+      ['the|of', 1],
+      ['\\p{L}+', 1],
+      ['(a|a)*', 1],
+      ['(?:a+)+', 1],
+      ['[ab]+c?', 1],
+      ['\\s+$', 2],
+      ['\\bthe .* of\\b', 2],
+      ['(?:a?){3}b', 1],
+      ['a+b+c', 2],
+      ['.*foo.*bar', 3],
+      ['.*.*.*x', 4],
+      ['([^,]*,){20}x', 2],
+      ['(?=.*x)a', 2],
+      ['(?:a|b)*c', 2],
+      ['a*b*a*c', 3],
+      ['a*ba*c', 2],
+      ['a*[ab]*c', 3],
+      ['[^\\]]*x', 2],
+    ] as const)
+      assert.equal(power(pattern), expected, pattern);
     assert.equal(power('[\\p{L}--[a-z]]+x', 'gv'), 2);
   });
 
@@ -88,24 +137,35 @@ describe('how the time of an expression grows', () => {
     const atom = fc.constantFrom('a', 'b', '[ab]', '.', 'ab', 'a?', '\\b', '(?=a)');
     const { pattern } = fc.letrec<{ pattern: string }>(tie => ({
       pattern: fc.oneof(
-        { maxDepth: 4 }, atom,
+        { maxDepth: 4 },
+        atom,
         fc.tuple(tie('pattern'), tie('pattern')).map(([x, y]) => x + y),
         fc.tuple(tie('pattern'), tie('pattern')).map(([x, y]) => `(?:${x}|${y})`),
-        fc.tuple(tie('pattern'), fc.constantFrom('*', '+', '?', '{2}', '{1,3}', '{2,}', '*?', '{0,9}')).map(([x, q]) => `(?:${x})${q}`),
+        fc
+          .tuple(tie('pattern'), fc.constantFrom('*', '+', '?', '{2}', '{1,3}', '{2,}', '*?', '{0,9}'))
+          .map(([x, q]) => `(?:${x})${q}`),
       ),
     }));
-    const traps = ['a', 'b', 'ab', 'ba', 'aab', 'aabb'].flatMap(part => ['', 'c', '\n'].map(end => part.repeat(400).slice(0, 200) + end));
+    const traps = ['a', 'b', 'ab', 'ba', 'aab', 'aabb'].flatMap(part =>
+      ['', 'c', '\n'].map(end => part.repeat(400).slice(0, 200) + end),
+    );
     let refused = 0;
-    fc.assert(fc.property(pattern, fc.constantFrom('', 'c', '$', 'x'), (body, end) => {
-      const expression = new RegExp(body + end, 'g');
-      if (regexFault(expression) !== null || regexPower(expression) > 3) {
-        refused++;
-        return;
-      }
-      for (const trap of traps) {
-        assert.ok(withinTime(10_000, () => [...trap.matchAll(expression)].length), `${body + end} on ${JSON.stringify(trap)}`);
-      }
-    }), { numRuns: 400, seed: 11 });
+    fc.assert(
+      fc.property(pattern, fc.constantFrom('', 'c', '$', 'x'), (body, end) => {
+        const expression = new RegExp(body + end, 'g');
+        if (regexFault(expression) !== null || regexPower(expression) > 3) {
+          refused++;
+          return;
+        }
+        for (const trap of traps) {
+          assert.ok(
+            withinTime(10_000, () => [...trap.matchAll(expression)].length),
+            `${body + end} on ${JSON.stringify(trap)}`,
+          );
+        }
+      }),
+      { numRuns: 400, seed: 11 },
+    );
     assert.ok(refused > 20 && refused < 300, `${refused} refused`);
   });
 });
@@ -115,26 +175,43 @@ describe('an expression that could hang is refused', () => {
   const said = /could take exponential time: a repeated part can be read in two ways, as in \(a\|a\)\* or \(a\+\)\+$/;
 
   test('in positions, given or of an adapter', async () => {
-    assert.throws(() => parsePositions(`match:/${evil}/`), { name: 'RangeError', message: /^positions 'match:\/\(a\|a\)\*b\$\/': the regular expression could take/ });
+    assert.throws(() => parsePositions(`match:/${evil}/`), {
+      name: 'RangeError',
+      message: /^positions 'match:\/\(a\|a\)\*b\$\/': the regular expression could take/,
+    });
     assert.throws(() => parsePositions(`match:/${evil}/`), said);
     const model = await tinyModel();
     const files = await adapterToFiles(getReftModel(model, { layers: [1], positions: 'match:/(a|c)*b$/', rank: 2 }));
     const config = new TextDecoder().decode(files.get('adapter_config.json'));
     files.set('adapter_config.json', new TextEncoder().encode(config.replace('(a|c)*b$', evil)));
-    await assert.rejects(adapterFromFiles(model, files), (error: Error) => error instanceof FormatError && said.test(error.message));
-    for (const fine of ['match:/the capital of \\w+/', 'match:/\\d+([.,]\\d+)?/', 'match:/Question:.*\\n/i', 'match:/(?<=User: ).*$/m']) {
+    await assert.rejects(
+      adapterFromFiles(model, files),
+      (error: Error) => error instanceof FormatError && said.test(error.message),
+    );
+    for (const fine of [
+      'match:/the capital of \\w+/',
+      'match:/\\d+([.,]\\d+)?/',
+      'match:/Question:.*\\n/i',
+      'match:/(?<=User: ).*$/m',
+    ]) {
       assert.equal(parsePositions(fine).type, 'match', fine);
     }
   });
 
   test('in a tokenizer, wherever it stands', () => {
     const refuses = (parts: Record<string, unknown>): void => {
-      assert.throws(() => tokenizerWith(parts), (error: Error) => {
-        assert.ok(error instanceof FormatError, String(error));
-        assert.match(error.message, /^evil\/tokenizer\.json: cannot be used as a tokenizer: .*the regular expression \(a\|a\)\*b\$ could take/);
-        assert.match(error.message, said);
-        return true;
-      });
+      assert.throws(
+        () => tokenizerWith(parts),
+        (error: Error) => {
+          assert.ok(error instanceof FormatError, String(error));
+          assert.match(
+            error.message,
+            /^evil\/tokenizer\.json: cannot be used as a tokenizer: .*the regular expression \(a\|a\)\*b\$ could take/,
+          );
+          assert.match(error.message, said);
+          return true;
+        },
+      );
     };
     const replace = { type: 'Replace', pattern: { Regex: evil }, content: 'x' };
     refuses({ pre_tokenizer: split(evil) });
@@ -146,20 +223,38 @@ describe('an expression that could hang is refused', () => {
 
   test('replacements that make a text grow without bound are refused, too', () => {
     const longer = { type: 'Replace', pattern: { String: 'a' }, content: 'a'.repeat(11) };
-    const message = /^FormatError: evil\/tokenizer\.json: cannot be used as a tokenizer: normalizer: could make a text more than 100 times as long as it is$/;
+    const message =
+      /^FormatError: evil\/tokenizer\.json: cannot be used as a tokenizer: normalizer: could make a text more than 100 times as long as it is$/;
     assert.throws(() => tokenizerWith({ normalizer: { type: 'Sequence', normalizers: [longer, longer] } }), message);
-    assert.throws(() => tokenizerWith({ decoder: { ...longer, content: 'x'.repeat(101) } }), /decoder: could make a text more than 100 times/);
+    assert.throws(
+      () => tokenizerWith({ decoder: { ...longer, content: 'x'.repeat(101) } }),
+      /decoder: could make a text more than 100 times/,
+    );
     assert.ok(tokenizerWith({ normalizer: longer }).vocabSize > 0, 'a little longer is fine');
   });
 });
 
 test('what may take long on a long text runs under a limit of time', () => {
-  const forever = (): never => { for (;;); };
-  assert.throws(() => withinBound('here', 2, 20_000, forever, 50), /^Error: here: a regular expression takes longer than 0\.05 s on a text of 20000 characters$/);
-  assert.equal(withinBound('here', 2, 20_000, () => 7), 7);
-  assert.equal(withinBound('here', 1, 1e7, () => 7), 7);
+  const forever = (): never => {
+    for (;;);
+  };
+  assert.throws(
+    () => withinBound('here', 2, 20_000, forever, 50),
+    /^Error: here: a regular expression takes longer than 0\.05 s on a text of 20000 characters$/,
+  );
+  assert.equal(
+    withinBound('here', 2, 20_000, () => 7),
+    7,
+  );
+  assert.equal(
+    withinBound('here', 1, 1e7, () => 7),
+    7,
+  );
   // Seconds in place of hours, in a tokenizer and in positions.
   const trap = `${' '.repeat(20_000)}x`;
   const tokenizer = tokenizerWith({ pre_tokenizer: split('\\s+\\s+$') });
-  assert.throws(() => tokenizer.encode(trap), /^Error: evil\/tokenizer\.json: tokenizer: a regular expression takes longer than 5\.8 s on a text of 20001 characters$/);
+  assert.throws(
+    () => tokenizer.encode(trap),
+    /^Error: evil\/tokenizer\.json: tokenizer: a regular expression takes longer than 5\.8 s on a text of 20001 characters$/,
+  );
 });

@@ -1,16 +1,30 @@
-// Alignment search on a model whose causal variables are known: what plays a part is found in a direction or a few, what does not is not. And the
-// trainer itself: reuse changes nothing, chains train, nothing leaks, bad input is refused.
+// Alignment search on a model whose causal variables are known: what plays a part is found in a direction or a few,
+// what does not is not. And the trainer itself: reuse changes nothing, chains train, nothing leaks, bad input is
+// refused.
 
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import {
-  agreementModel, betweenVerbs, counterfactuals, drawSentence, trainAgreement, verbOf, vocabulary, type Variable,
+  agreementModel,
+  betweenVerbs,
+  counterfactuals,
+  drawSentence,
+  trainAgreement,
+  verbOf,
+  vocabulary,
+  type Variable,
 } from '../examples/agreementTask.js';
 import { noGrad } from '../src/autograd/tape.js';
 import { createCpuBackend } from '../src/backends/index.js';
 import type { CausalLM } from '../src/models/causalLM.js';
 import {
-  DasTrainer, getInterchangeModel, interchangeAccuracy, type CounterfactualExample, type DasOptions, type InterchangeConfig, type InterchangeModel,
+  DasTrainer,
+  getInterchangeModel,
+  interchangeAccuracy,
+  type CounterfactualExample,
+  type DasOptions,
+  type InterchangeConfig,
+  type InterchangeModel,
 } from '../src/reft/interchange/index.js';
 import { Random } from '../src/tensor/threefry.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';
@@ -27,10 +41,19 @@ describe('on agreement of a verb in number and tense', () => {
     readonly interchange: InterchangeModel;
     readonly accuracy: number;
   }
-  const search = async (config: InterchangeConfig, variable: Variable, options: Partial<DasOptions> = {}): Promise<Found> => {
+  const search = async (
+    config: InterchangeConfig,
+    variable: Variable,
+    options: Partial<DasOptions> = {},
+  ): Promise<Found> => {
     const interchange = getInterchangeModel(model, config);
     const trainer = new DasTrainer(interchange, {
-      examples: counterfactuals(variable, 192, 5), unitLocations: { base: -1 }, steps: 45, batchSize: 64, learningRate: 2e-2, ...options,
+      examples: counterfactuals(variable, 192, 5),
+      unitLocations: { base: -1 },
+      steps: 45,
+      batchSize: 64,
+      learningRate: 2e-2,
+      ...options,
     });
     await trainer.train();
     const { accuracy } = await trainer.evaluate(counterfactuals(variable, 192, 6));
@@ -64,7 +87,9 @@ describe('on agreement of a verb in number and tense', () => {
     assert.ok(elsewhere.accuracy < 0.65, `elsewhere: ${elsewhere.accuracy}`);
     // All of the state swaps both variables at once.
     const vanilla = getInterchangeModel(model, { kind: 'vanilla', layer: 1 });
-    const whole = await interchangeAccuracy(vanilla, counterfactuals('number', 192, 6), { unitLocations: { base: -1 } });
+    const whole = await interchangeAccuracy(vanilla, counterfactuals('number', 192, 6), {
+      unitLocations: { base: -1 },
+    });
     assert.ok(whole.accuracy > 0.3 && whole.accuracy < 0.7, `all of it: ${whole.accuracy}`);
     // Between the verbs of one tense it does bring the number along.
     const pairs = betweenVerbs(counterfactuals('number', 192, 6), 'number');
@@ -73,15 +98,33 @@ describe('on agreement of a verb in number and tense', () => {
   });
 
   test('a partition of one R swaps both variables from two sources', async () => {
-    const part = { kind: 'lowRankRotatedSpace', layer: 1, lowRankDimension: 2, subspacePartition: [[0, 1], [1, 2]], interventionLinkKey: 'R' } as const;
-    const interchange = getInterchangeModel(model, [{ ...part, subspaces: [0] }, { ...part, subspaces: [1] }]);
+    const part = {
+      kind: 'lowRankRotatedSpace',
+      layer: 1,
+      lowRankDimension: 2,
+      subspacePartition: [
+        [0, 1],
+        [1, 2],
+      ],
+      interventionLinkKey: 'R',
+    } as const;
+    const interchange = getInterchangeModel(model, [
+      { ...part, subspaces: [0] },
+      { ...part, subspaces: [1] },
+    ]);
     const options = { unitLocations: { base: -1 }, steps: 60, batchSize: 64, learningRate: 2e-2 };
     const trainer = new DasTrainer(interchange, { examples: counterfactuals(['number', 'tense'], 256, 5), ...options });
     await trainer.train();
-    assert.ok((await trainer.evaluate(counterfactuals(['number', 'tense'], 192, 6))).accuracy > 0.95, "(await trainer.evaluate(counterfactuals(['number', 'tense'], 192, 6...");
+    assert.ok(
+      (await trainer.evaluate(counterfactuals(['number', 'tense'], 192, 6))).accuracy > 0.95,
+      "(await trainer.evaluate(counterfactuals(['number', 'tense'], 192, 6...",
+    );
     // Each part alone does its own.
     for (const [n, variable] of (['number', 'tense'] as const).entries()) {
-      const alone = counterfactuals(variable, 192, 8).map((e): CounterfactualExample => ({ ...e, subspaces: [0, 1].map(i => (i === n ? [n] : [])) }));
+      const alone = counterfactuals(variable, 192, 8).map((e): CounterfactualExample => ({
+        ...e,
+        subspaces: [0, 1].map(i => (i === n ? [n] : [])),
+      }));
       assert.ok((await interchangeAccuracy(interchange, alone, options)).accuracy > 0.95, variable);
     }
     trainer.dispose();
@@ -89,7 +132,11 @@ describe('on agreement of a verb in number and tense', () => {
 
   test('boundless DAS finds how many directions are enough, and masks too', async () => {
     const boundless = { kind: 'boundlessRotatedSpace', layer: 1 } as const;
-    const { interchange, accuracy } = await search(boundless, 'number', { steps: 100, learningRate: 1e-2, boundaryLearningRate: 2e-2 });
+    const { interchange, accuracy } = await search(boundless, 'number', {
+      steps: 100,
+      learningRate: 1e-2,
+      boundaryLearningRate: 2e-2,
+    });
     const [{ space, kind }] = interchange.interventions;
     const mask = noGrad(() => Array.from(kind.softMask?.(space.parameters(), space.temperature).dataSync() ?? []));
     const swapped = mask.reduce((a, b) => a + b, 0);
@@ -97,21 +144,36 @@ describe('on agreement of a verb in number and tense', () => {
     assert.ok(Math.abs(space.temperature - 0.1) < 1e-12, 'Math.abs(space.temperature - 0.1) < 1e-12');
     const none = await search(boundless, 'otherNumber', { steps: 60, learningRate: 1e-2, boundaryLearningRate: 2e-2 });
     assert.ok(none.accuracy < 0.7, `${none.accuracy}`);
-    const masked = await search({ kind: 'sigmoidMaskRotatedSpace', layer: 1 }, 'number', { steps: 60, learningRate: 1e-2, boundaryLearningRate: 2e-2 });
+    const masked = await search({ kind: 'sigmoidMaskRotatedSpace', layer: 1 }, 'number', {
+      steps: 60,
+      learningRate: 1e-2,
+      boundaryLearningRate: 2e-2,
+    });
     assert.ok(masked.accuracy > 0.95, `${masked.accuracy}`);
   });
 });
 
 describe('the trainer', () => {
   const examples = Array.from({ length: 7 }, (_, i): CounterfactualExample => ({
-    base: tinyIds(4 + (i % 3), 10 + i), sources: [tinyIds(5, 30 + i), tinyIds(3 + (i % 2), 50 + i)], label: (3 * i) % 23,
+    base: tinyIds(4 + (i % 3), 10 + i),
+    sources: [tinyIds(5, 30 + i), tinyIds(3 + (i % 2), 50 + i)],
+    label: (3 * i) % 23,
   }));
-  const unitLocations = [{ base: -1, source: 1 }, { base: [0, 2], source: [-1, 0] }];
-  const configs: InterchangeConfig[] = [{ kind: 'lowRankRotatedSpace', layer: 1, lowRankDimension: 4 }, { kind: 'boundlessRotatedSpace', layer: 2, component: 'mlp_output' }];
+  const unitLocations = [
+    { base: -1, source: 1 },
+    { base: [0, 2], source: [-1, 0] },
+  ];
+  const configs: InterchangeConfig[] = [
+    { kind: 'lowRankRotatedSpace', layer: 1, lowRankDimension: 4 },
+    { kind: 'boundlessRotatedSpace', layer: 2, component: 'mlp_output' },
+  ];
   const options: DasOptions = { examples, unitLocations, steps: 6, batchSize: 3, learningRate: 1e-2 };
 
   const losses = async (mode: 'parallel' | 'serial', more: Partial<DasOptions> = {}): Promise<number[]> => {
-    const trainer = new DasTrainer(getInterchangeModel(await tinyModel({ dtype: 'f64' }), configs, { mode }), { ...options, ...more });
+    const trainer = new DasTrainer(getInterchangeModel(await tinyModel({ dtype: 'f64' }), configs, { mode }), {
+      ...options,
+      ...more,
+    });
     const list: number[] = [];
     for await (const { loss } of trainer.steps()) list.push(loss);
     return list;
@@ -120,20 +182,35 @@ describe('the trainer', () => {
   test('keeping what a frozen base computes changes no loss', async () => {
     const [kept, computed] = [await losses('parallel'), await losses('parallel', { reuse: false })];
     assert.equal(kept.length, 6);
-    kept.forEach((loss, i) => assert.ok(Math.abs(loss - computed[i]) < 1e-12 * computed[i], `step ${i + 1}: ${loss} and ${computed[i]}`));
+    kept.forEach((loss, i) =>
+      assert.ok(Math.abs(loss - computed[i]) < 1e-12 * computed[i], `step ${i + 1}: ${loss} and ${computed[i]}`),
+    );
     assert.deepEqual(await losses('parallel', { reuseBudgetBytes: 8 }), computed, 'no room for it');
   });
 
   test('trains a chain: the first rotation has its gradient through the source it edits', async () => {
     const interchange = getInterchangeModel(await tinyModel({ dtype: 'f64' }), configs, { mode: 'serial' });
-    const chained = [{ base: [0, 1], source: [1, 0] }, { base: [-1, 0], source: [1, 0] }];
+    const chained = [
+      { base: [0, 1], source: [1, 0] },
+      { base: [-1, 0], source: [1, 0] },
+    ];
     const start = interchange.trained().map(t => Array.from(t.tensor.dataSync()));
-    const trainer = new DasTrainer(interchange, { ...options, unitLocations: chained, steps: 30, schedule: 'constant', warmup: 0 });
+    const trainer = new DasTrainer(interchange, {
+      ...options,
+      unitLocations: chained,
+      steps: 30,
+      schedule: 'constant',
+      warmup: 0,
+    });
     const list: number[] = [];
     for await (const { loss } of trainer.steps()) list.push(loss);
     interchange.trained().forEach((t, i) => assert.notDeepEqual(Array.from(t.tensor.dataSync()), start[i], t.name));
     const { loss } = await trainer.evaluate();
-    const fresh = await interchangeAccuracy(getInterchangeModel(await tinyModel({ dtype: 'f64' }), configs, { mode: 'serial' }), examples, { unitLocations: chained });
+    const fresh = await interchangeAccuracy(
+      getInterchangeModel(await tinyModel({ dtype: 'f64' }), configs, { mode: 'serial' }),
+      examples,
+      { unitLocations: chained },
+    );
     assert.ok(loss < fresh.loss, `${fresh.loss} to ${loss}`);
   });
 
@@ -141,13 +218,21 @@ describe('the trainer', () => {
     const model = await tinyModel();
     const weights = model.parameters().map(t => t.dataSync());
     const interchange = getInterchangeModel(model, configs);
-    const trainer = new DasTrainer(interchange, { ...options, steps: 40, learningRate: 0.2, boundaryLearningRate: 0.5, schedule: 'constant' });
+    const trainer = new DasTrainer(interchange, {
+      ...options,
+      steps: 40,
+      learningRate: 0.2,
+      boundaryLearningRate: 0.5,
+      schedule: 'constant',
+    });
     await trainer.train();
     for (const space of interchange.spaces) {
       const { R, interventionBoundaries } = noGrad(() => space.parameters());
       const [r] = R.shape;
       const gram = noGrad(() => R.matmulT(R).dataSync());
-      gram.forEach((x, i) => assert.ok(Math.abs(x - Number(i % (r + 1) === 0)) < 1e-5, 'Math.abs(x - Number(i % (r + 1) === 0)) < 1e-5'));
+      gram.forEach((x, i) =>
+        assert.ok(Math.abs(x - Number(i % (r + 1) === 0)) < 1e-5, 'Math.abs(x - Number(i % (r + 1) === 0)) < 1e-5'),
+      );
       const [c] = interventionBoundaries?.dataSync() ?? [1];
       assert.ok(c >= 1e-3 * (1 - 1e-6) && c <= 1, `${c}`);
     }
@@ -193,28 +278,50 @@ describe('the trainer', () => {
     const cases: [Partial<DasOptions>, RegExp][] = [
       [{ examples: [] }, /expected at least one example/],
       [{ examples: [{ ...first, label: 23 }] }, /example 0: label 23 is outside the vocabulary of 23/],
-      [{ examples: [{ ...first, sources: [] }] }, /example 0: expected 2 sources, one for each group of interventions, got 0/],
-      [{ examples: [first, { ...first, sources: first.sources.slice(1) }] }, /example 1: 1 sources, the first example has 2/],
-      [{ examples: [{ ...first, predictAt: 9 }] }, /example 0: predictAt, row 0: position 9 is out of range for 4 tokens/],
+      [
+        { examples: [{ ...first, sources: [] }] },
+        /example 0: expected 2 sources, one for each group of interventions, got 0/,
+      ],
+      [
+        { examples: [first, { ...first, sources: first.sources.slice(1) }] },
+        /example 1: 1 sources, the first example has 2/,
+      ],
+      [
+        { examples: [{ ...first, predictAt: 9 }] },
+        /example 0: predictAt, row 0: position 9 is out of range for 4 tokens/,
+      ],
       [{ examples: [{ ...first, base: [] }] }, /row 0 has no tokens/],
-      [{ examples: [first, { ...first, subspaces: [null, null] }] }, /example 1: subspaces are given for all examples or for none/],
+      [
+        { examples: [first, { ...first, subspaces: [null, null] }] },
+        /example 1: subspaces are given for all examples or for none/,
+      ],
       [{ examples: [{ ...first, subspaces: [null] }] }, /example 0: subspaces for 1 interventions, the model has 2/],
       [{ unitLocations: [{ base: 0 }] }, /example 0: unitLocations for 1 interventions, the model has 2/],
-      [{ unitLocations: { base: 7, source: 0 } }, /example 0, lowRankRotatedSpace@block_output\/1: base, row 0: position 7 is out of range/],
+      [
+        { unitLocations: { base: 7, source: 0 } },
+        /example 0, lowRankRotatedSpace@block_output\/1: base, row 0: position 7 is out of range/,
+      ],
       [{ epochs: 1 }, /expected either epochs or steps/],
       [{ steps: 0 }, /steps must be a whole number above 0, got 0/],
       [{ batchSize: 0 }, /batchSize must be a whole number above 0, got 0/],
       [{ learningRate: -1 }, /learningRate must be above 0, got -1/],
       [{ temperature: [1, 0] }, /temperature must be above 0, got 0/],
     ];
-    for (const [wrong, message] of cases) assert.throws(() => new DasTrainer(interchange, { ...options, ...wrong }), { message });
+    for (const [wrong, message] of cases)
+      assert.throws(() => new DasTrainer(interchange, { ...options, ...wrong }), { message });
     const { unitLocations: _, ...nowhere } = options;
     assert.throws(() => new DasTrainer(interchange, nowhere), /example 0: has no unitLocations/);
     const fixed = getInterchangeModel(model, { kind: 'vanilla', layer: 0 });
     const one = { ...options, unitLocations: { base: 0 } };
-    assert.throws(() => new DasTrainer(fixed, { ...one, examples: [{ ...first, sources: first.sources.slice(1) }] }), /das: nothing is trained in vanilla@block_output\/0/);
+    assert.throws(
+      () => new DasTrainer(fixed, { ...one, examples: [{ ...first, sources: first.sources.slice(1) }] }),
+      /das: nothing is trained in vanilla@block_output\/0/,
+    );
     const plain = getInterchangeModel(model, { kind: 'rotatedSpace', layer: 0 });
     const single = { ...one, examples: [{ ...first, sources: first.sources.slice(1) }] };
-    assert.throws(() => new DasTrainer(plain, { ...single, temperature: [1, 0.1] }), /temperature belongs to kinds with a learned mask/);
+    assert.throws(
+      () => new DasTrainer(plain, { ...single, temperature: [1, 0.1] }),
+      /temperature belongs to kinds with a learned mask/,
+    );
   });
 });

@@ -1,6 +1,6 @@
-// Damaged files: 2,000 seeded mutations of each format must parse, and then give all their values, or throw a FormatError;
-// memory grows by less than 100 MB. tokenizer.json and config.json, too. FC_SEED and FC_RUNS choose other ones; a failure
-// prints the seed that repeats it alone.
+// Damaged files: 2,000 seeded mutations of each format must parse, and then give all their values, or throw a
+// FormatError; memory grows by less than 100 MB. tokenizer.json and config.json, too. FC_SEED and FC_RUNS choose other
+// ones; a failure prints the seed that repeats it alone.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -22,7 +22,8 @@ import { dictPickle, tensorPickle, torchBytes } from './helpers/torchBytes.js';
 
 const runs = Number(process.env['FC_RUNS'] ?? 2000);
 const firstSeed = Number(process.env['FC_SEED'] ?? 20_240_404);
-const fixture = (name: string): Uint8Array => new Uint8Array(readFileSync(new URL(`fixtures/io/${name}`, import.meta.url)));
+const fixture = (name: string): Uint8Array =>
+  new Uint8Array(readFileSync(new URL(`fixtures/io/${name}`, import.meta.url)));
 const utf8 = new TextEncoder();
 
 /** Reads every tensor in every way; whole-number reads of float types are FormatErrors by themselves. */
@@ -53,7 +54,10 @@ function damaged(format: string, attempt: (next: () => number) => Promise<void>)
         await attempt(seededRandom(seed));
       } catch (error) {
         if (!(error instanceof FormatError)) {
-          throw new Error(`damaged ${format}: FC_SEED=${seed} FC_RUNS=1 threw ${String(error)}, expected a FormatError`, { cause: error });
+          throw new Error(
+            `damaged ${format}: FC_SEED=${seed} FC_RUNS=1 threw ${String(error)}, expected a FormatError`,
+            { cause: error },
+          );
         }
         refused++;
       }
@@ -105,7 +109,10 @@ damaged('safetensors index', async next => {
   });
   const index = next() < 0.6 ? utf8.encode(mutateJson(json, next)) : mutateBytes(utf8.encode(json), next, json.length);
   const first = next() < 0.9 ? sample : mutateBytes(sample, next, 600);
-  const shards: Record<string, Uint8Array> = { 'model-1.safetensors': first, 'model-2.safetensors': fixture('prefix.safetensors') };
+  const shards: Record<string, Uint8Array> = {
+    'model-1.safetensors': first,
+    'model-2.safetensors': fixture('prefix.safetensors'),
+  };
   const file = await openShardedSafetensors(memorySource(index, 'damaged.index.json'), async name => {
     if (!Object.hasOwn(shards, name)) throw new Error(`ENOENT: no such file '${name}'`);
     return memorySource(shards[name], name);
@@ -149,8 +156,12 @@ function oddGguf(next: () => number): Uint8Array {
       tensors[at] = { ...tensors[at], name: pick(next, [tensors[0].name, '__proto__', '', 'x'.repeat(5000)]) };
       break;
     default:
-      metadata.push(['odd', { type: 'array', of: pick(next, ['u8', 'string', 'array', 'f64']), value: [], count: pick(next, oddCounts) }]);
-      if (next() < 0.5) metadata.push(['general.alignment', { type: 'i32', value: pick(next, [0, -1, 3, 8, 1 << 30]) }]);
+      metadata.push([
+        'odd',
+        { type: 'array', of: pick(next, ['u8', 'string', 'array', 'f64']), value: [], count: pick(next, oddCounts) },
+      ]);
+      if (next() < 0.5)
+        metadata.push(['general.alignment', { type: 'i32', value: pick(next, [0, -1, 3, 8, 1 << 30]) }]);
       if (next() < 0.5) spec.metadata = metadata.filter(([key], i) => key !== 'general.alignment' || i > 5);
   }
   return ggufBytes(spec);
@@ -194,11 +205,16 @@ damaged('torch file', async next => {
   }
   for (const value of (await readTorchBin(memorySource(bytes, 'damaged.bin'))).values()) {
     if (typeof value !== 'object' || value === null) continue;
-    assert.equal(value.data.length, value.shape.reduce((product, side) => product * side, 1));
+    assert.equal(
+      value.data.length,
+      value.shape.reduce((product, side) => product * side, 1),
+    );
   }
 });
 
-const tokenizerParts = JSON.parse(readFileSync(new URL('fixtures/tokenizer/bpe/tokenizer.json', import.meta.url), 'utf8')) as Record<string, unknown>;
+const tokenizerParts = JSON.parse(
+  readFileSync(new URL('fixtures/tokenizer/bpe/tokenizer.json', import.meta.url), 'utf8'),
+) as Record<string, unknown>;
 const { model: vocabulary, added_tokens: added, ...components } = tokenizerParts;
 const smallTokenizer = JSON.stringify({ ...components, added_tokens: (added as unknown[]).slice(0, 4) });
 const parsedOr = (text: string): Record<string, unknown> | null => {
@@ -218,9 +234,26 @@ damaged('tokenizer.json', async next => {
 });
 
 const config = JSON.stringify({
-  model_type: 'llama', vocab_size: 300, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2,
-  max_position_embeddings: 128, rms_norm_eps: 1e-5, rope_theta: 10000, tie_word_embeddings: true, eos_token_id: [1, 2], hidden_act: 'silu',
-  rope_scaling: { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 64 },
+  model_type: 'llama',
+  vocab_size: 300,
+  hidden_size: 16,
+  intermediate_size: 32,
+  num_hidden_layers: 2,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  max_position_embeddings: 128,
+  rms_norm_eps: 1e-5,
+  rope_theta: 10000,
+  tie_word_embeddings: true,
+  eos_token_id: [1, 2],
+  hidden_act: 'silu',
+  rope_scaling: {
+    rope_type: 'llama3',
+    factor: 8,
+    low_freq_factor: 1,
+    high_freq_factor: 4,
+    original_max_position_embeddings: 64,
+  },
 });
 
 damaged('config.json', async next => {

@@ -1,4 +1,5 @@
-// GGUF and llama2.c checkpoints: values against slow independent decoders and another parser, and one clear error for each broken rule.
+// GGUF and llama2.c checkpoints: values against slow independent decoders and another parser, and one clear error for
+// each broken rule.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -63,7 +64,11 @@ test('names, shapes (outermost first), types and values', async () => {
   );
   for (const { name, type, data } of spec.tensors.filter(tensor => [2, 3, 8].includes(tensor.type))) {
     const values = await file.readFloat32(name);
-    assert.deepEqual(values, Float32Array.from(values, (_, i) => weight(type, data, i)), name);
+    assert.deepEqual(
+      values,
+      Float32Array.from(values, (_, i) => weight(type, data, i)),
+      name,
+    );
     assert.deepEqual(await file.readFloat64(name), Float64Array.from(values), name);
     assert.deepEqual(await file.readBytes(name), data);
     assert.ok(new Set(values).size > 8, 'new Set(values).size > 8');
@@ -107,7 +112,10 @@ test('metadata has plain values, and equals what @huggingface/gguf finds', async
     'tokenizer.ggml.token_type': [3, 1, 1, 1, -1],
   });
   const fetchBytes: typeof fetch = async (_url, init) => {
-    const [begin, end] = /bytes=(\d+)-(\d+)/.exec(new Headers(init?.headers).get('range') ?? '')?.slice(1).map(Number) ?? [0, 0];
+    const [begin, end] = /bytes=(\d+)-(\d+)/
+      .exec(new Headers(init?.headers).get('range') ?? '')
+      ?.slice(1)
+      .map(Number) ?? [0, 0];
     return new Response(bytes.slice(begin, end + 1).buffer);
   };
   const other = await parseWithLibrary('https://example.invalid/x.gguf', { fetch: fetchBytes });
@@ -182,7 +190,10 @@ test('broken files are refused with what was expected', async () => {
   await refused(ggufBytes({ ...spec, keyCount: 2n ** 31n }), /says it has 2147483648 metadata keys/);
   await refused(ggufBytes({ ...spec, tensorCount: 4n }), /starts at data byte|is not aligned|its tensors end at/);
   await refused(withTensor(0, { name: 'norm' }), /has the tensor 'norm' twice/);
-  await refused(withTensor(0, { type: 10 }), /tensor 'token_embd.weight' \[3,32\] has the type Q2_K; types that can be read: F32, F16/);
+  await refused(
+    withTensor(0, { type: 10 }),
+    /tensor 'token_embd.weight' \[3,32\] has the type Q2_K; types that can be read: F32, F16/,
+  );
   await refused(withTensor(0, { type: 99 }), /has the type number 99/);
   await refused(withTensor(0, { sides: [48, 2] }), /must be a multiple of the 32 weights of a Q8_0 block/);
   await refused(withTensor(0, { sides: [] }), /must be a multiple of the 32 weights/);
@@ -197,12 +208,21 @@ test('broken files are refused with what was expected', async () => {
 });
 
 test('broken metadata is refused', async () => {
-  await refused(withMetadata(['a', { type: 'bool', value: true }], ['a', { type: 'bool', value: true }]), /has the metadata key 'a' twice/);
-  await refused(withMetadata(['a', { type: 'array', of: 'u8', value: [], count: 2n ** 40n }]), /values in metadata 'a', expected at most/);
+  await refused(
+    withMetadata(['a', { type: 'bool', value: true }], ['a', { type: 'bool', value: true }]),
+    /has the metadata key 'a' twice/,
+  );
+  await refused(
+    withMetadata(['a', { type: 'array', of: 'u8', value: [], count: 2n ** 40n }]),
+    /values in metadata 'a', expected at most/,
+  );
   await refused(withMetadata(['a', { type: 'array', of: 'u8', value: [], count: 1000n }]), /truncated/);
   const alignment = (value: number): Uint8Array => withMetadata(['general.alignment', { type: 'u32', value }]);
   for (const value of [0, 3, 2 ** 20]) await refused(alignment(value), /general\.alignment must be a power of two/);
-  await refused(withMetadata(['general.alignment', { type: 'string', value: '32' }]), /general\.alignment must be a power of two/);
+  await refused(
+    withMetadata(['general.alignment', { type: 'string', value: '32' }]),
+    /general\.alignment must be a power of two/,
+  );
   const text = withMetadata(['a', { type: 'string', value: 'xyzw' }]);
   text[text.lastIndexOf(0x78)] = 0xff;
   await refused(text, /metadata 'a' is not valid UTF-8/);
@@ -216,7 +236,9 @@ test('broken metadata is refused', async () => {
 
 test('other alignments are followed', async () => {
   const tensors = ['a', 'b'].map(name => ({ name, sides: [3], type: 0, data: bytesOf(Float32Array.of(1, 2, 3)) }));
-  const file = await open(ggufBytes({ alignment: 8, metadata: [['general.alignment', { type: 'u32', value: 8 }]], tensors }));
+  const file = await open(
+    ggufBytes({ alignment: 8, metadata: [['general.alignment', { type: 'u32', value: 8 }]], tensors }),
+  );
   assert.deepEqual(await file.readFloat32('b'), Float32Array.of(1, 2, 3));
   assert.equal((file.tensors.get('b')?.byteOffset ?? 0) - (file.tensors.get('a')?.byteOffset ?? 0), 16);
 });
@@ -233,7 +255,8 @@ test('llama2.c: each weight is read from its place', async () => {
     seq_len: 5,
     tie_word_embeddings: false,
   });
-  // First values by hand: embedding 88, norms 16, q 128, k 64, v 64, o 128, norms 16, w1 192, w2 192, w3 192, norm 8, tables 10, head 88.
+  // First values by hand: embedding 88, norms 16, q 128, k 64, v 64, o 128, norms 16, w1 192, w2 192, w3 192, norm 8,
+  // tables 10, head 88.
   const firsts: [string, number, number[]][] = [
     ['model.embed_tokens.weight', 0, [11, 8]],
     ['model.layers.0.input_layernorm.weight', 88, [8]],

@@ -1,5 +1,5 @@
-// What the official library (safetensors 0.8.0) makes of headers and names, as it was run: accepted or refused here alike,
-// but for names that are given twice, of which it takes the last.
+// What the official library (safetensors 0.8.0) makes of headers and names, as it was run: accepted or refused here
+// alike, but for names that are given twice, of which it takes the last.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';

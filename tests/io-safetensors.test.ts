@@ -1,4 +1,5 @@
-// safetensors: files of the official library, round trips, sharded indexes, partial reads, and one clear error for each broken rule.
+// safetensors: files of the official library, round trips, sharded indexes, partial reads, and one clear error for each
+// broken rule.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -17,7 +18,8 @@ import { plainArrays, viewStored } from '../src/io/storedDType.js';
 import type { PlainDType } from '../src/io/storedDType.js';
 import { join } from './helpers/mutate.js';
 
-const fixture = (name: string): Uint8Array => new Uint8Array(readFileSync(new URL(`fixtures/io/${name}`, import.meta.url)));
+const fixture = (name: string): Uint8Array =>
+  new Uint8Array(readFileSync(new URL(`fixtures/io/${name}`, import.meta.url)));
 const open = (bytes: Uint8Array, name = 'x.safetensors') => openSafetensors(memorySource(bytes, name));
 
 /** A file from header text and data, whatever they say. */
@@ -35,7 +37,12 @@ for (const name of ['prefix.safetensors', 'vanilla.safetensors']) {
     const entries: SafetensorsEntry[] = [];
     for (const tensor of file.tensors.values()) {
       const dtype = tensor.dtype as PlainDType;
-      entries.push({ name: tensor.name, dtype, shape: tensor.shape, data: viewStored(dtype, await file.readBytes(tensor.name)) });
+      entries.push({
+        name: tensor.name,
+        dtype,
+        shape: tensor.shape,
+        data: viewStored(dtype, await file.readBytes(tensor.name)),
+      });
     }
     assert.deepEqual(writeSafetensors(entries.reverse(), file.metadata as Record<string, string>), bytes);
   });
@@ -48,7 +55,10 @@ test('values, shapes and metadata of the official library', async () => {
   const run = await open(fixture('vanilla.safetensors'));
   const base = await run.readInt32('base');
   assert.equal(base.length, 14);
-  assert.ok(base.every(id => id >= 0 && id < 128), 'base.every(id => id >= 0 && id < 128)');
+  assert.ok(
+    base.every(id => id >= 0 && id < 128),
+    'base.every(id => id >= 0 && id < 128)',
+  );
   await assert.rejects(run.readInt32('logits'), /tensor 'logits' is F32, expected whole numbers/);
 });
 
@@ -63,24 +73,31 @@ test('any tensors come back as they were written, in any order, all aligned', as
   });
   const metadata = fc.dictionary(fc.string(), fc.string());
   await fc.assert(
-    fc.asyncProperty(fc.uniqueArray(entry, { selector: item => item.name, maxLength: 6 }), metadata, async (items, meta) => {
-      const entries = items.map(({ name, dtype, shape, fill }) => {
-        const count = shape.reduce((product, side) => product * side, 1);
-        const bytes = Uint8Array.from({ length: count * plainArrays[dtype].BYTES_PER_ELEMENT }, (_, i) => (fill + i * 7) & 255);
-        return { name, dtype, shape, data: viewStored(dtype, bytes) };
-      });
-      const bytes = writeSafetensors(entries, meta);
-      assert.deepEqual(writeSafetensors([...entries].reverse(), meta), bytes);
-      const file = await open(bytes);
-      assert.deepEqual({ ...file.metadata }, { ...meta });
-      assert.equal(file.tensors.size, entries.length);
-      for (const { name, dtype, shape, data } of entries) {
-        const stored = file.tensors.get(name);
-        assert.ok(stored, 'stored');
-        assert.deepEqual([stored.dtype, stored.shape, stored.byteOffset % data.BYTES_PER_ELEMENT], [dtype, shape, 0]);
-        assert.deepEqual(viewStored(dtype, await file.readBytes(name)), data);
-      }
-    }),
+    fc.asyncProperty(
+      fc.uniqueArray(entry, { selector: item => item.name, maxLength: 6 }),
+      metadata,
+      async (items, meta) => {
+        const entries = items.map(({ name, dtype, shape, fill }) => {
+          const count = shape.reduce((product, side) => product * side, 1);
+          const bytes = Uint8Array.from(
+            { length: count * plainArrays[dtype].BYTES_PER_ELEMENT },
+            (_, i) => (fill + i * 7) & 255,
+          );
+          return { name, dtype, shape, data: viewStored(dtype, bytes) };
+        });
+        const bytes = writeSafetensors(entries, meta);
+        assert.deepEqual(writeSafetensors([...entries].reverse(), meta), bytes);
+        const file = await open(bytes);
+        assert.deepEqual({ ...file.metadata }, { ...meta });
+        assert.equal(file.tensors.size, entries.length);
+        for (const { name, dtype, shape, data } of entries) {
+          const stored = file.tensors.get(name);
+          assert.ok(stored, 'stored');
+          assert.deepEqual([stored.dtype, stored.shape, stored.byteOffset % data.BYTES_PER_ELEMENT], [dtype, shape, 0]);
+          assert.deepEqual(viewStored(dtype, await file.readBytes(name)), data);
+        }
+      },
+    ),
     { seed: Number(process.env['FC_SEED'] ?? 1), numRuns: 100 },
   );
 });
@@ -123,7 +140,8 @@ test('each type converts to f32, f64 and i32', async () => {
   for (const [name, values] of Object.entries(expected)) {
     assert.deepEqual(await file.readFloat64(name), Float64Array.from(values), name);
     assert.deepEqual(await file.readFloat32(name), Float32Array.from(values), name);
-    if (/^[IUB]\w*$/.test(name) && name !== 'BF16') assert.deepEqual(await file.readInt32(name), Int32Array.from(values), name);
+    if (/^[IUB]\w*$/.test(name) && name !== 'BF16')
+      assert.deepEqual(await file.readInt32(name), Int32Array.from(values), name);
   }
   await assert.rejects(file.readInt32('wide'), /tensor 'wide' holds 2147483648 at 1, outside of the 32-bit range/);
 });
@@ -156,9 +174,15 @@ test('reads touch only the bytes they need, in chunks, and ask again for a movin
     memory = moved;
     return memory.subarray(8);
   });
-  assert.ok(asked > 3 && reads.every(length => length <= 4 * 2 ** 20), 'asked > 3 && reads.every(length => length <= 4 * 2 ** 20)');
+  assert.ok(
+    asked > 3 && reads.every(length => length <= 4 * 2 ** 20),
+    'asked > 3 && reads.every(length => length <= 4 * 2 ** 20)',
+  );
   assert.deepEqual(result, data);
-  await assert.rejects(file.readFloat32('small', new Float32Array(3)), /reading 'small' \[2\] into 3 values, expected 2/);
+  await assert.rejects(
+    file.readFloat32('small', new Float32Array(3)),
+    /reading 'small' \[2\] into 3 values, expected 2/,
+  );
 });
 
 test('a missing tensor is refused with near names', async () => {
@@ -174,7 +198,11 @@ test('memory, Blob and file sources give the same, and refuse reads outside', as
   try {
     const path = joinPath(folder, 'a.safetensors');
     await writeFile(path, bytes);
-    for (const source of [memorySource(bytes, 'm'), blobSource(new Blob([bytes.slice().buffer]), 'b'), await fileSource(path)]) {
+    for (const source of [
+      memorySource(bytes, 'm'),
+      blobSource(new Blob([bytes.slice().buffer]), 'b'),
+      await fileSource(path),
+    ]) {
       assert.equal(source.size, bytes.length);
       assert.deepEqual(await source.read(100, 50), bytes.subarray(100, 150));
       await assert.rejects(source.read(bytes.length - 4, 8), /truncated: expected 8 bytes at offset/);
@@ -260,8 +288,14 @@ test('broken files are refused with what was expected', async () => {
     [raw(one('"dtype":"F32","shape":[3],"data_offsets":[0,8]'), 8), /takes 12 bytes, its place in the file has 8/],
     [raw(one('"dtype":"F32","shape":[2],"data_offsets":[8,0]'), 8), /must rise and stay within the 8 bytes/],
     [raw(one('"dtype":"F32","shape":[2],"data_offsets":[0,16]'), 8), /stay within the 8 bytes/],
-    [raw(one('"dtype":"F32","shape":[2],"data_offsets":[4,12]'), 12), /starts at data byte 4, expected 0: it leaves a hole/],
-    [raw(`{"a":{${good}},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}`, 12), /starts at data byte 4, expected 8: it overlaps/],
+    [
+      raw(one('"dtype":"F32","shape":[2],"data_offsets":[4,12]'), 12),
+      /starts at data byte 4, expected 0: it leaves a hole/,
+    ],
+    [
+      raw(`{"a":{${good}},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}`, 12),
+      /starts at data byte 4, expected 8: it overlaps/,
+    ],
     [raw(one(good), 9), /has \d+ bytes, its tensors end at \d+/],
     [raw('{"__metadata__":{"a":1}}', 0), /__metadata__ 'a' must be a string, it is 1/],
     [raw('{"__metadata__":"a"}', 0), /__metadata__ must be an object of strings/],
@@ -281,7 +315,10 @@ test('wrong arguments of the writer are TypeErrors', () => {
   const entry = { name: 'a', dtype: 'F32' as const, shape: [2], data };
   assert.throws(() => writeSafetensors([entry, entry]), /given twice/);
   assert.throws(() => writeSafetensors([{ ...entry, shape: [3] }]), /data has 2 values, expected 3/);
-  assert.throws(() => writeSafetensors([{ ...entry, dtype: 'F16' }]), /data must be a Uint16Array, it is a Float32Array/);
+  assert.throws(
+    () => writeSafetensors([{ ...entry, dtype: 'F16' }]),
+    /data must be a Uint16Array, it is a Float32Array/,
+  );
   assert.throws(() => writeSafetensors([{ ...entry, name: '__metadata__' }]), /reserved/);
 });
 
@@ -300,7 +337,10 @@ function openIndex(index: unknown, closed: string[] = []) {
 
 test('a sharded model reads as one file and closes every shard', async () => {
   const closed: string[] = [];
-  const file = await openIndex({ metadata: { total_size: 12 }, weight_map: { a: 'one.safetensors', b: 'two.safetensors' } }, closed);
+  const file = await openIndex(
+    { metadata: { total_size: 12 }, weight_map: { a: 'one.safetensors', b: 'two.safetensors' } },
+    closed,
+  );
   assert.deepEqual([...file.tensors.keys()], ['a', 'b']);
   assert.deepEqual(file.metadata, { total_size: 12 });
   assert.deepEqual([...(await file.readFloat32('a')), ...(await file.readInt32('b'))], [1, 2, 3]);
@@ -314,10 +354,24 @@ test('broken indexes are refused and leave nothing open', async () => {
   const misplaced = openIndex({ weight_map: { a: 'one.safetensors', x: 'two.safetensors' } }, closed);
   await assert.rejects(misplaced, /puts 'x' into two\.safetensors, which does not have it/);
   assert.deepEqual(closed, ['one.safetensors', 'two.safetensors']);
-  for (const fileName of ['../one.safetensors', '/etc/one.safetensors', 'a\\b.safetensors', 'one.bin', '.safetensors', 5, null]) {
-    await assert.rejects(openIndex({ weight_map: { a: fileName } }), /must name a \.safetensors file of the same folder/);
+  for (const fileName of [
+    '../one.safetensors',
+    '/etc/one.safetensors',
+    'a\\b.safetensors',
+    'one.bin',
+    '.safetensors',
+    5,
+    null,
+  ]) {
+    await assert.rejects(
+      openIndex({ weight_map: { a: fileName } }),
+      /must name a \.safetensors file of the same folder/,
+    );
   }
-  await assert.rejects(openIndex({ weight_map: { a: 'three.safetensors' } }), /its shard three\.safetensors cannot be opened \(no file/);
+  await assert.rejects(
+    openIndex({ weight_map: { a: 'three.safetensors' } }),
+    /its shard three\.safetensors cannot be opened \(no file/,
+  );
   await assert.rejects(openIndex({ weight_map: [] }), /weight_map must be an object/);
   await assert.rejects(openIndex([]), /must be a JSON object/);
 });

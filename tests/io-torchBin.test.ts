@@ -1,4 +1,5 @@
-// torch zip files: real ones as pyreft saves them, against the values of the run that made them, and pickles that must be refused.
+// torch zip files: real ones as pyreft saves them, against the values of the run that made them, and pickles that must
+// be refused.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -9,9 +10,20 @@ import { storedToFloat32 } from '../src/io/storedDType.js';
 import { readTorchBin } from '../src/io/torchBin.js';
 import type { TorchTensor } from '../src/io/torchBin.js';
 import { bytesOf } from './helpers/ggufBytes.js';
-import { dictPickle, global, int, orderedDict, tensorPickle, text, torchBytes, tuple, zipBytes } from './helpers/torchBytes.js';
+import {
+  dictPickle,
+  global,
+  int,
+  orderedDict,
+  tensorPickle,
+  text,
+  torchBytes,
+  tuple,
+  zipBytes,
+} from './helpers/torchBytes.js';
 
-const fixture = (name: string): Uint8Array => new Uint8Array(readFileSync(new URL(`fixtures/io/${name}`, import.meta.url)));
+const fixture = (name: string): Uint8Array =>
+  new Uint8Array(readFileSync(new URL(`fixtures/io/${name}`, import.meta.url)));
 const read = (bytes: Uint8Array) => readTorchBin(memorySource(bytes, 'x.bin'));
 
 interface Expected {
@@ -31,7 +43,10 @@ for (const file of new Set(expected.map(entry => entry.file))) {
       const tensor = values.get(key) as TorchTensor;
       assert.deepEqual([tensor.dtype, tensor.shape], [dtype, shape], key);
       const data = storedToFloat32(tensor.dtype, tensor.data);
-      assert.equal(data.length, shape.reduce((product, side) => product * side, 1));
+      assert.equal(
+        data.length,
+        shape.reduce((product, side) => product * side, 1),
+      );
       // The run's values were kept in f32 by another path than the file's; bfloat16 keeps 8 bits.
       const tolerance = dtype === 'BF16' ? 2 ** -8 : 1e-6;
       for (const [index, value] of probes) {
@@ -43,18 +58,23 @@ for (const file of new Set(expected.map(entry => entry.file))) {
 
 test('rank 0, 64-bit integers and the ignored _metadata', async () => {
   const values = await read(fixture('consreft.bin'));
-  assert.deepEqual([...values.keys()], [
-    'learned_source',
-    'embed_dim',
-    'interchange_dim',
-    'rotate_layer.parametrizations.weight.original',
-    'rotate_layer.parametrizations.weight.0.base',
-  ]);
+  assert.deepEqual(
+    [...values.keys()],
+    [
+      'learned_source',
+      'embed_dim',
+      'interchange_dim',
+      'rotate_layer.parametrizations.weight.original',
+      'rotate_layer.parametrizations.weight.0.base',
+    ],
+  );
   assert.deepEqual(values.get('embed_dim'), { dtype: 'I64', shape: [], data: BigInt64Array.of(48n) });
 });
 
 test('a column-major base is orthonormal once it is row-major', async () => {
-  const { data } = (await read(fixture('consreft.bin'))).get('rotate_layer.parametrizations.weight.0.base') as TorchTensor;
+  const { data } = (await read(fixture('consreft.bin'))).get(
+    'rotate_layer.parametrizations.weight.0.base',
+  ) as TorchTensor;
   const base = data as Float32Array;
   for (let i = 0; i < 48; i += 7) {
     for (let j = 0; j < 48; j += 5) {
@@ -119,7 +139,10 @@ const withTensor = (count: number, offset: number, shape: number[], strides: num
 
 test('pickles that do anything else are refused', async () => {
   const value = (pickle: number[]): Uint8Array => torchBytes(dictPickle([['x', pickle]]));
-  await refused(value([...global('os', 'system'), ...tuple(text('true')), 0x52]), /the global 'os\.system' is not allowed/);
+  await refused(
+    value([...global('os', 'system'), ...tuple(text('true')), 0x52]),
+    /the global 'os\.system' is not allowed/,
+  );
   await refused(value([...global('torch', 'load'), 0x29, 0x52]), /the global 'torch\.load' is not allowed/);
   await refused(value([...global('builtins', 'getattr'), 0x29, 0x52]), /is not allowed/);
   await refused(value([0x69, 0x6f, 0x73, 10]), /opcode 0x69 is not allowed/); // INST
@@ -144,14 +167,18 @@ test('pickles that do anything else are refused', async () => {
 
 test('tensors of float8 and other types that are not read are refused by the name of the type', async () => {
   // data.pkl of torch.save({'a.weight': torch.zeros(2).to(torch.float8_e4m3fn)}), torch 2.13.
-  const pickle = 'gAJ9cQBYCAAAAGEud2VpZ2h0cQFjdG9yY2guX3V0aWxzCl9yZWJ1aWxkX3RlbnNvcl92MwpxAigoWAcAAABzdG9yYWdlcQNjdG9yY2guc3RvcmFn'
-    + 'ZQpVbnR5cGVkU3RvcmFnZQpxBFgBAAAAMHEFWAMAAABjcHVxBksCdHEHUUsASwKFcQhLAYVxCYljY29sbGVjdGlvbnMKT3JkZXJlZERpY3QKcQop'
-    + 'UnELY3RvcmNoCmZsb2F0OF9lNG0zZm4KcQx0cQ1ScQ5zLg==';
+  const pickle =
+    'gAJ9cQBYCAAAAGEud2VpZ2h0cQFjdG9yY2guX3V0aWxzCl9yZWJ1aWxkX3RlbnNvcl92MwpxAigoWAcAAABzdG9yYWdlcQNjdG9yY2guc3RvcmFn' +
+    'ZQpVbnR5cGVkU3RvcmFnZQpxBFgBAAAAMHEFWAMAAABjcHVxBksCdHEHUUsASwKFcQhLAYVxCYljY29sbGVjdGlvbnMKT3JkZXJlZERpY3QKcQop' +
+    'UnELY3RvcmNoCmZsb2F0OF9lNG0zZm4KcQx0cQ1ScQ5zLg==';
   const bytes = [...Buffer.from(pickle, 'base64')];
   const message = /a tensor has the type torch\.float8_e4m3fn, which is not read; known: F32, F16, BF16, F64, I64/;
   await refused(torchBytes(bytes, { 0: new Uint8Array(2) }), message);
   const other = Buffer.from(pickle, 'base64').toString('latin1').replace('float8_e4m3fn', 'uint32');
-  await refused(torchBytes([...Buffer.from(other, 'latin1')], { 0: new Uint8Array(2) }), /has the type torch\.uint32, which/);
+  await refused(
+    torchBytes([...Buffer.from(other, 'latin1')], { 0: new Uint8Array(2) }),
+    /has the type torch\.uint32, which/,
+  );
 });
 
 test('a dictionary that holds itself, and lists changed after use, do no harm', async () => {
@@ -197,13 +224,28 @@ test('archives that are not plain stored zips are refused', async () => {
   await refused(new Uint8Array(10), /no end record/);
   await refused(zipBytes([['a/data.pkl', pickle]], 8), /is compressed \(method 8\)/);
   await refused(zipBytes([['a/data.pkl', pickle]], 0, 1), /is encrypted/);
-  await refused(zipBytes([['a/data.pkl', pickle], ['a/data.pkl', pickle]]), /has the entry 'a\/data\.pkl' twice/);
-  await refused(zipBytes([['a/data.pkl', pickle], ['b/data.pkl', pickle]]), /found 2/);
+  await refused(
+    zipBytes([
+      ['a/data.pkl', pickle],
+      ['a/data.pkl', pickle],
+    ]),
+    /has the entry 'a\/data\.pkl' twice/,
+  );
+  await refused(
+    zipBytes([
+      ['a/data.pkl', pickle],
+      ['b/data.pkl', pickle],
+    ]),
+    /found 2/,
+  );
   await refused(zipBytes([['data.pkl', pickle]]), /found 0/);
   await refused(torchBytes(dictPickle([]), {}, 'big'), /expected byteorder 'little', it is 'big'/);
   const cut = fixture('loreft.bin');
   await refused(cut.slice(0, -30), /no end record|zip/);
-  const overlap = zipBytes([['a/data.pkl', pickle], ['a/other', pickle]]);
+  const overlap = zipBytes([
+    ['a/data.pkl', pickle],
+    ['a/other', pickle],
+  ]);
   // Both directory entries point at the first local header.
   const second = overlap.lastIndexOf(0x50, overlap.length - 23 - 40);
   new DataView(overlap.buffer).setUint32(second + 42, 0, true);

@@ -1,5 +1,5 @@
-// The last block computes only the tokens whose logits are wanted, unless somebody sees the others or an edit there needs them: the same logits,
-// losses and gradients, with padding or without, cached or not, edited or not.
+// The last block computes only the tokens whose logits are wanted, unless somebody sees the others or an edit there
+// needs them: the same logits, losses and gradients, with padding or without, cached or not, edited or not.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -38,23 +38,38 @@ function tokensComputed(body: () => void): number {
   return count;
 }
 
-/** Logits with nobody looking, and with the last block's output collected; how many tokens the last block computed each time. */
+/**
+ * Logits with nobody looking, and with the last block's output collected; how many tokens the last block computed each
+ * time.
+ */
 function both(options: Partial<ForwardOptions>): { logits: TypedArray[]; tokens: number[] } {
   const logits: TypedArray[] = [];
-  const tokens = [[], [{ layer: last, component: 'block_output' } satisfies Site]].map(collect => tokensComputed(() => {
-    logits.push(noGrad(() => scope(() => model.forward({ inputIds, shape: [batch, length], ...options, collect }).logits)).dataSync());
-  }));
+  const tokens = [[], [{ layer: last, component: 'block_output' } satisfies Site]].map(collect =>
+    tokensComputed(() => {
+      logits.push(
+        noGrad(() =>
+          scope(() => model.forward({ inputIds, shape: [batch, length], ...options, collect }).logits),
+        ).dataSync(),
+      );
+    }),
+  );
   return { logits, tokens };
 }
 
 function near(actual: ArrayLike<number>, expected: ArrayLike<number>): void {
   assert.equal(actual.length, expected.length);
   const largest = Math.max(...Array.from(expected, Math.abs), 1e-30);
-  for (let i = 0; i < actual.length; i++) assert.ok(Math.abs(actual[i] - expected[i]) <= 1e-12 * largest, `entry ${i}: ${actual[i]}, expected ${expected[i]}`);
+  for (let i = 0; i < actual.length; i++)
+    assert.ok(
+      Math.abs(actual[i] - expected[i]) <= 1e-12 * largest,
+      `entry ${i}: ${actual[i]}, expected ${expected[i]}`,
+    );
 }
 
 for (const [name, options] of Object.entries<Partial<ForwardOptions>>({
-  plain: {}, padded: { attentionMask: padded }, 'padding left out': { attentionMask: padded, skipPadding: true },
+  plain: {},
+  padded: { attentionMask: padded },
+  'padding left out': { attentionMask: padded, skipPadding: true },
 })) {
   test(`${name}: logits at some tokens`, () => {
     for (const rows of [[6], [2, 9], [10, 0, 3], []]) {
@@ -63,50 +78,106 @@ for (const [name, options] of Object.entries<Partial<ForwardOptions>>({
       assert.deepEqual(tokens, [rows.length, options.skipPadding ? 11 : 14]);
     }
     assert.equal(both({ ...options }).tokens[0], options.skipPadding ? 11 : 14, 'all logits');
-    assert.equal(both({ ...options, logitsAt: Int32Array.from({ length: 11 }, (_, i) => i) }).tokens[0], options.skipPadding ? 11 : 14, 'nearly all');
+    assert.equal(
+      both({ ...options, logitsAt: Int32Array.from({ length: 11 }, (_, i) => i) }).tokens[0],
+      options.skipPadding ? 11 : 14,
+      'nearly all',
+    );
   });
 }
 
 test('what stands after attention in the last block keeps all tokens there, unless it can do without some of them', () => {
   const logitsAt = Int32Array.of(6);
-  const twice = (layer: number, component: Site['component']) => tokensComputed(() => void noGrad(() => scope(() => model.forward({
-    inputIds, shape: [batch, length], logitsAt, edits: [{ site: { layer, component }, apply: h => h.mul(2) }],
-  }))));
-  for (const component of ['block_middle', 'mlp_activation', 'block_output', 'final_norm'] as const) assert.equal(twice(last, component), 14, component);
-  for (const component of ['block_input', 'query_output', 'attention_value_output'] as const) assert.equal(twice(last, component), 1, component);
+  const twice = (layer: number, component: Site['component']) =>
+    tokensComputed(
+      () =>
+        void noGrad(() =>
+          scope(() =>
+            model.forward({
+              inputIds,
+              shape: [batch, length],
+              logitsAt,
+              edits: [{ site: { layer, component }, apply: h => h.mul(2) }],
+            }),
+          ),
+        ),
+    );
+  for (const component of ['block_middle', 'mlp_activation', 'block_output', 'final_norm'] as const)
+    assert.equal(twice(last, component), 14, component);
+  for (const component of ['block_input', 'query_output', 'attention_value_output'] as const)
+    assert.equal(twice(last, component), 1, component);
   assert.equal(twice(last - 1, 'block_output'), 1);
-  const separable = (component: Site['component'], rows: readonly number[], wanted = logitsAt): number => tokensComputed(() => void noGrad(() => scope(() =>
-    model.forward({ inputIds, shape: [batch, length], logitsAt: wanted, edits: [{
-      site: { layer: last, component }, rows: Int32Array.from(rows), apply: h => h,
-      applyToReal: (h, places) => {
-        assert.deepEqual([h.shape[1], ...rows.map(row => places[row])], [wanted.length, ...rows.map(row => wanted.indexOf(row))]);
-        return h;
-      },
-    }] }))));
-  for (const component of ['attention_output', 'mlp_activation', 'block_output'] as const) assert.equal(separable(component, [3, 6]), 1, component);
+  const separable = (component: Site['component'], rows: readonly number[], wanted = logitsAt): number =>
+    tokensComputed(
+      () =>
+        void noGrad(() =>
+          scope(() =>
+            model.forward({
+              inputIds,
+              shape: [batch, length],
+              logitsAt: wanted,
+              edits: [
+                {
+                  site: { layer: last, component },
+                  rows: Int32Array.from(rows),
+                  apply: h => h,
+                  applyToReal: (h, places) => {
+                    assert.deepEqual(
+                      [h.shape[1], ...rows.map(row => places[row])],
+                      [wanted.length, ...rows.map(row => wanted.indexOf(row))],
+                    );
+                    return h;
+                  },
+                },
+              ],
+            }),
+          ),
+        ),
+    );
+  for (const component of ['attention_output', 'mlp_activation', 'block_output'] as const)
+    assert.equal(separable(component, [3, 6]), 1, component);
   assert.equal(separable('block_output', [8, 9, 3], Int32Array.of(9, 2, 8)), 3);
-  const seen = (options: Partial<ForwardOptions>) => tokensComputed(() => void noGrad(() => scope(() =>
-    model.forward({ inputIds, shape: [batch, length], logitsAt, ...options }))));
+  const seen = (options: Partial<ForwardOptions>) =>
+    tokensComputed(
+      () => void noGrad(() => scope(() => model.forward({ inputIds, shape: [batch, length], logitsAt, ...options }))),
+    );
   assert.equal(seen({ onSite: () => undefined }), 14);
   assert.equal(seen({ hiddenStates: true }), 14);
 });
 
 test('losses and gradients are the same; a cache holds every token', () => {
   const labels = Int32Array.from(inputIds, (id, i) => (i % 3 === 0 ? id : -100));
-  const run = (collect: readonly Site[]) => scope(() => {
-    const leaf = model.forward({ inputIds, shape: [batch, length], logitsAt: new Int32Array(0), collect: [{ layer: last, component: 'block_input' }] });
-    const h = [...leaf.collected.values()][0].detach().requireGrad();
-    const { loss } = model.loss({ inputIds, shape: [batch, length], from: { layer: last, hiddenStates: h }, collect }, labels);
-    return [loss.item(), gradientsOf(loss, [h])[0]?.data()];
-  });
-  return Promise.all([run([]), run([{ layer: last, component: 'block_output' }])].map(values => Promise.all(values))).then(([narrow, whole]) => {
+  const run = (collect: readonly Site[]) =>
+    scope(() => {
+      const leaf = model.forward({
+        inputIds,
+        shape: [batch, length],
+        logitsAt: new Int32Array(0),
+        collect: [{ layer: last, component: 'block_input' }],
+      });
+      const h = [...leaf.collected.values()][0].detach().requireGrad();
+      const { loss } = model.loss(
+        { inputIds, shape: [batch, length], from: { layer: last, hiddenStates: h }, collect },
+        labels,
+      );
+      return [loss.item(), gradientsOf(loss, [h])[0]?.data()];
+    });
+  return Promise.all(
+    [run([]), run([{ layer: last, component: 'block_output' }])].map(values => Promise.all(values)),
+  ).then(([narrow, whole]) => {
     near([narrow[0] as number], [whole[0] as number]);
     near(narrow[1] as TypedArray, whole[1] as TypedArray);
     const caches = [[], [{ layer: last, component: 'block_output' } satisfies Site]].map(collect => {
       const cache = new KVCache();
-      noGrad(() => scope(() => model.forward({ inputIds, shape: [batch, length], cache, logitsAt: Int32Array.of(6, 13), collect })));
+      noGrad(() =>
+        scope(() =>
+          model.forward({ inputIds, shape: [batch, length], cache, logitsAt: Int32Array.of(6, 13), collect }),
+        ),
+      );
       assert.equal(cache.length, length);
-      const step = noGrad(() => scope(() => model.forward({ inputIds: Int32Array.of(1, 2), shape: [batch, 1], cache }).logits)).dataSync();
+      const step = noGrad(() =>
+        scope(() => model.forward({ inputIds: Int32Array.of(1, 2), shape: [batch, 1], cache }).logits),
+      ).dataSync();
       cache.dispose();
       return step;
     });
@@ -120,13 +191,22 @@ const layout = layoutOf(padding.attentionMask, padding.shape, padding.promptLeng
 
 /** Loss, then gradients of what is trained; and how many tokens the last block computed. */
 function measured(
-  edited: EditedModel, trained: readonly Tensor[], skipPadding: boolean, collect: readonly Site[], dropout = false,
+  edited: EditedModel,
+  trained: readonly Tensor[],
+  skipPadding: boolean,
+  collect: readonly Site[],
+  dropout = false,
 ): { numbers: number[][]; tokens: number } {
   const { inputIds: ids, shape, attentionMask, labels } = padding;
   zeroGrad(trained);
   const numbers: number[][] = [];
   const tokens = tokensComputed(() => {
-    const { loss } = edited.loss({ inputIds: ids, shape, attentionMask, skipPadding, collect }, labels, layout, dropout ? { seed: 5, step: 2 } : undefined);
+    const { loss } = edited.loss(
+      { inputIds: ids, shape, attentionMask, skipPadding, collect },
+      labels,
+      layout,
+      dropout ? { seed: 5, step: 2 } : undefined,
+    );
     loss.backward();
     numbers.push([...loss.dataSync()], ...trained.map(t => [...(t.grad as Tensor).dataSync()]));
   });
@@ -143,7 +223,9 @@ for (const kind of kindNames()) {
       for (const edited of [reft, mixEdits([reft, reft, reft])]) {
         for (const skipPadding of [false, true]) {
           const [narrow, whole] = [[], everyToken].map(collect => measured(edited, trained, skipPadding, collect));
-          narrow.numbers.forEach((list, i) => { near(list, whole.numbers[i]); });
+          narrow.numbers.forEach((list, i) => {
+            near(list, whole.numbers[i]);
+          });
           assert.deepEqual([narrow.tokens, whole.tokens], [wantedTokens, skipPadding ? 26 : 39], component);
         }
       }
@@ -154,7 +236,13 @@ for (const kind of kindNames()) {
 test('all tokens are there for dropout, and where an edit would lose all of its own', () => {
   const tokens = (positions: string, dropout: number): number => {
     const reft = getReftModel(model, { layers: [last], positions, rank: 2, ...(dropout > 0 ? { dropout } : {}) });
-    return measured(reft, reft.trained().map(t => t.tensor), false, [], dropout > 0).tokens;
+    return measured(
+      reft,
+      reft.trained().map(t => t.tensor),
+      false,
+      [],
+      dropout > 0,
+    ).tokens;
   };
   assert.deepEqual([tokens('f1', 0), tokens('l1', 0.5), tokens('l1', 0)], [39, 39, wantedTokens]);
 });

@@ -23,7 +23,12 @@ function softmax(values: readonly number[]): number[] {
 
 /** Five standard deviations of a share over 20,000 draws. */
 function near(actual: readonly number[], expected: readonly number[]): void {
-  actual.forEach((p, i) => assert.ok(Math.abs(p - expected[i]) <= 5 * Math.sqrt(expected[i] * (1 - expected[i]) / 20_000), `token ${i}: ${p}, expected ${expected[i]}`));
+  actual.forEach((p, i) =>
+    assert.ok(
+      Math.abs(p - expected[i]) <= 5 * Math.sqrt((expected[i] * (1 - expected[i])) / 20_000),
+      `token ${i}: ${p}, expected ${expected[i]}`,
+    ),
+  );
 }
 
 test('temperature 0 takes the most likely token, the first of equal ones', () => {
@@ -62,9 +67,16 @@ test('the repetition penalty acts once on a token, however often it was seen', (
 
 test('a logit of -Infinity is never chosen, at any setting', () => {
   const masked = (): Float32Array => Float32Array.of(-Infinity, 0, -Infinity, 0, -Infinity);
-  for (const options of [{}, { temperature: 1 }, { temperature: 1, topK: 4 }, { temperature: 1, topP: 1 }, { temperature: 1e30, repetitionPenalty: 2 }]) {
+  for (const options of [
+    {},
+    { temperature: 1 },
+    { temperature: 1, topK: 4 },
+    { temperature: 1, topP: 1 },
+    { temperature: 1e30, repetitionPenalty: 2 },
+  ]) {
     const random = new Random(3);
-    for (let i = 0; i < 200; i++) assert.ok([1, 3].includes(sample(masked(), [0, 1], options, random)), JSON.stringify(options));
+    for (let i = 0; i < 200; i++)
+      assert.ok([1, 3].includes(sample(masked(), [0, 1], options, random)), JSON.stringify(options));
     // Rounding may leave something of the draw behind the last token that has a weight.
     const most = { next: () => 1 } as unknown as Random;
     if ('temperature' in options) assert.equal(sample(masked(), [], options, most), 3);
@@ -81,20 +93,44 @@ test('one seed gives one sequence', () => {
 });
 
 test('values that are not finite and options out of range are refused', () => {
-  const settings = [{}, { temperature: 1 }, { temperature: 1, topK: 2 }, { temperature: 1, topP: 0.5 }, { repetitionPenalty: 2 }];
+  const settings = [
+    {},
+    { temperature: 1 },
+    { temperature: 1, topK: 2 },
+    { temperature: 1, topP: 0.5 },
+    { repetitionPenalty: 2 },
+  ];
   for (const options of settings) {
     const throws = (logits: readonly number[], message: RegExp): void => {
-      assert.throws(() => sample(Float32Array.from(logits), [0], options, new Random(1), 'new token 3 of prompt 1'), message);
+      assert.throws(
+        () => sample(Float32Array.from(logits), [0], options, new Random(1), 'new token 3 of prompt 1'),
+        message,
+      );
     };
-    throws([0, 1, NaN, 2], /^Error: generate: new token 3 of prompt 1: the logit of token 2 is NaN; the model or an edit produced/);
+    throws(
+      [0, 1, NaN, 2],
+      /^Error: generate: new token 3 of prompt 1: the logit of token 2 is NaN; the model or an edit produced/,
+    );
     throws([NaN, 1], /the logit of token 0 is NaN/);
     throws([0, Infinity], /the logit of token 1 is Infinity/);
     throws([-Infinity, -Infinity], /new token 3 of prompt 1: every logit is -Infinity, so that no token may be chosen/);
   }
-  assert.throws(() => sample(Float32Array.of(1e38, 0), [0], { repetitionPenalty: 1e-5 }, new Random(1)),
-    /repetitionPenalty 0\.00001: the logit of token 0 is Infinity/);
-  for (const [options, name] of [[{ temperature: -1 }, 'temperature'], [{ topK: 0 }, 'topK'], [{ topP: 0 }, 'topP'], [{ topP: 1.1 }, 'topP'],
-    [{ repetitionPenalty: 0 }, 'repetitionPenalty']] as const) {
-    assert.throws(() => { checkSampling(options); }, new RegExp(`^RangeError: ${name}: expected`));
+  assert.throws(
+    () => sample(Float32Array.of(1e38, 0), [0], { repetitionPenalty: 1e-5 }, new Random(1)),
+    /repetitionPenalty 0\.00001: the logit of token 0 is Infinity/,
+  );
+  for (const [options, name] of [
+    [{ temperature: -1 }, 'temperature'],
+    [{ topK: 0 }, 'topK'],
+    [{ topP: 0 }, 'topP'],
+    [{ topP: 1.1 }, 'topP'],
+    [{ repetitionPenalty: 0 }, 'repetitionPenalty'],
+  ] as const) {
+    assert.throws(
+      () => {
+        checkSampling(options);
+      },
+      new RegExp(`^RangeError: ${name}: expected`),
+    );
   }
 });

@@ -1,12 +1,26 @@
-// Layers as modules: what they compute, their parameters' names, seeds, messages; and attention and cross-entropy where the op
-// table's recipes do not reach: queries that see nothing, garbage behind masks, rows without labels.
+// Layers as modules: what they compute, their parameters' names, seeds, messages; and attention and cross-entropy where
+// the op table's recipes do not reach: queries that see nothing, garbage behind masks, rows without labels.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { gradcheck, gradientsOf } from '../src/autograd/index.js';
 import {
-  activationNamed, activations, attention, crossEntropy, crossEntropyMean, dropout, Embedding, GatedMLP, layerNorm, LayerNorm, Linear, linear, MLP,
-  rmsNorm, RMSNorm, type Module,
+  activationNamed,
+  activations,
+  attention,
+  crossEntropy,
+  crossEntropyMean,
+  dropout,
+  Embedding,
+  GatedMLP,
+  layerNorm,
+  LayerNorm,
+  Linear,
+  linear,
+  MLP,
+  rmsNorm,
+  RMSNorm,
+  type Module,
 } from '../src/nn/index.js';
 import { tensor, type Tensor } from '../src/tensor/index.js';
 import { machines } from './helpers/machines.js';
@@ -15,22 +29,34 @@ const f64 = { dtype: 'f64' as const };
 const names = (m: Module): string[] => [...m.namedParameters()].map(([name, t]) => `${name} [${t.shape.join(',')}]`);
 const close = (a: ArrayLike<number>, b: ArrayLike<number>, tolerance = 1e-12): void => {
   assert.equal(a.length, b.length);
-  for (let i = 0; i < a.length; i++) assert.ok(Math.abs(a[i] - b[i]) <= tolerance * Math.max(1, Math.abs(b[i])), `entry ${i}: ${a[i]}, expected ${b[i]}`);
+  for (let i = 0; i < a.length; i++)
+    assert.ok(
+      Math.abs(a[i] - b[i]) <= tolerance * Math.max(1, Math.abs(b[i])),
+      `entry ${i}: ${a[i]}, expected ${b[i]}`,
+    );
 };
 
 test('Linear: x W^T + b over the last axis, with or without bias', () => {
   const layer = Linear.create({ input: 3, output: 2, seed: 1, ...f64 });
   const x = tensor.normal([2, 4, 3], { seed: 2, ...f64 });
   const [W, b, data] = [layer.weight.dataSync(), layer.bias?.dataSync() ?? [], x.dataSync()];
-  const expected = Array.from({ length: 16 }, (_, n) => [0, 1, 2].reduce((s, k) => s + data[Math.floor(n / 2) * 3 + k] * W[(n % 2) * 3 + k], b[n % 2]));
+  const expected = Array.from({ length: 16 }, (_, n) =>
+    [0, 1, 2].reduce((s, k) => s + data[Math.floor(n / 2) * 3 + k] * W[(n % 2) * 3 + k], b[n % 2]),
+  );
   const y = layer.forward(x);
   assert.deepEqual([...y.shape], [2, 4, 2]);
   close(y.dataSync(), expected);
-  close(linear(x, layer.weight).dataSync(), expected.map((v, n) => v - b[n % 2]));
+  close(
+    linear(x, layer.weight).dataSync(),
+    expected.map((v, n) => v - b[n % 2]),
+  );
   assert.deepEqual(names(layer), ['weight [2,3]', 'bias [2]']);
   assert.deepEqual(names(Linear.create({ input: 3, output: 2, bias: false, seed: 1 })), ['weight [2,3]']);
   const bound = 1 / Math.sqrt(3);
-  assert.ok([...W, ...b].every(v => Math.abs(v) <= bound), '[...W, ...b].every(v => Math.abs(v) <= bound)');
+  assert.ok(
+    [...W, ...b].every(v => Math.abs(v) <= bound),
+    '[...W, ...b].every(v => Math.abs(v) <= bound)',
+  );
   assert.notDeepEqual([...W].slice(0, 2), [...b]);
   assert.deepEqual(Linear.create({ input: 3, output: 2, seed: 1, ...f64 }).weight.dataSync(), W);
 });
@@ -41,11 +67,21 @@ test('Embedding: rows by id, gradients summed over repeats, ids checked', () => 
   const y = table.forward(Int32Array.of(4, 0, 4, 1), [2, 2]);
   assert.deepEqual([...y.shape], [2, 2, 3]);
   const rows = table.weight.dataSync();
-  assert.deepEqual([...y.dataSync()], [4, 0, 4, 1].flatMap(id => [...rows.slice(3 * id, 3 * id + 3)]));
+  assert.deepEqual(
+    [...y.dataSync()],
+    [4, 0, 4, 1].flatMap(id => [...rows.slice(3 * id, 3 * id + 3)]),
+  );
   y.sum().backward();
-  assert.deepEqual([...(table.weight.grad as Tensor).dataSync()], [1, 1, 0, 0, 2].flatMap(n => [n, n, n]));
-  assert.throws(() => table.forward(Int32Array.of(0, 5), [2]), { message: 'embedding: id 5 at 1 is outside the table of 5' });
-  assert.throws(() => table.forward(Int32Array.of(-1), [1]), { message: 'embedding: id -1 at 0 is outside the table of 5' });
+  assert.deepEqual(
+    [...(table.weight.grad as Tensor).dataSync()],
+    [1, 1, 0, 0, 2].flatMap(n => [n, n, n]),
+  );
+  assert.throws(() => table.forward(Int32Array.of(0, 5), [2]), {
+    message: 'embedding: id 5 at 1 is outside the table of 5',
+  });
+  assert.throws(() => table.forward(Int32Array.of(-1), [1]), {
+    message: 'embedding: id -1 at 0 is outside the table of 5',
+  });
 });
 
 test('norms as modules: they start as plain normalisation', () => {
@@ -68,19 +104,30 @@ test('norms on one machine agree with another, given odd layouts of every input'
     const [w, b] = [make([7, 2], 2).select(1, 0), make([7, 2], 3).select(1, 1)];
     const tolerance = dtype === 'f64' ? 1e-13 : 1e-5;
     close(rmsNorm(x, w, 1e-5).dataSync(), rmsNorm(x.contiguous(), w.contiguous(), 1e-5).dataSync(), tolerance);
-    close(layerNorm(x, w, b, 1e-5).dataSync(), layerNorm(x.contiguous(), w.contiguous(), b.contiguous(), 1e-5).dataSync(), tolerance);
+    close(
+      layerNorm(x, w, b, 1e-5).dataSync(),
+      layerNorm(x.contiguous(), w.contiguous(), b.contiguous(), 1e-5).dataSync(),
+      tolerance,
+    );
   }
 });
 
 test('MLPs: gated and plain, names and gradients', async () => {
-  const layer = (input: number, output: number, seed: number): Linear => Linear.create({ input, output, bias: false, seed, ...f64 });
+  const layer = (input: number, output: number, seed: number): Linear =>
+    Linear.create({ input, output, bias: false, seed, ...f64 });
   for (const activation of ['silu', 'gelu', 'gelu_pytorch_tanh']) {
     const parts = { gateProj: layer(4, 6, 1), upProj: layer(4, 6, 2), downProj: layer(6, 4, 3), activation };
     const gated = new GatedMLP(parts);
     const plain = new MLP(parts);
     const x = tensor.normal([2, 4], { seed: 4, ...f64 });
     const act = activationNamed(activation);
-    close(gated.forward(x).dataSync(), linear(act(linear(x, parts.gateProj.weight)).mul(linear(x, parts.upProj.weight)), parts.downProj.weight).dataSync());
+    close(
+      gated.forward(x).dataSync(),
+      linear(
+        act(linear(x, parts.gateProj.weight)).mul(linear(x, parts.upProj.weight)),
+        parts.downProj.weight,
+      ).dataSync(),
+    );
     close(plain.forward(x).dataSync(), linear(act(linear(x, parts.upProj.weight)), parts.downProj.weight).dataSync());
     assert.deepEqual(names(gated), ['gate_proj.weight [6,4]', 'up_proj.weight [6,4]', 'down_proj.weight [4,6]']);
     assert.deepEqual(names(plain), ['up_proj.weight [6,4]', 'down_proj.weight [4,6]']);
@@ -89,7 +136,11 @@ test('MLPs: gated and plain, names and gradients', async () => {
   }
   const parts = { gateProj: layer(2, 2, 1), upProj: layer(2, 2, 2), downProj: layer(2, 2, 3) };
   for (const activation of ['gelu_fast', 'constructor', '__proto__']) {
-    for (const Kind of [GatedMLP, MLP]) assert.throws(() => new Kind({ ...parts, activation }), { name: 'RangeError', message: `activation '${activation}' is not known; known: ${Object.keys(activations).join(', ')}` });
+    for (const Kind of [GatedMLP, MLP])
+      assert.throws(() => new Kind({ ...parts, activation }), {
+        name: 'RangeError',
+        message: `activation '${activation}' is not known; known: ${Object.keys(activations).join(', ')}`,
+      });
   }
 });
 
@@ -98,12 +149,19 @@ test('activations by name', () => {
   const tanhForm = 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
   const erfForm = x * 0.758036347776927; // the normal distribution's, at 0.7
   const expected: Record<string, number> = {
-    silu: x / (1 + Math.exp(-x)), swish: x / (1 + Math.exp(-x)), gelu: erfForm, gelu_new: tanhForm, gelu_pytorch_tanh: tanhForm,
-    relu: x, tanh: Math.tanh(x), linear: x,
+    silu: x / (1 + Math.exp(-x)),
+    swish: x / (1 + Math.exp(-x)),
+    gelu: erfForm,
+    gelu_new: tanhForm,
+    gelu_pytorch_tanh: tanhForm,
+    relu: x,
+    tanh: Math.tanh(x),
+    linear: x,
   };
   assert.ok(Math.abs(erfForm - tanhForm) > 1e-6, 'the two forms of GELU differ here');
   assert.deepEqual(Object.keys(activations).sort(), Object.keys(expected).sort());
-  for (const [name, value] of Object.entries(expected)) close(activations[name](tensor([x], f64)).dataSync(), [value], 1e-8);
+  for (const [name, value] of Object.entries(expected))
+    close(activations[name](tensor([x], f64)).dataSync(), [value], 1e-8);
 });
 
 const lists = (...x: number[]): Int32Array => Int32Array.from(x);
@@ -117,11 +175,23 @@ for (const { name, backend, dtype } of machines) {
     const o = attention(q, k, v, { causal: true, keyStart: lists(0, 1), keyEnd: lists(0, 3) });
     const data = o.dataSync();
     assert.ok(data.every(Number.isFinite), 'data.every(Number.isFinite)');
-    assert.ok(data.slice(0, 24).every(x => x === 0) && data.slice(24, 28).every(x => x === 0) && data.slice(28, 36).every(x => x !== 0), 'data.slice(0, 24).every(x => x === 0) && data.slice(24, 28).every(x...');
+    assert.ok(
+      data.slice(0, 24).every(x => x === 0) &&
+        data.slice(24, 28).every(x => x === 0) &&
+        data.slice(28, 36).every(x => x !== 0),
+      'data.slice(0, 24).every(x => x === 0) && data.slice(24, 28).every(x...',
+    );
     const gradients = gradientsOf(o, [q, k, v], { gradient: make([2, 2, 3, 4], 4) }).map(g => (g as Tensor).dataSync());
     for (const g of gradients) assert.ok(g.every(Number.isFinite), 'g.every(Number.isFinite)');
-    assert.ok(gradients[0].slice(0, 28).every(x => x === 0), 'queries that see nothing');
-    for (const g of gradients.slice(1)) assert.ok(g.slice(0, 16).every(x => x === 0), 'keys that nobody sees');
+    assert.ok(
+      gradients[0].slice(0, 28).every(x => x === 0),
+      'queries that see nothing',
+    );
+    for (const g of gradients.slice(1))
+      assert.ok(
+        g.slice(0, 16).every(x => x === 0),
+        'keys that nobody sees',
+      );
   });
 
   test(`attention: what is masked changes nothing (${name})`, () => {
@@ -136,7 +206,11 @@ for (const { name, backend, dtype } of machines) {
 
   test(`attention: a window as wide as the keys is none, a window of one copies values (${name})`, () => {
     const [q, k, v] = [make([1, 2, 4, 3], 1), make([1, 2, 4, 3], 2), make([1, 2, 4, 3], 3)];
-    close(attention(q, k, v, { causal: true, window: 4 }).dataSync(), attention(q, k, v, { causal: true }).dataSync(), 1e-6);
+    close(
+      attention(q, k, v, { causal: true, window: 4 }).dataSync(),
+      attention(q, k, v, { causal: true }).dataSync(),
+      1e-6,
+    );
     close(attention(q, k, v, { causal: true, window: 1 }).dataSync(), v.dataSync(), 1e-6);
   });
 
@@ -154,13 +228,21 @@ for (const { name, backend, dtype } of machines) {
     assert.deepEqual([losses[1], losses[2]], [0, 0]);
     crossEntropyMean(logits, labels).backward();
     const [p, g] = [logits.detach().softmax(-1).dataSync(), (logits.grad as Tensor).dataSync()];
-    const expected = Array.from(p, (x, n) => (labels[Math.floor(n / 6)] < 0 ? 0 : (x - Number(labels[Math.floor(n / 6)] === n % 6)) / 2));
+    const expected = Array.from(p, (x, n) =>
+      labels[Math.floor(n / 6)] < 0 ? 0 : (x - Number(labels[Math.floor(n / 6)] === n % 6)) / 2,
+    );
     close(g, expected, dtype === 'f64' ? 1e-13 : 1e-6);
     close(crossEntropyMean(logits, labels).dataSync(), [(losses[0] + losses[3]) / 2], 1e-6);
   });
 
   test(`cross-entropy: huge logits stay finite (${name})`, () => {
-    const logits = tensor([[1e4, -1e4, 0], [-300, -300, -300]], { dtype, backend }).requireGrad();
+    const logits = tensor(
+      [
+        [1e4, -1e4, 0],
+        [-300, -300, -300],
+      ],
+      { dtype, backend },
+    ).requireGrad();
     const losses = crossEntropy(logits, lists(1, 0));
     const [g] = gradientsOf(losses.sum(), [logits]);
     // Kernels keep the log-sum-exp in f32, which at 300 is off by up to 1.5e-5; so are losses and probabilities.
@@ -173,10 +255,18 @@ for (const { name, backend, dtype } of machines) {
 test('messages', () => {
   const [q, k] = [tensor.zeros([1, 2, 2, 4]), tensor.zeros([1, 2, 3, 4])];
   assert.throws(() => attention(q, k, k, { keyEnd: lists(4) }), { message: 'attention: row 0 sees keys 0 to 4 of 3' });
-  assert.throws(() => attention(q, k, k, { keyStart: lists(-1) }), { message: 'attention: row 0 sees keys -1 to 3 of 3' });
-  assert.throws(() => attention(q, k, k, { window: -2 }), { message: 'attention: window must be a whole number from 0, got -2' });
-  assert.throws(() => attention(q, k, k, { causalOffset: 0.5 }), { message: 'attention: causalOffset must be a whole number from 0, got 0.5' });
-  assert.throws(() => crossEntropyMean(tensor.zeros([2, 3]), lists(-100, -1)), { message: 'crossEntropy: no row has a label' });
+  assert.throws(() => attention(q, k, k, { keyStart: lists(-1) }), {
+    message: 'attention: row 0 sees keys -1 to 3 of 3',
+  });
+  assert.throws(() => attention(q, k, k, { window: -2 }), {
+    message: 'attention: window must be a whole number from 0, got -2',
+  });
+  assert.throws(() => attention(q, k, k, { causalOffset: 0.5 }), {
+    message: 'attention: causalOffset must be a whole number from 0, got 0.5',
+  });
+  assert.throws(() => crossEntropyMean(tensor.zeros([2, 3]), lists(-100, -1)), {
+    message: 'crossEntropy: no row has a label',
+  });
 });
 
 test('dropout: a share is dropped, the rest scaled, by seed and stream', () => {
@@ -184,7 +274,10 @@ test('dropout: a share is dropped, the rest scaled, by seed and stream', () => {
   const y = dropout(x, 0.25, 7);
   const data = y.dataSync();
   const kept = data.filter(v => v !== 0);
-  assert.ok(kept.every(v => v === Math.fround(1 / 0.75)), 'kept.every(v => v === Math.fround(1 / 0.75))');
+  assert.ok(
+    kept.every(v => v === Math.fround(1 / 0.75)),
+    'kept.every(v => v === Math.fround(1 / 0.75))',
+  );
   assert.ok(Math.abs(kept.length / data.length - 0.75) < 0.02, 'Math.abs(kept.length / data.length - 0.75) < 0.02');
   y.sum().backward();
   assert.deepEqual((x.grad as Tensor).dataSync(), data, 'the same mask backward');

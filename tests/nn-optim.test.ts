@@ -1,4 +1,5 @@
-// Optimizers against loops over plain numbers written from torch.optim's documentation; state, resuming, clipping, memory, messages.
+// Optimizers against loops over plain numbers written from torch.optim's documentation; state, resuming, clipping,
+// memory, messages.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -11,7 +12,11 @@ import { runs } from './helpers/draw.js';
 import { machines, oracle, type Machine } from './helpers/machines.js';
 
 /** torch.optim.AdamW on one number. */
-function adamwLoop(x: number, gradients: number[], o: { lr: number[]; betas: [number, number]; eps: number; decay: number }): number {
+function adamwLoop(
+  x: number,
+  gradients: number[],
+  o: { lr: number[]; betas: [number, number]; eps: number; decay: number },
+): number {
   let [m, v] = [0, 0];
   gradients.forEach((g, i) => {
     const t = i + 1;
@@ -26,7 +31,11 @@ function adamwLoop(x: number, gradients: number[], o: { lr: number[]; betas: [nu
 }
 
 /** torch.optim.SGD on one number. */
-function sgdLoop(x: number, gradients: number[], o: { lr: number[]; momentum: number; nesterov: boolean; decay: number }): number {
+function sgdLoop(
+  x: number,
+  gradients: number[],
+  o: { lr: number[]; momentum: number; nesterov: boolean; decay: number },
+): number {
   let buffer: number | undefined;
   gradients.forEach((raw, i) => {
     let g = raw + o.decay * x;
@@ -44,58 +53,118 @@ const leaf = (data: number[], shape: number[], { dtype, backend }: Machine = ora
 const setGrad = (t: Tensor, g: ArrayLike<number>): void => {
   t.grad = tensor(Float64Array.from(g), [...t.shape], { dtype: t.dtype, backend: t.backend });
 };
-const normals = (n: number, random: Random, scale = 1): number[] => Array.from({ length: n }, () => scale * random.normal());
+const normals = (n: number, random: Random, scale = 1): number[] =>
+  Array.from({ length: n }, () => scale * random.normal());
 
 const close = (actual: ArrayLike<number>, expected: readonly number[], tolerance: number): void => {
   assert.equal(actual.length, expected.length);
-  expected.forEach((x, i) => assert.ok(Math.abs(actual[i] - x) <= tolerance * Math.max(1, Math.abs(x)), `entry ${i}: ${actual[i]}, expected ${x}`));
+  expected.forEach((x, i) =>
+    assert.ok(
+      Math.abs(actual[i] - x) <= tolerance * Math.max(1, Math.abs(x)),
+      `entry ${i}: ${actual[i]}, expected ${x}`,
+    ),
+  );
 };
 
 const rates = fc.array(fc.double({ min: 1e-4, max: 0.3, noNaN: true }), { minLength: 1, maxLength: 12 });
 const common = {
-  lr: rates, seed: fc.nat(10_000), decay: fc.constantFrom(0, 0.01, 0.5), scale: fc.constantFrom(0.5, 1, 2), machine: fc.constantFrom(...machines),
+  lr: rates,
+  seed: fc.nat(10_000),
+  decay: fc.constantFrom(0, 0.01, 0.5),
+  scale: fc.constantFrom(0.5, 1, 2),
+  machine: fc.constantFrom(...machines),
 };
 
-test('AdamW: several steps equal the loop', () => fc.assert(fc.property(fc.record({
-  ...common, betas: fc.constantFrom<[number, number]>([0.9, 0.999], [0, 0.5], [0.8, 0]), eps: fc.constantFrom(1e-8, 1e-3),
-}), ({ lr, seed, decay, scale, machine, betas, eps }) => scope(() => {
-  const random = new Random(seed);
-  const n = 5;
-  const start = normals(n, random).map(Math.fround);
-  const gradients = lr.map(() => normals(n, random, 3).map(Math.fround));
-  const p = leaf(start, [n], machine);
-  const optimizer = new AdamW([{ parameters: [p], learningRateScale: scale, weightDecay: decay }], { betas, eps });
-  lr.forEach((rate, i) => {
-    setGrad(p, gradients[i]);
-    optimizer.step(rate);
-  });
-  close(p.dataSync(), start.map((x, k) => adamwLoop(x, gradients.map(g => g[k]), { lr: lr.map(r => r * scale), betas, eps, decay })), machine.dtype === 'f64' ? 1e-12 : 1e-5);
-  optimizer.dispose();
-})), runs(60)));
+test('AdamW: several steps equal the loop', () =>
+  fc.assert(
+    fc.property(
+      fc.record({
+        ...common,
+        betas: fc.constantFrom<[number, number]>([0.9, 0.999], [0, 0.5], [0.8, 0]),
+        eps: fc.constantFrom(1e-8, 1e-3),
+      }),
+      ({ lr, seed, decay, scale, machine, betas, eps }) =>
+        scope(() => {
+          const random = new Random(seed);
+          const n = 5;
+          const start = normals(n, random).map(Math.fround);
+          const gradients = lr.map(() => normals(n, random, 3).map(Math.fround));
+          const p = leaf(start, [n], machine);
+          const optimizer = new AdamW([{ parameters: [p], learningRateScale: scale, weightDecay: decay }], {
+            betas,
+            eps,
+          });
+          lr.forEach((rate, i) => {
+            setGrad(p, gradients[i]);
+            optimizer.step(rate);
+          });
+          close(
+            p.dataSync(),
+            start.map((x, k) =>
+              adamwLoop(
+                x,
+                gradients.map(g => g[k]),
+                { lr: lr.map(r => r * scale), betas, eps, decay },
+              ),
+            ),
+            machine.dtype === 'f64' ? 1e-12 : 1e-5,
+          );
+          optimizer.dispose();
+        }),
+    ),
+    runs(60),
+  ));
 
-test('SGD: several steps equal the loop', () => fc.assert(fc.property(fc.record({
-  ...common, way: fc.constantFrom({ momentum: 0, nesterov: false }, { momentum: 0.9, nesterov: false }, { momentum: 0.7, nesterov: true }),
-}), ({ lr, seed, decay, scale, machine, way }) => scope(() => {
-  const random = new Random(seed);
-  const n = 5;
-  const start = normals(n, random).map(Math.fround);
-  const gradients = lr.map(() => normals(n, random).map(Math.fround));
-  const p = leaf(start, [n], machine);
-  const optimizer = new SGD([{ parameters: [p], learningRateScale: scale }], { ...way, weightDecay: decay });
-  lr.forEach((rate, i) => {
-    setGrad(p, gradients[i]);
-    optimizer.step(rate);
-  });
-  close(p.dataSync(), start.map((x, k) => sgdLoop(x, gradients.map(g => g[k]), { lr: lr.map(r => r * scale), decay, ...way })), machine.dtype === 'f64' ? 1e-12 : 2e-5);
-  optimizer.dispose();
-})), runs(60)));
+test('SGD: several steps equal the loop', () =>
+  fc.assert(
+    fc.property(
+      fc.record({
+        ...common,
+        way: fc.constantFrom(
+          { momentum: 0, nesterov: false },
+          { momentum: 0.9, nesterov: false },
+          { momentum: 0.7, nesterov: true },
+        ),
+      }),
+      ({ lr, seed, decay, scale, machine, way }) =>
+        scope(() => {
+          const random = new Random(seed);
+          const n = 5;
+          const start = normals(n, random).map(Math.fround);
+          const gradients = lr.map(() => normals(n, random).map(Math.fround));
+          const p = leaf(start, [n], machine);
+          const optimizer = new SGD([{ parameters: [p], learningRateScale: scale }], { ...way, weightDecay: decay });
+          lr.forEach((rate, i) => {
+            setGrad(p, gradients[i]);
+            optimizer.step(rate);
+          });
+          close(
+            p.dataSync(),
+            start.map((x, k) =>
+              sgdLoop(
+                x,
+                gradients.map(g => g[k]),
+                { lr: lr.map(r => r * scale), decay, ...way },
+              ),
+            ),
+            machine.dtype === 'f64' ? 1e-12 : 2e-5,
+          );
+          optimizer.dispose();
+        }),
+    ),
+    runs(60),
+  ));
 
-test('defaults are torch\'s, and the learning rate may come from the options', () => {
+test("defaults are torch's, and the learning rate may come from the options", () => {
   const [p, q] = [leaf([1, -2], [2]), leaf([1, -2], [2])];
   const optimizer = new AdamW([p], { learningRate: 0.01, betas: undefined, eps: undefined, weightDecay: undefined });
   setGrad(p, [0.5, 3]);
   optimizer.step();
-  close(p.dataSync(), [1, -2].map((x, k) => adamwLoop(x, [[0.5, 3][k]], { lr: [0.01], betas: [0.9, 0.999], eps: 1e-8, decay: 0 })), 1e-14);
+  close(
+    p.dataSync(),
+    [1, -2].map((x, k) => adamwLoop(x, [[0.5, 3][k]], { lr: [0.01], betas: [0.9, 0.999], eps: 1e-8, decay: 0 })),
+    1e-14,
+  );
   const sgd = new SGD([q], { weightDecay: 0.1 });
   setGrad(q, [0.5, 3]);
   sgd.step();
@@ -104,10 +173,16 @@ test('defaults are torch\'s, and the learning rate may come from the options', (
 
 test('groups: their own decay; an orthogonal group is never decayed; no gradient, no change', () => {
   const [a, b, c, idle] = [[4], [4], [4], [4]].map(x => leaf(x, [1]));
-  const optimizer = new AdamW([{ parameters: [a] }, { parameters: [b, idle], weightDecay: 0.5 }, { parameters: [c], orthogonal: true }], { weightDecay: 0.25 });
+  const optimizer = new AdamW(
+    [{ parameters: [a] }, { parameters: [b, idle], weightDecay: 0.5 }, { parameters: [c], orthogonal: true }],
+    { weightDecay: 0.25 },
+  );
   for (const p of [a, b, c]) setGrad(p, [0]);
   optimizer.step(0.1);
-  assert.deepEqual([a, b, c, idle].map(p => p.dataSync()[0]), [4 * (1 - 0.1 * 0.25), 4 * (1 - 0.1 * 0.5), 4, 4]);
+  assert.deepEqual(
+    [a, b, c, idle].map(p => p.dataSync()[0]),
+    [4 * (1 - 0.1 * 0.25), 4 * (1 - 0.1 * 0.5), 4, 4],
+  );
   assert.deepEqual(optimizer.parameters, [a, b, idle, c]);
 });
 
@@ -123,9 +198,13 @@ function regress(p: Tensor[], optimizer: AdamW | SGD, step: number): void {
 const clipless = (x: Tensor, [W, b]: Tensor[]): Tensor => x.matmulT(W).add(b).tanh().sub(0.3).square().mean();
 
 for (const [name, make] of [
-  ['AdamW', (p: Tensor[]) => new AdamW(p, { weightDecay: 0.01 })], ['SGD', (p: Tensor[]) => new SGD(p, { momentum: 0.9, nesterov: true })],
+  ['AdamW', (p: Tensor[]) => new AdamW(p, { weightDecay: 0.01 })],
+  ['SGD', (p: Tensor[]) => new SGD(p, { momentum: 0.9, nesterov: true })],
 ] as const) {
-  const parameters = (): Tensor[] => [tensor.normal([2, 3], { seed: 1 }).requireGrad(), tensor.normal([2], { seed: 2 }).requireGrad()];
+  const parameters = (): Tensor[] => [
+    tensor.normal([2, 3], { seed: 1 }).requireGrad(),
+    tensor.normal([2], { seed: 2 }).requireGrad(),
+  ];
 
   test(`${name}: a run that stops and resumes has the same bits`, () => {
     const whole = parameters();
@@ -137,7 +216,10 @@ for (const [name, make] of [
     for (let step = 0; step < 6; step++) regress(first, before, step);
     // Through the host, as a checkpoint goes.
     const { step: at, tensors } = before.state();
-    const saved: OptimizerState = { step: at, tensors: new Map([...tensors].map(([k, t]) => [k, tensor(t.dataSync(), t.shape)])) };
+    const saved: OptimizerState = {
+      step: at,
+      tensors: new Map([...tensors].map(([k, t]) => [k, tensor(t.dataSync(), t.shape)])),
+    };
     const second = first.map(t => tensor(t.dataSync(), t.shape).requireGrad());
     const after = make(second);
     after.loadState(saved);
@@ -154,18 +236,32 @@ for (const [name, make] of [
     const bits = [...tensors.values()].map(t => t.dataSync());
     const without = new Map(tensors);
     without.delete('1.0');
-    assert.throws(() => optimizer.loadState({ step, tensors: without }), { message: 'optimizer state: entry 1.0 should be f32[2], got nothing' });
-    assert.throws(() => optimizer.loadState({ step, tensors: new Map(tensors).set('0.0', tensor.zeros([3, 2])) }), { message: 'optimizer state: entry 0.0 should be f32[2,3], got f32[3,2]' });
-    assert.throws(() => optimizer.loadState({ step, tensors: new Map(tensors).set('1.0', tensor.zeros([2], { dtype: 'f64' })) }), /should be f32\[2\], got f64\[2\]$/);
-    assert.throws(() => optimizer.loadState({ step, tensors: new Map(tensors).set('7.0', tensor.zeros([1])) }), { message: 'optimizer state: entry 7.0 belongs to no parameter of this optimizer' });
-    assert.throws(() => optimizer.loadState({ step: 1.5, tensors }), { message: 'optimizer state: step must be a whole number, got 1.5' });
+    assert.throws(() => optimizer.loadState({ step, tensors: without }), {
+      message: 'optimizer state: entry 1.0 should be f32[2], got nothing',
+    });
+    assert.throws(() => optimizer.loadState({ step, tensors: new Map(tensors).set('0.0', tensor.zeros([3, 2])) }), {
+      message: 'optimizer state: entry 0.0 should be f32[2,3], got f32[3,2]',
+    });
+    assert.throws(
+      () => optimizer.loadState({ step, tensors: new Map(tensors).set('1.0', tensor.zeros([2], { dtype: 'f64' })) }),
+      /should be f32\[2\], got f64\[2\]$/,
+    );
+    assert.throws(() => optimizer.loadState({ step, tensors: new Map(tensors).set('7.0', tensor.zeros([1])) }), {
+      message: 'optimizer state: entry 7.0 belongs to no parameter of this optimizer',
+    });
+    assert.throws(() => optimizer.loadState({ step: 1.5, tensors }), {
+      message: 'optimizer state: step must be a whole number, got 1.5',
+    });
     [...optimizer.state().tensors.values()].forEach((t, i) => assert.deepEqual(t.dataSync(), bits[i]));
     assert.equal(optimizer.state().step, step);
   });
 
   test(`${name}: memory is flat over steps, outlives scopes, and goes with dispose`, () => {
     const backend = createCpuBackend();
-    const p = [tensor.normal([2, 3], { seed: 1, backend }).requireGrad(), tensor.normal([2], { seed: 2, backend }).requireGrad()];
+    const p = [
+      tensor.normal([2, 3], { seed: 1, backend }).requireGrad(),
+      tensor.normal([2], { seed: 2, backend }).requireGrad(),
+    ];
     const optimizer = scope(() => make(p));
     const steps = (n: number): void => {
       for (let i = 0; i < n; i++) {
@@ -219,25 +315,39 @@ test('clipGradNorm: gradients whose squares overflow, underflow or are of two ty
       assert.ok(Math.abs(norm / (5 * size) - 1) < 1e-6, `norm ${norm}, expected ${5 * size}`);
       const factor = Math.min(1, 1 / (5 * size + 1e-6));
       const [a, b] = [await p.grad.item(), await q.grad.item()];
-      assert.ok(Math.abs(a / (3 * size * factor) - 1) < 1e-6 && Math.abs(b / (4 * size * factor) - 1) < 1e-6, `clipped to ${a}, ${b}`);
+      assert.ok(
+        Math.abs(a / (3 * size * factor) - 1) < 1e-6 && Math.abs(b / (4 * size * factor) - 1) < 1e-6,
+        `clipped to ${a}, ${b}`,
+      );
     }
   }
   const same = tensor([1]).requireGrad();
   same.grad = tensor([2e25]);
-  assert.ok(Math.abs(await clipGradNorm([same], 1).item() / 2e25 - 1) < 1e-6, 'f32 alone');
-  assert.ok(Math.abs(await same.grad.item() - 1) < 1e-6, 'f32 alone, clipped');
+  assert.ok(Math.abs((await clipGradNorm([same], 1).item()) / 2e25 - 1) < 1e-6, 'f32 alone');
+  assert.ok(Math.abs((await same.grad.item()) - 1) < 1e-6, 'f32 alone, clipped');
 });
 
-test('clipGradNorm: the joint norm, and gradients scaled only when it is larger', () => fc.assert(fc.property(
-  sizes, fc.nat(1000), fc.constantFrom(0.01, 1, 1000), (sides, seed, maxNorm) => scope(() => {
-    const random = new Random(seed);
-    const values = sides.map(n => normals(n, random));
-    const ps = values.map((v, i) => leaf(v, [sides[i]]));
-    ps.forEach((p, i) => setGrad(p, values[i]));
-    const idle = leaf([5], [1]);
-    const norm = Math.sqrt(values.flat().reduce((s, x) => s + x * x, 0));
-    close(clipGradNorm([...ps, idle], maxNorm).dataSync(), [norm], 1e-12);
-    const factor = Math.min(1, maxNorm / (norm + 1e-6));
-    ps.forEach((p, i) => close((p.grad as Tensor).dataSync(), values[i].map(x => x * factor), 1e-12));
-    assert.equal(idle.grad, null);
-  })), runs(30)));
+test('clipGradNorm: the joint norm, and gradients scaled only when it is larger', () =>
+  fc.assert(
+    fc.property(sizes, fc.nat(1000), fc.constantFrom(0.01, 1, 1000), (sides, seed, maxNorm) =>
+      scope(() => {
+        const random = new Random(seed);
+        const values = sides.map(n => normals(n, random));
+        const ps = values.map((v, i) => leaf(v, [sides[i]]));
+        ps.forEach((p, i) => setGrad(p, values[i]));
+        const idle = leaf([5], [1]);
+        const norm = Math.sqrt(values.flat().reduce((s, x) => s + x * x, 0));
+        close(clipGradNorm([...ps, idle], maxNorm).dataSync(), [norm], 1e-12);
+        const factor = Math.min(1, maxNorm / (norm + 1e-6));
+        ps.forEach((p, i) =>
+          close(
+            (p.grad as Tensor).dataSync(),
+            values[i].map(x => x * factor),
+            1e-12,
+          ),
+        );
+        assert.equal(idle.grad, null);
+      }),
+    ),
+    runs(30),
+  ));

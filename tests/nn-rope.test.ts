@@ -1,4 +1,5 @@
-// Rotary frequencies and tables against the formulas of transformers' modeling_rope_utils.py in f64, and what relative positions mean.
+// Rotary frequencies and tables against the formulas of transformers' modeling_rope_utils.py in f64, and what relative
+// positions mean.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -10,16 +11,23 @@ import { runs } from './helpers/draw.js';
 
 const near = (actual: ArrayLike<number>, expected: readonly number[], tolerance = 1.5e-6): void => {
   assert.equal(actual.length, expected.length);
-  expected.forEach((x, i) => assert.ok(Math.abs(actual[i] - x) <= tolerance * Math.abs(x), `entry ${i}: ${actual[i]}, expected ${x}`));
+  expected.forEach((x, i) =>
+    assert.ok(Math.abs(actual[i] - x) <= tolerance * Math.abs(x), `entry ${i}: ${actual[i]}, expected ${x}`),
+  );
 };
 const perPosition = (options: RopeOptions): Float32Array => ropeFrequencies(options).perPosition;
-const plain = (headDim: number, theta: number): number[] => Array.from({ length: headDim / 2 }, (_, i) => theta ** (-(2 * i) / headDim));
+const plain = (headDim: number, theta: number): number[] =>
+  Array.from({ length: headDim / 2 }, (_, i) => theta ** (-(2 * i) / headDim));
 
 // The exponent is rounded to f32, which counts ln(theta) times.
-test('frequencies are 1 / theta^(2i/D)', () => fc.assert(fc.property(fc.integer({ min: 1, max: 128 }), fc.constantFrom(10000, 100000, 500000, 1e6), (half, theta) => {
-  near(perPosition({ headDim: 2 * half, theta }), plain(2 * half, theta));
-  near(perPosition({ headDim: 2 * half, theta, scaling: { rope_type: 'default' } }), plain(2 * half, theta));
-}), runs(30)));
+test('frequencies are 1 / theta^(2i/D)', () =>
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 128 }), fc.constantFrom(10000, 100000, 500000, 1e6), (half, theta) => {
+      near(perPosition({ headDim: 2 * half, theta }), plain(2 * half, theta));
+      near(perPosition({ headDim: 2 * half, theta, scaling: { rope_type: 'default' } }), plain(2 * half, theta));
+    }),
+    runs(30),
+  ));
 
 test('linear scaling divides every frequency', () => {
   for (const key of ['rope_type', 'type'])
@@ -31,7 +39,13 @@ test('linear scaling divides every frequency', () => {
 
 test('llama3 scaling: fast ones stay, slow ones are divided, between them a blend', () => {
   const [headDim, theta] = [64, 500000];
-  const scaling = { rope_type: 'llama3', factor: 32, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 };
+  const scaling = {
+    rope_type: 'llama3',
+    factor: 32,
+    low_freq_factor: 1,
+    high_freq_factor: 4,
+    original_max_position_embeddings: 8192,
+  };
   const kinds = new Set<string>();
   const expected = plain(headDim, theta).map(f => {
     const wavelength = (2 * Math.PI) / f;
@@ -51,8 +65,9 @@ test('llama3 scaling: fast ones stay, slow ones are divided, between them a blen
   near(perPosition({ headDim, theta, scaling }), expected);
 });
 
-const golden = JSON.parse(readFileSync(new URL('fixtures/nn/ropeScalings.json', import.meta.url), 'utf8')) as
-  (RopeOptions & { name: string; perPosition: number[]; scale: number })[];
+const golden = JSON.parse(
+  readFileSync(new URL('fixtures/nn/ropeScalings.json', import.meta.url), 'utf8'),
+) as (RopeOptions & { name: string; perPosition: number[]; scale: number })[];
 for (const { name, perPosition: expected, scale, ...options } of golden) {
   test(`${name}: frequencies have the bits of transformers`, () => {
     const found = ropeFrequencies(options);
@@ -92,16 +107,27 @@ function rotated(x: Tensor, frequencies: RopeFrequencies, positions: Int32Array)
   return rope(x.reshape([1, T, 1, D]), table(cos), table(sin)).reshape([T, D]);
 }
 
-const distances = fc.record({ seed: fc.nat(1000), shift: fc.integer({ min: 0, max: 500 }), gap: fc.integer({ min: 0, max: 50 }) });
-test('scores depend on distance alone, and lengths stay', () => fc.assert(fc.property(distances, ({ seed, shift, gap }) => {
-  const frequencies = ropeFrequencies({ headDim: 8, theta: 10000 });
-  const x = tensor.normal([2, 8], { seed, dtype: 'f64' });
-  const at = (start: number): Tensor => rotated(x, frequencies, Int32Array.of(start, start + gap));
-  const product = (y: Tensor): number => y.select(0, 0).mul(y.select(0, 1)).sum().dataSync()[0];
-  // The tables are f32: angles up to 550 are off by 3e-5.
-  assert.ok(Math.abs(product(at(0)) - product(at(shift))) <= 2e-3, 'Math.abs(product(at(0)) - product(at(shift))) <= 2e-3');
-  near(at(shift).square().sum(1).dataSync(), [...x.square().sum(1).dataSync()], 1e-6);
-}), runs(25)));
+const distances = fc.record({
+  seed: fc.nat(1000),
+  shift: fc.integer({ min: 0, max: 500 }),
+  gap: fc.integer({ min: 0, max: 50 }),
+});
+test('scores depend on distance alone, and lengths stay', () =>
+  fc.assert(
+    fc.property(distances, ({ seed, shift, gap }) => {
+      const frequencies = ropeFrequencies({ headDim: 8, theta: 10000 });
+      const x = tensor.normal([2, 8], { seed, dtype: 'f64' });
+      const at = (start: number): Tensor => rotated(x, frequencies, Int32Array.of(start, start + gap));
+      const product = (y: Tensor): number => y.select(0, 0).mul(y.select(0, 1)).sum().dataSync()[0];
+      // The tables are f32: angles up to 550 are off by 3e-5.
+      assert.ok(
+        Math.abs(product(at(0)) - product(at(shift))) <= 2e-3,
+        'Math.abs(product(at(0)) - product(at(shift))) <= 2e-3',
+      );
+      near(at(shift).square().sum(1).dataSync(), [...x.square().sum(1).dataSync()], 1e-6);
+    }),
+    runs(25),
+  ));
 
 test('the first half turns against the second, as rotate_half does', () => {
   const quarter = rope(tensor([1, 2, 3, 4]).reshape([1, 1, 1, 4]), tensor.zeros([1, 1, 2]), tensor.ones([1, 1, 2]));
@@ -131,8 +157,14 @@ test('messages', () => {
   bad({ divisors: [1, 2, 3] }, 'rope: expected 4 positive divisors of frequencies, got 3');
   bad({ divisors: [1, 2, 0, 4] }, 'rope: expected 4 positive divisors of frequencies, got 4');
   bad({ scaling: { rope_type: 'linear' } }, "rope scaling 'linear': factor must be a positive number, got undefined");
-  bad({ scaling: { rope_type: 'linear', factor: '2' } }, "rope scaling 'linear': factor must be a positive number, got 2");
-  bad({ scaling: { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4 } }, "rope scaling 'llama3': original_max_position_embeddings must be a positive number, got undefined");
+  bad(
+    { scaling: { rope_type: 'linear', factor: '2' } },
+    "rope scaling 'linear': factor must be a positive number, got 2",
+  );
+  bad(
+    { scaling: { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4 } },
+    "rope scaling 'llama3': original_max_position_embeddings must be a positive number, got undefined",
+  );
   bad({ headDim: 7 }, 'rope: the head size must be even and positive, got 7');
   bad({ theta: NaN }, 'rope: theta must be positive, got NaN');
 });

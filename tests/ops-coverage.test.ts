@@ -16,7 +16,18 @@ const covered = new Set(table.map(r => r.name));
 
 /** Reading, marking and showing, tested in engine-tape, engine-scopes and ops-special. */
 const notOps = {
-  Tensor: ['constructor', 'view', 'data', 'dataSync', 'item', 'toArray', 'requireGrad', 'detach', 'backward', 'toString'],
+  Tensor: [
+    'constructor',
+    'view',
+    'data',
+    'dataSync',
+    'item',
+    'toArray',
+    'requireGrad',
+    'detach',
+    'backward',
+    'toString',
+  ],
   tensor: [
     'Random',
     'ShapeError',
@@ -72,7 +83,8 @@ const notOps = {
 
 function every(group: keyof typeof notOps, names: readonly string[]): void {
   test(`every op of ${group} has a recipe`, () => {
-    for (const name of notOps[group]) assert.ok(names.includes(name), `${group}.${name} is listed as no op, and does not exist`);
+    for (const name of notOps[group])
+      assert.ok(names.includes(name), `${group}.${name} is listed as no op, and does not exist`);
     const missing = names.filter(name => !notOps[group].includes(name) && !covered.has(`${group}.${name}`));
     assert.deepEqual(missing, [], `${group}: ops without a recipe`);
   });

@@ -1,5 +1,5 @@
-// Q5_0, Q5_1 and the K-quants of GGUF: blocks are written here from codes, scales and minima as ggml-common.h lays them out, and must decode
-// to what these numbers mean, rounded once.
+// Q5_0, Q5_1 and the K-quants of GGUF: blocks are written here from codes, scales and minima as ggml-common.h lays them
+// out, and must decode to what these numbers mean, rounded once.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -39,7 +39,9 @@ function fifths(random: Random, withMinimum: boolean): Block {
   return { bytes, values };
 }
 
-/** 256 weights in eight parts with 6-bit scales and minima, packed as get_scale_min_k4 of ggml-quants.c unpacks them. */
+/**
+ * 256 weights in eight parts with 6-bit scales and minima, packed as get_scale_min_k4 of ggml-quants.c unpacks them.
+ */
 function superBlock(random: Random, bits: 4 | 5): Block {
   const bytes = new Uint8Array(bits === 4 ? 144 : 176);
   const [d, least] = [randomHalf(random), randomHalf(random)];
@@ -97,11 +99,28 @@ for (const { name, type, length, make } of formats) {
     const [rows, perRow] = [3, 2];
     const blocks = Array.from({ length: rows * perRow }, () => make(random));
     const data = Uint8Array.from(blocks.flatMap(b => [...b.bytes]));
-    const file = await openGguf(memorySource(ggufBytes({ metadata: [], tensors: [{ name: 'w', sides: [perRow * length, rows], type, data }] }), 'made.gguf'));
+    const file = await openGguf(
+      memorySource(
+        ggufBytes({ metadata: [], tensors: [{ name: 'w', sides: [perRow * length, rows], type, data }] }),
+        'made.gguf',
+      ),
+    );
     assert.deepEqual([file.tensors.get('w')?.dtype, file.tensors.get('w')?.shape], [name, [rows, perRow * length]]);
-    const expected = Float32Array.from(blocks.flatMap(b => b.values), v => v + 0);
-    assert.deepEqual(Float32Array.from(await file.readFloat32('w'), v => v + 0), expected);
-    assert.deepEqual(Float64Array.from(await file.readFloat64('w'), v => v + 0), Float64Array.from(expected));
-    await assert.rejects(file.readPacked('w', () => undefined), new RegExp(`made.gguf: .*'w' ${name} .* has no packed form`));
+    const expected = Float32Array.from(
+      blocks.flatMap(b => b.values),
+      v => v + 0,
+    );
+    assert.deepEqual(
+      Float32Array.from(await file.readFloat32('w'), v => v + 0),
+      expected,
+    );
+    assert.deepEqual(
+      Float64Array.from(await file.readFloat64('w'), v => v + 0),
+      Float64Array.from(expected),
+    );
+    await assert.rejects(
+      file.readPacked('w', () => undefined),
+      new RegExp(`made.gguf: .*'w' ${name} .* has no packed form`),
+    );
   });
 }

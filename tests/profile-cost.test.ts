@@ -25,31 +25,54 @@ function measure(body: () => void): { report: ProfileReport; row: (name: string)
     profile.stop();
   }
   const report = profile.stop();
-  return { report, row: name => report.ops.find(r => r.name === name) ?? assert.fail(`${name} is not among ${report.ops.map(r => r.name).join(', ')}`) };
+  return {
+    report,
+    row: name =>
+      report.ops.find(r => r.name === name) ??
+      assert.fail(`${name} is not among ${report.ops.map(r => r.name).join(', ')}`),
+  };
 }
 
 test('matmul: 2 m n k, each operand read once, named by its shape and how its operands lie', () => {
   const side = fc.integer({ min: 2, max: 9 });
-  fc.assert(fc.property(side, side, side, fc.integer({ min: 1, max: 4 }), fc.boolean(), fc.boolean(), (m, k, n, batch, ta, tb) => {
-    const a = ta ? filled([batch, k, m]).transpose() : filled([batch, m, k]);
-    const b = tb ? filled([batch, n, k]).transpose() : filled([batch, k, n]);
-    const { report } = measure(() => { a.matmul(b); });
-    const [row] = report.ops;
-    assert.equal(report.ops.length, 1);
-    assert.equal(row.name, `matmul ${batch > 1 ? `${batch} of ` : ''}${m}x${k}x${n} ${ta ? 't' : 'n'}${tb ? 't' : 'n'}`);
-    let flop = 0;
-    for (let i = 0; i < batch * m * n; i++) for (let j = 0; j < k; j++) flop += 2;
-    assert.equal(row.flop, flop);
-    assert.equal(row.bytes, 4 * batch * (m * k + k * n + m * n));
-    assert.equal(row.calls, 1);
-  }), runs(40));
+  fc.assert(
+    fc.property(
+      side,
+      side,
+      side,
+      fc.integer({ min: 1, max: 4 }),
+      fc.boolean(),
+      fc.boolean(),
+      (m, k, n, batch, ta, tb) => {
+        const a = ta ? filled([batch, k, m]).transpose() : filled([batch, m, k]);
+        const b = tb ? filled([batch, n, k]).transpose() : filled([batch, k, n]);
+        const { report } = measure(() => {
+          a.matmul(b);
+        });
+        const [row] = report.ops;
+        assert.equal(report.ops.length, 1);
+        assert.equal(
+          row.name,
+          `matmul ${batch > 1 ? `${batch} of ` : ''}${m}x${k}x${n} ${ta ? 't' : 'n'}${tb ? 't' : 'n'}`,
+        );
+        let flop = 0;
+        for (let i = 0; i < batch * m * n; i++) for (let j = 0; j < k; j++) flop += 2;
+        assert.equal(row.flop, flop);
+        assert.equal(row.bytes, 4 * batch * (m * k + k * n + m * n));
+        assert.equal(row.calls, 1);
+      },
+    ),
+    runs(40),
+  );
 });
 
 test('matmul with packed weights: their own bytes', () => {
   const weights = allocatePacked('weights', [64, 96], 'q4_0', backend);
   // 16 bytes of weights and 2 of scale for each 32 columns, 54 in a row of 96, padded to a multiple of 4.
   backend.write(weights.storage.allocation, 0, new Int32Array((64 * 56) / 4));
-  const { row } = measure(() => { filled([3, 96]).matmulT(weights); });
+  const { row } = measure(() => {
+    filled([3, 96]).matmulT(weights);
+  });
   const product = row('matmul 3x96x64 nt q4_0');
   assert.equal(product.flop, 2 * 3 * 96 * 64);
   assert.equal(product.bytes, 4 * (3 * 96 + 3 * 64) + 64 * 56);
@@ -69,32 +92,52 @@ test('elementwise work: functions of the expression times elements; a repeated o
 
 test('gather and scatterAdd: the rows that are there, once read and once written', () => {
   const x = filled([5, 8]);
-  const { row } = measure(() => { x.takeRows([4, -1, 4]).scatterAddRows([0, 1, 1], 2); });
+  const { row } = measure(() => {
+    x.takeRows([4, -1, 4]).scatterAddRows([0, 1, 1], 2);
+  });
   assert.deepEqual([row('gather').flop, row('gather').bytes], [0, 4 * 8 * (2 + 3)]);
   assert.deepEqual([row('scatterAdd').flop, row('scatterAdd').bytes], [24, 4 * 8 * (3 + 2)]);
 });
 
 test('attention: 4 D for each query and key it sees, 10 D on the way back', () => {
   const size = fc.integer({ min: 1, max: 7 });
-  fc.assert(fc.property(size, fc.integer({ min: 0, max: 5 }), fc.boolean(), fc.integer({ min: 0, max: 4 }), (T, past, causal, window) => {
-    const [B, H, KV, D] = [2, 4, 2, 8];
-    const S = T + past;
-    const [q, k, v] = [filled([B, H, T, D]), filled([B, KV, S, D]), filled([B, KV, S, D])].map(t => t.requireGrad());
-    const { row } = measure(() => { attention(q, k, v, { causal, causalOffset: past, window }).sum().backward(); });
-    let pairs = 0;
-    for (let t = 0; t < T; t++) {
-      for (let s = 0; s < S; s++) if ((!causal || s <= t + past) && (window === 0 || s > t + past - window)) pairs++;
-    }
-    assert.equal(row('attention').flop, 4 * D * B * H * pairs);
-    assert.equal(row('attention.vjp').flop, 10 * D * B * H * pairs);
-  }), runs(30));
+  fc.assert(
+    fc.property(
+      size,
+      fc.integer({ min: 0, max: 5 }),
+      fc.boolean(),
+      fc.integer({ min: 0, max: 4 }),
+      (T, past, causal, window) => {
+        const [B, H, KV, D] = [2, 4, 2, 8];
+        const S = T + past;
+        const [q, k, v] = [filled([B, H, T, D]), filled([B, KV, S, D]), filled([B, KV, S, D])].map(t =>
+          t.requireGrad(),
+        );
+        const { row } = measure(() => {
+          attention(q, k, v, { causal, causalOffset: past, window }).sum().backward();
+        });
+        let pairs = 0;
+        for (let t = 0; t < T; t++) {
+          for (let s = 0; s < S; s++)
+            if ((!causal || s <= t + past) && (window === 0 || s > t + past - window)) pairs++;
+        }
+        assert.equal(row('attention').flop, 4 * D * B * H * pairs);
+        assert.equal(row('attention.vjp').flop, 10 * D * B * H * pairs);
+      },
+    ),
+    runs(30),
+  );
 });
 
 test('edit: products of the edited rows alone', () => {
   const [n, m, r, d] = [7, 3, 2, 12];
   const bank = { A: filled([1, r, d]), b: filled([1, r]), C: filled([1, r, d]), P: filled([1, r, d]) };
   const h = filled([n, d]).requireGrad();
-  const { row } = measure(() => { edit(h, bank, { indices: Int32Array.of(1, 4, 6), slots: new Int32Array(m) }).sum().backward(); });
+  const { row } = measure(() => {
+    edit(h, bank, { indices: Int32Array.of(1, 4, 6), slots: new Int32Array(m) })
+      .sum()
+      .backward();
+  });
   // A h, C h, P^T u; b and C h into u; c and the sum with h.
   assert.equal(row('edit').flop, m * (3 * 2 * r * d + 2 * r + 2 * d));
   // P g; u g^T; for A and C both (du)^T h and A^T du; b; c and the sum with g.
@@ -114,7 +157,9 @@ test('an op without a formula gives no rate, and none to the sum of its operatio
   const name = 'unheardOf';
   backend.fused.set(name, () => true);
   try {
-    const { report, row } = measure(() => { backend.fused.get(name)?.({ inputs: [], outputs: [], attributes: {} }); });
+    const { report, row } = measure(() => {
+      backend.fused.get(name)?.({ inputs: [], outputs: [], attributes: {} });
+    });
     assert.deepEqual([row(name).flop, row(name).gflops, row(name).calls], [0, null, 1]);
     assert.equal(report.flop, 0);
   } finally {

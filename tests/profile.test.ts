@@ -1,5 +1,5 @@
-// Profiles of training and generation on a tiny model: figures add up and land where they belong, results do not change, everything is
-// put back, and the trace nests.
+// Profiles of training and generation on a tiny model: figures add up and land where they belong, results do not
+// change, everything is put back, and the trace nests.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -10,7 +10,14 @@ import { CausalLM } from '../src/models/causalLM.js';
 import { ForwardContext } from '../src/models/context.js';
 import { blockComponents } from '../src/models/sites.js';
 import { AdamW } from '../src/nn/optim.js';
-import { formatProfile, startProfile, type Profile, type ProfileReport, type ProfileRow, type TraceEvent } from '../src/profile/index.js';
+import {
+  formatProfile,
+  startProfile,
+  type Profile,
+  type ProfileReport,
+  type ProfileRow,
+  type TraceEvent,
+} from '../src/profile/index.js';
 import { getReftModel, ReftTrainer } from '../src/reft/index.js';
 import { PrefixReuse } from '../src/reft/reuse.js';
 import { create } from '../src/tensor/create.js';
@@ -35,13 +42,21 @@ async function train(options: { profiled: boolean; reuse?: boolean; recompute?: 
   } finally {
     profile?.stop();
   }
-  const parameters = await Promise.all(reft.trained().map(async t => [...await t.tensor.data()]));
+  const parameters = await Promise.all(reft.trained().map(async t => [...(await t.tensor.data())]));
   return { losses, parameters, profile: profile as Profile };
 }
 
-const sum = (rows: readonly ProfileRow[], of: (row: ProfileRow) => number): number => rows.reduce((n, row) => n + of(row), 0);
-const flopAt = (report: ProfileReport, phase: string, test: (component: string, layer: number | null) => boolean): number =>
-  sum(report.sites.filter(s => s.phase === phase && test(s.component, s.layer)), s => s.flop);
+const sum = (rows: readonly ProfileRow[], of: (row: ProfileRow) => number): number =>
+  rows.reduce((n, row) => n + of(row), 0);
+const flopAt = (
+  report: ProfileReport,
+  phase: string,
+  test: (component: string, layer: number | null) => boolean,
+): number =>
+  sum(
+    report.sites.filter(s => s.phase === phase && test(s.component, s.layer)),
+    s => s.flop,
+  );
 
 test('results with a profile are those without, bit for bit', async () => {
   for (const reuse of [false, true]) {
@@ -54,19 +69,45 @@ test('results with a profile are those without, bit for bit', async () => {
 
 test('calls, time, operations and bytes by op, by site, by component and by phase add up to the same', async () => {
   const report = (await train({ profiled: true })).profile.stop();
-  assert.ok(report.calls > 0 && report.flop > 0 && report.bytes > 0 && report.kernelMs > 0, 'report.calls > 0 && report.flop > 0 && report.bytes > 0 && report.k...');
+  assert.ok(
+    report.calls > 0 && report.flop > 0 && report.bytes > 0 && report.kernelMs > 0,
+    'report.calls > 0 && report.flop > 0 && report.bytes > 0 && report.k...',
+  );
   for (const rows of [report.ops, report.sites, report.components, report.phases]) {
-    assert.equal(sum(rows, r => r.calls), report.calls);
-    assert.equal(sum(rows, r => r.flop), report.flop);
-    assert.equal(sum(rows, r => r.bytes), report.bytes);
-    assert.ok(Math.abs(sum(rows, r => r.ms) - report.kernelMs) <= 1e-9 * report.kernelMs, 'Math.abs(sum(rows, r => r.ms) - report.kernelMs) <= 1e-9 * report.k...');
+    assert.equal(
+      sum(rows, r => r.calls),
+      report.calls,
+    );
+    assert.equal(
+      sum(rows, r => r.flop),
+      report.flop,
+    );
+    assert.equal(
+      sum(rows, r => r.bytes),
+      report.bytes,
+    );
+    assert.ok(
+      Math.abs(sum(rows, r => r.ms) - report.kernelMs) <= 1e-9 * report.kernelMs,
+      'Math.abs(sum(rows, r => r.ms) - report.kernelMs) <= 1e-9 * report.k...',
+    );
     assert.ok(Math.abs(sum(rows, r => r.share) - 1) < 1e-9, 'Math.abs(sum(rows, r => r.share) - 1) < 1e-9');
     rows.forEach((row, i) => assert.ok(i === 0 || rows[i - 1].ms >= row.ms, 'longest first'));
-    for (const row of rows) if (row.gflops !== null) assert.ok(Math.abs(row.gflops * row.ms * 1e6 - row.flop) <= 1e-9 * row.flop, 'Math.abs(row.gflops * row.ms * 1e6 - row.flop) <= 1e-9 * row.flop');
+    for (const row of rows)
+      if (row.gflops !== null)
+        assert.ok(
+          Math.abs(row.gflops * row.ms * 1e6 - row.flop) <= 1e-9 * row.flop,
+          'Math.abs(row.gflops * row.ms * 1e6 - row.flop) <= 1e-9 * row.flop',
+        );
   }
   assert.ok(report.kernelMs + report.waitMs <= report.wallMs, 'report.kernelMs + report.waitMs <= report.wallMs');
-  assert.deepEqual(report.steps.map(s => s.name), ['step 1', 'step 2', 'step 3']);
-  assert.ok(sum(report.steps as never, s => s.ms) <= report.wallMs, 'sum(report.steps as never, s => s.ms) <= report.wallMs');
+  assert.deepEqual(
+    report.steps.map(s => s.name),
+    ['step 1', 'step 2', 'step 3'],
+  );
+  assert.ok(
+    sum(report.steps as never, s => s.ms) <= report.wallMs,
+    'sum(report.steps as never, s => s.ms) <= report.wallMs',
+  );
 });
 
 test('a forward pass costs what its matrices say, each product at its site', async () => {
@@ -80,14 +121,21 @@ test('a forward pass costs what its matrices say, each product at its site', asy
   const products = report.ops.filter(r => r.name.startsWith('matmul'));
   const perToken = layers * (2 * d * heads * headDim + 2 * d * kvHeads * headDim + 3 * d * f) + vocabSize * d;
   // What is added to the hidden states, twice in a block, is added by the products.
-  assert.equal(sum(products, r => r.flop), 2 * B * T * perToken + layers * B * T * 2 * d);
-  assert.deepEqual(report.phases.map(r => r.name), ['forward']);
+  assert.equal(
+    sum(products, r => r.flop),
+    2 * B * T * perToken + layers * B * T * 2 * d,
+  );
+  assert.deepEqual(
+    report.phases.map(r => r.name),
+    ['forward'],
+  );
   assert.deepEqual(report.declined, {});
 
   for (let layer = 0; layer < layers; layer++) {
     const at = (component: string) => report.sites.find(s => s.name === `${component}/${layer}`);
     const sums = ['block_input', 'block_middle', 'block_output'];
-    for (const component of blockComponents) assert.equal(at(component) === undefined, sums.includes(component), `${component}/${layer}`);
+    for (const component of blockComponents)
+      assert.equal(at(component) === undefined, sums.includes(component), `${component}/${layer}`);
     assert.equal(at('mlp_output')?.flop, 2 * B * T * d * f + B * T * d);
     assert.equal(at('attention_output')?.flop, 2 * B * T * d * heads * headDim + B * T * d);
     assert.equal(at('mlp_output')?.layer, layer);
@@ -103,8 +151,18 @@ test('training: the way back is placed at the sites it came from, above the edit
   const forward = flopAt(report, 'forward', (component, layer) => layer === 2 && component === 'mlp_output');
   // Of 2 f + 1 operations for each number, one adds the residual; nothing of that is on the way back.
   const { intermediateSize: f } = (await tinyModel({ device: createCpuBackend() })).config;
-  assert.equal(flopAt(report, 'backward', (component, layer) => layer === 2 && component === 'mlp_output') * (2 * f + 1), forward * 2 * f);
-  assert.equal(flopAt(report, 'backward', (component, layer) => (layer ?? 9) < 1 || (layer === 1 && component !== 'block_output edits')), 0);
+  assert.equal(
+    flopAt(report, 'backward', (component, layer) => layer === 2 && component === 'mlp_output') * (2 * f + 1),
+    forward * 2 * f,
+  );
+  assert.equal(
+    flopAt(
+      report,
+      'backward',
+      (component, layer) => (layer ?? 9) < 1 || (layer === 1 && component !== 'block_output edits'),
+    ),
+    0,
+  );
   for (const phase of ['forward', 'backward']) {
     assert.ok(flopAt(report, phase, component => component === 'block_output edits') > 0, phase);
     assert.ok(flopAt(report, phase, component => component === 'loss') > 0, phase);
@@ -121,15 +179,29 @@ test('blocks that run again count as forward, their way back at the sites it cam
   const product = (component: string, layer: number | null): boolean => layer === 2 && component === 'mlp_output';
   assert.equal(flopAt(a, 'forward', product), 2 * flopAt(b, 'forward', product));
   assert.equal(flopAt(a, 'backward', product), flopAt(b, 'backward', product));
-  assert.equal(flopAt(a, 'forward', (_, layer) => layer === 0), flopAt(b, 'forward', (_, layer) => layer === 0));
+  assert.equal(
+    flopAt(a, 'forward', (_, layer) => layer === 0),
+    flopAt(b, 'forward', (_, layer) => layer === 0),
+  );
   assert.deepEqual(new Set(a.phases.map(p => p.name)), new Set(b.phases.map(p => p.name)));
 });
 
 test('with reuse, what is computed once is a phase of its own, and steps cost less', async () => {
-  const [kept, whole] = [await train({ profiled: true, reuse: true }), await train({ profiled: true })].map(run => run.profile.stop());
-  assert.ok(flopAt(kept, 'reuse', (_, layer) => layer === 0) > 0, "flopAt(kept, 'reuse', (_, layer) => layer === 0) > 0");
-  assert.equal(flopAt(kept, 'forward', (_, layer) => layer === 0), 0);
-  assert.ok(flopAt(kept, 'forward', () => true) < flopAt(whole, 'forward', () => true), "flopAt(kept, 'forward', () => true) < flopAt(whole, 'forward', () =...");
+  const [kept, whole] = [await train({ profiled: true, reuse: true }), await train({ profiled: true })].map(run =>
+    run.profile.stop(),
+  );
+  assert.ok(
+    flopAt(kept, 'reuse', (_, layer) => layer === 0) > 0,
+    "flopAt(kept, 'reuse', (_, layer) => layer === 0) > 0",
+  );
+  assert.equal(
+    flopAt(kept, 'forward', (_, layer) => layer === 0),
+    0,
+  );
+  assert.ok(
+    flopAt(kept, 'forward', () => true) < flopAt(whole, 'forward', () => true),
+    "flopAt(kept, 'forward', () => true) < flopAt(whole, 'forward', () =...",
+  );
 });
 
 test('memory: the peak of the profiled time, and what a read brings back', async () => {
@@ -150,8 +222,16 @@ test('memory: the peak of the profiled time, and what a read brings back', async
 test('after stop everything is as before; another backend is never measured', async () => {
   const [backend, neighbour] = [createCpuBackend(), createCpuBackend()];
   const state = () => [
-    ...[backend, neighbour].flatMap(b => [...Object.values(b.kernels), ...b.fused.values(), b.allocate, b.write, b.read]),
-    ...[Tensor, Node, ForwardContext, CausalLM, AdamW, PrefixReuse].flatMap(type => Object.entries(Object.getOwnPropertyDescriptors(type.prototype)).flat()),
+    ...[backend, neighbour].flatMap(b => [
+      ...Object.values(b.kernels),
+      ...b.fused.values(),
+      b.allocate,
+      b.write,
+      b.read,
+    ]),
+    ...[Tensor, Node, ForwardContext, CausalLM, AdamW, PrefixReuse].flatMap(type =>
+      Object.entries(Object.getOwnPropertyDescriptors(type.prototype)).flat(),
+    ),
   ];
   const before = state();
   const profile = startProfile({ backend });
@@ -163,13 +243,21 @@ test('after stop everything is as before; another backend is never measured', as
   assert.deepEqual(state(), before);
   create.zeros([3], { backend }).add(1);
   assert.equal(profile.stop().calls, 2);
-  assert.deepEqual(Object.keys(Object.getOwnPropertyDescriptor(AdamW.prototype, 'step') ?? {}), ['value', 'writable', 'enumerable', 'configurable']);
+  assert.deepEqual(Object.keys(Object.getOwnPropertyDescriptor(AdamW.prototype, 'step') ?? {}), [
+    'value',
+    'writable',
+    'enumerable',
+    'configurable',
+  ]);
 });
 
 test('an error inside leaves the profile usable, and what is asked wrongly is said', async () => {
   const backend = createCpuBackend();
   const model = await tinyModel({ device: backend });
-  assert.throws(() => startProfile({ backend, traceCalls: -1 }), /traceCalls: expected a whole number from 0 on, got -1/);
+  assert.throws(
+    () => startProfile({ backend, traceCalls: -1 }),
+    /traceCalls: expected a whole number from 0 on, got -1/,
+  );
   const profile = startProfile({ backend });
   assert.throws(() => startProfile({ backend: createCpuBackend() }), /another profile is running/);
   assert.throws(() => profile.trace(), /after stop/);
@@ -184,16 +272,29 @@ test('an error inside leaves the profile usable, and what is asked wrongly is sa
 test('the trace is JSON whose events nest: part, phase, site, kernel', async () => {
   const { profile } = await train({ profiled: true, reuse: true });
   const report = profile.stop();
-  const trace = JSON.parse(JSON.stringify(profile.trace())) as { traceEvents: TraceEvent[]; otherData: Record<string, unknown> };
+  const trace = JSON.parse(JSON.stringify(profile.trace())) as {
+    traceEvents: TraceEvent[];
+    otherData: Record<string, unknown>;
+  };
   assert.deepEqual(trace.otherData, { producer: 'reft', backend: 'cpu' });
   const events = trace.traceEvents;
   const levels = ['part', 'phase', 'site', 'kernel'];
   const complete = events.filter(e => e.ph === 'X');
   for (const e of complete) {
-    assert.ok(levels.includes(e.cat as string) && e.ts >= 0 && (e.dur as number) >= 0 && e.pid === 1 && e.tid === 1 && typeof e.name === 'string', 'levels.includes(e.cat as string) && e.ts >= 0 && (e.dur as number) ...');
+    assert.ok(
+      levels.includes(e.cat as string) &&
+        e.ts >= 0 &&
+        (e.dur as number) >= 0 &&
+        e.pid === 1 &&
+        e.tid === 1 &&
+        typeof e.name === 'string',
+      'levels.includes(e.cat as string) && e.ts >= 0 && (e.dur as number) ...',
+    );
   }
   const end = (e: TraceEvent): number => e.ts + (e.dur as number);
-  const byLevel = levels.map(level => complete.filter(e => e.cat === level).sort((a, b) => a.ts - b.ts || end(a) - end(b)));
+  const byLevel = levels.map(level =>
+    complete.filter(e => e.cat === level).sort((a, b) => a.ts - b.ts || end(a) - end(b)),
+  );
   byLevel.forEach((list, level) => {
     list.forEach((e, i) => assert.ok(i === 0 || end(list[i - 1]) <= e.ts, `${e.name} overlaps its neighbour`));
     if (level === 0) return;
@@ -204,13 +305,22 @@ test('the trace is JSON whose events nest: part, phase, site, kernel', async () 
       assert.ok(above && above.ts <= e.ts && end(above) >= end(e), `${e.name} lies in no ${levels[level - 1]}`);
     }
   });
-  assert.deepEqual(byLevel[0].map(e => e.name), ['step 1', 'step 2', 'step 3']);
+  assert.deepEqual(
+    byLevel[0].map(e => e.name),
+    ['step 1', 'step 2', 'step 3'],
+  );
   assert.equal(byLevel[3].length, report.calls);
-  assert.ok(byLevel[2].some(e => e.name === 'mlp_output/2') && byLevel[1].some(e => e.name === 'backward'), "byLevel[2].some(e => e.name === 'mlp_output/2') && byLevel[1].some(...");
+  assert.ok(
+    byLevel[2].some(e => e.name === 'mlp_output/2') && byLevel[1].some(e => e.name === 'backward'),
+    "byLevel[2].some(e => e.name === 'mlp_output/2') && byLevel[1].some(...",
+  );
   const reads = events.filter(e => e.cat === 'read');
   assert.equal(reads.filter(e => e.ph === 'b').length, report.reads);
   assert.equal(reads.filter(e => e.ph === 'e').length, report.reads);
-  assert.ok(events.some(e => e.ph === 'C' && e.name === 'memory' && (e.args?.live as number) > 0), "events.some(e => e.ph === 'C' && e.name === 'memory' && (e.args?.li...");
+  assert.ok(
+    events.some(e => e.ph === 'C' && e.name === 'memory' && (e.args?.live as number) > 0),
+    "events.some(e => e.ph === 'C' && e.name === 'memory' && (e.args?.li...",
+  );
 });
 
 test('a trace keeps the calls it was asked to keep; figures count all', async () => {
@@ -241,6 +351,10 @@ test('the table shows the longest rows and adds up the rest', async () => {
   const [byOp] = text.split('by site, layers together');
   assert.match(text, /^profile \(cpu\): .* 3 parts; \d+ kernels .*\n\d+\.\d\d GFLOP at /);
   for (const row of report.ops.slice(0, 3)) assert.ok(byOp.includes(row.name), 'byOp.includes(row.name)');
-  assert.ok(byOp.includes(`${report.ops.length - 3} more: ${sum(report.ops.slice(3), r => r.ms).toFixed(1)} ms`), 'byOp.includes(`${report.ops.length - 3} more: ${sum(report.ops.slic...');
-  for (const row of report.components.slice(0, 3)) assert.ok(text.includes(`${row.phase}  ${row.name}`), 'text.includes(`${row.phase} ${row.name}`)');
+  assert.ok(
+    byOp.includes(`${report.ops.length - 3} more: ${sum(report.ops.slice(3), r => r.ms).toFixed(1)} ms`),
+    'byOp.includes(`${report.ops.length - 3} more: ${sum(report.ops.slic...',
+  );
+  for (const row of report.components.slice(0, 3))
+    assert.ok(text.includes(`${row.phase}  ${row.name}`), 'text.includes(`${row.phase} ${row.name}`)');
 });

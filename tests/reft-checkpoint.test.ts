@@ -5,17 +5,34 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { getReftModel, loadReft, ReftTrainer, type ReftConfig, type ReftModel, type TrainerOptions } from '../src/reft/index.js';
+import {
+  getReftModel,
+  loadReft,
+  ReftTrainer,
+  type ReftConfig,
+  type ReftModel,
+  type TrainerOptions,
+} from '../src/reft/index.js';
 import { tinyExamples } from './helpers/tinyExamples.js';
 import { tinyModel } from './helpers/tinyModel.js';
 
-const options: TrainerOptions = { examples: tinyExamples(5), steps: 10, batchSize: 2, learningRate: 2e-2, schedule: 'cosine', warmup: 2, weightDecay: 0.1 };
+const options: TrainerOptions = {
+  examples: tinyExamples(5),
+  steps: 10,
+  batchSize: 2,
+  learningRate: 2e-2,
+  schedule: 'cosine',
+  warmup: 2,
+  weightDecay: 0.1,
+};
 const configs: ReftConfig[] = [
-  { layers: [0, 2], positions: 'f1+l2', rank: 3, dropout: 0.2 }, { kind: 'direft', layers: [1], rank: 2, component: 'mlp_output' },
+  { layers: [0, 2], positions: 'f1+l2', rank: 3, dropout: 0.2 },
+  { kind: 'direft', layers: [1], rank: 2, component: 'mlp_output' },
   { layers: [1], rank: 2, orthogonal: 'torch', component: 'attention_output' },
 ];
 
-const bytesOf = (reft: ReftModel): unknown => reft.interventions.flatMap(i => i.state().map(({ name, tensor }) => [name, tensor.dataSync()]));
+const bytesOf = (reft: ReftModel): unknown =>
+  reft.interventions.flatMap(i => i.state().map(({ name, tensor }) => [name, tensor.dataSync()]));
 const fresh = async (config: ReftConfig | ReftConfig[] = configs): Promise<ReftModel> => {
   const reft = getReftModel(await tinyModel(), config);
   reft.onWarning = () => undefined;
@@ -33,7 +50,7 @@ async function withFolder(body: (folder: string) => Promise<void>): Promise<void
 
 /** The parameters after `steps` steps, and the files of a checkpoint then. */
 async function runFor(steps: number, more: Partial<TrainerOptions> = {}, reft?: ReftModel) {
-  const model = reft ?? await fresh();
+  const model = reft ?? (await fresh());
   const trainer = new ReftTrainer(model, { ...options, ...more });
   const losses: number[] = [];
   for await (const step of trainer.steps()) {
@@ -60,7 +77,11 @@ describe('resuming', () => {
       return reft;
     };
     const straight = await runFor(6, { steps: 6 }, await make());
-    const rest = await runFor(6, { steps: 6, resume: (await runFor(3, { steps: 6 }, await make())).files }, await make());
+    const rest = await runFor(
+      6,
+      { steps: 6, resume: (await runFor(3, { steps: 6 }, await make())).files },
+      await make(),
+    );
     assert.deepEqual(rest.model.base.model.norm.weight.dataSync(), straight.model.base.model.norm.weight.dataSync());
     assert.deepEqual(bytesOf(rest.model), bytesOf(straight.model));
   });
@@ -69,13 +90,26 @@ describe('resuming', () => {
     await withFolder(async folder => {
       const directory = join(folder, 'checkpoint');
       const controller = new AbortController();
-      const trainer = new ReftTrainer(await fresh(), { ...options, signal: controller.signal, checkpoint: { directory } });
-      const result = await trainer.train(step => { if (step.index === 4) controller.abort(); });
+      const trainer = new ReftTrainer(await fresh(), {
+        ...options,
+        signal: controller.signal,
+        checkpoint: { directory },
+      });
+      const result = await trainer.train(step => {
+        if (step.index === 4) controller.abort();
+      });
       assert.deepEqual([result.aborted, result.steps], [true, 4]);
       assert.deepEqual((await readdir(directory)).sort(), [
-        'README.md', 'adapter_config.json', 'adapter_model.safetensors', 'trainer_state.json', 'trainer_state.safetensors',
+        'README.md',
+        'adapter_config.json',
+        'adapter_model.safetensors',
+        'trainer_state.json',
+        'trainer_state.safetensors',
       ]);
-      assert.equal((await loadReft(await tinyModel(), directory)).interventions.length, trainer.reft.interventions.length);
+      assert.equal(
+        (await loadReft(await tinyModel(), directory)).interventions.length,
+        trainer.reft.interventions.length,
+      );
       const resumed = await fresh();
       const rest = await new ReftTrainer(resumed, { ...options, resume: directory }).train();
       assert.deepEqual([rest.aborted, rest.steps], [false, 10]);
@@ -98,7 +132,10 @@ describe('resuming', () => {
     const refused = async (more: Partial<TrainerOptions>, message: RegExp, reft?: ReftModel): Promise<void> => {
       await assert.rejects(runFor(10, { ...more, resume: files }, reft), message);
     };
-    await refused({ learningRate: 1e-3 }, /^RangeError: resume: learningRate is 0\.001, but checkpoint was made with 0\.02; a run can only go on unchanged$/);
+    await refused(
+      { learningRate: 1e-3 },
+      /^RangeError: resume: learningRate is 0\.001, but checkpoint was made with 0\.02; a run can only go on unchanged$/,
+    );
     await refused({ seed: 1 }, /resume: seed is 1/);
     await refused({ steps: 12 }, /resume: totalSteps is 12/);
     await refused({ examples: tinyExamples(4) }, /resume: data is sha256:/);
@@ -111,8 +148,14 @@ describe('resuming', () => {
   test('refuses files that are wrong, and changes nothing', async () => {
     const { files } = await runFor(2);
     const state = files.get('trainer_state.safetensors')!;
-    const broken = new Map([['a', new Map()], ['b', new Map([['trainer_state.safetensors', state.subarray(0, state.length - 4)]])]] as const);
-    for (const [name, message] of [['a', /is no checkpoint: it has no trainer_state\.safetensors/], ['b', /^FormatError: checkpoint\/trainer_state\.safetensors: /]] as const) {
+    const broken = new Map([
+      ['a', new Map()],
+      ['b', new Map([['trainer_state.safetensors', state.subarray(0, state.length - 4)]])],
+    ] as const);
+    for (const [name, message] of [
+      ['a', /is no checkpoint: it has no trainer_state\.safetensors/],
+      ['b', /^FormatError: checkpoint\/trainer_state\.safetensors: /],
+    ] as const) {
       const reft = await fresh();
       const before = bytesOf(reft);
       await assert.rejects(runFor(10, { resume: broken.get(name) as Map<string, Uint8Array> }, reft), message);

@@ -1,5 +1,5 @@
-// Runs that must follow PyTorch: its map goes on from the base that a pyreft file holds. Completed otherwise, the same R
-// takes other steps from the second one on.
+// Runs that must follow PyTorch: its map goes on from the base that a pyreft file holds. Completed otherwise, the same
+// R takes other steps from the second one on.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';

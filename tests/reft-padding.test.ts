@@ -1,5 +1,5 @@
-// Padding that is left out: losses, gradients, states and logits are those of the padded batch, for every edit and at every site; a batch
-// without padding keeps its bits; norms and linear layers see the real tokens alone.
+// Padding that is left out: losses, gradients, states and logits are those of the padded batch, for every edit and at
+// every site; a batch without padding keeps its bits; norms and linear layers see the real tokens alone.
 
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
@@ -10,7 +10,17 @@ import { collate } from '../src/data/collate.js';
 import { tokenizeRow, type Example } from '../src/data/examples.js';
 import type { Tokenizer } from '../src/io/tokenizer.js';
 import { tokenizerFromFolder } from '../src/io/tokenizerNode.js';
-import { compose, getReftModel, kindNames, layoutOf, mixEdits, ReftTrainer, trace, type ReftConfig, type TrainStep } from '../src/reft/index.js';
+import {
+  compose,
+  getReftModel,
+  kindNames,
+  layoutOf,
+  mixEdits,
+  ReftTrainer,
+  trace,
+  type ReftConfig,
+  type TrainStep,
+} from '../src/reft/index.js';
 import { headComponents, siteName, type Site } from '../src/models/sites.js';
 import type { CausalLM, ForwardOptions } from '../src/models/causalLM.js';
 import type { Tensor } from '../src/tensor/tensor.js';
@@ -23,7 +33,8 @@ const examples = [tinyExample(9, 4, 1), tinyExample(3, 2, 2), tinyExample(5, 3, 
 /** The examples padded on one side, or with two columns of padding on the other, too. */
 function padded(side: 'left' | 'right', both = false, of: readonly Example[] = examples) {
   const batch = collate(of, { padTokenId: 0, side });
-  if (!both) return { ...batch, layout: layoutOf(batch.attentionMask, batch.shape, batch.promptLengths, batch.inputIds) };
+  if (!both)
+    return { ...batch, layout: layoutOf(batch.attentionMask, batch.shape, batch.promptLengths, batch.inputIds) };
   const [rows, width] = batch.shape;
   const widen = (list: Int32Array, filler: number): Int32Array => {
     const wide = new Int32Array(rows * (width + 4)).fill(filler);
@@ -31,37 +42,67 @@ function padded(side: 'left' | 'right', both = false, of: readonly Example[] = e
     return wide;
   };
   const shape = [rows, width + 4] as const;
-  const [inputIds, attentionMask, labels] = [widen(batch.inputIds, 0), widen(batch.attentionMask, 0), widen(batch.labels, -100)];
-  return { ...batch, shape, inputIds, attentionMask, labels, layout: layoutOf(attentionMask, shape, batch.promptLengths, inputIds) };
+  const [inputIds, attentionMask, labels] = [
+    widen(batch.inputIds, 0),
+    widen(batch.attentionMask, 0),
+    widen(batch.labels, -100),
+  ];
+  return {
+    ...batch,
+    shape,
+    inputIds,
+    attentionMask,
+    labels,
+    layout: layoutOf(attentionMask, shape, batch.promptLengths, inputIds),
+  };
 }
 
 const paddings = [padded('right'), padded('left'), padded('right', true)];
 const near = (a: ArrayLike<number>, b: ArrayLike<number>, what: string, bound = 1e-9): void => {
   assert.equal(a.length, b.length, what);
-  for (let i = 0; i < a.length; i++) assert.ok(Math.abs(a[i] - b[i]) < bound * Math.max(1, Math.abs(b[i])), `${what}: ${a[i]} and ${b[i]} at ${i}`);
+  for (let i = 0; i < a.length; i++)
+    assert.ok(Math.abs(a[i] - b[i]) < bound * Math.max(1, Math.abs(b[i])), `${what}: ${a[i]} and ${b[i]} at ${i}`);
 };
 
 /** Loss and gradients of everything trained, with padding computed or left out. */
 function measured(
-  edited: EditedModel, trained: readonly { tensor: Tensor }[], batch: (typeof paddings)[number], skipPadding: boolean, dropout = false,
+  edited: EditedModel,
+  trained: readonly { tensor: Tensor }[],
+  batch: (typeof paddings)[number],
+  skipPadding: boolean,
+  dropout = false,
 ): number[][] {
   const { inputIds, shape, attentionMask, labels, layout } = batch;
   zeroGrad(trained.map(t => t.tensor));
-  const { loss } = edited.loss({ inputIds, shape, attentionMask, skipPadding }, labels, layout, dropout ? { seed: 5, step: 2 } : undefined);
+  const { loss } = edited.loss(
+    { inputIds, shape, attentionMask, skipPadding },
+    labels,
+    layout,
+    dropout ? { seed: 5, step: 2 } : undefined,
+  );
   if (loss.needsGrad) loss.backward();
   return [[...loss.dataSync()], ...trained.map(t => [...(t.tensor.grad?.dataSync() ?? [])])];
 }
 
 async function agree(
-  config: ReftConfig | ReftConfig[], model: CausalLM, batches = paddings, dropout = false, tokenizer?: Tokenizer,
+  config: ReftConfig | ReftConfig[],
+  model: CausalLM,
+  batches = paddings,
+  dropout = false,
+  tokenizer?: Tokenizer,
 ): Promise<void> {
   const reft = getReftModel(model, config);
   reft.tokenizer = tokenizer;
   reft.onWarning = () => undefined;
   for (const batch of batches) {
     const [off, on] = [false, true].map(skip => measured(reft, reft.trained(), batch, skip, dropout));
-    on.forEach((list, i) => { near(list, off[i], JSON.stringify(config)); });
-    assert.ok(on.slice(1).some(list => list.some(x => x !== 0)), `no gradients: ${JSON.stringify(config)}`);
+    on.forEach((list, i) => {
+      near(list, off[i], JSON.stringify(config));
+    });
+    assert.ok(
+      on.slice(1).some(list => list.some(x => x !== 0)),
+      `no gradients: ${JSON.stringify(config)}`,
+    );
   }
 }
 
@@ -73,38 +114,64 @@ describe('with padding left out, losses and gradients are those of the padded ba
 
   test('at every site, single heads too', async () => {
     const model = await tinyModel({ dtype: 'f64' });
-    for (const { component } of model.sites().filter(s => s.layer === 1 || s.component === 'embeddings' || s.component === 'final_norm')) {
+    for (const { component } of model
+      .sites()
+      .filter(s => s.layer === 1 || s.component === 'embeddings' || s.component === 'final_norm')) {
       const layers = [component === 'embeddings' ? 0 : component === 'final_norm' ? 2 : 1];
       await agree({ layers, component, positions: 'all', rank: 2 }, model);
-      if ((headComponents as readonly string[]).includes(component)) await agree({ layers, component, heads: [1], positions: 'l2', rank: 2 }, model);
+      if ((headComponents as readonly string[]).includes(component))
+        await agree({ layers, component, heads: [1], positions: 'l2', rank: 2 }, model);
     }
   });
 
   test('for every form of positions, several groups, dropout on either target, a trained scale, a sliding window', async () => {
     const model = await tinyModel({ dtype: 'f64' });
-    for (const positions of ['l1', 'f7+l7', 'all', [0, 1, -1], (ids: readonly number[]) => [ids.length >> 1]] as ReftConfig['positions'][]) {
+    for (const positions of [
+      'l1',
+      'f7+l7',
+      'all',
+      [0, 1, -1],
+      (ids: readonly number[]) => [ids.length >> 1],
+    ] as ReftConfig['positions'][]) {
       await agree({ layers: [0, 2], positions, rank: 2 }, model);
     }
     await agree({ layers: [1], positions: 'l1', newTokens: { every: 2 }, rank: 2 }, model);
-    await agree([{ layers: [0], positions: 'f1', rank: 2, trainScale: true }, { layers: [1, 2], positions: 'l2', kind: 'direft', rank: 3 }], model);
-    for (const dropoutOn of ['difference', 'state'] as const) await agree({ layers: [1], positions: 'f2+l2', rank: 2, dropout: 0.4, dropoutOn }, model, paddings, true);
+    await agree(
+      [
+        { layers: [0], positions: 'f1', rank: 2, trainScale: true },
+        { layers: [1, 2], positions: 'l2', kind: 'direft', rank: 3 },
+      ],
+      model,
+    );
+    for (const dropoutOn of ['difference', 'state'] as const)
+      await agree({ layers: [1], positions: 'f2+l2', rank: 2, dropout: 0.4, dropoutOn }, model, paddings, true);
     await agree({ layers: [0, 1], positions: 'l1', rank: 2 }, await tinyModel({ dtype: 'f64', slidingWindow: 3 }));
   });
 
   test('of mixtures, compositions and functions of hidden states', async () => {
     const model = await tinyModel({ dtype: 'f64' });
-    const [a, b] = [1, 2].map(seed => getReftModel(model, { layers: [1], positions: 'f1+l2', rank: 2, tied: true, seed }));
+    const [a, b] = [1, 2].map(seed =>
+      getReftModel(model, { layers: [1], positions: 'f1+l2', rank: 2, tied: true, seed }),
+    );
     const trained = [...a.trained(), ...b.trained()];
-    for (const edited of [mixEdits([a, null, [a, b]]), await compose([a, b], 'interpolate', { weights: [0.7, 0.3] }), await compose([a, b], 'stack')]) {
+    for (const edited of [
+      mixEdits([a, null, [a, b]]),
+      await compose([a, b], 'interpolate', { weights: [0.7, 0.3] }),
+      await compose([a, b], 'stack'),
+    ]) {
       for (const batch of paddings) {
         const [off, on] = [false, true].map(skip => measured(edited, trained, batch, skip));
-        on.forEach((list, i) => { near(list, off[i], edited.constructor.name); });
+        on.forEach((list, i) => {
+          near(list, off[i], edited.constructor.name);
+        });
       }
     }
     for (const { inputIds, shape, attentionMask, labels, promptLengths } of paddings) {
       const graph = trace(a, { inputIds, shape, attentionMask, promptLengths });
       graph.insert({ id: 'half', site: 'blocks.0.hook_mlp_out', apply: h => h.mul(0.5) });
-      const [off, on] = [false, true].map(skipPadding => graph.loss({ inputIds, shape, attentionMask, promptLengths, skipPadding }, labels).loss.dataSync());
+      const [off, on] = [false, true].map(skipPadding =>
+        graph.loss({ inputIds, shape, attentionMask, promptLengths, skipPadding }, labels).loss.dataSync(),
+      );
       near(on, off, 'graph');
     }
   });
@@ -118,14 +185,19 @@ describe('positions found in the text are those of each row, wherever its paddin
   before(async () => {
     tokenizer = await tokenizerFromFolder(fileURLToPath(new URL('fixtures/tokenizer/bpe', import.meta.url)));
     model = await tinyModel({ dtype: 'f64', vocabulary: tokenizer.vocabSize, maxPositions: 128 });
-    rows = [['The dog saw another dog and a cat.', ' It ran.'], ['A dog', ' ran away.'], ['One cat', ' sat.']]
-      .map(([prompt, completion]) => tokenizeRow({ kind: 'completion', prompt, completion, where: prompt }, tokenizer));
+    rows = [
+      ['The dog saw another dog and a cat.', ' It ran.'],
+      ['A dog', ' ran away.'],
+      ['One cat', ' sat.'],
+    ].map(([prompt, completion]) => tokenizeRow({ kind: 'completion', prompt, completion, where: prompt }, tokenizer));
     assert.equal(new Set(rows.map(row => row.ids.length)).size, 3);
   });
 
   const forms: ReftConfig[] = [
-    { layers: [0, 1], positions: 'match:/dog|cat/', rank: 2 }, { layers: [1], positions: 'match:/DOG/i', rank: 2, newTokens: { every: 2 } },
-    { layers: [1], positions: 'marker:dog', rank: 2, kind: 'direft' }, { layers: [0, 2], positions: 'marker:dog', component: 'mlp_output', rank: 2 },
+    { layers: [0, 1], positions: 'match:/dog|cat/', rank: 2 },
+    { layers: [1], positions: 'match:/DOG/i', rank: 2, newTokens: { every: 2 } },
+    { layers: [1], positions: 'marker:dog', rank: 2, kind: 'direft' },
+    { layers: [0, 2], positions: 'marker:dog', component: 'mlp_output', rank: 2 },
   ];
 
   test('losses and gradients', async () => {
@@ -140,7 +212,15 @@ describe('positions found in the text are those of each row, wherever its paddin
       const run = async (batchSize: number, gradientAccumulation: number, reuse: boolean): Promise<number[]> => {
         const reft = getReftModel(model, config);
         reft.onWarning = () => undefined;
-        const trainer = new ReftTrainer(reft, { tokenizer, examples: rows, steps: 3, batchSize, gradientAccumulation, learningRate: 1e-2, reuse });
+        const trainer = new ReftTrainer(reft, {
+          tokenizer,
+          examples: rows,
+          steps: 3,
+          batchSize,
+          gradientAccumulation,
+          learningRate: 1e-2,
+          reuse,
+        });
         const steps: number[] = [];
         for await (const { loss, gradNorm } of trainer.steps()) steps.push(loss, gradNorm);
         return steps;
@@ -158,7 +238,11 @@ test('states, logits and gradients at sites have the shapes of the batch, with z
   const sites = model.sites({ heads: true });
   for (const { inputIds, shape, attentionMask, labels, layout } of paddings) {
     const real = [...attentionMask.keys()].filter(i => attentionMask[i] === 1);
-    const compare = (on: { shape: readonly number[]; dataSync(): ArrayLike<number> }, off: typeof on, what: string): void => {
+    const compare = (
+      on: { shape: readonly number[]; dataSync(): ArrayLike<number> },
+      off: typeof on,
+      what: string,
+    ): void => {
       assert.deepEqual(on.shape, off.shape, what);
       assert.deepEqual(on.shape.slice(0, 2), shape, what);
       const width = on.shape[2];
@@ -166,26 +250,43 @@ test('states, logits and gradients at sites have the shapes of the batch, with z
       const at = (data: ArrayLike<number>, rows: readonly number[]): number[] =>
         rows.flatMap(row => Array.from({ length: width }, (_, i) => data[row * width + i]));
       near(at(x, real), at(y, real), what);
-      assert.ok(at(x, [...attentionMask.keys()].filter(i => attentionMask[i] === 0)).every(v => v === 0), `${what}: padding`);
+      assert.ok(
+        at(
+          x,
+          [...attentionMask.keys()].filter(i => attentionMask[i] === 0),
+        ).every(v => v === 0),
+        `${what}: padding`,
+      );
     };
     const run = (skipPadding: boolean) => {
       const seen: [Site, readonly number[]][] = [];
       const onSite = (site: Site, h: { shape: readonly number[] }): void => void seen.push([site, h.shape]);
-      const output = noGrad(() => reft.forward({ inputIds, shape, attentionMask, skipPadding, collect: sites, hiddenStates: true, onSite }, layout));
+      const output = noGrad(() =>
+        reft.forward(
+          { inputIds, shape, attentionMask, skipPadding, collect: sites, hiddenStates: true, onSite },
+          layout,
+        ),
+      );
       return { ...output, seen };
     };
     const [off, on] = [run(false), run(true)];
     compare(on.logits, off.logits, 'logits');
-    on.hiddenStates.forEach((h, i) => { compare(h, off.hiddenStates[i], `hidden state ${i}`); });
-    for (const site of sites) compare(on.collected.get(siteName(site))!, off.collected.get(siteName(site))!, siteName(site));
+    on.hiddenStates.forEach((h, i) => {
+      compare(h, off.hiddenStates[i], `hidden state ${i}`);
+    });
+    for (const site of sites)
+      compare(on.collected.get(siteName(site))!, off.collected.get(siteName(site))!, siteName(site));
     assert.deepEqual(on.seen, off.seen);
 
     const logitsAt = Int32Array.from(real.slice(1, 6));
     const chosen = (skipPadding: boolean, from?: ForwardOptions['from']) =>
-      noGrad(() => reft.forward({ inputIds, shape, attentionMask, skipPadding, logitsAt, ...(from ? { from } : {}) }, layout)).logits.dataSync();
+      noGrad(() =>
+        reft.forward({ inputIds, shape, attentionMask, skipPadding, logitsAt, ...(from ? { from } : {}) }, layout),
+      ).logits.dataSync();
     near(chosen(true), chosen(false), 'chosen logits');
 
-    const gradients = (skipPadding: boolean) => reft.gradients({ inputIds, shape, attentionMask, skipPadding }, labels, layout, sites).gradients;
+    const gradients = (skipPadding: boolean) =>
+      reft.gradients({ inputIds, shape, attentionMask, skipPadding }, labels, layout, sites).gradients;
     const [without, of] = [gradients(true), gradients(false)];
     for (const [name, gradient] of without) compare(gradient, of.get(name)!, `gradient at ${name}`);
 
@@ -194,7 +295,10 @@ test('states, logits and gradients at sites have the shapes of the batch, with z
     near(chosen(true, from), chosen(false, from), 'from a layer');
   }
   const { inputIds, shape, attentionMask, layout } = paddings[0];
-  assert.throws(() => reft.forward({ inputIds, shape, attentionMask, skipPadding: true, logitsAt: Int32Array.of(99) }, layout), /logitsAt: row 99 is out of range/);
+  assert.throws(
+    () => reft.forward({ inputIds, shape, attentionMask, skipPadding: true, logitsAt: Int32Array.of(99) }, layout),
+    /logitsAt: row 99 is out of range/,
+  );
 });
 
 test('a batch without padding keeps its bits', async () => {
@@ -207,12 +311,29 @@ test('a batch without padding keeps its bits', async () => {
 });
 
 describe('training on rows of different lengths', () => {
-  async function run(batchSize: number, gradientAccumulation: number, reuse: boolean, beta?: number): Promise<TrainStep[]> {
-    const reft = getReftModel(await tinyModel({ dtype: 'f64' }), { layers: [1, 2], positions: 'l2', rank: 2, identityStart: beta !== undefined });
+  async function run(
+    batchSize: number,
+    gradientAccumulation: number,
+    reuse: boolean,
+    beta?: number,
+  ): Promise<TrainStep[]> {
+    const reft = getReftModel(await tinyModel({ dtype: 'f64' }), {
+      layers: [1, 2],
+      positions: 'l2',
+      rank: 2,
+      identityStart: beta !== undefined,
+    });
     const rows = tinyExamples(6);
     const pairs = [0, 2, 4].map(i => ({ chosen: rows[i], rejected: rows[i + 1] }));
     const data = beta === undefined ? { examples: rows } : { preferences: { pairs, beta } };
-    const trainer = new ReftTrainer(reft, { ...data, steps: 4, batchSize, gradientAccumulation, learningRate: 1e-2, reuse });
+    const trainer = new ReftTrainer(reft, {
+      ...data,
+      steps: 4,
+      batchSize,
+      gradientAccumulation,
+      learningRate: 1e-2,
+      reuse,
+    });
     const steps: TrainStep[] = [];
     for await (const step of trainer.steps()) steps.push(step);
     return steps;
@@ -222,7 +343,12 @@ describe('training on rows of different lengths', () => {
     const alone = await run(1, 6, false);
     for (const reuse of [true, false]) {
       const together = await run(6, 1, reuse);
-      for (const key of ['loss', 'gradNorm'] as const) near(together.map(s => s[key]), alone.map(s => s[key]), key);
+      for (const key of ['loss', 'gradNorm'] as const)
+        near(
+          together.map(s => s[key]),
+          alone.map(s => s[key]),
+          key,
+        );
     }
   });
 
@@ -230,18 +356,32 @@ describe('training on rows of different lengths', () => {
     const alone = await run(1, 3, false, 0.1);
     for (const reuse of [true, false]) {
       const together = await run(3, 1, reuse, 0.1);
-      for (const key of ['loss', 'gradNorm'] as const) near(together.map(s => s[key]), alone.map(s => s[key]), key);
+      for (const key of ['loss', 'gradNorm'] as const)
+        near(
+          together.map(s => s[key]),
+          alone.map(s => s[key]),
+          key,
+        );
     }
   });
 });
 
 test('a row generates alone what it generates beside longer ones', async () => {
-  const reft = getReftModel(await tinyModel({ dtype: 'f64' }), { layers: [0, 1], positions: 'f1+l1', newTokens: 'all', rank: 2 });
+  const reft = getReftModel(await tinyModel({ dtype: 'f64' }), {
+    layers: [0, 1],
+    positions: 'f1+l1',
+    newTokens: 'all',
+    rank: 2,
+  });
   const prompts = [3, 9, 1].map((n, i) => tinyIds(n, i));
   const options = { maxNewTokens: 6, stopTokenIds: [] };
   const together = (await reft.generate(prompts, options)).map(r => r.ids);
-  assert.deepEqual((await reft.generate(prompts, { ...options, useCache: false })).map(r => r.ids), together);
-  for (const [i, prompt] of prompts.entries()) assert.deepEqual((await reft.generate(prompt, options))[0].ids, together[i]);
+  assert.deepEqual(
+    (await reft.generate(prompts, { ...options, useCache: false })).map(r => r.ids),
+    together,
+  );
+  for (const [i, prompt] of prompts.entries())
+    assert.deepEqual((await reft.generate(prompt, options))[0].ids, together[i]);
 });
 
 test('linear layers are given the real tokens alone', async () => {

@@ -1,5 +1,5 @@
-// Reuse in a folder: the bits of reuse in memory, for later runs too; what is damaged or belongs to another model is computed; the folder keeps
-// to its bound.
+// Reuse in a folder: the bits of reuse in memory, for later runs too; what is damaged or belongs to another model is
+// computed; the folder keeps to its bound.
 
 import assert from 'node:assert/strict';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
@@ -20,16 +20,23 @@ import { tinyModel, type TinyModelOptions } from './helpers/tinyModel.js';
 
 let folder: string;
 let next = 0;
-before(async () => { folder = await mkdtemp(join(tmpdir(), 'reft-reuse-')); });
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'reft-reuse-'));
+});
 after(() => rm(folder, { recursive: true, force: true }));
 const fresh = (): string => join(folder, String(next++));
 
 const config: ReftConfig = { layers: [1, 2], positions: 'l1', rank: 2 };
 
 /** Losses and gradients of a run, and how many examples it computed from their first token on. */
-async function run(options: Partial<TrainerOptions>, { examples = tinyExamples(6), model = {}, edits = config }: {
-  examples?: readonly Example[]; model?: TinyModelOptions; edits?: ReftConfig;
-} = {}) {
+async function run(
+  options: Partial<TrainerOptions>,
+  {
+    examples = tinyExamples(6),
+    model = {},
+    edits = config,
+  }: { examples?: readonly Example[]; model?: TinyModelOptions; edits?: ReftConfig } = {},
+) {
   const base = await tinyModel({ seed: 1, ...model });
   const forward = base.forward.bind(base);
   let computed = 0;
@@ -56,7 +63,10 @@ describe('reuse in a folder', () => {
         assert.deepEqual(await run(options, { model }), { result, computed: 0 });
         const names = await readdir(options.reuseDirectory);
         assert.equal(names.length, 6);
-        assert.ok(names.every(name => /^[0-9a-f]{64}\.reuse\.safetensors$/.test(name)), names.join());
+        assert.ok(
+          names.every(name => /^[0-9a-f]{64}\.reuse\.safetensors$/.test(name)),
+          names.join(),
+        );
       }
     }
   });
@@ -65,8 +75,12 @@ describe('reuse in a folder', () => {
     const rows = tinyExamples(6);
     const pairs = [0, 2, 4].map(i => ({ chosen: rows[i], rejected: rows[i + 1] }));
     const runs: [ReftConfig, Partial<TrainerOptions>][] = [
-      [{ layers: [0], component: 'embeddings', positions: 'l1', rank: 2 }, {}], [{ layers: [2], positions: 'l1', rank: 2 }, {}],
-      [{ layers: [1], component: 'mlp_output', positions: 'f1+l1', rank: 2 }, { evaluation: { examples: tinyExamples(9).slice(6), every: 2 } }],
+      [{ layers: [0], component: 'embeddings', positions: 'l1', rank: 2 }, {}],
+      [{ layers: [2], positions: 'l1', rank: 2 }, {}],
+      [
+        { layers: [1], component: 'mlp_output', positions: 'f1+l1', rank: 2 },
+        { evaluation: { examples: tinyExamples(9).slice(6), every: 2 } },
+      ],
       [config, { preferences: { pairs } }],
     ];
     for (const [edits, options] of runs) {
@@ -91,12 +105,20 @@ describe('reuse in a folder', () => {
       return copy;
     };
     const damage = [
-      (bytes: Buffer) => flipped(bytes, bytes.length - 1), (bytes: Buffer) => flipped(bytes, bytes.length - 100), (bytes: Buffer) => flipped(bytes, 3),
-      (bytes: Buffer) => bytes.subarray(0, bytes.length - 4), () => Buffer.alloc(0), () => whole[0],
+      (bytes: Buffer) => flipped(bytes, bytes.length - 1),
+      (bytes: Buffer) => flipped(bytes, bytes.length - 100),
+      (bytes: Buffer) => flipped(bytes, 3),
+      (bytes: Buffer) => bytes.subarray(0, bytes.length - 4),
+      () => Buffer.alloc(0),
+      () => whole[0],
     ];
     await Promise.all(names.map((name, i) => writeFile(join(reuseDirectory, name), damage[i](whole[i]))));
     assert.deepEqual(await run(options), { result, computed: 6 });
-    await Promise.all(names.map(async (name, i) => { assert.deepEqual(await readFile(join(reuseDirectory, name)), whole[i]); }));
+    await Promise.all(
+      names.map(async (name, i) => {
+        assert.deepEqual(await readFile(join(reuseDirectory, name)), whole[i]);
+      }),
+    );
   });
 
   test('is found by what decides it: weights, ids, window, site, dtype', async () => {
@@ -107,11 +129,17 @@ describe('reuse in a folder', () => {
     assert.equal((await run(options, { model: { dtype: 'f64' } })).computed, 6);
     assert.equal((await run(options, { edits: { ...config, layers: [2] } })).computed, 6);
     assert.equal((await run(options, { edits: { ...config, positions: 'l2' } })).computed, 6);
-    const other = tinyExamples(6).map((e, i) => (i === 0 ? { ...e, ids: e.ids.map((id, t) => (t === 0 ? (id + 1) % 23 : id)) } : e));
+    const other = tinyExamples(6).map((e, i) =>
+      i === 0 ? { ...e, ids: e.ids.map((id, t) => (t === 0 ? (id + 1) % 23 : id)) } : e,
+    );
     assert.equal((await run(options, { examples: other })).computed, 1);
     // Rank, kind and learning rate decide nothing of it.
-    assert.equal((await run({ ...options, learningRate: 1 }, { edits: { ...config, rank: 1, kind: 'direft' } })).computed, 0);
-    const printOf = async (device: Backend): Promise<string> => computationFingerprint(await tinyModel({ device, hidden: 64, vocabulary: 50 }));
+    assert.equal(
+      (await run({ ...options, learningRate: 1 }, { edits: { ...config, rank: 1, kind: 'direft' } })).computed,
+      0,
+    );
+    const printOf = async (device: Backend): Promise<string> =>
+      computationFingerprint(await tinyModel({ device, hidden: 64, vocabulary: 50 }));
     const [relaxed, plain] = [await printOf(cpu.backend), await printOf(cpuPlain.backend)];
     // An engine without relaxed SIMD computes the same with both.
     assert.equal(relaxed !== plain, supportsRelaxedSimd());
@@ -127,16 +155,27 @@ describe('reuse in a folder', () => {
     const reuseDirectoryBudgetBytes = 2 * all;
     for (const seed of [2, 3, 4]) {
       await run({ reuseDirectory, reuseDirectoryBudgetBytes }, { model: { seed } });
-      assert.ok((await sizes(reuseDirectory)).reduce((a, b) => a + b, 0) <= reuseDirectoryBudgetBytes, '(await sizes(reuseDirectory)).reduce((a, b) => a + b, 0) <= reuseDi...');
+      assert.ok(
+        (await sizes(reuseDirectory)).reduce((a, b) => a + b, 0) <= reuseDirectoryBudgetBytes,
+        '(await sizes(reuseDirectory)).reduce((a, b) => a + b, 0) <= reuseDi...',
+      );
     }
     assert.equal((await run({ reuseDirectory, reuseDirectoryBudgetBytes }, { model: { seed: 4 } })).computed, 0);
 
     const half = { reuseDirectory: fresh(), reuseDirectoryBudgetBytes: all / 2, reuseBudgetBytes: 0 };
     const { result, computed } = await run(half);
     assert.ok(computed > 0 && computed < 6, 'computed > 0 && computed < 6');
-    assert.ok((await sizes(half.reuseDirectory)).reduce((a, b) => a + b, 0) <= all / 2, '(await sizes(half.reuseDirectory)).reduce((a, b) => a + b, 0) <= al...');
+    assert.ok(
+      (await sizes(half.reuseDirectory)).reduce((a, b) => a + b, 0) <= all / 2,
+      '(await sizes(half.reuseDirectory)).reduce((a, b) => a + b, 0) <= al...',
+    );
     const off = await run({ reuse: false });
-    (result[0] as number[]).forEach((x, i) => { assert.ok(Math.abs(x - (off.result[0] as number[])[i]) < 1e-4 * Math.max(1, x), 'Math.abs(x - (off.result[0] as number[])[i]) < 1e-4 * Math.max(1, x)'); });
+    (result[0] as number[]).forEach((x, i) => {
+      assert.ok(
+        Math.abs(x - (off.result[0] as number[])[i]) < 1e-4 * Math.max(1, x),
+        'Math.abs(x - (off.result[0] as number[])[i]) < 1e-4 * Math.max(1, x)',
+      );
+    });
     const none = await run({ ...half, reuseDirectory: fresh(), reuseDirectoryBudgetBytes: 0 });
     assert.deepEqual([none.result, none.computed], [off.result, 0]);
   });
@@ -155,11 +194,14 @@ describe('reuse in a folder', () => {
     };
     await most({ reuse: false });
     const reuseDirectory = fresh();
-    assert.ok(await most({ reuseDirectory }) > 1000, 'await most({ reuseDirectory }) > 1000');
+    assert.ok((await most({ reuseDirectory })) > 1000, 'await most({ reuseDirectory }) > 1000');
     assert.equal(await most({ reuseDirectory, reuseBudgetBytes: 0 }), 0);
   });
 
-  /** Runs `body` and logs the reading of files and the forwards of steps in their order; `open` counts what is still being read. */
+  /**
+   * Runs `body` and logs the reading of files and the forwards of steps in their order; `open` counts what is still
+   * being read.
+   */
   async function watched(body: (log: string[], open: () => number) => Promise<void>): Promise<void> {
     const log: string[] = [];
     let open = 0;
@@ -168,7 +210,9 @@ describe('reuse in a folder', () => {
       log.push(`read ${window.example.where}`);
       open++;
       const reading = begin.call(this, window, firstLayer);
-      const settled = (): void => { open--; };
+      const settled = (): void => {
+        open--;
+      };
       reading.states.then(settled, settled);
       return reading;
     };
@@ -179,14 +223,25 @@ describe('reuse in a folder', () => {
     }
   }
 
-  async function trainerOver(reuseDirectory: string, log: string[], options: Partial<TrainerOptions> = {}): Promise<ReftTrainer> {
+  async function trainerOver(
+    reuseDirectory: string,
+    log: string[],
+    options: Partial<TrainerOptions> = {},
+  ): Promise<ReftTrainer> {
     const base = await tinyModel({ seed: 1 });
     const forward = base.forward.bind(base);
     base.forward = call => {
       if (call.from) log.push('step');
       return forward(call);
     };
-    return new ReftTrainer(getReftModel(base, config), { examples: tinyExamples(6), steps: 4, batchSize: 2, reuseDirectory, reuseBudgetBytes: 0, ...options });
+    return new ReftTrainer(getReftModel(base, config), {
+      examples: tinyExamples(6),
+      steps: 4,
+      batchSize: 2,
+      reuseDirectory,
+      reuseBudgetBytes: 0,
+      ...options,
+    });
   }
 
   test('a step begins to read what the next one needs; each row is read once a step, and nothing is read past the end', async () => {
@@ -194,13 +249,18 @@ describe('reuse in a folder', () => {
     await run({ reuseDirectory });
     await watched(async log => {
       const at: number[] = [];
-      for await (const { index } of (await trainerOver(reuseDirectory, log)).steps()) at[index] = log.filter(what => what !== 'step').length;
+      for await (const { index } of (await trainerOver(reuseDirectory, log)).steps())
+        at[index] = log.filter(what => what !== 'step').length;
       // The first step reads its own rows and those of the second, the last one nothing.
       assert.deepEqual(at.slice(1), [4, 6, 8, 8]);
-      assert.deepEqual(log.map((what, i) => (what === 'step' ? i : -1)).filter(i => i >= 0), [4, 7, 10, 11]);
+      assert.deepEqual(
+        log.map((what, i) => (what === 'step' ? i : -1)).filter(i => i >= 0),
+        [4, 7, 10, 11],
+      );
       const evaluation = { examples: tinyExamples(9).slice(2), every: 2 };
       const { result } = await run({ evaluation });
-      for (const _ of [0, 1]) assert.deepEqual((await run({ evaluation, reuseDirectory, reuseBudgetBytes: 0 })).result, result);
+      for (const _ of [0, 1])
+        assert.deepEqual((await run({ evaluation, reuseDirectory, reuseBudgetBytes: 0 })).result, result);
     });
   });
 
@@ -228,8 +288,15 @@ describe('reuse in a folder', () => {
       }
       for await (const _ of (await trainerOver(reuseDirectory, log)).steps()) break;
       let steps = 0;
-      const all = async (): Promise<void> => { for await (const _ of (await trainerOver(reuseDirectory, log)).steps()) steps++; };
-      await assert.rejects(all(), new RegExp(`^Error: ${reuseDirectory}: [0-9a-f]{64}\\.reuse\\.safetensors cannot be read: .*expected a file, it is a folder`));
+      const all = async (): Promise<void> => {
+        for await (const _ of (await trainerOver(reuseDirectory, log)).steps()) steps++;
+      };
+      await assert.rejects(
+        all(),
+        new RegExp(
+          `^Error: ${reuseDirectory}: [0-9a-f]{64}\\.reuse\\.safetensors cannot be read: .*expected a file, it is a folder`,
+        ),
+      );
       assert.deepEqual([steps, open()], [1, 0]);
     });
     await new Promise(resolve => setTimeout(resolve, 20));
@@ -241,8 +308,14 @@ describe('reuse in a folder', () => {
     const file = fresh();
     await writeFile(file, 'a file');
     await assert.rejects(run({ reuseDirectory: file }), new RegExp(`${file}: cannot be opened`));
-    await assert.rejects(run({ reuseDirectory: fresh(), reuse: false }), /reuseDirectory: has no meaning without reuse/);
-    await assert.rejects(run({ reuseDirectoryBudgetBytes: -1 }), /reuseDirectoryBudgetBytes: expected a number from 0 on/);
+    await assert.rejects(
+      run({ reuseDirectory: fresh(), reuse: false }),
+      /reuseDirectory: has no meaning without reuse/,
+    );
+    await assert.rejects(
+      run({ reuseDirectoryBudgetBytes: -1 }),
+      /reuseDirectoryBudgetBytes: expected a number from 0 on/,
+    );
   });
 });
 
@@ -255,7 +328,13 @@ test('a bounded folder removes the oldest first, never what is needed, and only 
   await writeFile(join(directory, 'other'), 'y');
   await writeFile(join(directory, '.a.x.1.tmp'), 'y');
   await writeFile(join(directory, '.a.x.2.tmp'), 'y');
-  for (const [name, seconds] of [['a.x', 300], ['b.x', 200], ['c.x', 100], ['.a.x.1.tmp', 9000], ['.a.x.2.tmp', 9]] as const) {
+  for (const [name, seconds] of [
+    ['a.x', 300],
+    ['b.x', 200],
+    ['c.x', 100],
+    ['.a.x.1.tmp', 9000],
+    ['.a.x.2.tmp', 9],
+  ] as const) {
     const then = new Date(Date.now() - 1000 * seconds);
     await utimes(join(directory, name), then, then);
   }

@@ -1,4 +1,5 @@
-// Reuse over a frozen base is exact: the same losses, gradients and parameters as computing everything, and less is computed.
+// Reuse over a frozen base is exact: the same losses, gradients and parameters as computing everything, and less is
+// computed.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -10,7 +11,12 @@ import { windowBatch } from '../src/reft/trainerWindows.js';
 import { tinyExample, tinyExamples } from './helpers/tinyExamples.js';
 import { tinyModel, type TinyModelOptions } from './helpers/tinyModel.js';
 
-async function run(config: ReftConfig, options: Partial<TrainerOptions>, examples: readonly Example[], model: TinyModelOptions = {}) {
+async function run(
+  config: ReftConfig,
+  options: Partial<TrainerOptions>,
+  examples: readonly Example[],
+  model: TinyModelOptions = {},
+) {
   const reft = getReftModel(await tinyModel({ dtype: 'f64', ...model }), config);
   const trainer = new ReftTrainer(reft, { examples, steps: 4, batchSize: 3, learningRate: 1e-2, ...options });
   const steps: TrainStep[] = [];
@@ -18,22 +24,41 @@ async function run(config: ReftConfig, options: Partial<TrainerOptions>, example
   return { steps, parameters: reft.trained().map(t => t.tensor.dataSync()), loss: (await trainer.evaluate()).loss };
 }
 
-async function agree(config: ReftConfig, { options = {}, examples = tinyExamples(6), model = {}, bound = 1e-9 }: {
-  options?: Partial<TrainerOptions>; examples?: readonly Example[]; model?: TinyModelOptions; bound?: number;
-} = {}): Promise<void> {
+async function agree(
+  config: ReftConfig,
+  {
+    options = {},
+    examples = tinyExamples(6),
+    model = {},
+    bound = 1e-9,
+  }: {
+    options?: Partial<TrainerOptions>;
+    examples?: readonly Example[];
+    model?: TinyModelOptions;
+    bound?: number;
+  } = {},
+): Promise<void> {
   const on = await run(config, options, examples, model);
   const off = await run(config, { ...options, reuse: false }, examples, model);
   on.steps.forEach((step, i) => {
     for (const key of ['loss', 'gradNorm'] as const) {
-      assert.ok(Math.abs(step[key] - off.steps[i][key]) < bound * Math.max(1, off.steps[i][key]), `step ${i}: ${key} ${step[key]} and ${off.steps[i][key]}`);
+      assert.ok(
+        Math.abs(step[key] - off.steps[i][key]) < bound * Math.max(1, off.steps[i][key]),
+        `step ${i}: ${key} ${step[key]} and ${off.steps[i][key]}`,
+      );
     }
   });
-  on.parameters.forEach((data, i) => { data.forEach((x, k) => { assert.ok(Math.abs(x - off.parameters[i][k]) < 100 * bound, 'Math.abs(x - off.parameters[i][k]) < 100 * bound'); }); });
+  on.parameters.forEach((data, i) => {
+    data.forEach((x, k) => {
+      assert.ok(Math.abs(x - off.parameters[i][k]) < 100 * bound, 'Math.abs(x - off.parameters[i][k]) < 100 * bound');
+    });
+  });
 }
 
 describe('with and without reuse, steps agree', () => {
   test('the last prompt token, at each layer and component', async () => {
-    for (const layer of [0, 1, 2]) await agree({ layers: [layer], positions: 'l1', rank: 2 }, { options: { steps: 2 } });
+    for (const layer of [0, 1, 2])
+      await agree({ layers: [layer], positions: 'l1', rank: 2 }, { options: { steps: 2 } });
     for (const component of ['block_input', 'attention_output', 'mlp_activation'] as const) {
       await agree({ layers: [1], component, positions: 'l1', rank: 2 }, { options: { steps: 2 } });
     }
@@ -61,13 +86,17 @@ describe('with and without reuse, steps agree', () => {
     const early = tinyExample(8, 3, 1);
     const learnsPrompt = { ...early, labels: early.ids.slice().fill(-100, 0, 3) };
     const text = { ...tinyExample(9, 0, 2), promptLength: 0, labels: tinyExample(9, 0, 2).ids };
-    await agree({ layers: [1], positions: 'l1', rank: 2 }, { examples: [learnsPrompt, tinyExample(6, 1, 3), tinyExample(1, 4, 4)] });
+    await agree(
+      { layers: [1], positions: 'l1', rank: 2 },
+      { examples: [learnsPrompt, tinyExample(6, 1, 3), tinyExample(1, 4, 4)] },
+    );
     await agree({ layers: [1], positions: 'all', rank: 2 }, { examples: [text, tinyExample(5, 2, 5)] });
   });
 
   test('a budget for some of the examples, and for none', async () => {
     const bytes = await keptBytes({ layers: [1], positions: 'l1', rank: 2 });
-    for (const reuseBudgetBytes of [0, bytes / 2]) await agree({ layers: [1], positions: 'l1', rank: 2 }, { options: { reuseBudgetBytes } });
+    for (const reuseBudgetBytes of [0, bytes / 2])
+      await agree({ layers: [1], positions: 'l1', rank: 2 }, { options: { reuseBudgetBytes } });
   });
 });
 
@@ -93,14 +122,23 @@ test('only tokens from the first edit on, in layers above the lowest edit, are c
   const examples = [tinyExample(9, 3, 1), tinyExample(4, 5, 2)];
   const reuse = new PrefixReuse(reft, examples);
   const windows = examples.map(e => reuse.windowOf(e)!);
-  assert.deepEqual(windows.map(({ start, end }) => [start, end]), [[8, 11], [3, 8]]);
+  assert.deepEqual(
+    windows.map(({ start, end }) => [start, end]),
+    [
+      [8, 11],
+      [3, 8],
+    ],
+  );
   const { shape, layout, attentionMask, rows } = windowBatch(windows, 0);
   assert.deepEqual(shape, [2, 5]);
   assert.deepEqual(layout.starts, [-8, -3]);
   assert.deepEqual([...attentionMask], [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1]);
   assert.deepEqual([...rows], [0, 1, 2, 5, 6, 7, 8, 9]);
   const { from, cache } = reuse.stateFor(windows);
-  assert.deepEqual([from?.layer, from?.component, from?.hiddenStates.shape, cache?.length], [1, 'block_output', [2, 5, 16], 8]);
+  assert.deepEqual(
+    [from?.layer, from?.component, from?.hiddenStates.shape, cache?.length],
+    [1, 'block_output', [2, 5, 16], 8],
+  );
   await reuse.close();
 });
 

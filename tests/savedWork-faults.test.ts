@@ -1,5 +1,5 @@
-// A training that is killed at every change of the disk, or whose disk is full, read-only or gone: what was there is there, what is loaded is one
-// adapter, and --resume gives the bytes of a run that nothing happened to.
+// A training that is killed at every change of the disk, or whose disk is full, read-only or gone: what was there is
+// there, what is loaded is one adapter, and --resume gives the bytes of a run that nothing happened to.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -30,15 +30,48 @@ let deadTag: string;
 
 const own = ['adapter_model.safetensors', 'adapter_config.json', 'README.md', 'training.json', 'loss.svg'];
 const training = (directory: string, rank: number, ...more: string[]): string[] => [
-  'train', '--model', model, '--data', data, '--eval', data, '--eval-every', '2', '--out', directory, '--layers', '1', '--rank', String(rank), '--batch-size', '2',
-  '--steps', '4', '--save-every', '3', '--dropout', '0.1', '--threads', '1', '--json', ...more,
+  'train',
+  '--model',
+  model,
+  '--data',
+  data,
+  '--eval',
+  data,
+  '--eval-every',
+  '2',
+  '--out',
+  directory,
+  '--layers',
+  '1',
+  '--rank',
+  String(rank),
+  '--batch-size',
+  '2',
+  '--steps',
+  '4',
+  '--save-every',
+  '3',
+  '--dropout',
+  '0.1',
+  '--threads',
+  '1',
+  '--json',
+  ...more,
 ];
 
 async function hashes(directory: string): Promise<Record<string, string>> {
   const entries = await readdir(directory, { recursive: true, withFileTypes: true });
-  const files = entries.filter(entry => entry.isFile()).map(entry => join(entry.parentPath, entry.name)).sort();
-  const hash = async (path: string): Promise<string> => createHash('sha256').update(await readFile(path)).digest('hex');
-  return Object.fromEntries(await Promise.all(files.map(async path => [path.slice(directory.length + 1), await hash(path)])));
+  const files = entries
+    .filter(entry => entry.isFile())
+    .map(entry => join(entry.parentPath, entry.name))
+    .sort();
+  const hash = async (path: string): Promise<string> =>
+    createHash('sha256')
+      .update(await readFile(path))
+      .digest('hex');
+  return Object.fromEntries(
+    await Promise.all(files.map(async path => [path.slice(directory.length + 1), await hash(path)])),
+  );
 }
 
 /** A fresh copy of the older adapter's folder. */
@@ -48,7 +81,10 @@ async function fresh(): Promise<void> {
 }
 
 /** Trains over the older adapter until it ends, or dies; then the files look as if another process had written them. */
-async function train(fate: (number: number, call: string) => Fate, args = training(out, 2, '--overwrite')): Promise<RunHere | null> {
+async function train(
+  fate: (number: number, call: string) => Fate,
+  args = training(out, 2, '--overwrite'),
+): Promise<RunHere | null> {
   disk = failingDisk(out, fate);
   const run = await Promise.race([runHere(args), disk.died.then(() => null)]);
   disk.restore();
@@ -57,7 +93,8 @@ async function train(fate: (number: number, call: string) => Fate, args = traini
   process.emit('SIGTERM');
   for (const directory of [out, join(out, 'checkpoint')]) {
     for (const name of await readdir(directory).catch(() => [])) {
-      if (name.includes(writerTag)) await rename(join(directory, name), join(directory, name.replace(writerTag, deadTag)));
+      if (name.includes(writerTag))
+        await rename(join(directory, name), join(directory, name.replace(writerTag, deadTag)));
     }
   }
   return null;
@@ -67,7 +104,10 @@ async function train(fate: (number: number, call: string) => Fate, args = traini
 async function checkAdapter(where: string): Promise<void> {
   const reft = await loadReft(base, out);
   const weights = (await hashes(out))['adapter_model.safetensors'];
-  const expected = reft.configs[0].rank === 1 ? (await hashes(older))['adapter_model.safetensors'] : unharmed['adapter_model.safetensors'];
+  const expected =
+    reft.configs[0].rank === 1
+      ? (await hashes(older))['adapter_model.safetensors']
+      : unharmed['adapter_model.safetensors'];
   assert.equal(weights, expected, where);
 }
 
@@ -97,7 +137,9 @@ before(async () => {
   const { pid } = spawnSync(process.execPath, ['-e', '']);
   deadTag = writerTag.replace(/^\d+/, String(pid));
 });
-afterEach(() => { disk?.restore(); });
+afterEach(() => {
+  disk?.restore();
+});
 after(() => rm(folder, { recursive: true, force: true }));
 
 describe('a training over an older adapter', () => {
@@ -108,7 +150,9 @@ describe('a training over an older adapter', () => {
     // Two checkpoints of five files, the adapter's three, the record and the curve.
     assert.equal(calls.filter(call => call.startsWith('rename')).length, 2 * 5 + 3 + 2, calls.join(', '));
     // One death of each kind: renames and removals all, of writes those of the first checkpoint and of the last files.
-    const deaths = calls.flatMap((call, i) => (/^(rename|rm|rmdir|mkdir)/.test(call) || (i % 3 === 0 && /^(open|write|sync)/.test(call)) ? [i + 1] : []));
+    const deaths = calls.flatMap((call, i) =>
+      /^(rename|rm|rmdir|mkdir)/.test(call) || (i % 3 === 0 && /^(open|write|sync)/.test(call)) ? [i + 1] : [],
+    );
     for (const death of deaths) {
       await fresh();
       const where = `killed at ${death} of ${calls.length}: ${calls[death - 1]}`;
@@ -134,7 +178,11 @@ describe('a training over an older adapter', () => {
       const saved = /holds the run up to step (\d)/.exec(run.text)?.[1];
       const inCheckpoint = existsSync(join(out, 'checkpoint', 'trainer_state.safetensors'));
       assert.equal(saved !== undefined, inCheckpoint, `${where}: ${run.text}`);
-      assert.deepEqual((await readdir(out)).filter(name => name.startsWith('.')), [], where);
+      assert.deepEqual(
+        (await readdir(out)).filter(name => name.startsWith('.')),
+        [],
+        where,
+      );
       await checkAdapter(where);
       await checkGoingOn(where);
     }
@@ -154,7 +202,11 @@ describe('a training over an older adapter', () => {
     const full = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
     await rm(out, { recursive: true, force: true });
     const run = await train((_, call) => (/^write/.test(call) ? full : 'done'), training(out, 2));
-    assert.deepEqual([run?.code, run?.events.some(event => event['event'] === 'step'), existsSync(out)], [1, false, false], run?.text);
+    assert.deepEqual(
+      [run?.code, run?.events.some(event => event['event'] === 'step'), existsSync(out)],
+      [1, false, false],
+      run?.text,
+    );
   });
 
   test('whose folder vanishes makes it again and saves everything', async () => {

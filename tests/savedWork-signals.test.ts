@@ -19,8 +19,30 @@ let model: string;
 let data: string;
 
 const training = (out: string): string[] => [
-  'train', '--model', model, '--data', data, '--eval', data, '--eval-every', '30', '--out', join(folder, out), '--layers', '0,1', '--rank', '2', '--batch-size', '2',
-  '--steps', '120', '--dropout', '0.1', '--threads', '1', '--json',
+  'train',
+  '--model',
+  model,
+  '--data',
+  data,
+  '--eval',
+  data,
+  '--eval-every',
+  '30',
+  '--out',
+  join(folder, out),
+  '--layers',
+  '0,1',
+  '--rank',
+  '2',
+  '--batch-size',
+  '2',
+  '--steps',
+  '120',
+  '--dropout',
+  '0.1',
+  '--threads',
+  '1',
+  '--json',
 ];
 
 interface Ended {
@@ -32,7 +54,8 @@ interface Ended {
 
 /** A process with what it says; `onStdout` sees the text so far. */
 function start(
-  args: readonly string[], onStdout?: (text: string, child: ChildProcess) => void,
+  args: readonly string[],
+  onStdout?: (text: string, child: ChildProcess) => void,
 ): { child: ChildProcess; ended: Promise<Ended>; said: () => string } {
   const child = spawn(process.execPath, ['--import', 'tsx', ...args], { stdio: ['pipe', 'pipe', 'pipe'] });
   let [stdout, stderr] = ['', ''];
@@ -40,8 +63,14 @@ function start(
     stdout += text;
     onStdout?.(stdout, child);
   });
-  child.stderr.setEncoding('utf8').on('data', (text: string) => { stderr += text; });
-  const ended = new Promise<Ended>(resolve => child.on('close', (code, signal) => { resolve({ code, signal, stdout, stderr }); }));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+  });
+  const ended = new Promise<Ended>(resolve =>
+    child.on('close', (code, signal) => {
+      resolve({ code, signal, stdout, stderr });
+    }),
+  );
   return { child, ended, said: () => stderr };
 }
 
@@ -55,7 +84,16 @@ async function until(what: string, is: () => boolean): Promise<void> {
 
 const filesOf = async (out: string): Promise<Record<string, string>> => {
   const names = (await readdir(join(folder, out))).sort();
-  return Object.fromEntries(await Promise.all(names.map(async name => [name, createHash('sha256').update(await readFile(join(folder, out, name))).digest('hex')])));
+  return Object.fromEntries(
+    await Promise.all(
+      names.map(async name => [
+        name,
+        createHash('sha256')
+          .update(await readFile(join(folder, out, name)))
+          .digest('hex'),
+      ]),
+    ),
+  );
 };
 
 before(async () => {
@@ -83,8 +121,14 @@ describe('a signal', { skip: process.platform === 'win32' }, () => {
       const last = JSON.parse(run.stdout.trim().split('\n').at(-1) as string) as { event: string; steps: number };
       assert.equal(last.event, 'interrupted');
       assert.ok(last.steps >= step && last.steps < 120, `${name} was sent at step ${step}, seen after ${last.steps}`);
-      assert.match(run.stderr, /ending after this step; Ctrl-C again to end at once[^]*saved .*checkpoint; continue with the same command and --resume/);
-      assert.deepEqual(Object.keys(await filesOf(name).catch(() => ({}))).filter(file => file.startsWith('.')), []);
+      assert.match(
+        run.stderr,
+        /ending after this step; Ctrl-C again to end at once[^]*saved .*checkpoint; continue with the same command and --resume/,
+      );
+      assert.deepEqual(
+        Object.keys(await filesOf(name).catch(() => ({}))).filter(file => file.startsWith('.')),
+        [],
+      );
       const resumed = await runHere([...training(name), '--resume']);
       assert.equal(resumed.code, 0, resumed.text);
       assert.deepEqual(await filesOf(name), await filesOf('unbroken'));
@@ -92,9 +136,12 @@ describe('a signal', { skip: process.platform === 'win32' }, () => {
   });
 
   test('SIGTERM and SIGHUP end generate, eval and chat with 130 too', async () => {
-    const generate = await runHere(['generate', '--model', model, '--prompt', 'one', '--max-new-tokens', '100', '--temperature', '1', '--json'], event => {
-      if (event['event'] === 'text') process.emit('SIGTERM');
-    });
+    const generate = await runHere(
+      ['generate', '--model', model, '--prompt', 'one', '--max-new-tokens', '100', '--temperature', '1', '--json'],
+      event => {
+        if (event['event'] === 'text') process.emit('SIGTERM');
+      },
+    );
     assert.equal(generate.code, 130, generate.text);
     assert.match(generate.text, /interrupted after \d+ tokens/);
     const evaluate = runHere(['eval', '--model', model, '--data', data, '--json']);
@@ -109,7 +156,9 @@ describe('a signal', { skip: process.platform === 'win32' }, () => {
 
   test('a second Ctrl-C ends a process that computes without a pause, from the first signal on', async () => {
     const script = join(folder, 'hang.ts');
-    await writeFile(script, `
+    await writeFile(
+      script,
+      `
       import { onInterrupt } from ${JSON.stringify(new URL('../src/cli/interrupt.ts', import.meta.url).href)};
       import { Output } from ${JSON.stringify(new URL('../src/cli/output.ts', import.meta.url).href)};
       const { signal } = onInterrupt(new Output(false), 'ending');
@@ -119,7 +168,8 @@ describe('a signal', { skip: process.platform === 'win32' }, () => {
         else for (;;) Math.random();
       }, 1000);
       setInterval(() => signal.aborted, 1000);
-    `);
+    `,
+    );
     for (const work of ['expression', 'loop']) {
       const { child, ended, said } = start([script, work]);
       await until('the hang', () => said().includes('hanging'));
@@ -150,7 +200,9 @@ describe('a pipe that nobody reads any more', () => {
   });
 
   test('ends what only writes there, without a fuss', async () => {
-    const { ended } = start([main, 'info', model], (_, child) => { child.stdout?.destroy(); });
+    const { ended } = start([main, 'info', model], (_, child) => {
+      child.stdout?.destroy();
+    });
     const run = await ended;
     assert.deepEqual([run.code, run.stderr], [0, '']);
   });

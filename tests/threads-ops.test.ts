@@ -1,5 +1,5 @@
-// Results do not depend on the number of threads: every op of the table, its values and its gradients, products over the edges of tiles and
-// blocks, and a model's training step give one thread's bits on two, three and five.
+// Results do not depend on the number of threads: every op of the table, its values and its gradients, products over
+// the edges of tiles and blocks, and a model's training step give one thread's bits on two, three and five.
 
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
@@ -22,7 +22,8 @@ import { tinyModel } from './helpers/tinyModel.js';
 
 const three = threadedMachine(3);
 const pairs: readonly (readonly [Machine, readonly Machine[]])[] = [
-  [cpu, [threadedMachine(2), three, threadedMachine(5)]], [cpuPlain, [threadedMachine(2, { relaxed: false })]],
+  [cpu, [threadedMachine(2), three, threadedMachine(5)]],
+  [cpuPlain, [threadedMachine(2, { relaxed: false })]],
 ];
 const threaded = pairs.flatMap(([, machines]) => machines);
 after(async () => {
@@ -37,47 +38,108 @@ function same(body: (machine: Machine) => string[]): void {
   }
 }
 
-const valuesOn = (c: Case) => (machine: Machine): string[] => scope(() => [bitsOf(c.run(...c.inputs.map(h => place(h, machine))).dataSync())]);
-const gradients = (c: Case) => (machine: Machine): string[] => gradientsOn(floatFunction(c, machine)[0], floats(c), cotangentFor(7), machine).map(bitsOf);
+const valuesOn =
+  (c: Case) =>
+  (machine: Machine): string[] =>
+    scope(() => [bitsOf(c.run(...c.inputs.map(h => place(h, machine))).dataSync())]);
+const gradients =
+  (c: Case) =>
+  (machine: Machine): string[] =>
+    gradientsOn(floatFunction(c, machine)[0], floats(c), cotangentFor(7), machine).map(bitsOf);
 
 for (const [recipe, label] of labelled([...elementwise, ...layout, ...reductions, ...products, ...fusedRecipes])) {
   if (recipe.needsF64) continue;
   test(`${label}: one thread's bits`, () => {
-    const made = (smooth: boolean, cap: number) => (drawn: ConstructorParameters<typeof Draw>[0]): Case => recipe.make(new Draw(drawn, { smooth, cap }));
-    fc.assert(fc.property(forwardDraws.map(made(false, 3000)), c => { same(valuesOn(c)); }), runs(4));
-    if (recipe.differentiable !== false) fc.assert(fc.property(gradientDraws.map(made(true, 300)), c => { same(gradients(c)); }), runs(3));
+    const made =
+      (smooth: boolean, cap: number) =>
+      (drawn: ConstructorParameters<typeof Draw>[0]): Case =>
+        recipe.make(new Draw(drawn, { smooth, cap }));
+    fc.assert(
+      fc.property(forwardDraws.map(made(false, 3000)), c => {
+        same(valuesOn(c));
+      }),
+      runs(4),
+    );
+    if (recipe.differentiable !== false)
+      fc.assert(
+        fc.property(gradientDraws.map(made(true, 300)), c => {
+          same(gradients(c));
+        }),
+        runs(3),
+      );
   });
 }
 
 test("products over the edges of tiles and blocks: one thread's bits", () => {
   const side = fc.constantFrom(1, 2, 3, 4, 7, 8, 9, 15, 17, 31, 64, 65, 130);
   const deep = fc.constantFrom(1, 3, 8, 63, 129, 319, 321, 1300);
-  fc.assert(fc.property(side, deep, side, fc.boolean(), fc.boolean(), fc.constantFrom(1, 3), (m, k, n, turnA, turnB, batch) => {
-    same(machine => scope(() => {
-      const make = (rows: number, columns: number, turned: boolean, seed: number): Tensor => {
-        const x = tensor.normal([batch, turned ? columns : rows, turned ? rows : columns], { seed, backend: machine.backend });
-        return turned ? x.transpose(-1, -2) : x;
-      };
-      return [bitsOf(make(m, k, turnA, 1).matmul(make(k, n, turnB, 2)).dataSync())];
-    }));
-  }), runs(60));
+  fc.assert(
+    fc.property(side, deep, side, fc.boolean(), fc.boolean(), fc.constantFrom(1, 3), (m, k, n, turnA, turnB, batch) => {
+      same(machine =>
+        scope(() => {
+          const make = (rows: number, columns: number, turned: boolean, seed: number): Tensor => {
+            const x = tensor.normal([batch, turned ? columns : rows, turned ? rows : columns], {
+              seed,
+              backend: machine.backend,
+            });
+            return turned ? x.transpose(-1, -2) : x;
+          };
+          return [
+            bitsOf(
+              make(m, k, turnA, 1)
+                .matmul(make(k, n, turnB, 2))
+                .dataSync(),
+            ),
+          ];
+        }),
+      );
+    }),
+    runs(60),
+  );
 });
 
 test("a narrow result of many rows, and one of many columns: one thread's bits", () => {
-  for (const [m, k, n] of [[1500, 40, 9], [5, 30, 3000], [20, 700, 600], [1, 200, 5000]]) {
-    same(machine => scope(() => {
-      const [a, b] = [tensor.normal([m, k], { seed: 3, backend: machine.backend }), tensor.normal([n, k], { seed: 4, backend: machine.backend })];
-      return [bitsOf(a.matmul(b.transpose()).dataSync())];
-    }));
+  for (const [m, k, n] of [
+    [1500, 40, 9],
+    [5, 30, 3000],
+    [20, 700, 600],
+    [1, 200, 5000],
+  ]) {
+    same(machine =>
+      scope(() => {
+        const [a, b] = [
+          tensor.normal([m, k], { seed: 3, backend: machine.backend }),
+          tensor.normal([n, k], { seed: 4, backend: machine.backend }),
+        ];
+        return [bitsOf(a.matmul(b.transpose()).dataSync())];
+      }),
+    );
   }
 });
 
 test("losses and answers of a training run: one thread's bits", async () => {
   const run = async (device: Backend): Promise<unknown> => {
-    const reft = getReftModel(await tinyModel({ device, hidden: 32 }), { layers: [0, 2], positions: 'f1+l1', rank: 3, seed: 5 });
+    const reft = getReftModel(await tinyModel({ device, hidden: 32 }), {
+      layers: [0, 2],
+      positions: 'f1+l1',
+      rank: 3,
+      seed: 5,
+    });
     const losses: number[] = [];
-    for await (const step of new ReftTrainer(reft, { examples: tinyExamples(6), steps: 12, batchSize: 3, learningRate: 1e-2 }).steps()) losses.push(step.loss);
-    const answers = await reft.generate([[1, 2, 3], [4, 5, 6, 7]], { maxNewTokens: 6, stopTokenIds: [] });
+    for await (const step of new ReftTrainer(reft, {
+      examples: tinyExamples(6),
+      steps: 12,
+      batchSize: 3,
+      learningRate: 1e-2,
+    }).steps())
+      losses.push(step.loss);
+    const answers = await reft.generate(
+      [
+        [1, 2, 3],
+        [4, 5, 6, 7],
+      ],
+      { maxNewTokens: 6, stopTokenIds: [] },
+    );
     return [bitsOf(losses), answers.map(answer => [...answer.ids])];
   };
   assert.deepEqual(await run(three.backend), await run(createCpuBackend()));

@@ -1,5 +1,5 @@
-// The threads themselves: every tile is computed once, by whoever comes; workers may come late, the memory may grow, a tile may fail; workers
-// end with their backend and never hold the process.
+// The threads themselves: every tile is computed once, by whoever comes; workers may come late, the memory may grow, a
+// tile may fail; workers end with their backend and never hold the process.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -45,7 +45,11 @@ function open(seats: number): { memory: WebAssembly.Memory; threads: Threads; co
 /** Runs empty tiles until all threads have come. */
 function gather(threads: Threads, fill: ReturnType<Threads['link']>['fill']): void {
   const end = Date.now() + 60_000;
-  while (threads.present() < threads.seats && Date.now() < end) threads.run(fill, [[data, 0, 0], [data, 0, 0]]);
+  while (threads.present() < threads.seats && Date.now() < end)
+    threads.run(fill, [
+      [data, 0, 0],
+      [data, 0, 0],
+    ]);
   assert.equal(threads.present(), threads.seats);
 }
 
@@ -55,12 +59,24 @@ for (const seats of [1, 2, 3, 5]) {
     const words = (): Int32Array => new Int32Array(memory.buffer, data, 2 * 9000);
     const check = (tiles: number, by: number): void => {
       words().fill(0);
-      threads.run(code.count, Array.from({ length: tiles }, (_, i) => [data + 8 * i, by + i]), 1000, 16);
-      words().subarray(0, 2 * tiles).forEach((value, i) => {
-        if (i % 2 === 0) assert.equal(value, by + i / 2, `tile ${i / 2} of ${tiles}`);
-        else assert.ok(value >= 1000 && value < 1000 + 16 * seats && value % 16 === 1000 % 16, `scratch at ${value}`);
-      });
-      assert.ok(words().subarray(2 * tiles).every(value => value === 0), 'nothing else was written');
+      threads.run(
+        code.count,
+        Array.from({ length: tiles }, (_, i) => [data + 8 * i, by + i]),
+        1000,
+        16,
+      );
+      words()
+        .subarray(0, 2 * tiles)
+        .forEach((value, i) => {
+          if (i % 2 === 0) assert.equal(value, by + i / 2, `tile ${i / 2} of ${tiles}`);
+          else assert.ok(value >= 1000 && value < 1000 + 16 * seats && value % 16 === 1000 % 16, `scratch at ${value}`);
+        });
+      assert.ok(
+        words()
+          .subarray(2 * tiles)
+          .every(value => value === 0),
+        'nothing else was written',
+      );
     };
     check(50, 1); // whoever is there by now
     gather(threads, code.fill);
@@ -76,18 +92,27 @@ test('a thread works in memory that has just grown', async () => {
   for (let round = 1; round < 60; round++) {
     const from = memory.buffer.byteLength;
     memory.grow(2);
-    threads.run(code.fill, Array.from({ length: 32 }, (_, i) => [from + 4096 * i, round, 4096]));
-    assert.ok(new Uint8Array(memory.buffer, from).every(byte => byte === round), `round ${round}`);
+    threads.run(
+      code.fill,
+      Array.from({ length: 32 }, (_, i) => [from + 4096 * i, round, 4096]),
+    );
+    assert.ok(
+      new Uint8Array(memory.buffer, from).every(byte => byte === round),
+      `round ${round}`,
+    );
   }
   await threads.close();
 });
 
 test('a thread that has not heard of a growth, and never will, asks for it', () => {
-  // V8 tells threads of a growth, but not one that is just being given the memory: about one in a thousand that start while it grows.
+  // V8 tells threads of a growth, but not one that is just being given the memory: about one in a thousand that start
+  // while it grows.
   const grown: number[] = [];
   let pages = 1;
   const memory = {
-    get buffer() { return { byteLength: pages * 65536 }; },
+    get buffer() {
+      return { byteLength: pages * 65536 };
+    },
     grow(by: number) {
       grown.push(by);
       return (pages = 3);
@@ -95,9 +120,18 @@ test('a thread that has not heard of a growth, and never will, asks for it', () 
   };
   const words = new Int32Array(new SharedArrayBuffer(4 * 96));
   const ran: number[][] = [];
-  Object.assign(words, { [word.left]: 1, [word.pages]: 3, [word.argCount]: 1, [word.scratchAt]: 40, [word.scratchStride]: 8 });
+  Object.assign(words, {
+    [word.left]: 1,
+    [word.pages]: 3,
+    [word.argCount]: 1,
+    [word.scratchAt]: 40,
+    [word.scratchStride]: 8,
+  });
   const linked = [[(...args: number[]) => ran.push(args)]];
-  takeTiles({ memory: memory as WebAssembly.Memory, words, args: Float64Array.of(7), thread: 2, linked, error: undefined }, word);
+  takeTiles(
+    { memory: memory as WebAssembly.Memory, words, args: Float64Array.of(7), thread: 2, linked, error: undefined },
+    word,
+  );
   assert.deepEqual([grown, ran, words[word.done], words[word.failed]], [[0], [[7, 56]], 1, 0]);
 });
 
@@ -105,8 +139,18 @@ test('a tile that fails is an error, once, and the others are still computed', a
   const { memory, threads, code } = open(3);
   gather(threads, code.fill);
   for (let round = 0; round < 20; round++) {
-    assert.throws(() => threads.run(code.fail, Array.from({ length: 8 }, () => [data, 0])), /out of bounds|kernel failed/);
-    threads.run(code.fill, Array.from({ length: 8 }, (_, i) => [data + i, round, 1]));
+    assert.throws(
+      () =>
+        threads.run(
+          code.fail,
+          Array.from({ length: 8 }, () => [data, 0]),
+        ),
+      /out of bounds|kernel failed/,
+    );
+    threads.run(
+      code.fill,
+      Array.from({ length: 8 }, (_, i) => [data + i, round, 1]),
+    );
     assert.deepEqual([...new Uint8Array(memory.buffer, data, 8)], new Array(8).fill(round));
   }
   await threads.close();
@@ -122,19 +166,39 @@ test('close ends the workers, and several backends have their own', async () => 
     const x = create.full([33, 40], i + 1, { backend });
     return x.matmul(create.ones([40, 21], { backend }));
   });
-  products.forEach((y, i) => assert.ok(y.dataSync().every(value => value === 40 * (i + 1)), 'y.dataSync().every(value => value === 40 * (i + 1))'));
+  products.forEach((y, i) =>
+    assert.ok(
+      y.dataSync().every(value => value === 40 * (i + 1)),
+      'y.dataSync().every(value => value === 40 * (i + 1))',
+    ),
+  );
   await backends[1].close();
-  assert.deepEqual(workers.slice(before).map(w => w.threadId === -1), [false, true, true, false]);
-  assert.ok(products[2].add(1).dataSync().every(value => value === 121), 'the others go on');
+  assert.deepEqual(
+    workers.slice(before).map(w => w.threadId === -1),
+    [false, true, true, false],
+  );
+  assert.ok(
+    products[2]
+      .add(1)
+      .dataSync()
+      .every(value => value === 121),
+    'the others go on',
+  );
   await backends[0].close();
   await backends[2].close();
-  assert.ok(workers.slice(before).every(w => w.threadId === -1), 'workers.slice(before).every(w => w.threadId === -1)');
+  assert.ok(
+    workers.slice(before).every(w => w.threadId === -1),
+    'workers.slice(before).every(w => w.threadId === -1)',
+  );
   assert.throws(() => products[0].add(1), /closed/);
 });
 
 test('threads: numbers of at least 1', () => {
   for (const threads of [0, -1, 1.5, NaN, Infinity]) {
-    assert.throws(() => createCpuBackend({ threads }), { name: 'RangeError', message: `threads: expected a whole number of at least 1, or 'cores', got ${threads}` });
+    assert.throws(() => createCpuBackend({ threads }), {
+      name: 'RangeError',
+      message: `threads: expected a whole number of at least 1, or 'cores', got ${threads}`,
+    });
   }
   assert.equal(createCpuBackend().threads, 1);
   assert.equal(createCpuBackend({ threads: 'cores' }).threads, coreCount());
@@ -163,7 +227,11 @@ test('the process ends by itself while workers sleep or wait for work', () => {
     while (backend.presentThreads() < 3) scope(() => void x.matmul(x)); // for as long as workers take to start: nothing may pile up
     console.log(x.matmul(x).dataSync()[0]);`;
   const cwd = fileURLToPath(new URL('..', import.meta.url));
-  const { status, signal, stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], { cwd, encoding: 'utf8', timeout: 120_000 });
+  const { status, signal, stdout, stderr } = spawnSync(
+    process.execPath,
+    ['--import', 'tsx', '--input-type=module', '-e', script],
+    { cwd, encoding: 'utf8', timeout: 120_000 },
+  );
   assert.equal(status, 0, `ended by ${signal ?? `code ${status}`}: ${stdout}${stderr}`);
   assert.equal(stdout.trim(), '64');
 });

@@ -1,5 +1,6 @@
-// Tokenizers of every kind against Hugging Face's own library (0.23), whose ids and texts scripts/tokenizerCases.py wrote down: WordPiece, byte-level
-// BPE, BPE with byte fallback, Unigram with a character map, word lists; each normalizer, pre-tokenizer and decoder. And streaming for each of them.
+// Tokenizers of every kind against Hugging Face's own library (0.23), whose ids and texts scripts/tokenizerCases.py
+// wrote down: WordPiece, byte-level BPE, BPE with byte fallback, Unigram with a character map, word lists; each
+// normalizer, pre-tokenizer and decoder. And streaming for each of them.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -20,7 +21,10 @@ interface Expected {
 }
 
 const file = new URL('fixtures/tokenizer/golden.json.gz', import.meta.url);
-const golden = JSON.parse(gunzipSync(readFileSync(file)).toString()) as { strings: string[]; tokenizers: Record<string, Expected> };
+const golden = JSON.parse(gunzipSync(readFileSync(file)).toString()) as {
+  strings: string[];
+  tokenizers: Record<string, Expected>;
+};
 
 for (const [name, expected] of Object.entries(golden.tokenizers)) {
   const tokenizer = tokenizerFromFiles({ tokenizerJson: expected.json }, name);
@@ -36,7 +40,8 @@ for (const [name, expected] of Object.entries(golden.tokenizers)) {
     golden.strings.forEach((text, i) => {
       const split = tokenizer.encode(text, { addSpecialTokens: false, splitSpecialTokens: true });
       const forged = expected.split[i].some(id => expected.special.includes(id));
-      // The library's Unigram and word lists have special tokens in their vocabulary and find them all the same; here none comes out.
+      // The library's Unigram and word lists have special tokens in their vocabulary and find them all the same; here
+      // none comes out.
       if (forged) assert.ok(!split.some(id => expected.special.includes(id)), JSON.stringify(text));
       else assert.deepEqual(split, expected.split[i], JSON.stringify(text));
     });
@@ -54,22 +59,33 @@ for (const [name, expected] of Object.entries(golden.tokenizers)) {
   });
 
   test(`${name}: what is streamed is what is decoded, spaces cleaned up or not`, () => {
-    const known = Array.from({ length: tokenizer.vocabSize }, (_, id) => id).filter(id => tokenizer.idToToken(id) !== undefined);
+    const known = Array.from({ length: tokenizer.vocabSize }, (_, id) => id).filter(
+      id => tokenizer.idToToken(id) !== undefined,
+    );
     const punctuation = known.filter(id => /^[Ġ▁ #]*[.,?!'nmtsvedo]{1,3}$/.test(tokenizer.idToToken(id) as string));
-    const cleaning = tokenizerFromFiles({ tokenizerJson: expected.json, tokenizerConfig: '{"clean_up_tokenization_spaces":true}' }, name);
+    const cleaning = tokenizerFromFiles(
+      { tokenizerJson: expected.json, tokenizerConfig: '{"clean_up_tokenization_spaces":true}' },
+      name,
+    );
     const id = fc.oneof(fc.constantFrom(...known), fc.constantFrom(...(punctuation.length > 0 ? punctuation : known)));
-    fc.assert(fc.property(fc.array(id, { maxLength: 24 }), ids => {
-      for (const from of [tokenizer, cleaning]) {
-        const streamer = new TextStreamer(from);
-        const pieces = ids.map(next => streamer.push(next)).join('') + streamer.end();
-        assert.equal(pieces, from.decode(ids, { skipSpecialTokens: true }));
-      }
-      assert.equal(cleaning.decode(ids), cleanedUp(tokenizer.decode(ids)));
-    }), { seed: 5, numRuns: 150 });
+    fc.assert(
+      fc.property(fc.array(id, { maxLength: 24 }), ids => {
+        for (const from of [tokenizer, cleaning]) {
+          const streamer = new TextStreamer(from);
+          const pieces = ids.map(next => streamer.push(next)).join('') + streamer.end();
+          assert.equal(pieces, from.decode(ids, { skipSpecialTokens: true }));
+        }
+        assert.equal(cleaning.decode(ids), cleanedUp(tokenizer.decode(ids)));
+      }),
+      { seed: 5, numRuns: 150 },
+    );
   });
 }
 
 /** As transformers cleans up a text. */
 function cleanedUp(text: string): string {
-  return [' .', ' ?', ' !', ' ,', " ' ", " n't", " 'm", " 's", " 've", " 're"].reduce((t, part) => t.split(part).join(part.trim()), text);
+  return [' .', ' ?', ' !', ' ,', " ' ", " n't", " 'm", " 's", " 've", " 're"].reduce(
+    (t, part) => t.split(part).join(part.trim()),
+    text,
+  );
 }

@@ -1,5 +1,6 @@
-// Tokenizers against known ids (made with Hugging Face's tokenizers 0.23 from the fixtures' own tokenizer.json), from each source:
-// a Hugging Face folder, GGUF metadata, a llama2.c vocabulary. Chat templates, streaming, and what bad files get.
+// Tokenizers against known ids (made with Hugging Face's tokenizers 0.23 from the fixtures' own tokenizer.json), from
+// each source: a Hugging Face folder, GGUF metadata, a llama2.c vocabulary. Chat templates, streaming, and what bad
+// files get.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -31,7 +32,9 @@ const fromFolder = (): Promise<Tokenizer> => tokenizerFromFolder(fileURLToPath(n
 
 /** The fixture's tokenizer.json as the metadata a GGUF file would have. */
 function ggufMetadata(): Record<string, unknown> {
-  const { model } = JSON.parse(tokenizerJson) as { model: { vocab: Record<string, number>; merges: [string, string][] } };
+  const { model } = JSON.parse(tokenizerJson) as {
+    model: { vocab: Record<string, number>; merges: [string, string][] };
+  };
   const tokens = Object.entries(model.vocab)
     .sort((a, b) => a[1] - b[1])
     .map(([token]) => token);
@@ -64,7 +67,13 @@ function piecesMetadata(): Record<string, unknown> {
   };
 }
 
-const llama2cPieces = ['<unk>', '\n<s>\n', '\n</s>\n', ...bytePieces, ...learned.map(piece => piece.replaceAll('▁', ' '))];
+const llama2cPieces = [
+  '<unk>',
+  '\n<s>\n',
+  '\n</s>\n',
+  ...bytePieces,
+  ...learned.map(piece => piece.replaceAll('▁', ' ')),
+];
 
 function checkByteLevel(tokenizer: Tokenizer): void {
   for (const { text, ids } of cases) {
@@ -72,7 +81,10 @@ function checkByteLevel(tokenizer: Tokenizer): void {
     assert.deepEqual(tokenizer.encodePrompt(text), ids, text);
     assert.equal(tokenizer.decode(ids), text);
   }
-  assert.deepEqual([tokenizer.bosTokenId, tokenizer.eosTokenId, tokenizer.padTokenId, tokenizer.unkTokenId], [1, 2, 0, undefined]);
+  assert.deepEqual(
+    [tokenizer.bosTokenId, tokenizer.eosTokenId, tokenizer.padTokenId, tokenizer.unkTokenId],
+    [1, 2, 0, undefined],
+  );
   assert.equal(tokenizer.vocabSize, 330);
   assert.deepEqual(tokenizer.stopTokenIds, [2, 0]);
   assert.equal(tokenizer.decode([1, 2], { skipSpecialTokens: true }), '');
@@ -84,9 +96,12 @@ test('GGUF metadata of byte-level BPE gives the same ids', () => checkByteLevel(
 
 test('GGUF pre-tokenizers split as their models do', () => {
   const pieces = (pre: string, text: string): string[] => {
-    // Merges that would join what a pre-tokenizer keeps apart; llama-bpe takes whole words that are tokens without merges.
+    // Merges that would join what a pre-tokenizer keeps apart; llama-bpe takes whole words that are tokens without
+    // merges.
     const metadata = ggufMetadata();
-    const added = ['12', '123', 'n!', '!?Ċ', "'LL"].filter(word => !(metadata['tokenizer.ggml.tokens'] as string[]).includes(word));
+    const added = ['12', '123', 'n!', '!?Ċ', "'LL"].filter(
+      word => !(metadata['tokenizer.ggml.tokens'] as string[]).includes(word),
+    );
     const tokens = [...(metadata['tokenizer.ggml.tokens'] as string[]), ...added];
     const tokenizer = tokenizerFromGGUF({
       ...metadata,
@@ -119,7 +134,11 @@ test('GGUF: BOS is added where the metadata or the pre-tokenizer says so', () =>
 });
 
 test('GGUF: EOS added behind a text is no part of a prompt', () => {
-  const tokenizer = tokenizerFromGGUF({ ...ggufMetadata(), 'tokenizer.ggml.add_bos_token': true, 'tokenizer.ggml.add_eos_token': true });
+  const tokenizer = tokenizerFromGGUF({
+    ...ggufMetadata(),
+    'tokenizer.ggml.add_bos_token': true,
+    'tokenizer.ggml.add_eos_token': true,
+  });
   const bare = tokenizer.encode('hi', { addSpecialTokens: false });
   assert.deepEqual(tokenizer.encode('hi'), [1, ...bare, 2]);
   assert.deepEqual(tokenizer.encodePrompt('hi'), [1, ...bare]);
@@ -149,9 +168,10 @@ test('GGUF metadata of SentencePiece gives the known ids', () => {
 test('text that continues another gets no space in front', () => {
   const tokenizer = tokenizerFromGGUF(piecesMetadata());
   const join = (a: string, b: string): string =>
-    tokenizer.decode([...tokenizer.encodePrompt(a), ...tokenizer.encode(b, { addSpecialTokens: false, continuation: true })], {
-      skipSpecialTokens: true,
-    });
+    tokenizer.decode(
+      [...tokenizer.encodePrompt(a), ...tokenizer.encode(b, { addSpecialTokens: false, continuation: true })],
+      { skipSpecialTokens: true },
+    );
   assert.equal(join('the tide', ' is low'), 'the tide is low');
   assert.equal(join('the tide', 's'), 'the tides');
   assert.equal(tokenizer.decode(tokenizer.encode('the'), { skipSpecialTokens: true }), 'the');
@@ -180,7 +200,21 @@ function llama2cEncode(text: string): number[] {
 
 test('a llama2.c vocabulary encodes as llama2.c does', () => {
   const tokenizer = tokenizerFromLlama2c({ pieces: llama2cPieces, scores });
-  const word = fc.constantFrom(' ', '  ', 'the', ' keeper', 'hello', 'lighthouse', 'é', '日本', '🤖', '\n', 'tide', '1989', 'x');
+  const word = fc.constantFrom(
+    ' ',
+    '  ',
+    'the',
+    ' keeper',
+    'hello',
+    'lighthouse',
+    'é',
+    '日本',
+    '🤖',
+    '\n',
+    'tide',
+    '1989',
+    'x',
+  );
   fc.assert(
     fc.property(
       fc.array(word, { maxLength: 12 }).map(words => words.join('')),
@@ -242,7 +276,10 @@ test('streaming gives the whole text in whole characters', async () => {
     const streamer = new TextStreamer(tokenizer);
     const shown = tokenizer.encode('café 🤖 now').map(next => streamer.push(next));
     assert.equal(shown.join(''), 'café 🤖 now');
-    assert.ok(shown.every(piece => !piece.includes('\uFFFD')), 'no character comes in parts');
+    assert.ok(
+      shown.every(piece => !piece.includes('\uFFFD')),
+      'no character comes in parts',
+    );
     assert.equal(streamer.end(), '');
   }
 });
@@ -250,11 +287,18 @@ test('streaming gives the whole text in whole characters', async () => {
 test('chat: template, system message, ids without further special tokens', async () => {
   const tokenizer = await fromFolder();
   const { text, ids } = tokenizer.chat('hi', { system: 'Be brief.' });
-  assert.equal(text, '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n');
+  assert.equal(
+    text,
+    '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n',
+  );
   assert.deepEqual(ids, tokenizer.encode(text, { addSpecialTokens: false }));
   assert.equal(ids[0], 1);
   assert.deepEqual(tokenizer.chat([{ role: 'user', content: 'hi' }]), tokenizer.chat('hi'));
-  assert.deepEqual(tokenizer.chatAnswer([{ role: 'user', content: 'hi' }], ' low tide '), { lead: '', text: ' low tide ', endTokenId: 2 });
+  assert.deepEqual(tokenizer.chatAnswer([{ role: 'user', content: 'hi' }], ' low tide '), {
+    lead: '',
+    text: ' low tide ',
+    endTokenId: 2,
+  });
 });
 
 test('chat: a model without a template gets the plain one, with BOS where the tokenizer adds it', () => {
@@ -262,7 +306,11 @@ test('chat: a model without a template gets the plain one, with BOS where the to
   const { text, ids } = tokenizer.chat('hi', { system: 'Be brief.' });
   assert.equal(text, 'System: Be brief.\nUser: hi\nAssistant:');
   assert.equal(ids[0], 1);
-  assert.deepEqual(tokenizer.chatAnswer([{ role: 'user', content: 'hi' }], 'yes'), { lead: '', text: ' yes', endTokenId: 2 });
+  assert.deepEqual(tokenizer.chatAnswer([{ role: 'user', content: 'hi' }], 'yes'), {
+    lead: '',
+    text: ' yes',
+    endTokenId: 2,
+  });
 });
 
 test('chat templates: functions, Llama-2 white space, failures', () => {
@@ -278,7 +326,11 @@ test('chat templates: functions, Llama-2 white space, failures', () => {
     "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content | trim }} [/INST]" +
       "{% else %}{{ ' ' + m.content | trim + ' ' + eos_token }}{% endif %}{% endfor %}",
   );
-  assert.deepEqual(llama2.chatAnswer([{ role: 'user', content: 'hi' }], ' yes '), { lead: '', text: ' yes ', endTokenId: 2 });
+  assert.deepEqual(llama2.chatAnswer([{ role: 'user', content: 'hi' }], ' yes '), {
+    lead: '',
+    text: ' yes ',
+    endTokenId: 2,
+  });
   assert.throws(
     () => withTemplate("{{ raise_exception('roles must alternate') }}").chat('hi'),
     /T: chat template failed on 1 messages: roles must alternate/,
@@ -299,7 +351,10 @@ test('special tokens come from special_tokens_map.json where the config has none
   assert.deepEqual([tokenizer.bosTokenId, tokenizer.eosTokenId, tokenizer.padTokenId], [undefined, 2, 2]);
   const without = tokenizerFromFiles({ tokenizerJson, specialTokensMap: '{"eos_token":"</s>"}' }, 'T');
   assert.equal(without.eosTokenId, undefined);
-  assert.throws(() => without.requireEos(), /^Error: T: has no end-of-sequence token: "<\/s>" is not in the vocabulary$/);
+  assert.throws(
+    () => without.requireEos(),
+    /^Error: T: has no end-of-sequence token: "<\/s>" is not in the vocabulary$/,
+  );
 });
 
 test('bad tokenizer files are FormatErrors that name the field', () => {
@@ -310,14 +365,32 @@ test('bad tokenizer files are FormatErrors that name the field', () => {
     [{ model: undefined }, /T: model: /],
     [{ model: { ...json.model, vocab: { a: -1 } } }, /T: model\.vocab\["a"\]: expected an id from 0/],
     [{ model: { ...json.model, merges: ['a b c'] } }, /T: model\.merges\[0\]: expected two tokens, got "a b c"/],
-    [{ model: { ...json.model, merges: ['a \u0100'] } }, /T: model\.merges\[0\]: expected a pair whose union is in the vocabulary/],
+    [
+      { model: { ...json.model, merges: ['a \u0100'] } },
+      /T: model\.merges\[0\]: expected a pair whose union is in the vocabulary/,
+    ],
     [{ model: { type: 'Unigram', vocab: [['a']] } }, /T: model\.vocab: expected \[piece, score\]/],
-    [{ pre_tokenizer: { type: 'Split', pattern: { String: ' ' }, behavior: 'Sideways', invert: false } }, /: pre_tokenizer: Split: behavior: /],
-    [{ pre_tokenizer: { type: 'Split', pattern: {}, behavior: 'Isolated', invert: false } }, /: pre_tokenizer: Split: pattern: /],
-    [{ pre_tokenizer: { type: 'UnicodeScripts' } }, /: pre_tokenizer: type "UnicodeScripts" is not supported; supported are Sequence, Split, /],
-    [{ normalizer: { type: 'Strip', strip_left: true, strip_right: false, strip_middle: true } }, /: normalizer: Strip: .*strip_middle/],
+    [
+      { pre_tokenizer: { type: 'Split', pattern: { String: ' ' }, behavior: 'Sideways', invert: false } },
+      /: pre_tokenizer: Split: behavior: /,
+    ],
+    [
+      { pre_tokenizer: { type: 'Split', pattern: {}, behavior: 'Isolated', invert: false } },
+      /: pre_tokenizer: Split: pattern: /,
+    ],
+    [
+      { pre_tokenizer: { type: 'UnicodeScripts' } },
+      /: pre_tokenizer: type "UnicodeScripts" is not supported; supported are Sequence, Split, /,
+    ],
+    [
+      { normalizer: { type: 'Strip', strip_left: true, strip_right: false, strip_middle: true } },
+      /: normalizer: Strip: .*strip_middle/,
+    ],
     [{ decoder: { type: 'Nope' } }, /T: cannot be used as a tokenizer: decoder: type "Nope" is not supported/],
-    [{ model: { ...json.model, merges: [], continuing_subword_prefix: '##' } }, /: model\.continuing_subword_prefix: "##" is not supported/],
+    [
+      { model: { ...json.model, merges: [], continuing_subword_prefix: '##' } },
+      /: model\.continuing_subword_prefix: "##" is not supported/,
+    ],
     [{ model: { ...json.model, dropout: 0.1 } }, /: model\.dropout: 0\.1 is not supported/],
     [{ post_processor: { type: 'TemplateProcessing', single: [] } }, /post_processor: leaves the text out/],
     [{ added_tokens: [{ id: 1e9, content: 'x' }] }, /T: added_tokens\.0\.id/],
@@ -342,7 +415,10 @@ test('bad GGUF metadata is a FormatError that names the key', () => {
     [{ 'tokenizer.ggml.tokens': ['a', 1] }, /tokenizer\.ggml\.tokens: expected a list of strings/],
     [{ 'tokenizer.ggml.token_type': [1] }, /tokenizer\.ggml\.token_type: expected 330 entries, one a token, got 1/],
     [{ 'tokenizer.ggml.merges': ['ab'] }, /tokenizer\.ggml\.merges\[0\]: expected two tokens/],
-    [{ 'tokenizer.ggml.eos_token_id': 'two' }, /tokenizer\.ggml\.eos_token_id: expected a whole number, got string two/],
+    [
+      { 'tokenizer.ggml.eos_token_id': 'two' },
+      /tokenizer\.ggml\.eos_token_id: expected a whole number, got string two/,
+    ],
     [{ 'tokenizer.ggml.add_bos_token': 1 }, /tokenizer\.ggml\.add_bos_token: expected true or false/],
   ];
   for (const [change, message] of bad) {

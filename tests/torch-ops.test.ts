@@ -1,5 +1,5 @@
-// The parts of scripts/checkTorchOps.ts that need no torch: what counts as a difference, which calls have no counterpart, and what it says and how it
-// ends where Python has no torch or an op is not known.
+// The parts of scripts/checkTorchOps.ts that need no torch: what counts as a difference, which calls have no
+// counterpart, and what it says and how it ends where Python has no torch or an op is not known.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -18,7 +18,8 @@ const bound = { relative: 1e-5, least: 1e-6 };
 const f32 = (...values: number[]): Stored => new Stored('f32', [values.length], Float32Array.from(values), 0);
 
 test('numbers differ beyond the bound, in NaN, infinities, shape and dtype', () => {
-  const compare = (a: Stored, b: Stored, exact: Stored | null = null, sums = false): string | null => difference(a, b, exact, bound, sums);
+  const compare = (a: Stored, b: Stored, exact: Stored | null = null, sums = false): string | null =>
+    difference(a, b, exact, bound, sums);
   assert.equal(compare(f32(1, NaN, Infinity), f32(1.000005, NaN, Infinity)), null);
   assert.equal(compare(f32(1, 2), f32(1, 2.1)), 'entry 1 is 2, torch has 2.0999999046325684');
   assert.equal(compare(f32(NaN), f32(0)), 'entry 0 is NaN, torch has 0');
@@ -33,16 +34,33 @@ test('numbers differ beyond the bound, in NaN, infinities, shape and dtype', () 
 
 test('a sample is run with its gradients, and a call without counterpart is left out', async () => {
   const device: Device = { name: 'f64', backend: createCpuBackend({ simd: false }), dtype: 'f64', hasF64: true };
-  const f64 = (values: number[], number?: number): Stored => new Stored('f64', [values.length], Float64Array.from(values), number);
+  const f64 = (values: number[], number?: number): Stored =>
+    new Stored('f64', [values.length], Float64Array.from(values), number);
   const sample: Sample = {
-    op: 'square', dtype: 'f64', kind: 'sample', n: 0, args: [f64([1, 3], 0)], kwargs: {}, outputs: [f64([1, 9])],
+    op: 'square',
+    dtype: 'f64',
+    kind: 'sample',
+    n: 0,
+    args: [f64([1, 3], 0)],
+    kwargs: {},
+    outputs: [f64([1, 9])],
     gradients: { of: [0], wrt: [0], cotangents: [f64([1, 2])], values: [f64([2, 12])] },
     second: { of: [0], cotangents: [f64([1, 1])], values: [f64([2, 4]), f64([2, 6])] },
   };
   assert.deepEqual(await runSample(sample, device), { values: null, gradients: null, second: null });
-  const wrong = await runSample({ ...sample, outputs: [f64([1, 8])], second: { ...sample.second!, values: [f64([2, 4]), null] } }, device);
-  assert.deepEqual(wrong, { values: 'entry 1 is 9, torch has 8', gradients: null, second: 'entry 0 is 2, torch has 0' });
-  await assert.rejects(runSample({ ...sample, kwargs: { out: f64([1, 1]) } }, device), (e: Error) => e instanceof NotOurs && /no counterpart of out/.test(e.message));
+  const wrong = await runSample(
+    { ...sample, outputs: [f64([1, 8])], second: { ...sample.second!, values: [f64([2, 4]), null] } },
+    device,
+  );
+  assert.deepEqual(wrong, {
+    values: 'entry 1 is 9, torch has 8',
+    gradients: null,
+    second: 'entry 0 is 2, torch has 0',
+  });
+  await assert.rejects(
+    runSample({ ...sample, kwargs: { out: f64([1, 1]) } }, device),
+    (e: Error) => e instanceof NotOurs && /no counterpart of out/.test(e.message),
+  );
   const refused = await runSample({ ...sample, op: 'add', args: [f64([1, 3], 0), f64([1, 2, 3], 1)] }, device);
   assert.match(String(refused.values), /^throws ShapeError: add: shapes \[2\] and \[3\] do not broadcast/);
 });
@@ -55,7 +73,10 @@ test('without torch nothing is compared: that is said, and an error only for a P
     chmodSync(python, 0o755);
     const script = fileURLToPath(new URL('../scripts/checkTorchOps.ts', import.meta.url));
     const run = (args: string[], env: Record<string, string> = {}): { status: number | null; output: string } => {
-      const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', script, ...args], { encoding: 'utf8', env: { ...process.env, ...env } });
+      const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', script, ...args], {
+        encoding: 'utf8',
+        env: { ...process.env, ...env },
+      });
       return { status, output: `${stdout}${stderr}`.trim() };
     };
     const said = `check:torch: ${python} has no torch and numpy: nothing is compared`;
@@ -64,7 +85,10 @@ test('without torch nothing is compared: that is said, and an error only for a P
     const unknown = run(['absolute']);
     assert.equal(unknown.status, 2);
     assert.match(unknown.output, /^check:torch: no op of ours stands for absolute; known: neg abs /);
-    assert.deepEqual(run(['--device', 'cuda']), { status: 2, output: 'check:torch: --device: expected f64, f32, webgpu, got cuda' });
+    assert.deepEqual(run(['--device', 'cuda']), {
+      status: 2,
+      output: 'check:torch: --device: expected f64, f32, webgpu, got cuda',
+    });
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -1,5 +1,6 @@
-// The fused SIMD kernels against plain f64 loops, on sizes around vectors and blocks, with plain and with fused multiply-add.
-// Bounds: a sum of k terms is off by at most k * 2^-24 * sum |terms|, an element function by a few ULP; each check says what it allows.
+// The fused SIMD kernels against plain f64 loops, on sizes around vectors and blocks, with plain and with fused
+// multiply-add. Bounds: a sum of k terms is off by at most k * 2^-24 * sum |terms|, an element function by a few ULP;
+// each check says what it allows.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -13,10 +14,12 @@ import { Arena, numbers, ulps } from './helpers/wasmArena.js';
 if (process.versions.node.startsWith('20.')) setFlagsFromString('--experimental-wasm-relaxed-simd');
 
 const arena = new Arena();
-const variants = [false, true].filter(relaxed => !relaxed || supportsRelaxedSimd()).map(relaxed => {
-  const { fused } = createWasmKernels(arena.context(relaxed));
-  return { label: relaxed ? ', fused multiply-add' : '', fused };
-});
+const variants = [false, true]
+  .filter(relaxed => !relaxed || supportsRelaxedSimd())
+  .map(relaxed => {
+    const { fused } = createWasmKernels(arena.context(relaxed));
+    return { label: relaxed ? ', fused multiply-add' : '', fused };
+  });
 
 const eps = 2 ** -24;
 const sides = [1, 3, 4, 5, 15, 16, 17, 63, 64, 65];
@@ -24,26 +27,39 @@ const sides = [1, 3, 4, 5, 15, 16, 17, 63, 64, 65];
 type Call = Parameters<FusedKernel>[0];
 
 /** Runs a kernel, which must take the call and write its outputs only. */
-function run(fused: Map<string, FusedKernel>, name: string, call: Omit<Call, 'attributes'> & { attributes?: Call['attributes'] }): void {
+function run(
+  fused: Map<string, FusedKernel>,
+  name: string,
+  call: Omit<Call, 'attributes'> & { attributes?: Call['attributes'] },
+): void {
   const kernel = fused.get(name);
   assert.ok(kernel, `no kernel ${name}`);
-  assert.ok(arena.run(call.outputs, () => kernel({ attributes: {}, ...call })), `${name} declined`);
+  assert.ok(
+    arena.run(call.outputs, () => kernel({ attributes: {}, ...call })),
+    `${name} declined`,
+  );
 }
 
 /** |got - expected| <= bound, element by element. */
 function near(what: string, got: readonly number[], expected: readonly number[], bound: (i: number) => number): void {
   assert.equal(got.length, expected.length);
   got.forEach((value, i) => {
-    if (!(Math.abs(value - expected[i]) <= bound(i))) assert.fail(`${what}, element ${i}: ${value}, expected ${expected[i]} +- ${bound(i)}`);
+    if (!(Math.abs(value - expected[i]) <= bound(i)))
+      assert.fail(`${what}, element ${i}: ${value}, expected ${expected[i]} +- ${bound(i)}`);
   });
 }
 
 const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0);
-const rowsOf = (xs: readonly number[], n: number): number[][] => Array.from({ length: xs.length / n }, (_, i) => xs.slice(i * n, (i + 1) * n));
+const rowsOf = (xs: readonly number[], n: number): number[][] =>
+  Array.from({ length: xs.length / n }, (_, i) => xs.slice(i * n, (i + 1) * n));
 const range = <T>(n: number, value: (i: number) => T): T[] => Array.from({ length: n }, (_, i) => value(i));
 
 /** A case for each side and variant, on a fresh arena. */
-function eachSide(name: string, body: (n: number, fused: Map<string, FusedKernel>, random: () => number) => void, sizes = sides): void {
+function eachSide(
+  name: string,
+  body: (n: number, fused: Map<string, FusedKernel>, random: () => number) => void,
+  sizes = sides,
+): void {
   for (const { label, fused } of variants) {
     test(`${name}${label}`, () => {
       for (const n of sizes) {
@@ -54,7 +70,8 @@ function eachSide(name: string, body: (n: number, fused: Map<string, FusedKernel
   }
 }
 
-// --- softmax and cross-entropy ------------------------------------------------------------------------------------------
+// --- softmax and cross-entropy
+// ------------------------------------------------------------------------------------------
 
 function softmax(row: readonly number[]): number[] {
   const top = Math.max(...row);
@@ -64,11 +81,13 @@ function softmax(row: readonly number[]): number[] {
 }
 
 eachSide('softmax', (n, fused, random) => {
-  const x = arena.view([2, 3, n], { value: i => 20 * random() + (i < n ? 1000 : 0) }); // the first row would overflow unshifted
+  // the first row would overflow unshifted
+  const x = arena.view([2, 3, n], { value: i => 20 * random() + (i < n ? 1000 : 0) });
   const y = arena.view([2, 3, n]);
   run(fused, 'softmax', { inputs: [x], outputs: [y] });
   const expected = rowsOf(arena.read(x), n).flatMap(softmax);
-  // The difference x - max is rounded (its size times 2^-24 relative to the result), exp and the division add a few ULP, the sum n terms.
+  // The difference x - max is rounded (its size times 2^-24 relative to the result), exp and the division add a few
+  // ULP, the sum n terms.
   near('softmax', arena.read(y), expected, i => (48 + 8 + n) * eps * expected[i] + 1e-37);
 });
 
@@ -82,7 +101,9 @@ eachSide('softmax.vjp', (n, fused, random) => {
     const inner = sum(row.map((v, j) => v * gs[i][j]));
     return row.map((v, j) => v * (gs[i][j] - inner));
   });
-  const size = ys.flatMap((row, i) => row.map((v, j) => v * (Math.abs(gs[i][j]) + (n + 4) * sum(row.map((w, k) => Math.abs(w * gs[i][k]))))));
+  const size = ys.flatMap((row, i) =>
+    row.map((v, j) => v * (Math.abs(gs[i][j]) + (n + 4) * sum(row.map((w, k) => Math.abs(w * gs[i][k]))))),
+  );
   near('softmax.vjp', arena.read(dx), expected, i => 4 * eps * size[i]);
 });
 
@@ -108,7 +129,9 @@ eachSide('crossEntropy and its vjp', (n, fused, random) => {
   run(fused, 'crossEntropy.vjp', { inputs: [logits, labels, top, total, g], outputs: [dlogits] });
   const gs = arena.read(g);
   const sums = arena.read(total);
-  const expected = xs.flatMap((row, i) => row.map((x, j) => (ids[i] < 0 ? 0 : (Math.exp(x - tops[i]) / sums[i] - Number(j === ids[i])) * gs[i])));
+  const expected = xs.flatMap((row, i) =>
+    row.map((x, j) => (ids[i] < 0 ? 0 : (Math.exp(x - tops[i]) / sums[i] - Number(j === ids[i])) * gs[i])),
+  );
   // exp(x - max): the rounding of the difference is up to |x - max| / 2 units of 2^-23; then a subtraction from 1.
   near('dlogits', arena.read(dlogits), expected, i => {
     const r = Math.floor(i / n);
@@ -116,7 +139,8 @@ eachSide('crossEntropy and its vjp', (n, fused, random) => {
   });
 });
 
-// --- norms --------------------------------------------------------------------------------------------------------------
+// --- norms
+// --------------------------------------------------------------------------------------------------------------
 
 eachSide('rmsNorm and its vjp', (n, fused, random) => {
   const rows = 3;
@@ -160,8 +184,12 @@ eachSide('layerNorm and its vjp', (n, fused, random) => {
   const off = (i: number): number => (2 * n + 16) * eps * (1 + most[i] * r[i]);
   near('rstd', arena.read(rstd), r, i => off(i) * r[i] * 2);
   const normal = xs.flatMap((row, i) => row.map(v => (v - m[i]) * r[i]));
-  near('y', arena.read(y), normal.map((v, i) => v * w[i % n] + b[i % n]),
-    i => (3 * off(Math.floor(i / n)) * (1 + Math.abs(normal[i])) + 4 * eps) * (w[i % n] + b[i % n]));
+  near(
+    'y',
+    arena.read(y),
+    normal.map((v, i) => v * w[i % n] + b[i % n]),
+    i => (3 * off(Math.floor(i / n)) * (1 + Math.abs(normal[i])) + 4 * eps) * (w[i % n] + b[i % n]),
+  );
 
   run(fused, 'layerNorm.vjp', { inputs: [x, weight, mean, rstd, g], outputs: [dx] });
   const size: number[] = [];
@@ -178,36 +206,47 @@ eachSide('layerNorm and its vjp', (n, fused, random) => {
   near('dx', arena.read(dx), gradient, i => 4 * off(Math.floor(i / n)) * size[i]);
 });
 
-// --- rope ---------------------------------------------------------------------------------------------------------------
+// --- rope
+// ---------------------------------------------------------------------------------------------------------------
 
-eachSide('rope turns pairs and turns them back', (half, fused, random) => {
-  for (const tables of [1, 2]) {
-    arena.clear();
-    const [B, T, H, D] = [2, 3, 2, 2 * half];
-    // Heads between the heads of other projections: strides of [B, T, 3 H, D] without the last axis.
-    const x = arena.view([B, T, H, D], { strides: [T * 3 * H * D, 3 * H * D, D, 1], value: () => random() });
-    const angles = range(tables * T * half, () => 3 * random());
-    const cos = arena.view([tables, T, half], { value: i => Math.cos(angles[i]) });
-    const sin = arena.view([tables, T, half], { value: i => Math.sin(angles[i]) });
-    const [y, back] = range(2, () => arena.view([B, T, H, D]));
-    run(fused, 'rope', { inputs: [x, cos, sin], outputs: [y], attributes: { inverse: 0 } });
-    const xs = arena.read(x);
-    const [c, s] = [cos, sin].map(v => arena.read(v));
-    const expected = xs.map((v, i) => {
-      const d = i % D;
-      const t = Math.floor(i / (D * H)) % T;
-      const at = ((tables === 1 ? 0 : Math.floor(i / (D * H * T))) * T + t) * half + (d % half);
-      return d < half ? v * c[at] - xs[i + half] * s[at] : v * c[at] + xs[i - half] * s[at];
-    });
-    near('y', arena.read(y), expected, () => 4 * eps * 2); // two products below 1 and their sum
-    run(fused, 'rope', { inputs: [y, cos, sin], outputs: [back], attributes: { inverse: 1 } });
-    near('inverse', arena.read(back), xs, () => 16 * eps * 2);
-  }
-}, [1, 2, 3, 4, 5, 16, 17, 32]);
+eachSide(
+  'rope turns pairs and turns them back',
+  (half, fused, random) => {
+    for (const tables of [1, 2]) {
+      arena.clear();
+      const [B, T, H, D] = [2, 3, 2, 2 * half];
+      // Heads between the heads of other projections: strides of [B, T, 3 H, D] without the last axis.
+      const x = arena.view([B, T, H, D], { strides: [T * 3 * H * D, 3 * H * D, D, 1], value: () => random() });
+      const angles = range(tables * T * half, () => 3 * random());
+      const cos = arena.view([tables, T, half], { value: i => Math.cos(angles[i]) });
+      const sin = arena.view([tables, T, half], { value: i => Math.sin(angles[i]) });
+      const [y, back] = range(2, () => arena.view([B, T, H, D]));
+      run(fused, 'rope', { inputs: [x, cos, sin], outputs: [y], attributes: { inverse: 0 } });
+      const xs = arena.read(x);
+      const [c, s] = [cos, sin].map(v => arena.read(v));
+      const expected = xs.map((v, i) => {
+        const d = i % D;
+        const t = Math.floor(i / (D * H)) % T;
+        const at = ((tables === 1 ? 0 : Math.floor(i / (D * H * T))) * T + t) * half + (d % half);
+        return d < half ? v * c[at] - xs[i + half] * s[at] : v * c[at] + xs[i - half] * s[at];
+      });
+      near('y', arena.read(y), expected, () => 4 * eps * 2); // two products below 1 and their sum
+      run(fused, 'rope', { inputs: [y, cos, sin], outputs: [back], attributes: { inverse: 1 } });
+      near('inverse', arena.read(back), xs, () => 16 * eps * 2);
+    }
+  },
+  [1, 2, 3, 4, 5, 16, 17, 32],
+);
 
-// --- the edit -----------------------------------------------------------------------------------------------------------
+// --- the edit
+// -----------------------------------------------------------------------------------------------------------
 
-interface EditCase { A: boolean; b: boolean; C: boolean; e: boolean }
+interface EditCase {
+  A: boolean;
+  b: boolean;
+  C: boolean;
+  e: boolean;
+}
 const editCases: readonly EditCase[] = [
   { A: true, b: true, C: true, e: false }, // loreft
   { A: true, b: true, C: false, e: false }, // direft
@@ -219,16 +258,34 @@ const editCases: readonly EditCase[] = [
 
 for (const { label, fused } of variants) {
   for (const which of editCases) {
-    const name = Object.entries(which).filter(([, there]) => there).map(([key]) => key).join(' ');
+    const name = Object.entries(which)
+      .filter(([, there]) => there)
+      .map(([key]) => key)
+      .join(' ');
     test(`edit and its vjp with ${name}${label}`, () => {
-      const sizes = [[1, 1, 1, 1], [3, 5, 2, 2], [6, 16, 4, 2], [9, 65, 5, 3], [9, 33, 8, 1], [4, 7, 13, 2]];
-      const asProducts = [[30, 65, 5, 1], [75, 16, 1, 1], [13, 7, 13, 1]];
+      const sizes = [
+        [1, 1, 1, 1],
+        [3, 5, 2, 2],
+        [6, 16, 4, 2],
+        [9, 65, 5, 3],
+        [9, 33, 8, 1],
+        [4, 7, 13, 2],
+      ];
+      const asProducts = [
+        [30, 65, 5, 1],
+        [75, 16, 1, 1],
+        [13, 7, 13, 1],
+      ];
       for (const [n, d, r, s] of [...sizes, ...asProducts]) {
         arena.clear();
         const random = numbers(n * d + r);
         const draw = (shape: number[]): View => arena.view(shape, { value: () => random() });
         const h = draw([n, d]);
-        const indices = Int32Array.from(range(n, i => i).filter(i => n === 1 || i % 3 !== 1).reverse()); // any order
+        const indices = Int32Array.from(
+          range(n, i => i)
+            .filter(i => n === 1 || i % 3 !== 1)
+            .reverse(),
+        ); // any order
         const m = indices.length;
         const slots = arena.view([m], { dtype: 'i32', value: i => (i * 5 + 1) % s });
         const A = which.A ? draw([s, r, d]) : null;
@@ -242,28 +299,58 @@ for (const { label, fused } of variants) {
         run(fused, 'edit', { inputs, outputs: [result, u], attributes: { activation: 0 }, indices });
 
         const read = (v: View | null, size: number): number[] => (v ? arena.read(v) : new Array<number>(size).fill(0));
-        const [hs, As, bs, Cs, es, Ps] = [read(h, 0), read(A, s * r * d), read(b, s * r), read(C, s * r * d), read(e, s * r), read(P, 0)];
+        const [hs, As, bs, Cs, es, Ps] = [
+          read(h, 0),
+          read(A, s * r * d),
+          read(b, s * r),
+          read(C, s * r * d),
+          read(e, s * r),
+          read(P, 0),
+        ];
         const [slot, c] = [arena.read(slots), arena.read(scale)];
         const bank = (i: number, k: number, j: number): number => (slot[i] * r + k) * d + j;
-        const expectedU = range(m, i => range(r, k => bs[slot[i] * r + k] - es[slot[i] * r + k]
-          + sum(range(d, j => (As[bank(i, k, j)] - Cs[bank(i, k, j)]) * hs[indices[i] * d + j]))));
+        const expectedU = range(m, i =>
+          range(
+            r,
+            k =>
+              bs[slot[i] * r + k] -
+              es[slot[i] * r + k] +
+              sum(range(d, j => (As[bank(i, k, j)] - Cs[bank(i, k, j)]) * hs[indices[i] * d + j])),
+          ),
+        );
         // All values are below 1: d products of size 2 at most, two biases.
         const uBound = (d + 6) * eps * (2 * d + 2);
         near('u', arena.read(u), expectedU.flat(), () => uBound);
         const expected = [...hs];
-        indices.forEach((row, i) => range(d, j => (expected[row * d + j] += c[i] * sum(range(r, k => Ps[bank(i, k, j)] * expectedU[i][k])))));
+        indices.forEach((row, i) =>
+          range(d, j => (expected[row * d + j] += c[i] * sum(range(r, k => Ps[bank(i, k, j)] * expectedU[i][k])))),
+        );
         const outBound = r * uBound + (r + 4) * eps * (r * (2 * d + 2) + 1);
         near("h'", arena.read(result), expected, i => (indices.includes(Math.floor(i / d)) ? outBound : 0));
 
         const g = draw([n, d]);
         const gs = arena.read(g);
         const us = arena.read(u);
-        const there = [['A', A], ['b', b], ['C', C], ['e', e], ['P', P]] as const;
+        const there = [
+          ['A', A],
+          ['b', b],
+          ['C', C],
+          ['e', e],
+          ['P', P],
+        ] as const;
         const gradients = there.filter(([, v]) => v).map(([key, v]) => [key, arena.view(v!.shape)] as const);
         const dh = arena.view([n, d]);
-        run(fused, 'edit.vjp', { inputs: [...inputs, u, g], outputs: [dh, ...gradients.map(([, v]) => v)], attributes: { activation: 0 }, indices });
+        run(fused, 'edit.vjp', {
+          inputs: [...inputs, u, g],
+          outputs: [dh, ...gradients.map(([, v]) => v)],
+          attributes: { activation: 0 },
+          indices,
+        });
         const want: Record<string, number[]> = {
-          h: [...gs], A: new Array<number>(s * r * d).fill(0), b: new Array<number>(s * r).fill(0), P: new Array<number>(s * r * d).fill(0),
+          h: [...gs],
+          A: new Array<number>(s * r * d).fill(0),
+          b: new Array<number>(s * r).fill(0),
+          P: new Array<number>(s * r * d).fill(0),
         };
         indices.forEach((row, i) => {
           for (let k = 0; k < r; k++) {
@@ -281,7 +368,8 @@ for (const { label, fused } of variants) {
         const duBound = (d + 4) * eps * d;
         near('dh', arena.read(dh), want.h, () => 2 * r * (duBound + (r + 4) * eps * d) + eps);
         const size: Record<string, number> = { A: d, b: d, C: d, e: d, P: 2 * d + 2 };
-        for (const [key, view] of gradients) near(`d${key}`, arena.read(view), want[key], () => m * (duBound + (m + 4) * eps * size[key]));
+        for (const [key, view] of gradients)
+          near(`d${key}`, arena.read(view), want[key], () => m * (duBound + (m + 4) * eps * size[key]));
       }
     });
   }
@@ -299,7 +387,10 @@ test('edit declines other activations and types before writing', () => {
   assert.ok(!arena.run(outputs, () => kernel(call)), '!arena.run(outputs, () => kernel(call))');
   const wide = { ...call, attributes: { activation: 0 }, inputs: [make([2, 4], 'f64'), ...call.inputs.slice(1)] };
   assert.ok(!arena.run(outputs, () => kernel(wide)), '!arena.run(outputs, () => kernel(wide))');
-  assert.ok(arena.run(outputs, () => kernel({ ...call, attributes: { activation: 0 } })), 'arena.run(outputs, () => kernel({ ...call, attributes: { activation...');
+  assert.ok(
+    arena.run(outputs, () => kernel({ ...call, attributes: { activation: 0 } })),
+    'arena.run(outputs, () => kernel({ ...call, attributes: { activation...',
+  );
 });
 
 test('row kernels decline other types and layouts before writing', () => {
@@ -311,8 +402,10 @@ test('row kernels decline other types and layouts before writing', () => {
   for (const x of [wide, across]) {
     const [row, weight] = [arena.view([2], { value: () => 1 }), arena.view([4], { value: () => 1 })];
     const calls: [string, (View | null)[], View[]][] = [
-      ['softmax', [x], [y]], ['softmax.vjp', [y, x], [arena.view([2, 4], { value: () => 2 })]],
-      ['rmsNorm', [x, weight], [y, row]], ['layerNorm', [x, weight, weight], [y, row, arena.view([2], { value: () => 1 })]],
+      ['softmax', [x], [y]],
+      ['softmax.vjp', [y, x], [arena.view([2, 4], { value: () => 2 })]],
+      ['rmsNorm', [x, weight], [y, row]],
+      ['layerNorm', [x, weight, weight], [y, row, arena.view([2], { value: () => 1 })]],
     ];
     for (const [name, inputs, outputs] of calls) {
       assert.ok(!arena.run(outputs, () => fused.get(name)!({ inputs, outputs, attributes: { eps: 1e-5 } })), name);
@@ -335,34 +428,76 @@ test('powers of two', () => {
     const random = numbers(5);
     for (let n = 0; n < 2000; n++) {
       const xs = range(4, () => Math.fround(n < 1000 ? 126 * random() : random()));
-      raise(xs).forEach((got, i) => { assert.ok(ulps(got, 2 ** xs[i]) < 3, `2 ** ${xs[i]}: ${got}`); });
+      raise(xs).forEach((got, i) => {
+        assert.ok(ulps(got, 2 ** xs[i]) < 3, `2 ** ${xs[i]}: ${got}`);
+      });
       if (n % 500 === 499) arena.clear();
     }
     assert.deepEqual(raise([0, -127, -Infinity, NaN]).slice(1), [0, 0, NaN]);
   }
 });
 
-// --- attention ----------------------------------------------------------------------------------------------------------
+// --- attention
+// ----------------------------------------------------------------------------------------------------------
 
 interface AttentionCase {
-  B: number; KV: number; group: number; T: number; S: number; D: number;
-  causal: number; causalOffset: number; window: number; start: number[]; end: number[];
+  B: number;
+  KV: number;
+  group: number;
+  T: number;
+  S: number;
+  D: number;
+  causal: number;
+  causalOffset: number;
+  window: number;
+  start: number[];
+  end: number[];
 }
 const attentionCases: readonly AttentionCase[] = [
   { B: 1, KV: 1, group: 1, T: 1, S: 1, D: 4, causal: 1, causalOffset: 0, window: 0, start: [0], end: [1] },
-  { B: 2, KV: 2, group: 3, T: 7, S: 7, D: 8, causal: 1, causalOffset: 0, window: 0, start: [0, 3], end: [7, 7] }, // left padding: rows without keys
-  { B: 2, KV: 1, group: 2, T: 17, S: 17, D: 5, causal: 1, causalOffset: 0, window: 0, start: [0, 0], end: [17, 9] }, // right padding
+  // left padding: rows without keys
+  { B: 2, KV: 2, group: 3, T: 7, S: 7, D: 8, causal: 1, causalOffset: 0, window: 0, start: [0, 3], end: [7, 7] },
+  // right padding
+  { B: 2, KV: 1, group: 2, T: 17, S: 17, D: 5, causal: 1, causalOffset: 0, window: 0, start: [0, 0], end: [17, 9] },
   { B: 1, KV: 2, group: 1, T: 35, S: 35, D: 16, causal: 1, causalOffset: 0, window: 4, start: [2], end: [35] },
-  { B: 2, KV: 1, group: 3, T: 1, S: 21, D: 64, causal: 1, causalOffset: 20, window: 0, start: [0, 6], end: [21, 21] }, // decoding
+  // decoding
+  { B: 2, KV: 1, group: 3, T: 1, S: 21, D: 64, causal: 1, causalOffset: 20, window: 0, start: [0, 6], end: [21, 21] },
   { B: 1, KV: 1, group: 2, T: 3, S: 13, D: 7, causal: 1, causalOffset: 10, window: 5, start: [0], end: [13] },
-  { B: 2, KV: 1, group: 2, T: 5, S: 18, D: 12, causal: 1, causalOffset: 13, window: 0, start: [4, 18], end: [18, 18] }, // the second row sees nothing
+  // the second row sees nothing
+  { B: 2, KV: 1, group: 2, T: 5, S: 18, D: 12, causal: 1, causalOffset: 13, window: 0, start: [4, 18], end: [18, 18] },
   { B: 2, KV: 1, group: 1, T: 16, S: 33, D: 3, causal: 0, causalOffset: 0, window: 0, start: [0, 1], end: [33, 20] },
   // Panels of 8 queries and keys, and of 4 or 5 rows: one below, whole, one above.
-  ...[6, 7, 8, 9, 39, 40, 41].map(n => ({ B: 1, KV: 1, group: 2, T: n, S: n, D: 4, causal: 1, causalOffset: 0, window: 0, start: [0], end: [n] })),
-  ...[5, 8, 9].map(n => ({ B: 1, KV: 1, group: 1, T: n, S: n + 11, D: 9, causal: 1, causalOffset: 11, window: 7, start: [3], end: [n + 10] })),
-  { B: 1, KV: 1, group: 2, T: 81, S: 90, D: 6, causal: 1, causalOffset: 9, window: 13, start: [2], end: [88] }, // two tiles of the VJP
+  ...[6, 7, 8, 9, 39, 40, 41].map(n => ({
+    B: 1,
+    KV: 1,
+    group: 2,
+    T: n,
+    S: n,
+    D: 4,
+    causal: 1,
+    causalOffset: 0,
+    window: 0,
+    start: [0],
+    end: [n],
+  })),
+  ...[5, 8, 9].map(n => ({
+    B: 1,
+    KV: 1,
+    group: 1,
+    T: n,
+    S: n + 11,
+    D: 9,
+    causal: 1,
+    causalOffset: 11,
+    window: 7,
+    start: [3],
+    end: [n + 10],
+  })),
+  // two tiles of the VJP
+  { B: 1, KV: 1, group: 2, T: 81, S: 90, D: 6, causal: 1, causalOffset: 9, window: 13, start: [2], end: [88] },
   { B: 2, KV: 1, group: 1, T: 81, S: 81, D: 5, causal: 1, causalOffset: 0, window: 0, start: [0, 30], end: [81, 81] },
-  { B: 2, KV: 1, group: 1, T: 40, S: 45, D: 8, causal: 1, causalOffset: 5, window: 6, start: [7, 0], end: [45, 21] }, // the last queries see nothing
+  // the last queries see nothing
+  { B: 2, KV: 1, group: 1, T: 40, S: 45, D: 8, causal: 1, causalOffset: 5, window: 6, start: [7, 0], end: [45, 21] },
   { B: 1, KV: 1, group: 1, T: 21, S: 30, D: 4, causal: 0, causalOffset: 2, window: 5, start: [0], end: [29] },
 ];
 
@@ -374,7 +509,10 @@ for (const { label, fused } of variants) {
       const H = KV * group;
       // Heads inside a projection [B, T, heads, D], as a model has them; keys too.
       const heads = (count: number, length: number): View =>
-        arena.view([B, count, length, D], { strides: [length * count * D, D, count * D, 1], value: () => 2 * random() });
+        arena.view([B, count, length, D], {
+          strides: [length * count * D, D, count * D, 1],
+          value: () => 2 * random(),
+        });
       const [q, k, v] = [heads(H, T), heads(KV, S), heads(KV, S)];
       // What nobody may see is not read for any result.
       for (const view of [k, v]) {
@@ -420,13 +558,18 @@ for (const { label, fused } of variants) {
       }
       size.dq = size.dk = 2 * D * 2 * attributes.scale; // |ds| summed over a row is at most that of g v: D terms of 2
       size.dv = 1;
-      // A score is a dot of D products below 4, exp turns its error into a relative one of p; then sums over keys or queries.
+      // A score is a dot of D products below 4, exp turns its error into a relative one of p; then sums over keys or
+      // queries.
       const relative = (4 * D * D * attributes.scale + 4 * D + S + T * group + 40) * eps;
       near('lse', arena.read(lse), expectedLse, () => relative);
       near('o', arena.read(o), expected.o.flat(), () => 2 * 2 * relative);
 
       const [dq, dk, dv] = [arena.view(q.shape), arena.view(k.shape), arena.view(v.shape)];
-      run(fused, 'attention.vjp', { inputs: [q, k, v, keyStart, keyEnd, o, lse, g], outputs: [dq, dk, dv], attributes });
+      run(fused, 'attention.vjp', {
+        inputs: [q, k, v, keyStart, keyEnd, o, lse, g],
+        outputs: [dq, dk, dv],
+        attributes,
+      });
       near('dq', arena.read(dq), expected.dq.flat(), () => 4 * 2 * relative * size.dq);
       near('dk', arena.read(dk), expected.dk.flat(), () => 4 * 2 * relative * size.dk * Math.min(T, 8) * group);
       near('dv', arena.read(dv), expected.dv.flat(), () => 4 * relative * size.dv * T * group);

@@ -1,5 +1,5 @@
-// The device below the kernels: what is recorded and submitted when, memory that stays flat, errors that come at the next await and name
-// their operation, a device that goes away in the middle of a run, and a process that ends.
+// The device below the kernels: what is recorded and submitted when, memory that stays flat, errors that come at the
+// next await and name their operation, a device that goes away in the middle of a run, and a process that ends.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -14,7 +14,13 @@ const backend = await openForTests();
 if (backend) tests(backend);
 
 const next = E.program([E.add(E.arg(0), E.uniform(0))], 1);
-const line = (allocation: Allocation, n: number): View => ({ allocation, dtype: 'f32', shape: [n], strides: [1], offset: 0 });
+const line = (allocation: Allocation, n: number): View => ({
+  allocation,
+  dtype: 'f32',
+  shape: [n],
+  strides: [1],
+  offset: 0,
+});
 
 function step(from: View, to: View, by: number): Primitives['map'] {
   return { program: next, shape: from.shape, inputs: [from], outputs: [to], uniforms: [by] };
@@ -22,11 +28,21 @@ function step(from: View, to: View, by: number): Primitives['map'] {
 
 test('without a GPU object, an adapter or a device the error says what is missing', async () => {
   const none = { requestAdapter: async () => null } as unknown as GPU;
-  await assert.rejects(createWebGpuBackend({ gpu: none }), (e: Error) => e instanceof WebGPUError && e.kind === 'unavailable' && /no adapter.*VK_ICD_FILENAMES/.test(e.message));
+  await assert.rejects(
+    createWebGpuBackend({ gpu: none }),
+    (e: Error) =>
+      e instanceof WebGPUError && e.kind === 'unavailable' && /no adapter.*VK_ICD_FILENAMES/.test(e.message),
+  );
   const empty = {
-    requestAdapter: async () => ({ limits: { maxStorageBufferBindingSize: 1, maxBufferSize: 1 }, requestDevice: async () => Promise.reject(new Error('busy')) }),
+    requestAdapter: async () => ({
+      limits: { maxStorageBufferBindingSize: 1, maxBufferSize: 1 },
+      requestDevice: async () => Promise.reject(new Error('busy')),
+    }),
   } as unknown as GPU;
-  await assert.rejects(createWebGpuBackend({ gpu: empty }), (e: Error) => e instanceof WebGPUError && e.kind === 'unavailable' && /gives no device: busy/.test(e.message));
+  await assert.rejects(
+    createWebGpuBackend({ gpu: empty }),
+    (e: Error) => e instanceof WebGPUError && e.kind === 'unavailable' && /gives no device: busy/.test(e.message),
+  );
 });
 
 function tests(gpu: WebGpuBackend): void {
@@ -58,7 +74,8 @@ function tests(gpu: WebGpuBackend): void {
     const before = gpu.counters.submits;
     targets.forEach((t, i) => gpu.kernels.map(step(line(source, 1), line(t, 1), i)));
     assert.ok(gpu.counters.submits > before + 5, 'gpu.counters.submits > before + 5');
-    for (const i of [0, 1, 127, 128, 129, 500, 998, 999]) assert.equal((await gpu.read(targets[i], 'f32', 0, 1))[0], i + 0.5);
+    for (const i of [0, 1, 127, 128, 129, 500, 998, 999])
+      assert.equal((await gpu.read(targets[i], 'f32', 0, 1))[0], i + 0.5);
     [source, ...targets].forEach(t => gpu.free(t));
   });
 
@@ -83,7 +100,11 @@ function tests(gpu: WebGpuBackend): void {
     const mirror = new Mirror(gpu);
     for (const count of [3, 20000, 9000, 9000]) {
       const input = mirror.view([50], { value: quarters(count) });
-      mirror.run('gather', { input, indices: Int32Array.from({ length: count }, (_, i) => (i * 31) % 51 - 1), output: mirror.view([count]) });
+      mirror.run('gather', {
+        input,
+        indices: Int32Array.from({ length: count }, (_, i) => ((i * 31) % 51) - 1),
+        output: mirror.view([count]),
+      });
     }
     await mirror.compare('uploads');
   });
@@ -95,7 +116,15 @@ function tests(gpu: WebGpuBackend): void {
       const b = mirror.view([30, 10], { value: quarters(2) });
       const c = mirror.view([20, 10]);
       mirror.run('matmul', { a, b, output: c });
-      mirror.run('reduce', { op: 'sum', program: E.program([E.arg(0)], 1), shape: [20, 10], axes: [0], inputs: [c], output: mirror.view([1, 10]), uniforms: [] });
+      mirror.run('reduce', {
+        op: 'sum',
+        program: E.program([E.arg(0)], 1),
+        shape: [20, 10],
+        axes: [0],
+        inputs: [c],
+        output: mirror.view([1, 10]),
+        uniforms: [],
+      });
       await mirror.compare('round');
     };
     await round();
@@ -120,7 +149,10 @@ function tests(gpu: WebGpuBackend): void {
   test('memory: limits are kept and named, the pool is given up before an allocation fails', async () => {
     const small = await createWebGpuBackend({ limitBytes: 65536 });
     const all = Array.from({ length: 4 }, () => small.allocate(16384));
-    assert.throws(() => small.allocate(16384), (e: Error) => e instanceof OutOfMemoryError && e.requestedBytes === 16384 && /limit 65536/.test(e.message));
+    assert.throws(
+      () => small.allocate(16384),
+      (e: Error) => e instanceof OutOfMemoryError && e.requestedBytes === 16384 && /limit 65536/.test(e.message),
+    );
     assert.equal(small.stats().liveBytes, 65536);
     all.forEach(a => small.free(a));
     assert.equal(small.stats().pooledBytes, 65536);
@@ -139,7 +171,10 @@ function tests(gpu: WebGpuBackend): void {
     const bad = other.allocate(16);
     (bad as unknown as { buffer: { gpu: GPUBuffer } }).buffer.gpu.destroy();
     other.kernels.copy({ input: line(bad, 4), output: line(allocation, 4) });
-    await assert.rejects(other.flush(), (e: Error) => e instanceof WebGPUError && e.kind === 'validation' && /copy/.test(e.op));
+    await assert.rejects(
+      other.flush(),
+      (e: Error) => e instanceof WebGPUError && e.kind === 'validation' && /copy/.test(e.op),
+    );
     await other.flush();
     assert.equal((await other.read(allocation, 'f32', 0, 1))[0], 1, 'the refused batch did nothing');
     await other.close();
@@ -153,7 +188,8 @@ function tests(gpu: WebGpuBackend): void {
     other.kernels.map(step(line(allocation, 1), line(allocation, 1), 1));
     const flushing = other.flush();
     other.device.destroy();
-    const lost = (e: Error): boolean => e instanceof WebGPUError && e.kind === 'lost' && /device was lost/.test(e.message);
+    const lost = (e: Error): boolean =>
+      e instanceof WebGPUError && e.kind === 'lost' && /device was lost/.test(e.message);
     const results = await Promise.allSettled([reading, flushing]);
     for (const r of results) if (r.status === 'rejected') assert.ok(lost(r.reason as Error), String(r.reason));
     await assert.rejects(other.flush(), lost);
@@ -183,7 +219,9 @@ function tests(gpu: WebGpuBackend): void {
         b.kernels.copy({ input: view, output: { ...view, allocation: b.allocate(4) } });
         console.log('read ' + (await b.read(a, 'f32', 0, 1))[0]);
       });`;
-    const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', code], { cwd: fileURLToPath(new URL('..', import.meta.url)) });
+    const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', code], {
+      cwd: fileURLToPath(new URL('..', import.meta.url)),
+    });
     let output = '';
     child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
     child.stderr.on('data', (chunk: Buffer) => (output += chunk.toString()));

@@ -1,5 +1,6 @@
-// The fused row kernels of WebGPU: their recipes with a workgroup for each row and with small bindings, rows wider than the recipes draw
-// against the f64 composition, what they decline, and how many dispatches they are. One invocation a row is in webgpu-ops.test.ts as well.
+// The fused row kernels of WebGPU: their recipes with a workgroup for each row and with small bindings, rows wider than
+// the recipes draw against the f64 composition, what they decline, and how many dispatches they are. One invocation a
+// row is in webgpu-ops.test.ts as well.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -43,12 +44,14 @@ const variants = [invocation, workgroup, small].filter(v => v !== undefined);
 
 for (const machine of [workgroup, small]) if (machine) checkTableOn(machine, recipes, 8);
 
-const numbers = (seed: number): Draw => new Draw({ sides: [], extra: [1], seed, scale: 1, kind: 'normal' }, { smooth: true, cap: Infinity });
+const numbers = (seed: number): Draw =>
+  new Draw({ sides: [], extra: [1], seed, scale: 1, kind: 'normal' }, { smooth: true, cap: Infinity });
 
-const onOracle = (f: () => Tensor): Host => scope(() => {
-  const y = f();
-  return hostOf({ shape: y.shape, dtype: y.dtype, data: y.dataSync() });
-});
+const onOracle = (f: () => Tensor): Host =>
+  scope(() => {
+    const y = f();
+    return hostOf({ shape: y.shape, dtype: y.dtype, data: y.dataSync() });
+  });
 
 interface WideCase extends Case {
   readonly op: string;
@@ -56,9 +59,20 @@ interface WideCase extends Case {
   readonly gradients: readonly number[][];
 }
 
-/** Shapes with what the f64 compositions give; bounds are relative to the largest entry, and grow with the root of the width. */
+/**
+ * Shapes with what the f64 compositions give; bounds are relative to the largest entry, and grow with the root of the
+ * width.
+ */
 function wideCases(): WideCase[] {
-  return [[1, 1], [7, 3], [33, 64], [5, 65], [5, 577], [2, 2047], [2, 2500]].flatMap(([rows, n]) => {
+  return [
+    [1, 1],
+    [7, 3],
+    [33, 64],
+    [5, 65],
+    [5, 577],
+    [2, 2047],
+    [2, 2500],
+  ].flatMap(([rows, n]) => {
     const draw = numbers(rows * n);
     const x = draw.values([rows, n]);
     const [w, b] = [draw.values([n]), draw.values([n])];
@@ -89,7 +103,11 @@ for (const machine of variants) {
       const gradients = await gradientsAwaited(c, machine);
       gradients.forEach((g, i) => closeTo(g, c.gradients[i], c.roundings, `${what}, gradient ${i}`, c.gradientScale));
       // Rows that do not fit a binding are left to the composition.
-      assert.equal((machine.taken.get(c.op) ?? 0) - before, 4 * c.width > machine.backend.settings.bindingBytes - 256 ? 0 : 2, what);
+      assert.equal(
+        (machine.taken.get(c.op) ?? 0) - before,
+        4 * c.width > machine.backend.settings.bindingBytes - 256 ? 0 : 2,
+        what,
+      );
     }
   });
 
@@ -100,7 +118,9 @@ for (const machine of variants) {
       const x = tensor.arange(0, rows, { backend: machine.backend }).reshape([rows, 1]);
       return [rmsNorm(x, tensor.ones([1], { backend: machine.backend }), 1)];
     });
-    Array.from((y as Values).data).forEach((v, i) => assert.ok(Math.abs(v - i / Math.sqrt(i * i + 1)) <= 1e-6, `row ${i} is ${v}`));
+    Array.from((y as Values).data).forEach((v, i) =>
+      assert.ok(Math.abs(v - i / Math.sqrt(i * i + 1)) <= 1e-6, `row ${i} is ${v}`),
+    );
     assert.equal(machine.taken.get('rmsNorm'), before + 1);
   });
 
@@ -118,29 +138,44 @@ for (const machine of variants) {
       const before = taken.get('softmax') ?? 0;
       const [values] = await readAll(() => [f(place(x, machine))]);
       assert.equal((taken.get('softmax') ?? 0) - before, count, what);
-      compareValues(values as Values, onOracle(() => f(place(x, oracle))), undefined, 120, machine);
+      compareValues(
+        values as Values,
+        onOracle(() => f(place(x, oracle))),
+        undefined,
+        120,
+        machine,
+      );
     }
     assert.equal(backend.fused.get('softmax')?.({ inputs: [null], outputs: [], attributes: {} }), false);
     // One invocation for so long a row would take longer than the composition.
     const before = taken.get('softmax') ?? 0;
     const [long] = await readAll(() => [tensor.zeros([2, 8192], { backend }).softmax(-1)]);
-    assert.ok(Array.from((long as Values).data).every(v => Math.abs(v * 8192 - 1) <= 1e-6), 'Array.from((long as Values).data).every(v => Math.abs(v * 8192 - 1)...');
+    assert.ok(
+      Array.from((long as Values).data).every(v => Math.abs(v * 8192 - 1) <= 1e-6),
+      'Array.from((long as Values).data).every(v => Math.abs(v * 8192 - 1)...',
+    );
     assert.equal((taken.get('softmax') ?? 0) - before, machine === workgroup ? 1 : 0);
   });
 
-  test(`${machine.name}: what is declined records nothing`, () => scope(() => {
-    const { backend } = machine;
-    const view = (shape: number[], dtype: 'f32' | 'i32' = 'f32') => tensor.zeros(shape, { dtype, backend }).view('test');
-    const { counters } = backend;
-    const calls = [
-      ['softmax', [view([3, 4], 'i32')], [view([3, 4])]], ['softmax', [view([0, 4])], [view([0, 4])]], ['softmax', [view([3, 0])], [view([3, 0])]],
-      ['rmsNorm', [view([3, 4]), null], [view([3, 4]), view([3])]], ['crossEntropy', [view([3, 4]), view([3])], [view([3]), view([3]), view([3])]],
-      ['rope', [view([1, 2, 1, 4], 'i32'), view([1, 2, 2]), view([1, 2, 2])], [view([1, 2, 1, 4])]],
-    ] as const;
-    const before = counters.dispatches;
-    for (const [name, inputs, outputs] of calls) assert.equal(backend.fused.get(name)?.({ inputs, outputs, attributes: { eps: 1, inverse: 0 } }), false, name);
-    assert.equal(counters.dispatches, before);
-  }));
+  test(`${machine.name}: what is declined records nothing`, () =>
+    scope(() => {
+      const { backend } = machine;
+      const view = (shape: number[], dtype: 'f32' | 'i32' = 'f32') =>
+        tensor.zeros(shape, { dtype, backend }).view('test');
+      const { counters } = backend;
+      const calls = [
+        ['softmax', [view([3, 4], 'i32')], [view([3, 4])]],
+        ['softmax', [view([0, 4])], [view([0, 4])]],
+        ['softmax', [view([3, 0])], [view([3, 0])]],
+        ['rmsNorm', [view([3, 4]), null], [view([3, 4]), view([3])]],
+        ['crossEntropy', [view([3, 4]), view([3])], [view([3]), view([3]), view([3])]],
+        ['rope', [view([1, 2, 1, 4], 'i32'), view([1, 2, 2]), view([1, 2, 2])], [view([1, 2, 1, 4])]],
+      ] as const;
+      const before = counters.dispatches;
+      for (const [name, inputs, outputs] of calls)
+        assert.equal(backend.fused.get(name)?.({ inputs, outputs, attributes: { eps: 1, inverse: 0 } }), false, name);
+      assert.equal(counters.dispatches, before);
+    }));
 
   test(`${machine.name}: NaN stays in its row, large finite masks weigh nothing`, async () => {
     const { backend } = machine;
@@ -149,16 +184,32 @@ for (const machine of variants) {
     const data = Float32Array.from({ length: 4 * n }, (_, i) => (i === 17 ? NaN : masked(i) ? -3.4e38 : i % 7));
     const [y, normed, loss] = (await readAll(() => {
       const x = tensor(data, [4, n], { backend });
-      return [x.softmax(-1), rmsNorm(x.slice(0, 0, 1).contiguous(), tensor.ones([n], { backend }), 1e-5), crossEntropy(x, Int32Array.of(0, 0, 0, -1))];
+      return [
+        x.softmax(-1),
+        rmsNorm(x.slice(0, 0, 1).contiguous(), tensor.ones([n], { backend }), 1e-5),
+        crossEntropy(x, Int32Array.of(0, 0, 0, -1)),
+      ];
     })) as Values[];
     const row = (r: number): number[] => Array.from(y.data).slice(r * n, (r + 1) * n);
     assert.ok(row(0).every(Number.isNaN), 'row(0).every(Number.isNaN)');
     assert.ok(Array.from(normed.data).every(Number.isNaN), 'Array.from(normed.data).every(Number.isNaN)');
-    assert.ok(row(1).every((v, j) => (j % 2 === 1 ? v === 0 : v > 0)), 'masked entries are 0');
-    assert.ok(row(2).every(v => Math.abs(v - 1 / n) <= 1e-8), 'a row of masks is even');
-    assert.ok(Math.abs(row(3).reduce((a, b) => a + b, 0) - 1) <= 1e-6, 'Math.abs(row(3).reduce((a, b) => a + b, 0) - 1) <= 1e-6');
+    assert.ok(
+      row(1).every((v, j) => (j % 2 === 1 ? v === 0 : v > 0)),
+      'masked entries are 0',
+    );
+    assert.ok(
+      row(2).every(v => Math.abs(v - 1 / n) <= 1e-8),
+      'a row of masks is even',
+    );
+    assert.ok(
+      Math.abs(row(3).reduce((a, b) => a + b, 0) - 1) <= 1e-6,
+      'Math.abs(row(3).reduce((a, b) => a + b, 0) - 1) <= 1e-6',
+    );
     assert.ok(Number.isNaN(loss.data[0]), 'Number.isNaN(loss.data[0])');
-    assert.ok(Number.isFinite(loss.data[1]) && Math.abs(loss.data[2] - Math.log(n)) <= 1e-6, 'Number.isFinite(loss.data[1]) && Math.abs(loss.data[2] - Math.log(n...');
+    assert.ok(
+      Number.isFinite(loss.data[1]) && Math.abs(loss.data[2] - Math.log(n)) <= 1e-6,
+      'Number.isFinite(loss.data[1]) && Math.abs(loss.data[2] - Math.log(n...',
+    );
     assert.equal(loss.data[3], 0);
   });
 
@@ -179,29 +230,51 @@ for (const machine of variants) {
       const gradient = make([40]);
       assert.ok(4 * x.size < backend.settings.bindingBytes, '4 * x.size < backend.settings.bindingBytes');
       const forward: [string, () => Tensor][] = [
-        ['softmax', () => x.softmax(-1)], ['rmsNorm', () => rmsNorm(x, w, 1e-5)], ['layerNorm', () => layerNorm(x, w, w, 1e-5)],
-        ['rope', () => rope(heads, cos, sin)], ['crossEntropy', () => crossEntropy(x, labels)], ['swiglu', () => swiglu(x, g)],
+        ['softmax', () => x.softmax(-1)],
+        ['rmsNorm', () => rmsNorm(x, w, 1e-5)],
+        ['layerNorm', () => layerNorm(x, w, w, 1e-5)],
+        ['rope', () => rope(heads, cos, sin)],
+        ['crossEntropy', () => crossEntropy(x, labels)],
+        ['swiglu', () => swiglu(x, g)],
       ];
       for (const [what, f] of forward) assert.equal(dispatches(f), 1, what);
       const leaf = x.detach().requireGrad();
       const backward: [string, Tensor, Tensor][] = [
-        ['softmax', leaf.softmax(-1), g], ['rmsNorm', rmsNorm(leaf, w, 1e-5), g], ['layerNorm', layerNorm(leaf, w, w, 1e-5), g],
+        ['softmax', leaf.softmax(-1), g],
+        ['rmsNorm', rmsNorm(leaf, w, 1e-5), g],
+        ['layerNorm', layerNorm(leaf, w, w, 1e-5), g],
         ['crossEntropy', crossEntropy(leaf, labels), gradient],
       ];
       for (const [what, y, dy] of backward) {
         leaf.grad = null;
-        assert.equal(dispatches(() => y.backward({ gradient: dy })), 1, `${what}.vjp`);
+        assert.equal(
+          dispatches(() => y.backward({ gradient: dy })),
+          1,
+          `${what}.vjp`,
+        );
       }
       const turned = heads.detach().requireGrad();
       const y = rope(turned, cos, sin);
-      assert.equal(dispatches(() => y.backward({ gradient: heads })), 1, 'rope backward');
+      assert.equal(
+        dispatches(() => y.backward({ gradient: heads })),
+        1,
+        'rope backward',
+      );
       const [gate, up] = [x.detach().requireGrad(), g.detach().requireGrad()];
       const gated = swiglu(gate, up);
-      assert.equal(dispatches(() => gated.backward({ gradient: g })), 1, 'swiglu backward: both gradients at once');
+      assert.equal(
+        dispatches(() => gated.backward({ gradient: g })),
+        1,
+        'swiglu backward: both gradients at once',
+      );
       const p = make([30]).requireGrad();
       p.grad = make([30]);
       const optimizer = new AdamW([p]);
-      assert.equal(dispatches(() => optimizer.step()), 1, 'AdamW');
+      assert.equal(
+        dispatches(() => optimizer.step()),
+        1,
+        'AdamW',
+      );
       optimizer.dispose();
       return [];
     });

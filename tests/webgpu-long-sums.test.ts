@@ -1,6 +1,6 @@
-// Sums of some fifty thousand terms on the device, as the head of a model has them: products of a long k with plain and packed weights,
-// cross-entropy of that many classes, reductions, rows added up by number. Held to f64 by bounds that the length does not enter: one running
-// sum in f32 breaks them.
+// Sums of some fifty thousand terms on the device, as the head of a model has them: products of a long k with plain and
+// packed weights, cross-entropy of that many classes, reductions, rows added up by number. Held to f64 by bounds that
+// the length does not enter: one running sum in f32 breaks them.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -19,12 +19,19 @@ const others = plain && [
   await openForTests({ matmul: 'workgroup', reduce: 'workgroup', slices: 16, invocations: 4096 }),
   await openForTests({ tile: 8, slices: 1, bindingBytes: 2 ** 20 }),
 ];
-const backends: readonly (readonly [WebGpuBackend | undefined, string])[] = [[plain, 'register'], [others?.[0], 'workgroup'], [others?.[1], 'small bindings']];
+const backends: readonly (readonly [WebGpuBackend | undefined, string])[] = [
+  [plain, 'register'],
+  [others?.[0], 'workgroup'],
+  [others?.[1], 'small bindings'],
+];
 
 /** The element [row, column] of a matrix. */
 type Element = (row: number, column: number) => number;
 
-/** y = x w, [m, k] by [k, n]: the largest error against f64, in roundings of the root of the sum of squares of an element's terms. Of many rows some. */
+/**
+ * y = x w, [m, k] by [k, n]: the largest error against f64, in roundings of the root of the sum of squares of an
+ * element's terms. Of many rows some.
+ */
 function roundings(y: ArrayLike<number>, x: Element, w: Element, [m, n, k]: readonly number[]): number {
   let worst = 0;
   for (let i = 0; i < m; i += m > 8 ? 5 : 1) {
@@ -46,11 +53,18 @@ for (const [backend, name] of backends) {
   if (!backend) continue;
 
   test(`${name}: a long k, plain and packed, in both orders`, async () => {
-    const [large, few] = [[16, 32], [3, 8]].map(([m, n]) => {
+    const [large, few] = [
+      [16, 32],
+      [3, 8],
+    ].map(([m, n]) => {
       const [xs, ws] = [normals(m * length, 1), normals(n * length, 2)];
       return { m, n, x: dense(backend, [m, length], xs), xs, ws, at: (i: number, p: number) => xs[i * length + p] };
     });
-    const [q8, q4, f16] = [randomPacked('q8_0', large.n, length, 3), randomPacked('q4_0', length, large.n, 4), randomPacked('f16', length, few.n, 5)];
+    const [q8, q4, f16] = [
+      randomPacked('q8_0', large.n, length, 3),
+      randomPacked('q4_0', length, large.n, 4),
+      randomPacked('f16', length, few.n, 5),
+    ];
     const acrossB = (sums: typeof large): View => dense(backend, [length, sums.n], sums.ws);
     const xTurned = turned(dense(backend, [length, few.m], few.xs));
     const cases: [string, View, Element, View, Element][] = [
@@ -75,13 +89,27 @@ for (const [backend, name] of backends) {
     const values = normals(rows * columns, 6);
     const x = tensor(values, [rows, columns], { backend });
     const one = (): number => 1;
-    const along = roundings(await x.transpose().contiguous().sum(-1).data(), (i, p) => values[p * columns + i], one, [columns, 1, rows]);
+    const along = roundings(await x.transpose().contiguous().sum(-1).data(), (i, p) => values[p * columns + i], one, [
+      columns,
+      1,
+      rows,
+    ]);
     const across = roundings(await x.sum(0).data(), (i, p) => values[p * columns + i], one, [columns, 1, rows]);
     // Every third row goes to the same target.
     const output = dense(backend, [3, columns]);
-    backend.kernels.scatterAdd({ input: x.view('test'), indices: Int32Array.from({ length: rows }, (_, r) => r % 3), output });
-    const added = roundings(await read(backend, output), (t, r) => (r % 3 === t ? 1 : 0), (r, j) => values[r * columns + j], [3, columns, rows]);
-    for (const off of [along, across, added]) assert.ok(off <= 32, `off by ${along} along the rows, ${across} across, ${added} by number`);
+    backend.kernels.scatterAdd({
+      input: x.view('test'),
+      indices: Int32Array.from({ length: rows }, (_, r) => r % 3),
+      output,
+    });
+    const added = roundings(
+      await read(backend, output),
+      (t, r) => (r % 3 === t ? 1 : 0),
+      (r, j) => values[r * columns + j],
+      [3, columns, rows],
+    );
+    for (const off of [along, across, added])
+      assert.ok(off <= 32, `off by ${along} along the rows, ${across} across, ${added} by number`);
   });
 
   test(`${name}: cross-entropy of as many classes, and its gradient`, async () => {
@@ -92,7 +120,7 @@ for (const [backend, name] of backends) {
       const loss = crossEntropy(logits, labels);
       const losses = await loss.data();
       loss.sum().backward();
-      const gradient = await logits.grad?.data() as Float32Array;
+      const gradient = (await logits.grad?.data()) as Float32Array;
       let [worstLoss, worstGradient] = [0, 0];
       for (let i = 0; i < rows; i++) {
         const row = values.subarray(i * length, (i + 1) * length);

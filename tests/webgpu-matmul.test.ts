@@ -1,5 +1,6 @@
-// The matrix product of the WebGPU backend over random shapes, transpositions, batches and strides against f64 loops, with the kernels of software and
-// of GPUs; which tile a shape gets; a long k shared by several invocations; bindings too small for an operand; pipelines by structure.
+// The matrix product of the WebGPU backend over random shapes, transpositions, batches and strides against f64 loops,
+// with the kernels of software and of GPUs; which tile a shape gets; a long k shared by several invocations; bindings
+// too small for an operand; pipelines by structure.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -23,7 +24,10 @@ const others = plain && [
   await openForTests({ slices: 16, invocations: 64 }),
 ];
 const backends: readonly (readonly [WebGpuBackend | undefined, string])[] = [
-  [plain, 'register'], [others?.[0], 'workgroup'], [others?.[1], 'small bindings'], [others?.[2], 'slices'],
+  [plain, 'register'],
+  [others?.[0], 'workgroup'],
+  [others?.[1], 'small bindings'],
+  [others?.[2], 'slices'],
 ];
 
 interface Case {
@@ -41,8 +45,14 @@ interface Case {
 
 const side = fc.constantFrom(1, 2, 3, 4, 5, 7, 8, 12, 13, 31, 64, 67);
 const cases: fc.Arbitrary<Case> = fc.record({
-  batch: fc.constantFrom([], [], [2], [3, 2]), m: side, k: side, n: side, turned: fc.tuple(fc.boolean(), fc.boolean(), fc.boolean()),
-  gap: fc.constantFrom(0, 0, 0, 1, 4), repeated: fc.tuple(fc.boolean(), fc.boolean()), seed: fc.nat(10_000),
+  batch: fc.constantFrom([], [], [2], [3, 2]),
+  m: side,
+  k: side,
+  n: side,
+  turned: fc.tuple(fc.boolean(), fc.boolean(), fc.boolean()),
+  gap: fc.constantFrom(0, 0, 0, 1, 4),
+  repeated: fc.tuple(fc.boolean(), fc.boolean()),
+  seed: fc.nat(10_000),
 });
 
 interface Placed {
@@ -53,12 +63,20 @@ interface Placed {
 
 /** A view on a block of its own, behind 4 elements (or 3, for odd seeds), filled with normals. */
 function place(
-  backend: WebGpuBackend, batch: readonly number[], [rows, columns]: readonly [number, number], turned: boolean, gap: number, repeated: boolean, seed: number,
+  backend: WebGpuBackend,
+  batch: readonly number[],
+  [rows, columns]: readonly [number, number],
+  turned: boolean,
+  gap: number,
+  repeated: boolean,
+  seed: number,
 ): Placed {
   const line = (turned ? rows : columns) + gap;
   const lines = turned ? columns : rows;
   const inner = turned ? [1, line] : [line, 1];
-  const leading = contiguousStrides([...batch, lines * line]).slice(0, -1).map((s, d) => (repeated && d === 0 ? 0 : s));
+  const leading = contiguousStrides([...batch, lines * line])
+    .slice(0, -1)
+    .map((s, d) => (repeated && d === 0 ? 0 : s));
   const offset = seed % 2 === 0 ? 4 : 3;
   const random = new Random(seed, 7);
   const data = Float32Array.from({ length: offset + sizeOf(batch) * lines * line + 1 }, () => random.normal());
@@ -66,8 +84,10 @@ function place(
   backend.write(allocation, 0, data);
   const strides = [...leading, ...inner];
   return {
-    view: { allocation, dtype: 'f32', shape: [...batch, rows, columns], strides, offset }, data,
-    at: (b, row, column) => data[offset + b.reduce((sum, x, d) => sum + x * leading[d], 0) + row * inner[0] + column * inner[1]],
+    view: { allocation, dtype: 'f32', shape: [...batch, rows, columns], strides, offset },
+    data,
+    at: (b, row, column) =>
+      data[offset + b.reduce((sum, x, d) => sum + x * leading[d], 0) + row * inner[0] + column * inner[1]],
   };
 }
 
@@ -102,24 +122,48 @@ async function check(backend: WebGpuBackend, { batch, m, k, n, turned, gap, repe
   }
   // Elements between rows are as they were.
   expected.forEach((value, at) => {
-    if (!(Math.abs(found[at] - value) <= bounds[at])) assert.fail(`element ${at} is ${found[at]}, expected ${value} within ${bounds[at]}`);
+    if (!(Math.abs(found[at] - value) <= bounds[at]))
+      assert.fail(`element ${at} is ${found[at]}, expected ${value} within ${bounds[at]}`);
   });
   for (const { view } of [a, b, output]) backend.free(view.allocation);
 }
 
-const flat = (m: number, k: number, n: number, turned: Case['turned'] = [false, false, false]): Case =>
-  ({ batch: [], m, k, n, turned, gap: 0, repeated: [false, false], seed: 2 * (m + n) });
+const flat = (m: number, k: number, n: number, turned: Case['turned'] = [false, false, false]): Case => ({
+  batch: [],
+  m,
+  k,
+  n,
+  turned,
+  gap: 0,
+  repeated: [false, false],
+  seed: 2 * (m + n),
+});
 
 for (const [backend, name] of backends) {
   if (!backend) continue;
 
   test(`${name}: random shapes, strides, transpositions and batches`, async () => {
-    await fc.assert(fc.asyncProperty(cases, one => check(backend, one)), runs(name === 'register' ? 30 : 15));
+    await fc.assert(
+      fc.asyncProperty(cases, one => check(backend, one)),
+      runs(name === 'register' ? 30 : 15),
+    );
   });
 
   test(`${name}: few rows, few columns and a long k; an empty k gives zeros`, async () => {
-    for (const [m, k, n] of [[1, 576, 70], [4, 1000, 24], [8, 2048, 8], [3, 2049, 5], [130, 96, 4], [9, 5003, 11], [3, 33_001, 8]]) {
-      for (const turned of [[false, true, false], [true, false, false]] as const) await check(backend, flat(m, k, n, turned));
+    for (const [m, k, n] of [
+      [1, 576, 70],
+      [4, 1000, 24],
+      [8, 2048, 8],
+      [3, 2049, 5],
+      [130, 96, 4],
+      [9, 5003, 11],
+      [3, 33_001, 8],
+    ]) {
+      for (const turned of [
+        [false, true, false],
+        [true, false, false],
+      ] as const)
+        await check(backend, flat(m, k, n, turned));
     }
     await check(backend, flat(3, 0, 5));
   });
@@ -133,33 +177,63 @@ if (plain) {
 
   test('an epilogue is computed after the product', async () => {
     const normal = (dims: number[], seed: number) => create.normal(dims, { backend: plain, seed });
-    const [x, weight, bias, gate, residual] = [normal([2, 9, 40], 1), normal([21, 40], 2), normal([21], 3), normal([2, 9, 21], 4), normal([2, 9, 21], 5)];
+    const [x, weight, bias, gate, residual] = [
+      normal([2, 9, 40], 1),
+      normal([21, 40], 2),
+      normal([21], 3),
+      normal([2, 9, 21], 4),
+      normal([2, 9, 21], 5),
+    ];
     const y = x.matmulT(weight).add(bias);
     for (const [actual, expected] of [
-      [linear(x, weight, bias, { activation: 'gelu', residual }), residual.add(gelu(y))], [linear(x, weight, bias, { activation: 'silu', gate }), silu(gate).mul(y)],
+      [linear(x, weight, bias, { activation: 'gelu', residual }), residual.add(gelu(y))],
+      [linear(x, weight, bias, { activation: 'silu', gate }), silu(gate).mul(y)],
     ]) {
       const [found, wanted] = await Promise.all([actual.data(), expected.data()]);
-      found.forEach((value, i) => { assert.ok(Math.abs(value - wanted[i]) <= 1e-6 * Math.max(1, Math.abs(wanted[i])), `${value}, expected ${wanted[i]} at ${i}`); });
+      found.forEach((value, i) => {
+        assert.ok(
+          Math.abs(value - wanted[i]) <= 1e-6 * Math.max(1, Math.abs(wanted[i])),
+          `${value}, expected ${wanted[i]} at ${i}`,
+        );
+      });
     }
   });
 
   test('pipelines are made for structures, not for shapes', async () => {
     await check(plain, flat(24, 64, 96));
     const before = plain.counters.pipelines;
-    for (const [m, k, n] of [[24, 68, 120], [61, 80, 72], [33, 72, 88]]) await check(plain, flat(m, k, n));
+    for (const [m, k, n] of [
+      [24, 68, 120],
+      [61, 80, 72],
+      [33, 72, 88],
+    ])
+      await check(plain, flat(m, k, n));
     assert.equal(plain.counters.pipelines, before);
   });
 }
 
 const shape: MatmulShape = { m: 128, k: 576, n: 1536, batches: 1, a: 'alongK', b: 'across', bTransposed: false };
-const software: Settings = { matmul: 'register', tile: 16, slices: 4, invocations: 4, reduce: 'invocation', groups: 64, bindingBytes: 2 ** 27, storageBuffers: 8 };
+const software: Settings = {
+  matmul: 'register',
+  tile: 16,
+  slices: 4,
+  invocations: 4,
+  reduce: 'invocation',
+  groups: 64,
+  bindingBytes: 2 ** 27,
+  storageBuffers: 8,
+};
 const gpu: Settings = { ...software, matmul: 'workgroup', slices: 64, invocations: 65536 };
 
 test('the choice: shared panels for GPUs, except for few rows or columns; slices where tiles are few', () => {
   assert.equal(chooseMatmul(shape, gpu).kernel, 'workgroup');
-  for (const few of [{ m: 1 }, { m: 4 }, { m: 8 }, { n: 4 }]) assert.equal(chooseMatmul({ ...shape, ...few }, gpu).kernel, 'register', JSON.stringify(few));
+  for (const few of [{ m: 1 }, { m: 4 }, { m: 8 }, { n: 4 }])
+    assert.equal(chooseMatmul({ ...shape, ...few }, gpu).kernel, 'register', JSON.stringify(few));
   // A matrix times a vector: 16 neighbours along each row of a transposed b.
-  assert.ok(chooseMatmul({ ...shape, m: 1, b: 'alongK' }, gpu).structure.slices >= 16, "chooseMatmul({ ...shape, m: 1, b: 'alongK' }, gpu).structure.slices...");
+  assert.ok(
+    chooseMatmul({ ...shape, m: 1, b: 'alongK' }, gpu).structure.slices >= 16,
+    "chooseMatmul({ ...shape, m: 1, b: 'alongK' }, gpu).structure.slices...",
+  );
   assert.equal(chooseMatmul({ ...shape, m: 8, k: 2048, n: 8 }, software).structure.slices, 4);
   assert.equal(chooseMatmul({ ...shape, m: 8, k: 2048, n: 8 }, { ...software, slices: 1 }).structure.slices, 1);
   assert.equal(chooseMatmul(shape, software).structure.rows, 16);
@@ -170,14 +244,27 @@ test('every choice fits a workgroup: 256 invocations and 16 KiB of shared memory
   const sides = fc.constantFrom(1, 2, 3, 4, 7, 8, 9, 31, 64, 200, 1536, 49152);
   const loads = fc.constantFrom('single' as const, 'alongK' as const, 'across' as const);
   const drawn = fc.record({
-    m: sides, n: sides, k: sides, batches: fc.constantFrom(1, 9), a: loads, b: loads, bTransposed: fc.boolean(),
-    slices: fc.constantFrom(1, 4, 16, 64), invocations: fc.constantFrom(1, 4, 4096, 65536), matmul: fc.constantFrom('register' as const, 'workgroup' as const),
+    m: sides,
+    n: sides,
+    k: sides,
+    batches: fc.constantFrom(1, 9),
+    a: loads,
+    b: loads,
+    bTransposed: fc.boolean(),
+    slices: fc.constantFrom(1, 4, 16, 64),
+    invocations: fc.constantFrom(1, 4, 4096, 65536),
+    matmul: fc.constantFrom('register' as const, 'workgroup' as const),
   });
-  fc.assert(fc.property(drawn, ({ slices, invocations, matmul, ...one }) => {
-    const { structure } = chooseMatmul(one, { ...software, slices, invocations, matmul });
-    const { rows, columns, across, down } = structure;
-    for (const x of [across, down, structure.slices, columns / 4]) assert.ok(Number.isInteger(x) && x >= 1, JSON.stringify(structure));
-    assert.ok(across * down * structure.slices <= 256, JSON.stringify(structure));
-    if (structure.slices > 1) assert.ok(rows * columns * across * down * structure.slices <= 4096, JSON.stringify(structure));
-  }), runs(500));
+  fc.assert(
+    fc.property(drawn, ({ slices, invocations, matmul, ...one }) => {
+      const { structure } = chooseMatmul(one, { ...software, slices, invocations, matmul });
+      const { rows, columns, across, down } = structure;
+      for (const x of [across, down, structure.slices, columns / 4])
+        assert.ok(Number.isInteger(x) && x >= 1, JSON.stringify(structure));
+      assert.ok(across * down * structure.slices <= 256, JSON.stringify(structure));
+      if (structure.slices > 1)
+        assert.ok(rows * columns * across * down * structure.slices <= 4096, JSON.stringify(structure));
+    }),
+    runs(500),
+  );
 });

@@ -1,5 +1,5 @@
-// Models of several configurations on WebGPU: what transformers computes, with windows by layer, padding and a cache, and
-// the gradients of the CPU.
+// Models of several configurations on WebGPU: what transformers computes, with windows by layer, padding and a cache,
+// and the gradients of the CPU.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -44,7 +44,11 @@ if (gpu) {
       const gradient = async (device?: Backend): Promise<ArrayLike<number>> => {
         const model = await variantModel(name, {}, device ? { device } : {});
         const sites = ['block_output/0'];
-        const { gradients } = model.gradients({ inputIds: variantIds, shape: [1, variantIds.length] }, variantIds, sites);
+        const { gradients } = model.gradients(
+          { inputIds: variantIds, shape: [1, variantIds.length] },
+          variantIds,
+          sites,
+        );
         return (gradients.get('block_output/0') as Tensor).data();
       };
       const expected = await gradient();

@@ -1,5 +1,5 @@
-// The op table on WebGPU: every recipe's values and gradients against the f64 oracle, within the recipe's bounds, and the same from other
-// layouts. See helpers/checksAwaited.ts.
+// The op table on WebGPU: every recipe's values and gradients against the f64 oracle, within the recipe's bounds, and
+// the same from other layouts. See helpers/checksAwaited.ts.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -1,6 +1,6 @@
-// Packed weights on the device: decoding and rows by number are exact, products in both orientations are within k roundings of f64 loops over
-// independently decoded values; in software's and GPUs' kernels, windows of rows, batches, and bindings too small for the matrix. Nothing is
-// expanded to f32 on the way.
+// Packed weights on the device: decoding and rows by number are exact, products in both orientations are within k
+// roundings of f64 loops over independently decoded values; in software's and GPUs' kernels, windows of rows, batches,
+// and bindings too small for the matrix. Nothing is expanded to f32 on the way.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -13,14 +13,33 @@ import { allPackings, columnsFor, halfValue, randomPacked } from './helpers/pack
 import { openForTests } from './helpers/webgpu.js';
 
 const plain = await openForTests();
-const others = plain && [await openForTests({ matmul: 'workgroup', slices: 16, invocations: 4096 }), await openForTests({ bindingBytes: 4096 })];
-const backends: readonly (readonly [WebGpuBackend | undefined, string])[] = [[plain, 'register'], [others?.[0], 'workgroup'], [others?.[1], 'small bindings']];
+const others = plain && [
+  await openForTests({ matmul: 'workgroup', slices: 16, invocations: 4096 }),
+  await openForTests({ bindingBytes: 4096 }),
+];
+const backends: readonly (readonly [WebGpuBackend | undefined, string])[] = [
+  [plain, 'register'],
+  [others?.[0], 'workgroup'],
+  [others?.[1], 'small bindings'],
+];
 
-const rowsFrom = (view: View, from: number, to: number): View =>
-  ({ ...view, shape: [to - from, view.shape[1]], offset: view.offset + from * view.shape[1] });
+const rowsFrom = (view: View, from: number, to: number): View => ({
+  ...view,
+  shape: [to - from, view.shape[1]],
+  offset: view.offset + from * view.shape[1],
+});
 
-/** y [m, n] = x [m, k] w, held to k roundings of the sum of sizes; `w(p, j)` is an element of [k, n]. Of large products every seventh row. */
-function checkProduct(y: ArrayLike<number>, x: Float32Array, w: (p: number, j: number) => number, [m, n, k]: readonly number[], what: string): void {
+/**
+ * y [m, n] = x [m, k] w, held to k roundings of the sum of sizes; `w(p, j)` is an element of [k, n]. Of large products
+ * every seventh row.
+ */
+function checkProduct(
+  y: ArrayLike<number>,
+  x: Float32Array,
+  w: (p: number, j: number) => number,
+  [m, n, k]: readonly number[],
+  what: string,
+): void {
   for (let i = 0; i < m; i += m * n * k > 2 ** 20 ? 7 : 1) {
     for (let j = 0; j < n; j++) {
       let [sum, size] = [0, 0];
@@ -30,7 +49,8 @@ function checkProduct(y: ArrayLike<number>, x: Float32Array, w: (p: number, j: n
         size += Math.abs(term);
       }
       const off = Math.abs(y[i * n + j] - sum);
-      if (!(off <= (k + 4) * 2 ** -24 * size)) assert.fail(`${what}: [${i}, ${j}] is ${y[i * n + j]}, expected ${sum}, off by ${off}`);
+      if (!(off <= (k + 4) * 2 ** -24 * size))
+        assert.fail(`${what}: [${i}, ${j}] is ${y[i * n + j]}, expected ${sum}, off by ${off}`);
     }
   }
 }
@@ -40,7 +60,12 @@ for (const [backend, name] of backends) {
 
   test(`${name}: decoding, windows of rows and rows by number are exact`, async () => {
     for (const packing of allPackings) {
-      for (const [rows, side] of [[1, 2], [7, 33], [65, 96], [9, 416]]) {
+      for (const [rows, side] of [
+        [1, 2],
+        [7, 33],
+        [65, 96],
+        [9, 416],
+      ]) {
         const w = randomPacked(packing, rows, columnsFor(packing, side), rows + side);
         const view = onDevice(backend, packing, w);
         const [from, to] = [Math.floor(rows / 3), rows - Math.floor(rows / 4)];
@@ -48,8 +73,11 @@ for (const [backend, name] of backends) {
           const output = dense(backend, window.shape);
           backend.kernels.unpack({ input: window, output });
           const start = window.offset;
-          assert.deepEqual(Array.from(await read(backend, output), v => v + 0), Array.from(w.values.subarray(start, start + sizeOf(window.shape)), v => v + 0),
-            `${packing} [${rows}, ${w.columns}] from ${start / w.columns}`);
+          assert.deepEqual(
+            Array.from(await read(backend, output), v => v + 0),
+            Array.from(w.values.subarray(start, start + sizeOf(window.shape)), v => v + 0),
+            `${packing} [${rows}, ${w.columns}] from ${start / w.columns}`,
+          );
           const count = window.shape[0];
           const indices = Int32Array.from({ length: 11 }, (_, i) => (i % 4 === 1 ? -1 - i : (i * 5) % count));
           const picked = dense(backend, [11, w.columns], normals(11 * w.columns, 1));
@@ -58,7 +86,11 @@ for (const [backend, name] of backends) {
             const index = indices[Math.floor(e / w.columns)];
             return index < 0 ? 0 : w.values[start + index * w.columns + (e % w.columns)] + 0;
           });
-          assert.deepEqual(Array.from(await read(backend, picked), v => v + 0), expected, `${packing}: rows by number`);
+          assert.deepEqual(
+            Array.from(await read(backend, picked), v => v + 0),
+            expected,
+            `${packing}: rows by number`,
+          );
           for (const v of [output, picked]) backend.free(v.allocation);
         }
         backend.free(view.allocation);
@@ -67,11 +99,28 @@ for (const [backend, name] of backends) {
   });
 
   // [tokens, side of the other operand, side along the packed rows]
-  const small = name === 'register' ? [[1, 9, 96], [3, 40, 64], [9, 33, 35], [33, 62, 64]] : [[1, 70, 96], [20, 66, 64], [3, 5, 160]];
+  const small =
+    name === 'register'
+      ? [
+          [1, 9, 96],
+          [3, 40, 64],
+          [9, 33, 35],
+          [33, 62, 64],
+        ]
+      : [
+          [1, 70, 96],
+          [20, 66, 64],
+          [3, 5, 160],
+        ];
   for (const packing of allPackings) {
     test(`${name}: products with ${packing} weights and with their transpose`, async () => {
       // The large tile in software; rows of odd length in shared panels.
-      const more = name === 'register' && packing === 'q4_0' ? [[64, 515, 512]] : name === 'workgroup' && packing === 'f16' ? [[9, 33, 35]] : [];
+      const more =
+        name === 'register' && packing === 'q4_0'
+          ? [[64, 515, 512]]
+          : name === 'workgroup' && packing === 'f16'
+            ? [[9, 33, 35]]
+            : [];
       for (const [m, other, side] of [...small, ...more]) {
         const columns = columnsFor(packing, side);
         const rows = other + 3;
@@ -84,7 +133,13 @@ for (const [backend, name] of backends) {
         const x = normals(m * columns, m);
         const forward = dense(backend, [m, other]);
         backend.kernels.matmul({ a: dense(backend, [m, columns], x), b: turned(window), output: forward });
-        checkProduct(await read(backend, forward), x, (p, j) => value(j, p), [m, other, columns], `${what}, transposed`);
+        checkProduct(
+          await read(backend, forward),
+          x,
+          (p, j) => value(j, p),
+          [m, other, columns],
+          `${what}, transposed`,
+        );
         // g W decodes along n.
         const g = normals(m * other, m + 1);
         const back = dense(backend, [m, columns]);
@@ -118,9 +173,18 @@ for (const [backend, name] of backends) {
     const allocation = backend.allocate(4 * 102);
     backend.write(allocation, 0, Int32Array.from([...quants, ...stored]));
     const output = dense(backend, [1, 384]);
-    backend.kernels.unpack({ input: { allocation, dtype: 'f32', shape: [1, 384], strides: [384, 1], offset: 0, packing: 'q8_0' }, output });
-    const expected = Array.from({ length: 384 }, (_, c) => Math.fround(halfValue(halves[c >> 5]) * [1, -1, 127, -128][c & 3]) + 0);
-    assert.deepEqual(Array.from(await read(backend, output), v => v + 0), expected);
+    backend.kernels.unpack({
+      input: { allocation, dtype: 'f32', shape: [1, 384], strides: [384, 1], offset: 0, packing: 'q8_0' },
+      output,
+    });
+    const expected = Array.from(
+      { length: 384 },
+      (_, c) => Math.fround(halfValue(halves[c >> 5]) * [1, -1, 127, -128][c & 3]) + 0,
+    );
+    assert.deepEqual(
+      Array.from(await read(backend, output), v => v + 0),
+      expected,
+    );
   });
 }
 
@@ -133,7 +197,11 @@ if (plain && others?.[1]) {
     const fresh = await openForTests();
     assert.ok(fresh, 'fresh');
     const view = onDevice(fresh, 'q8_0', w);
-    const [x, y, g] = [dense(fresh, [2, columns], normals(2 * columns, 1)), dense(fresh, [2, rows]), dense(fresh, [2, columns])];
+    const [x, y, g] = [
+      dense(fresh, [2, columns], normals(2 * columns, 1)),
+      dense(fresh, [2, rows]),
+      dense(fresh, [2, columns]),
+    ];
     fresh.kernels.matmul({ a: x, b: turned(view), output: y });
     fresh.kernels.matmul({ a: y, b: view, output: g });
     fresh.kernels.gather({ input: view, indices: Int32Array.of(3, 500), output: x });
@@ -144,9 +212,19 @@ if (plain && others?.[1]) {
   });
 
   test('a packed row larger than a binding is refused by name', () => {
-    const view: View = { allocation: limited.allocate(2 * 8192), dtype: 'f32', shape: [2, 4096], strides: [4096, 1], offset: 0, packing: 'f16' };
+    const view: View = {
+      allocation: limited.allocate(2 * 8192),
+      dtype: 'f32',
+      shape: [2, 4096],
+      strides: [4096, 1],
+      offset: 0,
+      packing: 'f16',
+    };
     const refused = { name: 'WebGPUError', kind: 'unsupported', message: /one row is larger than the 4096 bytes/ };
     assert.throws(() => limited.kernels.unpack({ input: view, output: dense(limited, [2, 4096]) }), refused);
-    assert.throws(() => limited.kernels.matmul({ a: dense(limited, [1, 2]), b: view, output: dense(limited, [1, 4096]) }), refused);
+    assert.throws(
+      () => limited.kernels.matmul({ a: dense(limited, [1, 2]), b: view, output: dense(limited, [1, 4096]) }),
+      refused,
+    );
   });
 }

@@ -1,4 +1,5 @@
-// Profiles on WebGPU: kernels only record, so the device's time shows as waiting for reads; figures and places are those of the CPU.
+// Profiles on WebGPU: kernels only record, so the device's time shows as waiting for reads; figures and places are
+// those of the CPU.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -27,16 +28,24 @@ if (gpu) {
     assert.equal(report.reads, 1);
     assert.ok(report.waitMs > 0, 'report.waitMs > 0');
     assert.ok(report.peakBytes > 0, 'report.peakBytes > 0');
-    const products = ({ report: { ops } }: typeof here) => ops.filter(r => r.name.startsWith('matmul')).map(({ name, calls, flop }) => ({ name, calls, flop }))
-      .sort((a, b) => a.name.localeCompare(b.name));
+    const products = ({ report: { ops } }: typeof here) =>
+      ops
+        .filter(r => r.name.startsWith('matmul'))
+        .map(({ name, calls, flop }) => ({ name, calls, flop }))
+        .sort((a, b) => a.name.localeCompare(b.name));
     assert.deepEqual(products(there), products(here));
     const flopAt = ({ report: { sites } }: typeof here, name: string) => sites.find(s => s.name === name)?.flop;
-    for (const name of ['mlp_output/0', 'attention_output/2', 'mlp_input/1']) assert.equal(flopAt(there, name), flopAt(here, name), name);
+    for (const name of ['mlp_output/0', 'attention_output/2', 'mlp_input/1'])
+      assert.equal(flopAt(there, name), flopAt(here, name), name);
     assert.match(formatProfile(report), /kernels only record here/);
     assert.doesNotMatch(formatProfile(here.report), /kernels only record/);
     const reads = there.trace.traceEvents.filter(e => e.cat === 'read');
     assert.ok(reads.length === 2 && reads[1].ts > reads[0].ts, 'reads.length === 2 && reads[1].ts > reads[0].ts');
-    const plain = await (await tinyModel({ device: gpu })).forward({ inputIds: tinyIds(12, 3), shape: [2, 6] }).logits.data();
+    const plain = await (
+      await tinyModel({ device: gpu })
+    )
+      .forward({ inputIds: tinyIds(12, 3), shape: [2, 6] })
+      .logits.data();
     assert.deepEqual([...there.data], [...plain]);
   });
 }

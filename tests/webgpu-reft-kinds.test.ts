@@ -1,12 +1,27 @@
-// Every kind of edit and every orthogonal map on WebGPU: values and gradients are the CPU's, R is orthonormal, files hold the same bits.
+// Every kind of edit and every orthogonal map on WebGPU: values and gradients are the CPU's, R is orthonormal, files
+// hold the same bits.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Backend } from '../src/backends/backend.js';
 import { createCpuBackend } from '../src/backends/cpu/cpu.js';
 import { gradientsOf, noGrad } from '../src/autograd/tape.js';
-import { cayley, compactHouseholder, matrixExponential, orthogonalInit, polarRetraction, qrRetraction } from '../src/nn/index.js';
-import { adapterFromFiles, adapterToFiles, getReftModel, kindNames, type ReftConfig, type ReftModel } from '../src/reft/index.js';
+import {
+  cayley,
+  compactHouseholder,
+  matrixExponential,
+  orthogonalInit,
+  polarRetraction,
+  qrRetraction,
+} from '../src/nn/index.js';
+import {
+  adapterFromFiles,
+  adapterToFiles,
+  getReftModel,
+  kindNames,
+  type ReftConfig,
+  type ReftModel,
+} from '../src/reft/index.js';
 import { create } from '../src/tensor/create.js';
 import { hostBackend } from '../src/tensor/device.js';
 import type { Tensor } from '../src/tensor/tensor.js';
@@ -15,11 +30,14 @@ import { openForTests } from './helpers/webgpu.js';
 
 const gpu = await openForTests();
 const cpu = createCpuBackend();
-const normal = (shape: readonly number[], seed: number, backend: Backend, std = 1): Tensor => create.normal(shape, { seed, backend, std });
+const normal = (shape: readonly number[], seed: number, backend: Backend, std = 1): Tensor =>
+  create.normal(shape, { seed, backend, std });
 
 function assertNear(there: ArrayLike<number>, here: ArrayLike<number>, what: string): void {
   const largest = Math.max(1e-3, ...Array.from(here, Math.abs));
-  Array.from(here).forEach((x, i) => { assert.ok(Math.abs(there[i] - x) <= 1e-4 * largest, `${what}, entry ${i}: ${there[i]}, on the CPU ${x}`); });
+  Array.from(here).forEach((x, i) => {
+    assert.ok(Math.abs(there[i] - x) <= 1e-4 * largest, `${what}, entry ${i}: ${there[i]}, on the CPU ${x}`);
+  });
 }
 
 if (gpu) {
@@ -30,8 +48,20 @@ if (gpu) {
         const start = orthogonalInit([r, d], { seed: 1, backend: hostBackend(backend) });
         const { parameters } = map.initial(start, { dtype: 'f32', backend });
         const [name] = Object.entries(parameters).find(([, t]) => t.requiresGrad) as [string, Tensor];
-        const twice = Object.fromEntries(Object.entries(parameters).map(([own, t]) => [own, t.detach().unsqueeze(0).expand([2, ...t.shape]).contiguous()]));
-        const leaf = twice[name].add(normal([2, r, d], 2, backend, 0.3)).detach().requireGrad();
+        const twice = Object.fromEntries(
+          Object.entries(parameters).map(([own, t]) => [
+            own,
+            t
+              .detach()
+              .unsqueeze(0)
+              .expand([2, ...t.shape])
+              .contiguous(),
+          ]),
+        );
+        const leaf = twice[name]
+          .add(normal([2, r, d], 2, backend, 0.3))
+          .detach()
+          .requireGrad();
         const R = map.rotation({ ...twice, [name]: leaf });
         const [g] = gradientsOf(R, [leaf], { gradient: normal([2, r, d], 3, backend) });
         const errors = noGrad(() => R.matmulT(R).sub(create.eye(r, { backend })).abs().max());
@@ -44,11 +74,20 @@ if (gpu) {
     });
   }
 
-  test('WebGPU: every kind gives the CPU\'s states and gradients, with scales and subspaces, and its files', async () => {
+  test("WebGPU: every kind gives the CPU's states and gradients, with scales and subspaces, and its files", async () => {
     const bases = [await tinyModel({ device: gpu }), await tinyModel({ device: cpu })];
     const layout = { batch: 2, width: 4, starts: [0, 1], promptLengths: [4, 3], lengths: [4, 3] };
     for (const kind of kindNames()) {
-      const config: ReftConfig = { kind, layers: [1], rank: 2, positions: 'f1+l1', tied: true, scale: 0.5, trainScale: true, ...(kind === 'adaptive' ? { kindOptions: { experts: 2 } } : {}) };
+      const config: ReftConfig = {
+        kind,
+        layers: [1],
+        rank: 2,
+        positions: 'f1+l1',
+        tied: true,
+        scale: 0.5,
+        trainScale: true,
+        ...(kind === 'adaptive' ? { kindOptions: { experts: 2 } } : {}),
+      };
       const refts = bases.map(base => getReftModel(base, config));
       const subspaces = refts[1].interventions[0].rotationStates.has('R') ? { subspaces: [[1], null] } : {};
       const run = async (reft: ReftModel, backend: Backend) => {
@@ -59,10 +98,16 @@ if (gpu) {
         return Promise.all([edited, ...gradients].map(t => (t as Tensor).data()));
       };
       const [there, here] = [await run(refts[0], gpu), await run(refts[1], cpu)];
-      here.forEach((expected, i) => { assertNear(there[i], expected, `${kind}, ${i === 0 ? 'states' : `gradient ${i}`}`); });
+      here.forEach((expected, i) => {
+        assertNear(there[i], expected, `${kind}, ${i === 0 ? 'states' : `gradient ${i}`}`);
+      });
       const files = await adapterToFiles(refts[0]);
       const again = await adapterFromFiles(bases[0], files);
-      assert.deepEqual((await adapterToFiles(again)).get('adapter_model.safetensors'), files.get('adapter_model.safetensors'), kind);
+      assert.deepEqual(
+        (await adapterToFiles(again)).get('adapter_model.safetensors'),
+        files.get('adapter_model.safetensors'),
+        kind,
+      );
     }
   });
 

@@ -13,8 +13,16 @@ import { openForTests } from './helpers/webgpu.js';
 
 const gpu = await openForTests();
 
-const examples: Example[] = [[5, 9, 3, 7, 11, 4], [8, 2, 6, 1, 3, 12, 10], [4, 4, 9, 13, 2]].map((ids, i) => ({
-  ids: Int32Array.from(ids), promptLength: 3, labels: Int32Array.from(ids, (id, t) => (t < 3 ? -100 : id)), truncated: 0, where: `row ${i}`,
+const examples: Example[] = [
+  [5, 9, 3, 7, 11, 4],
+  [8, 2, 6, 1, 3, 12, 10],
+  [4, 4, 9, 13, 2],
+].map((ids, i) => ({
+  ids: Int32Array.from(ids),
+  promptLength: 3,
+  labels: Int32Array.from(ids, (id, t) => (t < 3 ? -100 : id)),
+  truncated: 0,
+  where: `row ${i}`,
 }));
 
 function occupied({ counters, ...backend }: WebGpuBackend): Record<string, number> {
@@ -52,8 +60,12 @@ if (gpu) {
         (async () => {
           for await (const step of run.steps()) if (step.index === 6) lost.device.destroy();
         })(),
-        (error: Error) => /^training: step 7 of 12: .*the device was lost .*; .* holds the run up to step 4: resume from there$/.test(error.message)
-          && error.message.includes(folder) && (error.cause as Error).name === 'WebGPUError',
+        (error: Error) =>
+          /^training: step 7 of 12: .*the device was lost .*; .* holds the run up to step 4: resume from there$/.test(
+            error.message,
+          ) &&
+          error.message.includes(folder) &&
+          (error.cause as Error).name === 'WebGPUError',
       );
       await lost.close();
 
@@ -71,9 +83,12 @@ if (gpu) {
   test('a device lost with nothing saved says so', async () => {
     const lost = await createWebGpuBackend();
     const run = await trainer(lost, { steps: 5 });
-    await assert.rejects((async () => {
-      for await (const step of run.steps()) if (step.index === 1) lost.device.destroy();
-    })(), /step 2 of 5: .*lost.*; nothing of the run was saved$/);
+    await assert.rejects(
+      (async () => {
+        for await (const step of run.steps()) if (step.index === 1) lost.device.destroy();
+      })(),
+      /step 2 of 5: .*lost.*; nothing of the run was saved$/,
+    );
     await lost.close();
   });
 }

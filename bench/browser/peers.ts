@@ -1,7 +1,9 @@
-// The peers of the WebGPU bench, loaded by address from bench/peers (`npm ci --prefix bench/peers`); one that is not there is reported. Only what the
-// bench needs of them is typed here.
+// The peers of the WebGPU bench, loaded by address from bench/peers (`npm ci --prefix bench/peers`); one that is not
+// there is reported. Only what the bench needs of them is typed here.
 
-/** [m, k] [k, n] on the device: `run(times)` computes it that often and waits for the device, `read` gives the result. */
+/**
+ * [m, k] [k, n] on the device: `run(times)` computes it that often and waits for the device, `read` gives the result.
+ */
 export interface Product {
   run(times: number): Promise<void>;
   read(): Promise<ArrayLike<number>>;
@@ -28,7 +30,7 @@ interface Jax {
 }
 
 export async function jaxJs(address: string): Promise<Peer> {
-  const jax = await import(/* @vite-ignore */ `${address}@jax-js/jax/dist/index.js`) as Jax;
+  const jax = (await import(/* @vite-ignore */ `${address}@jax-js/jax/dist/index.js`)) as Jax;
   if (!(await jax.init('webgpu')).includes('webgpu')) throw new Error('it does not start on WebGPU');
   jax.defaultDevice('webgpu');
   const { numpy } = jax;
@@ -38,7 +40,9 @@ export async function jaxJs(address: string): Promise<Peer> {
       const [x, y] = [numpy.array(a).reshape([m, k]), numpy.array(b).reshape([k, n])];
       return {
         run: async times => {
-          const results = await Promise.all(Array.from({ length: times }, () => numpy.matmul(x.ref, y.ref).blockUntilReady()));
+          const results = await Promise.all(
+            Array.from({ length: times }, () => numpy.matmul(x.ref, y.ref).blockUntilReady()),
+          );
           for (const result of results) result.dispose();
         },
         read: () => numpy.matmul(x.ref, y.ref).data(),
@@ -65,7 +69,9 @@ async function loadScript(address: string): Promise<void> {
   script.src = address;
   await new Promise((resolve, reject) => {
     script.onload = resolve;
-    script.onerror = () => { reject(new Error(`${address} is not there`)); };
+    script.onerror = () => {
+      reject(new Error(`${address} is not there`));
+    };
     document.head.append(script);
   });
 }
@@ -74,7 +80,7 @@ export async function tfjs(address: string): Promise<Peer> {
   await loadScript(`${address}@tensorflow/tfjs-core/dist/tf-core.min.js`);
   await loadScript(`${address}@tensorflow/tfjs-backend-webgpu/dist/tf-backend-webgpu.min.js`);
   const { tf } = globalThis as unknown as { tf: Tf };
-  if (!await tf.setBackend('webgpu')) throw new Error('it does not start on WebGPU');
+  if (!(await tf.setBackend('webgpu'))) throw new Error('it does not start on WebGPU');
   await tf.ready();
   return {
     name: 'tfjs-webgpu',

@@ -1,5 +1,6 @@
-// Vite as it comes, with two additions: the library is taken from this repository's src/ (an app of your own imports 'reft' and needs
-// neither plugin nor alias), and pages are isolated from other origins, which lets the CPU use threads.
+// Vite as it comes, with two additions: the library is taken from this repository's src/ (an app of your own imports
+// 'reft' and needs neither plugin nor alias), and pages are isolated from other origins, which lets the CPU use
+// threads.
 
 import { defineConfig } from 'vite';
 import { withoutNodeFiles } from '../../scripts/browser/bundle.js';

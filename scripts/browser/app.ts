@@ -1,5 +1,6 @@
-// The example app clicked through as a person would, on a random model of two layers: choose files, edit the examples, train, stop, compare,
-// download the adapter, drop it back in. What each step must show is asserted here; scripts/browser/run.ts opens the pages.
+// The example app clicked through as a person would, on a random model of two layers: choose files, edit the examples,
+// train, stop, compare, download the adapter, drop it back in. What each step must show is asserted here;
+// scripts/browser/run.ts opens the pages.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -13,9 +14,16 @@ const text = async (page: Page, id: string): Promise<string> => (await page.loca
 /** Waits until an element's text matches. */
 async function shows(page: Page, id: string, expected: RegExp): Promise<string> {
   try {
-    await page.waitForFunction(([at, source]) => new RegExp(source).test(document.getElementById(at)?.textContent ?? ''), [id, expected.source] as const, { timeout: 60_000 });
+    await page.waitForFunction(
+      ([at, source]) => new RegExp(source).test(document.getElementById(at)?.textContent ?? ''),
+      [id, expected.source] as const,
+      { timeout: 60_000 },
+    );
   } catch (cause) {
-    throw new Error(`#${id}: expected ${expected}, it shows '${await text(page, id)}'; the note is '${await text(page, 'note')}'`, { cause });
+    throw new Error(
+      `#${id}: expected ${expected}, it shows '${await text(page, id)}'; the note is '${await text(page, 'note')}'`,
+      { cause },
+    );
   }
   return text(page, id);
 }
@@ -28,11 +36,14 @@ async function chooseModel(page: Page, folder: string, device: 'webgpu' | 'cpu',
 
 /** Drops a file onto the page. */
 async function dropFile(page: Page, name: string, bytes: Buffer): Promise<void> {
-  await page.evaluate(([fileName, data]) => {
-    const transfer = new DataTransfer();
-    transfer.items.add(new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], fileName));
-    document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }));
-  }, [name, bytes.toString('base64')] as const);
+  await page.evaluate(
+    ([fileName, data]) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], fileName));
+      document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }));
+    },
+    [name, bytes.toString('base64')] as const,
+  );
 }
 
 async function trainWith(page: Page, epochs: number): Promise<void> {
@@ -61,9 +72,13 @@ async function plotted(page: Page): Promise<{ steps: number; first: number; last
 async function threeExamples(page: Page): Promise<void> {
   const row = (i: number): ReturnType<Page['locator']> => page.locator('.row').nth(i);
   assert.equal(await page.locator('.row').count(), 30, 'the rows of npm start');
-  while (await page.locator('.row').count() > 2) await row(1).getByRole('button').click();
+  while ((await page.locator('.row').count()) > 2) await row(1).getByRole('button').click();
   await page.locator('#add-row').click();
-  for (const [i, [prompt, answer]] of [['How?', 'Aye.'], ['Who?', 'Aye, aye.'], ['Why?', 'Aye, the sea.']].entries()) {
+  for (const [i, [prompt, answer]] of [
+    ['How?', 'Aye.'],
+    ['Who?', 'Aye, aye.'],
+    ['Why?', 'Aye, the sea.'],
+  ].entries()) {
     await row(i).locator('input').nth(0).fill(prompt);
     await row(i).locator('input').nth(1).fill(answer);
   }
@@ -72,9 +87,18 @@ async function threeExamples(page: Page): Promise<void> {
 /** The whole way, on one device. */
 export async function clickThrough(page: Page, folder: string, device: 'webgpu' | 'cpu'): Promise<string> {
   await dropFile(page, 'notes.txt', Buffer.from('hello'));
-  await shows(page, 'note', /notes\.txt: choose a \.gguf file, or a model's files together; missing: model\.safetensors, config\.json, tokenizer\.json/);
+  await shows(
+    page,
+    'note',
+    /notes\.txt: choose a \.gguf file, or a model's files together; missing: model\.safetensors, config\.json, tokenizer\.json/,
+  );
   assert.ok(await page.locator('#train').isDisabled(), 'nothing to train before a model is there');
-  await chooseModel(page, folder, device, device === 'cpu' ? /parameters in 2 layers, on the CPU\./ : /parameters in 2 layers, on the WebGPU\./);
+  await chooseModel(
+    page,
+    folder,
+    device,
+    device === 'cpu' ? /parameters in 2 layers, on the CPU\./ : /parameters in 2 layers, on the WebGPU\./,
+  );
   assert.equal(await page.locator('#layers').inputValue(), '0, 1');
 
   await threeExamples(page);

@@ -1,5 +1,5 @@
-// Bundles for browsers, made by Vite: of the tests' pages from src/, and of what users write against dist/. Node's files of the library
-// are left out as package.json's "browser" field says it for dist/.
+// Bundles for browsers, made by Vite: of the tests' pages from src/, and of what users write against dist/. Node's
+// files of the library are left out as package.json's "browser" field says it for dist/.
 
 import { build, type Plugin } from 'vite';
 
@@ -13,8 +13,20 @@ export const withoutNodeFiles: Plugin = {
 /** A page of ours, for tests: from `html` files below `root` into `outDir`. */
 export async function bundlePages(root: string, outDir: string, pages: readonly string[]): Promise<void> {
   await build({
-    root, configFile: false, logLevel: 'error', base: './', plugins: [withoutNodeFiles], worker: { format: 'es', plugins: () => [withoutNodeFiles] },
-    build: { outDir, emptyOutDir: true, target: 'es2022', minify: false, modulePreload: false, rolldownOptions: { input: [...pages] } },
+    root,
+    configFile: false,
+    logLevel: 'error',
+    base: './',
+    plugins: [withoutNodeFiles],
+    worker: { format: 'es', plugins: () => [withoutNodeFiles] },
+    build: {
+      outDir,
+      emptyOutDir: true,
+      target: 'es2022',
+      minify: false,
+      modulePreload: false,
+      rolldownOptions: { input: [...pages] },
+    },
   });
 }
 

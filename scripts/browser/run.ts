@@ -1,6 +1,7 @@
-// `npm run test:browser`: the library in a headless Chromium. Golden cases and training on WebGPU, golden cases on WebAssembly in a worker with
-// and without cross-origin isolation, a page without WebGPU, importing without side effects, and the example app clicked through.
-// `--only TEXT` runs the jobs whose name has it, `--limit SECONDS` (default 300) ends everything. Exit 0 when all passed, 1 when not, 2 bad usage.
+// `npm run test:browser`: the library in a headless Chromium. Golden cases and training on WebGPU, golden cases on
+// WebAssembly in a worker with and without cross-origin isolation, a page without WebGPU, importing without side
+// effects, and the example app clicked through. `--only TEXT` runs the jobs whose name has it, `--limit SECONDS`
+// (default 300) ends everything. Exit 0 when all passed, 1 when not, 2 bad usage.
 
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,7 +19,9 @@ import { launchChromium } from './chromium.js';
 import { servePages, type PageServer } from './server.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const { values } = parseArgs({ options: { only: { type: 'string', default: '' }, limit: { type: 'string', default: '300' } } });
+const { values } = parseArgs({
+  options: { only: { type: 'string', default: '' }, limit: { type: 'string', default: '300' } },
+});
 const limit = Number(values.limit);
 if (!(limit > 0)) {
   console.error(`--limit: expected seconds, got '${values.limit}'`);
@@ -44,7 +47,8 @@ function tell({ name, status, detail }: Verdict): void {
 }
 
 /** The first lines of an error. */
-const explained = (error: unknown): string => (error instanceof Error ? error.message : String(error)).split('\n').slice(0, 8).join('\n');
+const explained = (error: unknown): string =>
+  (error instanceof Error ? error.message : String(error)).split('\n').slice(0, 8).join('\n');
 
 /** Runs one job; what it throws is a failure of its own. */
 async function job(name: string, body: () => Promise<void>): Promise<void> {
@@ -66,7 +70,12 @@ interface PageOptions {
 }
 
 /** Opens a page of the tests, and closes it after `body`. Uncaught errors on it are failures. */
-async function onPage(browser: Browser, url: string, body: (page: Page) => Promise<void>, { before }: PageOptions = {}): Promise<void> {
+async function onPage(
+  browser: Browser,
+  url: string,
+  body: (page: Page) => Promise<void>,
+  { before }: PageOptions = {},
+): Promise<void> {
   const page = await browser.newPage();
   const errors: string[] = [];
   page.on('pageerror', error => errors.push(error.message));
@@ -110,44 +119,91 @@ function checkMainJob(all: readonly Verdict[]): void {
 }
 
 async function runAll(browser: Browser, server: PageServer): Promise<void> {
-  const request = (kind: Job['kind'], device: Job['device']): Job => ({ kind, device, cases: '/cases/', models: '/models/' });
+  const request = (kind: Job['kind'], device: Job['device']): Job => ({
+    kind,
+    device,
+    cases: '/cases/',
+    models: '/models/',
+  });
   const isolation = async (page: Page, expected: boolean): Promise<void> => {
     const isolated = await page.evaluate(() => crossOriginIsolated);
     if (isolated !== expected) throw new Error(`crossOriginIsolated is ${isolated}, expected ${expected}`);
   };
   const page = (origin: string): string => `${origin}/tests/index.html`;
 
-  await job('importing the library touches no device', () => onPage(browser, page(server.isolated), async p => {
-    await p.waitForFunction(() => 'watchImport' in window);
-    const calls = await p.evaluate(() => window.watchImport());
-    tell({ name: 'no call of WebGPU, WebAssembly, Worker', status: calls.length === 0 ? 'pass' : 'fail', detail: calls.join(', ') });
-  }));
-  await job('training on WebGPU gives the losses of the CPU', () => onPage(browser, page(server.isolated), async p => {
-    await verdicts(p, 'runInWorker', request('training', 'webgpu'));
-  }));
-  await job('golden cases on WebGPU', () => onPage(browser, page(server.isolated), async p => {
-    checkMainJob(await verdicts(p, 'runOnPage', request('conformance', 'webgpu')));
-  }));
-  await job('golden cases on WebAssembly with threads, in a worker of an isolated page', () => onPage(browser, page(server.isolated), async p => {
-    await isolation(p, true);
-    checkMainJob(await verdicts(p, 'runInWorker', request('conformance', 'cpu')));
-  }));
-  await job('golden cases on WebAssembly with unshared memory, in a worker of a page that is not isolated', () => onPage(browser, page(server.plain), async p => {
-    await isolation(p, false);
-    checkMainJob(await verdicts(p, 'runInWorker', request('conformance', 'cpu')));
-  }));
-  await job('a page without WebGPU', () => onPage(browser, page(server.plain), async p => {
-    await verdicts(p, 'runOnPage', request('no WebGPU', 'cpu'));
-  }, { before: hideWebGpu }));
+  await job('importing the library touches no device', () =>
+    onPage(browser, page(server.isolated), async p => {
+      await p.waitForFunction(() => 'watchImport' in window);
+      const calls = await p.evaluate(() => window.watchImport());
+      tell({
+        name: 'no call of WebGPU, WebAssembly, Worker',
+        status: calls.length === 0 ? 'pass' : 'fail',
+        detail: calls.join(', '),
+      });
+    }),
+  );
+  await job('training on WebGPU gives the losses of the CPU', () =>
+    onPage(browser, page(server.isolated), async p => {
+      await verdicts(p, 'runInWorker', request('training', 'webgpu'));
+    }),
+  );
+  await job('golden cases on WebGPU', () =>
+    onPage(browser, page(server.isolated), async p => {
+      checkMainJob(await verdicts(p, 'runOnPage', request('conformance', 'webgpu')));
+    }),
+  );
+  await job('golden cases on WebAssembly with threads, in a worker of an isolated page', () =>
+    onPage(browser, page(server.isolated), async p => {
+      await isolation(p, true);
+      checkMainJob(await verdicts(p, 'runInWorker', request('conformance', 'cpu')));
+    }),
+  );
+  await job('golden cases on WebAssembly with unshared memory, in a worker of a page that is not isolated', () =>
+    onPage(browser, page(server.plain), async p => {
+      await isolation(p, false);
+      checkMainJob(await verdicts(p, 'runInWorker', request('conformance', 'cpu')));
+    }),
+  );
+  await job('a page without WebGPU', () =>
+    onPage(
+      browser,
+      page(server.plain),
+      async p => {
+        await verdicts(p, 'runOnPage', request('no WebGPU', 'cpu'));
+      },
+      { before: hideWebGpu },
+    ),
+  );
 
   const model = await writeTinyFolder(path.join(folder, 'model'));
   const app = (origin: string): string => `${origin}/app/index.html`;
-  const clicked = (name: string, body: (page: Page) => Promise<string>) => async (p: Page): Promise<void> => {
-    tell({ name, status: 'pass', detail: await body(p) });
-  };
-  await job('the example app on WebGPU', () => onPage(browser, app(server.isolated), clicked('clicked through', p => clickThrough(p, model, 'webgpu'))));
-  await job('the example app on the CPU', () => onPage(browser, app(server.isolated), clicked('clicked through', p => clickThrough(p, model, 'cpu'))));
-  await job('the example app without WebGPU', () => onPage(browser, app(server.plain), clicked('falls back, and says so', p => fallsBack(p, model)), { before: hideWebGpu }));
+  const clicked =
+    (name: string, body: (page: Page) => Promise<string>) =>
+    async (p: Page): Promise<void> => {
+      tell({ name, status: 'pass', detail: await body(p) });
+    };
+  await job('the example app on WebGPU', () =>
+    onPage(
+      browser,
+      app(server.isolated),
+      clicked('clicked through', p => clickThrough(p, model, 'webgpu')),
+    ),
+  );
+  await job('the example app on the CPU', () =>
+    onPage(
+      browser,
+      app(server.isolated),
+      clicked('clicked through', p => clickThrough(p, model, 'cpu')),
+    ),
+  );
+  await job('the example app without WebGPU', () =>
+    onPage(
+      browser,
+      app(server.plain),
+      clicked('falls back, and says so', p => fallsBack(p, model)),
+      { before: hideWebGpu },
+    ),
+  );
 }
 
 /** Runs in the page: takes navigator.gpu from it and from its workers. */
@@ -156,7 +212,14 @@ function hideWebGpu(): void {
   window.Worker = class extends Worker {
     constructor(url: string | URL, options?: WorkerOptions) {
       const address = new URL(url, document.baseURI).href;
-      super(URL.createObjectURL(new Blob([`import ${JSON.stringify(address)};\ndelete WorkerNavigator.prototype.gpu;`], { type: 'text/javascript' })), options);
+      super(
+        URL.createObjectURL(
+          new Blob([`import ${JSON.stringify(address)};\ndelete WorkerNavigator.prototype.gpu;`], {
+            type: 'text/javascript',
+          }),
+        ),
+        options,
+      );
     }
   };
 }
@@ -167,9 +230,16 @@ try {
   running = 'bundling';
   await bundlePages(path.join(root, 'tests', 'browser'), path.join(folder, 'tests'), ['index.html']);
   await bundleApp(path.join(root, 'examples', 'browser'), path.join(folder, 'app'));
-  server = await servePages({ '/app/': path.join(folder, 'app'), '/tests/': path.join(folder, 'tests'), '/cases/': cases, '/models/': models });
+  server = await servePages({
+    '/app/': path.join(folder, 'app'),
+    '/tests/': path.join(folder, 'tests'),
+    '/cases/': cases,
+    '/models/': models,
+  });
   browser = await launchChromium();
-  console.log(`Chromium ${browser.version()}, golden cases of ${golden ? 'the reference' : 'tests/fixtures'}, ready after ${seconds(begin)}`);
+  console.log(
+    `Chromium ${browser.version()}, golden cases of ${golden ? 'the reference' : 'tests/fixtures'}, ready after ${seconds(begin)}`,
+  );
   await runAll(browser, server);
 } catch (error) {
   tell({ name: running, status: 'fail', detail: explained(error) });
@@ -177,5 +247,7 @@ try {
   await browser?.close();
   await server?.close();
 }
-console.log(`browser: ${counts.pass} passed, ${counts.fail} failed, ${counts.unsupported} unsupported, ${seconds(begin)}`);
+console.log(
+  `browser: ${counts.pass} passed, ${counts.fail} failed, ${counts.unsupported} unsupported, ${seconds(begin)}`,
+);
 process.exitCode = counts.pass > 0 && counts.fail === 0 ? 0 : 1;

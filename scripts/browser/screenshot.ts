@@ -1,5 +1,5 @@
-// The picture of the example app in docs/images/browser.png: `tsx scripts/browser/screenshot.ts MODEL.gguf` opens it, trains on the app's own examples
-// on the CPU, asks, and takes the picture. What it shows is what the model said.
+// The picture of the example app in docs/images/browser.png: `tsx scripts/browser/screenshot.ts MODEL.gguf` opens it,
+// trains on the app's own examples on the CPU, asks, and takes the picture. What it shows is what the model said.
 
 import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -29,7 +29,10 @@ try {
   console.log(await page.locator('#status').textContent());
   await page.locator('#train').click();
   await page.locator('#training-status', { hasText: /^Trained/ }).waitFor();
-  console.log(await page.locator('#training-status').textContent(), await page.locator('#plot').getAttribute('aria-label'));
+  console.log(
+    await page.locator('#training-status').textContent(),
+    await page.locator('#plot').getAttribute('aria-label'),
+  );
   await page.locator('#prompt').fill(prompt);
   await page.locator('#ask').click();
   await page.locator('#ask:enabled').waitFor();

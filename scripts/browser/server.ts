@@ -1,5 +1,6 @@
-// A server for pages under test, on a free port of this machine: folders of files below a prefix each, with or without the headers that
-// isolate a page from other origins (which threads need). It lists a folder's files as JSON at its prefix. Not for anything but tests.
+// A server for pages under test, on a free port of this machine: folders of files below a prefix each, with or without
+// the headers that isolate a page from other origins (which threads need). It lists a folder's files as JSON at its
+// prefix. Not for anything but tests.
 
 import { createReadStream } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
@@ -8,7 +9,12 @@ import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 
 const types: Readonly<Record<string, string>> = {
-  '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.json': 'application/json', '.svg': 'image/svg+xml', '.wasm': 'application/wasm',
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript',
+  '.css': 'text/css',
+  '.json': 'application/json',
+  '.svg': 'image/svg+xml',
+  '.wasm': 'application/wasm',
 };
 
 export interface PageServer {
@@ -19,22 +25,42 @@ export interface PageServer {
   close(): Promise<void>;
 }
 
-async function serveOne(folders: Readonly<Record<string, string>>, isolate: boolean): Promise<{ origin: string; close: () => Promise<void> }> {
+async function serveOne(
+  folders: Readonly<Record<string, string>>,
+  isolate: boolean,
+): Promise<{ origin: string; close: () => Promise<void> }> {
   const answer = async (url: string, response: ServerResponse): Promise<void> => {
     const asked = decodeURIComponent(new URL(url, 'http://localhost').pathname);
     const prefix = Object.keys(folders).find(p => asked.startsWith(p));
     const folder = prefix === undefined ? undefined : path.resolve(folders[prefix]);
     const file = folder === undefined ? undefined : path.join(folder, asked.slice((prefix as string).length));
-    if (!folder || !file || (file !== folder && file !== `${folder}${path.sep}` && !file.startsWith(`${folder}${path.sep}`))) return void response.writeHead(404).end();
+    if (
+      !folder ||
+      !file ||
+      (file !== folder && file !== `${folder}${path.sep}` && !file.startsWith(`${folder}${path.sep}`))
+    )
+      return void response.writeHead(404).end();
     const found = await stat(file).catch(() => undefined);
     if (found?.isDirectory()) {
       const entries = await readdir(file, { recursive: true, withFileTypes: true });
-      const names = entries.filter(e => e.isFile()).map(e => path.relative(folder, path.join(e.parentPath ?? e.path, e.name)).split(path.sep).join('/'));
+      const names = entries
+        .filter(e => e.isFile())
+        .map(e =>
+          path
+            .relative(folder, path.join(e.parentPath ?? e.path, e.name))
+            .split(path.sep)
+            .join('/'),
+        );
       return void response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(names));
     }
     if (!found?.isFile()) return void response.writeHead(404).end();
-    response.writeHead(200, { 'content-type': types[path.extname(file)] ?? 'application/octet-stream', 'content-length': found.size });
-    createReadStream(file).on('error', () => response.destroy()).pipe(response);
+    response.writeHead(200, {
+      'content-type': types[path.extname(file)] ?? 'application/octet-stream',
+      'content-length': found.size,
+    });
+    createReadStream(file)
+      .on('error', () => response.destroy())
+      .pipe(response);
   };
   const server = createServer((request, response) => {
     response.setHeader('cache-control', 'no-store');
@@ -48,15 +74,20 @@ async function serveOne(folders: Readonly<Record<string, string>>, isolate: bool
     });
   });
   await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
-  const close = (): Promise<void> => new Promise(resolve => {
-    server.closeAllConnections();
-    server.close(() => resolve());
-  });
+  const close = (): Promise<void> =>
+    new Promise(resolve => {
+      server.closeAllConnections();
+      server.close(() => resolve());
+    });
   return { origin: `http://localhost:${(server.address() as AddressInfo).port}`, close };
 }
 
 /** `folders` by the prefix of their addresses, '/cases/' say. */
 export async function servePages(folders: Readonly<Record<string, string>>): Promise<PageServer> {
   const [isolated, plain] = await Promise.all([serveOne(folders, true), serveOne(folders, false)]);
-  return { isolated: isolated.origin, plain: plain.origin, close: async () => void await Promise.all([isolated.close(), plain.close()]) };
+  return {
+    isolated: isolated.origin,
+    plain: plain.origin,
+    close: async () => void (await Promise.all([isolated.close(), plain.close()])),
+  };
 }

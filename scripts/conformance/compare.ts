@@ -1,5 +1,6 @@
-// How results are measured against golden values: max|a - b| / max|b| over a tensor's unmasked entries, or max|a - b| where the bar is an
-// absolute one; ids and texts must be equal. A case keeps its worst tensor, judged by how much of its own bar it takes.
+// How results are measured against golden values: max|a - b| / max|b| over a tensor's unmasked entries, or max|a - b|
+// where the bar is an absolute one; ids and texts must be equal. A case keeps its worst tensor, judged by how much of
+// its own bar it takes.
 
 export interface Bar {
   readonly on: 'maxRel' | 'maxAbs';
@@ -34,8 +35,15 @@ export class Comparison {
   }
 
   /** `unmasked` says which entries count; default all. */
-  tensor(name: string, actual: ArrayLike<number>, expected: ArrayLike<number>, bar: Bar, unmasked?: (index: number) => boolean): void {
-    if (actual.length !== expected.length) throw new RangeError(`${name}: expected ${expected.length} values, got ${actual.length}`);
+  tensor(
+    name: string,
+    actual: ArrayLike<number>,
+    expected: ArrayLike<number>,
+    bar: Bar,
+    unmasked?: (index: number) => boolean,
+  ): void {
+    if (actual.length !== expected.length)
+      throw new RangeError(`${name}: expected ${expected.length} values, got ${actual.length}`);
     let maxAbs = 0;
     let scale = 0;
     for (let i = 0; i < expected.length; i++) {

@@ -29,7 +29,8 @@ export class RunContext {
     if (this.last?.key === named.key) return this.last.model;
     if (named.config !== undefined) {
       const type = String((named.config as { model_type?: unknown } | null)?.model_type);
-      if (!(knownArchitectures as readonly string[]).includes(type)) throw new Unsupported(`models of type '${type}' are not supported`);
+      if (!(knownArchitectures as readonly string[]).includes(type))
+        throw new Unsupported(`models of type '${type}' are not supported`);
     }
     for (const weight of this.last?.model.parameters() ?? []) weight.storage.dispose();
     this.last = null;

@@ -1,5 +1,6 @@
-// Where cases and the models they name come from. The checks know this interface only, so they run in Node (filesNode.ts) and in a
-// browser (tests/browser/httpFiles.ts). Paths are below one folder, with '/'. What a case means is not known here.
+// Where cases and the models they name come from. The checks know this interface only, so they run in Node
+// (filesNode.ts) and in a browser (tests/browser/httpFiles.ts). Paths are below one folder, with '/'. What a case means
+// is not known here.
 
 import { FormatError } from '../../src/io/errors.js';
 import type { ByteSource } from '../../src/io/byteSource.js';

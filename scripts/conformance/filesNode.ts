@@ -14,20 +14,33 @@ export function folderFiles(folder: string, note: (message: string) => void): Ca
   /** The model called `name` in a case's settings: a folder or file in the folder of cases, or an alias. */
   const find = async (name: string): Promise<ResolvedModel> => {
     const path = resolve(dir, name);
-    if (isInside(path) && await stat(path).then(() => true, () => false)) return resolveModel(path);
+    if (
+      isInside(path) &&
+      (await stat(path).then(
+        () => true,
+        () => false,
+      ))
+    )
+      return resolveModel(path);
     // A file may be named as the one its alias is pinned to.
     const alias = Object.keys(pinnedModels).find(a => a === name || basename(pinnedModels[a].member) === name);
-    if (!alias) throw new Error(`model '${name}' is not in ${dir}, and no alias (${Object.keys(pinnedModels).join(', ')})`);
+    if (!alias)
+      throw new Error(`model '${name}' is not in ${dir}, and no alias (${Object.keys(pinnedModels).join(', ')})`);
     const resolved = await resolveModel(alias);
     if (resolved.note) note(resolved.note);
     return resolved;
   };
   const isInside = (path: string): boolean => !relative(dir, path).startsWith('..') && !isAbsolute(relative(dir, path));
 
-  const walk = async (at: string): Promise<string[]> => (await Promise.all((await readdir(join(dir, at), { withFileTypes: true })).map(entry => {
-    const path = at === '' ? entry.name : `${at}/${entry.name}`;
-    return entry.isDirectory() ? walk(path) : [path];
-  }))).flat();
+  const walk = async (at: string): Promise<string[]> =>
+    (
+      await Promise.all(
+        (await readdir(join(dir, at), { withFileTypes: true })).map(entry => {
+          const path = at === '' ? entry.name : `${at}/${entry.name}`;
+          return entry.isDirectory() ? walk(path) : [path];
+        }),
+      )
+    ).flat();
 
   return {
     name: dir,

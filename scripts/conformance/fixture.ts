@@ -24,8 +24,12 @@ export class Fixture {
   /** `path` has no extension. */
   static async open(files: CaseFiles, path: string): Promise<Fixture> {
     const settings = await files.json(`${path}.json`);
-    if (typeof settings !== 'object' || settings === null || Array.isArray(settings)) throw new FormatError(`${path}.json`, 'expected an object of settings');
-    return new Fixture(settings as Record<string, unknown>, await openSafetensors(await files.open(`${path}.safetensors`)));
+    if (typeof settings !== 'object' || settings === null || Array.isArray(settings))
+      throw new FormatError(`${path}.json`, 'expected an object of settings');
+    return new Fixture(
+      settings as Record<string, unknown>,
+      await openSafetensors(await files.open(`${path}.safetensors`)),
+    );
   }
 
   close(): Promise<void> {

@@ -15,7 +15,9 @@ export interface Batch {
 
 export async function readBatch(fixture: Fixture): Promise<Batch> {
   const inputIds = await fixture.ints('input_ids');
-  const attentionMask = fixture.has('attention_mask') ? await fixture.ints('attention_mask') : new Int32Array(inputIds.length).fill(1);
+  const attentionMask = fixture.has('attention_mask')
+    ? await fixture.ints('attention_mask')
+    : new Int32Array(inputIds.length).fill(1);
   return { inputIds, shape: fixture.shape('input_ids'), attentionMask };
 }
 
@@ -25,22 +27,38 @@ export function unmaskedOf({ attentionMask }: Batch, entries: number): (index: n
   return index => attentionMask[Math.floor(index / width)] !== 0;
 }
 
-export async function checkForward(fixture: Fixture, model: CausalLM, tolerance: number, comparison: Comparison): Promise<void> {
+export async function checkForward(
+  fixture: Fixture,
+  model: CausalLM,
+  tolerance: number,
+  comparison: Comparison,
+): Promise<void> {
   const bar = relative(tolerance);
   const batch = await readBatch(fixture);
-  const states = fixture.names.flatMap(name => /^hidden_states\.(\d+)$/.exec(name)?.[1] ?? []).map(Number).sort((a, b) => a - b);
-  const output = noGrad(() => scope(() => {
-    const { hiddenStates, logits } = model.forward({ ...batch, hiddenStates: states.length > 0 });
-    return { hiddenStates: [...hiddenStates], logits };
-  }));
+  const states = fixture.names
+    .flatMap(name => /^hidden_states\.(\d+)$/.exec(name)?.[1] ?? [])
+    .map(Number)
+    .sort((a, b) => a - b);
+  const output = noGrad(() =>
+    scope(() => {
+      const { hiddenStates, logits } = model.forward({ ...batch, hiddenStates: states.length > 0 });
+      return { hiddenStates: [...hiddenStates], logits };
+    }),
+  );
   for (const i of states) {
-    if (i >= output.hiddenStates.length) throw new RangeError(`hidden_states.${i}: the model has hidden states 0..${output.hiddenStates.length - 1}`);
+    if (i >= output.hiddenStates.length)
+      throw new RangeError(`hidden_states.${i}: the model has hidden states 0..${output.hiddenStates.length - 1}`);
     await masked(`hidden_states.${i}`, take(output.hiddenStates[i]), fixture, batch, bar, comparison);
   }
   if (fixture.has('logits')) await masked('logits', take(output.logits), fixture, batch, bar, comparison);
   if (fixture.has('loss')) {
     const labels = await fixture.ints('labels');
-    comparison.tensor('loss', await take(noGrad(() => model.loss(batch, labels).loss)), await fixture.floats('loss'), bar);
+    comparison.tensor(
+      'loss',
+      await take(noGrad(() => model.loss(batch, labels).loss)),
+      await fixture.floats('loss'),
+      bar,
+    );
   }
   await checkGreedy('generate.greedy', 'generate.prompt', null, fixture, model, comparison);
   const padded = 'generate.left_padded';
@@ -49,7 +67,12 @@ export async function checkForward(fixture: Fixture, model: CausalLM, tolerance:
 
 /** Compares a tensor [B, T, width] with the fixture's of that name, at real tokens. */
 export async function masked(
-  name: string, actual: Promise<ArrayLike<number>>, fixture: Fixture, batch: Batch, bar: Bar, comparison: Comparison,
+  name: string,
+  actual: Promise<ArrayLike<number>>,
+  fixture: Fixture,
+  batch: Batch,
+  bar: Bar,
+  comparison: Comparison,
 ): Promise<void> {
   const expected = await fixture.floats(name);
   comparison.tensor(name, await actual, expected, bar, unmaskedOf(batch, expected.length));
@@ -57,12 +80,18 @@ export async function masked(
 
 /** Greedy continuation [B, prompt + new] of prompts [B, prompt] with padding on the left, not stopped at any token. */
 async function checkGreedy(
-  name: string, promptName: string, maskName: string | null, fixture: Fixture, model: CausalLM, comparison: Comparison,
+  name: string,
+  promptName: string,
+  maskName: string | null,
+  fixture: Fixture,
+  model: CausalLM,
+  comparison: Comparison,
 ): Promise<void> {
   if (!fixture.has(name)) return;
   const [batch, width] = fixture.shape(promptName);
   const [rows, total] = fixture.shape(name);
-  if (rows !== batch || !(total > width)) throw new RangeError(`${name}: expected [${batch}, more than ${width}], got [${fixture.shape(name).join(', ')}]`);
+  if (rows !== batch || !(total > width))
+    throw new RangeError(`${name}: expected [${batch}, more than ${width}], got [${fixture.shape(name).join(', ')}]`);
   const [prompt, expected] = [await fixture.ints(promptName), await fixture.ints(name)];
   const mask = maskName !== null && fixture.has(maskName) ? await fixture.ints(maskName) : null;
   const padded = Array.from({ length: batch }, (_, b) => [...prompt.subarray(b * width, (b + 1) * width)]);

@@ -1,5 +1,5 @@
-// Cases interchange/NAME: the logits of a base run whose hidden states, at one position a row or several, were swapped with those of a source run:
-// in the span of R where the case has one, else in the first `rank` coordinates.
+// Cases interchange/NAME: the logits of a base run whose hidden states, at one position a row or several, were swapped
+// with those of a source run: in the span of R where the case has one, else in the first `rank` coordinates.
 
 import { z } from 'zod';
 import { noGrad } from '../../src/autograd/tape.js';
@@ -20,16 +20,33 @@ const schema = z.looseObject({
   rank: z.number().int().positive().nullish(),
 });
 
-const known = ['R', 'logits', 'base', 'base_positions', 'base_attention_mask', 'source', 'source_positions', 'source_attention_mask'];
+const known = [
+  'R',
+  'logits',
+  'base',
+  'base_positions',
+  'base_attention_mask',
+  'source',
+  'source_positions',
+  'source_attention_mask',
+];
 
 /** Token ids [B, T] with their mask, where there is one. */
 async function readTokens(fixture: Fixture, name: string): Promise<TokenBatch> {
   const mask = `${name}_attention_mask`;
-  return { inputIds: await fixture.ints(name), shape: fixture.shape(name), ...(fixture.has(mask) ? { attentionMask: await fixture.ints(mask) } : {}) };
+  return {
+    inputIds: await fixture.ints(name),
+    shape: fixture.shape(name),
+    ...(fixture.has(mask) ? { attentionMask: await fixture.ints(mask) } : {}),
+  };
 }
 
 /** Columns [B] or [B, k] as positions of each row's own tokens. */
-async function readPositions(fixture: Fixture, name: string, { shape, attentionMask }: TokenBatch): Promise<number[][]> {
+async function readPositions(
+  fixture: Fixture,
+  name: string,
+  { shape, attentionMask }: TokenBatch,
+): Promise<number[][]> {
   const [columns, [batch, count = 1]] = [await fixture.ints(name), fixture.shape(name)];
   const [rows, width] = shape;
   if (batch !== rows) throw new RangeError(`${name}: expected ${rows} rows, got ${batch}`);
@@ -39,7 +56,12 @@ async function readPositions(fixture: Fixture, name: string, { shape, attentionM
   });
 }
 
-export async function checkInterchange(fixture: Fixture, context: RunContext, tolerance: number, comparison: Comparison): Promise<void> {
+export async function checkInterchange(
+  fixture: Fixture,
+  context: RunContext,
+  tolerance: number,
+  comparison: Comparison,
+): Promise<void> {
   const settings = schema.parse(fixture.settings);
   const strange = fixture.names.filter(name => !known.includes(name));
   if (strange.length > 0) throw new Unsupported(`interchange cases with ${strange.join(', ')} are not supported`);
@@ -47,17 +69,26 @@ export async function checkInterchange(fixture: Fixture, context: RunContext, to
   const model = await context.model(settings.model);
   const [base, source] = [await readTokens(fixture, 'base'), await readTokens(fixture, 'source')];
   const unitLocations = {
-    base: await readPositions(fixture, 'base_positions', base), source: await readPositions(fixture, 'source_positions', source),
+    base: await readPositions(fixture, 'base_positions', base),
+    source: await readPositions(fixture, 'source_positions', source),
   };
   const R = fixture.has('R') ? await fixture.array('R') : null;
   const width = model.widthAt(component);
-  if (R && (R.shape.length !== 2 || R.shape[1] !== width)) throw new RangeError(`R: expected [r, ${width}], got [${R.shape.join(', ')}]`);
+  if (R && (R.shape.length !== 2 || R.shape[1] !== width))
+    throw new RangeError(`R: expected [r, ${width}], got [${R.shape.join(', ')}]`);
   const where = { layer: settings.layer, component };
-  const interchange = getInterchangeModel(model, R
-    ? { kind: 'lowRankRotatedSpace', lowRankDimension: R.shape[0], trainable: false, ...where }
-    : { kind: 'vanilla', interchangeDim: settings.rank ?? width, ...where });
+  const interchange = getInterchangeModel(
+    model,
+    R
+      ? { kind: 'lowRankRotatedSpace', lowRankDimension: R.shape[0], trainable: false, ...where }
+      : { kind: 'vanilla', interchangeDim: settings.rank ?? width, ...where },
+  );
   try {
-    if (R) interchange.interventions[0].space.set('R', create.from(R.data, R.shape, { dtype: 'f64', backend: hostBackend(model.backend) }));
+    if (R)
+      interchange.interventions[0].space.set(
+        'R',
+        create.from(R.data, R.shape, { dtype: 'f64', backend: hostBackend(model.backend) }),
+      );
     const logits = noGrad(() => interchange.run({ base, sources: [source], unitLocations }).logits);
     const expected = await fixture.floats('logits');
     const batch = { ...base, attentionMask: base.attentionMask ?? new Int32Array(base.inputIds.length).fill(1) };

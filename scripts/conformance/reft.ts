@@ -1,5 +1,6 @@
-// Cases reft/KIND: a training run of pyreft, from its weights: logits, loss, first gradients, the losses of every AdamW step, weights and
-// logits after them. Rows to edit are taken from pyreft's unit_locations; slots on masked columns are its padding and edit nothing.
+// Cases reft/KIND: a training run of pyreft, from its weights: logits, loss, first gradients, the losses of every AdamW
+// step, weights and logits after them. Rows to edit are taken from pyreft's unit_locations; slots on masked columns are
+// its padding and edit nothing.
 
 import { z } from 'zod';
 import { scope } from '../../src/autograd/scope.js';
@@ -42,8 +43,9 @@ interface Bars {
 }
 
 /**
- * A run that the reference made in float32, on a real model, has rounding of its own, which Adam makes larger where gradients are small.
- * Two such runs on SmolLM2-135M differ by 4e-6 in gradients, 2e-5 in losses and 1e-4 in weights; a step left out is 6e-2 in weights.
+ * A run that the reference made in float32, on a real model, has rounding of its own, which Adam makes larger where
+ * gradients are small. Two such runs on SmolLM2-135M differ by 4e-6 in gradients, 2e-5 in losses and 1e-4 in weights; a
+ * step left out is 6e-2 in weights.
  */
 function barsOf(settings: ReftSettings, tolerance: number): Bars {
   const [once, trained] = [relative(tolerance), relative(2 * tolerance)];
@@ -53,9 +55,11 @@ function barsOf(settings: ReftSettings, tolerance: number): Bars {
 
 /** pyreft's component as a site of ours. */
 export function componentOf(name: string): Component {
-  const known = components.find(c => c === name) ?? (/^(model\.)?layers\[\d+\]\.output$/.test(name) ? 'block_output' : undefined);
+  const known =
+    components.find(c => c === name) ?? (/^(model\.)?layers\[\d+\]\.output$/.test(name) ? 'block_output' : undefined);
   // pyvene's mlp_activation is the activation alone; ours is the product with the gated half.
-  if (!known || known === 'mlp_activation') throw new Unsupported(`edits at pyvene's component '${name}' are not supported`);
+  if (!known || known === 'mlp_activation')
+    throw new Unsupported(`edits at pyvene's component '${name}' are not supported`);
   return known;
 }
 
@@ -66,7 +70,8 @@ function rowsOf(locations: HostInts, number: number, { attentionMask, shape: [ba
   for (let b = 0; b < rows; b++) {
     for (let k = 0; k < slots; k++) {
       const column = locations.data[(number * rows + b) * slots + k];
-      if (rows !== batch || column >= length) throw new RangeError(`unit_locations: column ${column} of row ${b} is outside of [${batch}, ${length}]`);
+      if (rows !== batch || column >= length)
+        throw new RangeError(`unit_locations: column ${column} of row ${b} is outside of [${batch}, ${length}]`);
       if (column >= 0 && attentionMask[b * length + column] !== 0) indices.add(b * length + column);
     }
   }
@@ -78,7 +83,9 @@ interface HostInts {
   readonly data: Int32Array;
 }
 
-/** What a case's interventions edit: theirs are the layers, or the layers twice (all prefix ones, then all suffix ones). */
+/**
+ * What a case's interventions edit: theirs are the layers, or the layers twice (all prefix ones, then all suffix ones).
+ */
 export interface EditPlan {
   readonly batch: Batch;
   readonly rows: readonly Int32Array[];
@@ -90,14 +97,24 @@ export async function readPlan(fixture: Fixture, settings: ReftSettings): Promis
   const locations: HostInts = { shape: fixture.shape('unit_locations'), data: await fixture.ints('unit_locations') };
   const [count] = locations.shape;
   if (locations.shape.length !== 3 || count % settings.layers.length !== 0) {
-    throw new RangeError(`unit_locations: [${locations.shape.join(', ')}] does not fit ${settings.layers.length} layers`);
+    throw new RangeError(
+      `unit_locations: [${locations.shape.join(', ')}] does not fit ${settings.layers.length} layers`,
+    );
   }
   const numbers = Array.from({ length: count }, (_, i) => i);
-  return { batch, rows: numbers.map(i => rowsOf(locations, i, batch)), layers: numbers.map(i => settings.layers[i % settings.layers.length]) };
+  return {
+    batch,
+    rows: numbers.map(i => rowsOf(locations, i, batch)),
+    layers: numbers.map(i => settings.layers[i % settings.layers.length]),
+  };
 }
 
 /** Edits of a plan's rows with what `bank` gives for each intervention. */
-function editsOf(plan: EditPlan, interventions: readonly Intervention[], bank: (i: Intervention, number: number) => EditBank): SiteEdit[] {
+function editsOf(
+  plan: EditPlan,
+  interventions: readonly Intervention[],
+  bank: (i: Intervention, number: number) => EditBank,
+): SiteEdit[] {
   return interventions.map((intervention, number) => {
     const indices = plan.rows[number];
     const rows: EditRows = { indices, slots: new Int32Array(indices.length) };
@@ -105,27 +122,47 @@ function editsOf(plan: EditPlan, interventions: readonly Intervention[], bank: (
   });
 }
 
-export const editsWith = (plan: EditPlan, interventions: readonly Intervention[]): SiteEdit[] => editsOf(plan, interventions, i => i.bank());
+export const editsWith = (plan: EditPlan, interventions: readonly Intervention[]): SiteEdit[] =>
+  editsOf(plan, interventions, i => i.bank());
 
 /** Logits [B, T, vocabulary] with edits. */
 export const editedLogits = (model: CausalLM, batch: Batch, edits: readonly SiteEdit[]): Promise<ArrayLike<number>> =>
   take(noGrad(() => scope(() => model.forward({ ...batch, edits }).logits)));
 
-export async function checkReft(fixture: Fixture, model: CausalLM, tolerance: number, comparison: Comparison): Promise<void> {
+export async function checkReft(
+  fixture: Fixture,
+  model: CausalLM,
+  tolerance: number,
+  comparison: Comparison,
+): Promise<void> {
   const settings = readSettings(fixture.settings);
   const bars = barsOf(settings, tolerance);
   const plan = await readPlan(fixture, settings);
   const kind = kindOf(settings.kind);
   const weights = await Promise.all(plan.layers.map((_, i) => weightsOf(fixture, `init.${i}.`)));
-  const interventions = plan.layers.map((layer, number) => buildIntervention(model, {
-    kind, layer, number, component: componentOf(settings.component), activation: activationOf(settings.act_fn), weights: weights[number],
-  }));
+  const interventions = plan.layers.map((layer, number) =>
+    buildIntervention(model, {
+      kind,
+      layer,
+      number,
+      component: componentOf(settings.component),
+      activation: activationOf(settings.act_fn),
+      weights: weights[number],
+    }),
+  );
   const { batch } = plan;
   const edits = editsWith(plan, interventions);
   const labels = await fixture.ints('labels');
 
-  if (fixture.has('logits')) await masked('logits', editedLogits(model, batch, edits), fixture, batch, bars.forward, comparison);
-  if (fixture.has('loss')) comparison.tensor('loss', await take(noGrad(() => model.loss({ ...batch, edits }, labels).loss)), await fixture.floats('loss'), bars.forward);
+  if (fixture.has('logits'))
+    await masked('logits', editedLogits(model, batch, edits), fixture, batch, bars.forward, comparison);
+  if (fixture.has('loss'))
+    comparison.tensor(
+      'loss',
+      await take(noGrad(() => model.loss({ ...batch, edits }, labels).loss)),
+      await fixture.floats('loss'),
+      bars.forward,
+    );
   await checkFreeRotation(fixture, model, plan, interventions, weights, labels, bars.gradient, comparison);
 
   const optimizer = adamWOf(settings.optimizer, interventions);
@@ -140,13 +177,17 @@ export async function checkReft(fixture: Fixture, model: CausalLM, tolerance: nu
       return value.detach();
     });
     losses.push((await take(loss))[0]);
-    if (step === 0) for (const [i, intervention] of interventions.entries()) await checkGradients(fixture, `grad.${i}.`, intervention, bars.gradient, comparison);
+    if (step === 0)
+      for (const [i, intervention] of interventions.entries())
+        await checkGradients(fixture, `grad.${i}.`, intervention, bars.gradient, comparison);
     if (step < steps) optimizer.step();
   }
   if (steps > 0) losses.push((await take(noGrad(() => model.loss({ ...batch, edits }, labels).loss)))[0]);
   if (fixture.has('losses')) comparison.tensor('losses', losses, await fixture.floats('losses'), bars.losses);
-  for (const [i, intervention] of interventions.entries()) await checkWeights(fixture, `final.${i}.`, intervention, bars.trained, comparison);
-  if (fixture.has('final.logits')) await masked('final.logits', editedLogits(model, batch, edits), fixture, batch, bars.trained, comparison);
+  for (const [i, intervention] of interventions.entries())
+    await checkWeights(fixture, `final.${i}.`, intervention, bars.trained, comparison);
+  if (fixture.has('final.logits'))
+    await masked('final.logits', editedLogits(model, batch, edits), fixture, batch, bars.trained, comparison);
   optimizer.dispose();
 }
 
@@ -158,23 +199,45 @@ async function weightsOf(fixture: Fixture, prefix: string): Promise<PyreftWeight
   return weights;
 }
 
-/** The gradient with respect to R as a matrix that is free to leave orthonormality: R is a trained leaf of its own here. */
+/**
+ * The gradient with respect to R as a matrix that is free to leave orthonormality: R is a trained leaf of its own here.
+ */
 async function checkFreeRotation(
-  fixture: Fixture, model: CausalLM, plan: EditPlan, interventions: readonly Intervention[], weights: readonly PyreftWeights[],
-  labels: Int32Array, bar: Bar, comparison: Comparison,
+  fixture: Fixture,
+  model: CausalLM,
+  plan: EditPlan,
+  interventions: readonly Intervention[],
+  weights: readonly PyreftWeights[],
+  labels: Int32Array,
+  bar: Bar,
+  comparison: Comparison,
 ): Promise<void> {
   if (!interventions.some((_, i) => fixture.has(`grad.${i}.R`))) return;
   const { backend, dtype } = model;
-  const leaves = await Promise.all(weights.map(async (_, i) => {
-    const { shape, data } = await fixture.array(`init.${i}.R`);
-    return create.from(data, shape, { dtype, backend }).requireGrad();
-  }));
+  const leaves = await Promise.all(
+    weights.map(async (_, i) => {
+      const { shape, data } = await fixture.array(`init.${i}.R`);
+      return create.from(data, shape, { dtype, backend }).requireGrad();
+    }),
+  );
   const edits = editsOf(plan, interventions, (intervention, number) => {
-    const { A, b, C, e, P } = (intervention.kind as PlacedKind).place({ ...intervention.parameters(), R: leaves[number] });
+    const { A, b, C, e, P } = (intervention.kind as PlacedKind).place({
+      ...intervention.parameters(),
+      R: leaves[number],
+    });
     const lead = (t: Tensor | null | undefined): Tensor | null => (t ? t.unsqueeze(0) : null);
-    return { A: lead(A), b: lead(b), C: lead(C), e: lead(e), P: P.unsqueeze(0), activation: intervention.config.activation };
+    return {
+      A: lead(A),
+      b: lead(b),
+      C: lead(C),
+      e: lead(e),
+      P: P.unsqueeze(0),
+      activation: intervention.config.activation,
+    };
   });
-  scope(() => { model.loss({ ...plan.batch, edits }, labels).loss.backward(); });
+  scope(() => {
+    model.loss({ ...plan.batch, edits }, labels).loss.backward();
+  });
   for (const [i, leaf] of leaves.entries()) {
     if (fixture.has(`grad.${i}.R`)) await compareGradient(fixture, `grad.${i}.R`, leaf, bar, comparison);
   }
@@ -182,20 +245,42 @@ async function checkFreeRotation(
 }
 
 /** A leaf that no gradient has reached has a gradient of zeros. */
-async function compareGradient(fixture: Fixture, name: string, leaf: Tensor | null, bar: Bar, comparison: Comparison): Promise<void> {
+async function compareGradient(
+  fixture: Fixture,
+  name: string,
+  leaf: Tensor | null,
+  bar: Bar,
+  comparison: Comparison,
+): Promise<void> {
   const expected = await fixture.floats(name);
   comparison.tensor(name, leaf?.grad ? await leaf.grad.data() : new Float32Array(expected.length), expected, bar);
 }
 
-async function checkGradients(fixture: Fixture, prefix: string, intervention: Intervention, bar: Bar, comparison: Comparison): Promise<void> {
+async function checkGradients(
+  fixture: Fixture,
+  prefix: string,
+  intervention: Intervention,
+  bar: Bar,
+  comparison: Comparison,
+): Promise<void> {
   for (const [name, tensor] of trainedByPyreftName(intervention)) {
     if (fixture.has(prefix + name)) await compareGradient(fixture, prefix + name, tensor, bar, comparison);
   }
 }
 
-async function checkWeights(fixture: Fixture, prefix: string, intervention: Intervention, bar: Bar, comparison: Comparison): Promise<void> {
-  for (const [name, tensor] of [...trainedByPyreftName(intervention), ['R', noGrad(() => intervention.parameters().R ?? null)] as const]) {
-    if (tensor && fixture.has(prefix + name)) comparison.tensor(prefix + name, await tensor.data(), await fixture.floats(prefix + name), bar);
+async function checkWeights(
+  fixture: Fixture,
+  prefix: string,
+  intervention: Intervention,
+  bar: Bar,
+  comparison: Comparison,
+): Promise<void> {
+  for (const [name, tensor] of [
+    ...trainedByPyreftName(intervention),
+    ['R', noGrad(() => intervention.parameters().R ?? null)] as const,
+  ]) {
+    if (tensor && fixture.has(prefix + name))
+      comparison.tensor(prefix + name, await tensor.data(), await fixture.floats(prefix + name), bar);
   }
 }
 
@@ -203,13 +288,17 @@ async function checkWeights(fixture: Fixture, prefix: string, intervention: Inte
 function trainedByPyreftName(intervention: Intervention): [string, Tensor | null][] {
   const parameters = intervention.parameters();
   const named: [string, Tensor | null][] = [];
-  for (const [name, own] of Object.entries(parameterNames[intervention.config.kind as PyreftKind])) named.push([name, own === null ? null : parameters[own]]);
+  for (const [name, own] of Object.entries(parameterNames[intervention.config.kind as PyreftKind]))
+    named.push([name, own === null ? null : parameters[own]]);
   const { original } = intervention.rotationState;
   if (original) named.push([rotation.original, original]);
   return named;
 }
 
-/** The optimizer that a sentence like "AdamW lr=5e-3 (constant) betas=(0.9,0.999) eps=1e-8 weight_decay=0, no gradient clipping" names. */
+/**
+ * The optimizer that a sentence like "AdamW lr=5e-3 (constant) betas=(0.9,0.999) eps=1e-8 weight_decay=0, no gradient
+ * clipping" names.
+ */
 function adamWOf(text: string, interventions: readonly Intervention[]): AdamW {
   const clipped = /clip/.test(text) && !/\bno (gradient )?clipping/.test(text);
   if ((text !== '' && !text.startsWith('AdamW')) || clipped || /\b(linear|cosine|warm)/.test(text)) {
@@ -223,7 +312,9 @@ function adamWOf(text: string, interventions: readonly Intervention[]): AdamW {
   const trained = interventions.flatMap(i => i.trained()).filter(t => t.tensor.requiresGrad);
   const pick = (orthogonal: boolean): Tensor[] => trained.filter(t => t.orthogonal === orthogonal).map(t => t.tensor);
   return new AdamW([{ parameters: pick(false) }, { parameters: pick(true), orthogonal: true }], {
-    learningRate: number('lr', 1e-3), betas: betas ? [Number(betas[1]), Number(betas[2])] : [0.9, 0.999],
-    eps: number('eps', 1e-8), weightDecay: number('weight_decay', 0),
+    learningRate: number('lr', 1e-3),
+    betas: betas ? [Number(betas[1]), Number(betas[2])] : [0.9, 0.999],
+    eps: number('eps', 1e-8),
+    weightDecay: number('weight_decay', 0),
   });
 }

@@ -1,5 +1,5 @@
-// The conformance command: finds the cases of a folder, runs the chosen ones on a device, reports each with its worst tensor.
-// Exit 0 when something ran and nothing failed or was unsupported, 1 when not, 2 bad usage, 3 device absent.
+// The conformance command: finds the cases of a folder, runs the chosen ones on a device, reports each with its worst
+// tensor. Exit 0 when something ran and nothing failed or was unsupported, 1 when not, 2 bad usage, 3 device absent.
 
 import { stat } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
@@ -32,7 +32,13 @@ export async function runConformance(args: readonly string[], streams: Streams):
       streams.out(usage);
       return exitCodes.done;
     }
-    if (!await stat(options.dir).then(s => s.isDirectory(), () => false)) throw new RangeError(`DIR: '${options.dir}' is not a folder`);
+    if (
+      !(await stat(options.dir).then(
+        s => s.isDirectory(),
+        () => false,
+      ))
+    )
+      throw new RangeError(`DIR: '${options.dir}' is not a folder`);
   } catch (error) {
     streams.error(`${(error as Error).message}\n\n${usage}`);
     return exitCodes.usage;
@@ -45,7 +51,9 @@ export async function runConformance(args: readonly string[], streams: Streams):
     streams.error(`${(error as Error).message}\n`);
     return error instanceof DeviceError ? exitCodes.deviceAbsent : exitCodes.failed;
   }
-  const files = folderFiles(dir, message => { streams.error(`${message}\n`); });
+  const files = folderFiles(dir, message => {
+    streams.error(`${message}\n`);
+  });
   const all = findCases(await files.list());
   const tests = options.globs.map(globTest);
   options.globs.forEach((glob, i) => {
@@ -63,7 +71,9 @@ export async function runConformance(args: readonly string[], streams: Streams):
       streams.out(`${JSON.stringify(result)}\n`);
       if (message) streams.error(`${c.path}: ${message}\n`);
     } else {
-      streams.out(`${row([c.path, result.status, figure(result.maxAbs), figure(result.maxRel), figure(result.tolerance), message ?? result.tensor ?? ''], width)}\n`);
+      streams.out(
+        `${row([c.path, result.status, figure(result.maxAbs), figure(result.maxRel), figure(result.tolerance), message ?? result.tensor ?? ''], width)}\n`,
+      );
     }
   }
   const done = { passed: counts.pass, failed: counts.fail, unsupported: counts.unsupported };
@@ -72,7 +82,13 @@ export async function runConformance(args: readonly string[], streams: Streams):
   return done.passed > 0 && done.failed + done.unsupported === 0 ? exitCodes.done : exitCodes.failed;
 }
 
-function readArguments(args: readonly string[]): { dir: string; device: Device; globs: string[]; json: boolean; help: boolean } {
+function readArguments(args: readonly string[]): {
+  dir: string;
+  device: Device;
+  globs: string[];
+  json: boolean;
+  help: boolean;
+} {
   const { values, positionals } = parseArgs({
     args: [...args],
     allowPositionals: true,
@@ -86,7 +102,10 @@ function readArguments(args: readonly string[]): { dir: string; device: Device; 
   const device = devices.find(d => d === values.device);
   if (!device) throw new RangeError(`--device: expected ${devices.join(' or ')}, got '${values.device}'`);
   if (!values.help && positionals.length !== 1) throw new RangeError(`expected one DIR, got ${positionals.length}`);
-  const globs = values.only.flatMap(list => list.split(',')).map(glob => glob.trim()).filter(glob => glob !== '');
+  const globs = values.only
+    .flatMap(list => list.split(','))
+    .map(glob => glob.trim())
+    .filter(glob => glob !== '');
   if (values.only.length > 0 && globs.length === 0) throw new RangeError('--only: names no case');
   return { dir: positionals[0], device, globs, json: values.json, help: values.help };
 }

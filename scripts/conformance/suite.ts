@@ -1,4 +1,5 @@
-// One case of the conformance suite: which check it asks for, on which device, and how it ended. Runs in Node and in browsers; the command is run.ts.
+// One case of the conformance suite: which check it asks for, on which device, and how it ended. Runs in Node and in
+// browsers; the command is run.ts.
 
 import { ZodError } from 'zod';
 import type { Case } from './cases.js';
@@ -30,7 +31,11 @@ export interface CaseResult {
 }
 
 /** One case on the context's device; what it throws is a failure of that case. */
-export async function runCase(c: Case, context: RunContext, device: Device): Promise<{ result: CaseResult; message: string | null }> {
+export async function runCase(
+  c: Case,
+  context: RunContext,
+  device: Device,
+): Promise<{ result: CaseResult; message: string | null }> {
   const comparison = new Comparison();
   let status: CaseResult['status'];
   let message: string | null = null;
@@ -40,13 +45,21 @@ export async function runCase(c: Case, context: RunContext, device: Device): Pro
     status = comparison.passed ? 'pass' : 'fail';
   } catch (error) {
     status = error instanceof Unsupported ? 'unsupported' : 'fail';
-    message = error instanceof ZodError ? error.issues.map(i => `${i.path.join('.')}: ${i.message}`).join('; ') : (error as Error).message;
+    message =
+      error instanceof ZodError
+        ? error.issues.map(i => `${i.path.join('.')}: ${i.message}`).join('; ')
+        : (error as Error).message;
   }
   const worst = status === 'unsupported' ? null : comparison.worst;
   const finite = (n: number | undefined): number | null => (n !== undefined && Number.isFinite(n) ? n : null);
   const result: CaseResult = {
-    case: c.path, device, status, maxAbs: finite(worst?.maxAbs), maxRel: finite(worst?.maxRel),
-    tolerance: finite(worst?.bar.tolerance), tensor: worst?.tensor ?? null,
+    case: c.path,
+    device,
+    status,
+    maxAbs: finite(worst?.maxAbs),
+    maxRel: finite(worst?.maxRel),
+    tolerance: finite(worst?.bar.tolerance),
+    tensor: worst?.tensor ?? null,
   };
   return { result, message };
 }
@@ -54,8 +67,10 @@ export async function runCase(c: Case, context: RunContext, device: Device): Pro
 /** Runs the check a case asks for, by what it is called and what it holds. */
 async function check(c: Case, context: RunContext, tolerance: number, comparison: Comparison): Promise<void> {
   if (c.type === 'saved') return checkSaved(c.path, context, tolerance, comparison);
-  if (c.type === 'json' && lastOf(c.path) === 'positions') return checkPositions(await context.files.json(`${c.path}.json`), comparison);
-  if (c.type === 'json' && lastOf(c.path) === 'texts') return checkTexts(await context.files.json(`${c.path}.json`), context, comparison);
+  if (c.type === 'json' && lastOf(c.path) === 'positions')
+    return checkPositions(await context.files.json(`${c.path}.json`), comparison);
+  if (c.type === 'json' && lastOf(c.path) === 'texts')
+    return checkTexts(await context.files.json(`${c.path}.json`), context, comparison);
   const fixture = await Fixture.open(context.files, c.path);
   try {
     const { settings } = fixture;
@@ -63,9 +78,11 @@ async function check(c: Case, context: RunContext, tolerance: number, comparison
     if (typeof settings.config === 'object' && settings.config !== null && 'peft_type' in settings.config) {
       throw new Unsupported('adapters of peft are not supported');
     }
-    if (fixture.has('unit_locations')) return await checkReft(fixture, await context.model(readSettings(settings).model), tolerance, comparison);
+    if (fixture.has('unit_locations'))
+      return await checkReft(fixture, await context.model(readSettings(settings).model), tolerance, comparison);
     // The forward of a model lies beside it; what names a model from elsewhere does something more with it.
-    if (typeof settings.model === 'string') throw new Unsupported(`what ${lastOf(c.path)} does with a model is not supported`);
+    if (typeof settings.model === 'string')
+      throw new Unsupported(`what ${lastOf(c.path)} does with a model is not supported`);
     return await checkForward(fixture, await context.model(folderOf(c.path)), tolerance, comparison);
   } finally {
     await fixture.close();

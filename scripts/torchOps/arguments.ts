@@ -1,5 +1,5 @@
-// The arguments of one torch call under torch's names, given to an op of ours in the kinds it takes. What ours has no counterpart for
-// throws NotOurs: such samples are counted and left out.
+// The arguments of one torch call under torch's names, given to an op of ours in the kinds it takes. What ours has no
+// counterpart for throws NotOurs: such samples are counted and left out.
 
 import type { Tensor, TensorLike } from '../../src/tensor/tensor.js';
 import { Stored, type Value } from './samples.js';
@@ -11,11 +11,17 @@ export class Arguments {
   /** Puts a stored tensor on the device; the same one each time. */
   readonly #place: (stored: Stored) => Tensor;
 
-  constructor(names: readonly string[], args: readonly Value[], kwargs: Readonly<Record<string, Value>>, place: (stored: Stored) => Tensor) {
+  constructor(
+    names: readonly string[],
+    args: readonly Value[],
+    kwargs: Readonly<Record<string, Value>>,
+    place: (stored: Stored) => Tensor,
+  ) {
     this.#place = place;
     args.forEach((value, i) => this.#values.set(names[i] ?? `argument ${i}`, value));
     for (const [name, value] of Object.entries(kwargs)) this.#values.set(name, value);
-    for (const [name, value] of this.#values) if (!names.includes(name) && value !== null) throw new NotOurs(`no counterpart of ${name}`);
+    for (const [name, value] of this.#values)
+      if (!names.includes(name) && value !== null) throw new NotOurs(`no counterpart of ${name}`);
   }
 
   has(name: string): boolean {
@@ -65,7 +71,8 @@ export class Arguments {
     const value = this.raw(name);
     if (value === null) return undefined;
     if (typeof value === 'number') return [value];
-    if (!Array.isArray(value) || value.some(v => typeof v !== 'number')) throw new NotOurs(`${name} is no list of numbers`);
+    if (!Array.isArray(value) || value.some(v => typeof v !== 'number'))
+      throw new NotOurs(`${name} is no list of numbers`);
     return [...(value as number[])];
   }
 

@@ -9,7 +9,9 @@ export interface Numbers {
   readonly data: TypedArray;
 }
 
-/** Relative to an entry, or to the largest one where entries are sums; `least` is what differences below are nothing. */
+/**
+ * Relative to an entry, or to the largest one where entries are sums; `least` is what differences below are nothing.
+ */
 export interface Bound {
   readonly relative: number;
   readonly least: number;
@@ -19,9 +21,14 @@ const text = (shape: readonly number[]): string => `[${shape.join(',')}]`;
 
 /** What differs, or null. An entry may equal torch's result or, where there is one, torch's result computed in f64. */
 export function difference(
-  actual: Numbers, expected: Numbers, exact: Numbers | null | undefined, { relative, least }: Bound, sums: boolean,
+  actual: Numbers,
+  expected: Numbers,
+  exact: Numbers | null | undefined,
+  { relative, least }: Bound,
+  sums: boolean,
 ): string | null {
-  if (text(actual.shape) !== text(expected.shape)) return `shape ${text(actual.shape)}, torch has ${text(expected.shape)}`;
+  if (text(actual.shape) !== text(expected.shape))
+    return `shape ${text(actual.shape)}, torch has ${text(expected.shape)}`;
   const isFloat = expected.dtype === 'f32' || expected.dtype === 'f64';
   if (actual.dtype !== expected.dtype) return `dtype ${actual.dtype}, torch has ${expected.dtype}`;
   const finite = (x: number): number => (Number.isFinite(x) ? Math.abs(x) : 0);
@@ -31,9 +38,12 @@ export function difference(
     const x = actual.data[i];
     const close = (want: number): boolean => {
       if (Object.is(x, want) || x === want) return true;
-      return isFloat && Number.isFinite(want) && Math.abs(x - want) <= relative * Math.max(Math.abs(want), largest) + least;
+      return (
+        isFloat && Number.isFinite(want) && Math.abs(x - want) <= relative * Math.max(Math.abs(want), largest) + least
+      );
     };
-    if (!close(expected.data[i]) && !(exact && close(exact.data[i]))) return `entry ${i} is ${x}, torch has ${expected.data[i]}`;
+    if (!close(expected.data[i]) && !(exact && close(exact.data[i])))
+      return `entry ${i} is ${x}, torch has ${expected.data[i]}`;
   }
   return null;
 }

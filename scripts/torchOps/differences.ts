@@ -1,4 +1,5 @@
-// Where our ops differ from torch's on purpose, and why. An entry that no sample needs any more is an error of checkTorchOps.ts.
+// Where our ops differ from torch's on purpose, and why. An entry that no sample needs any more is an error of
+// checkTorchOps.ts.
 
 import type { Part } from './run.js';
 import { Stored, type Sample, type Value } from './samples.js';
@@ -9,7 +10,8 @@ export interface Deliberate {
   readonly covers: (sample: Sample, part: Part, difference: string, device: string) => boolean;
 }
 
-const stored = (value: Value): Stored[] => (value instanceof Stored ? [value] : Array.isArray(value) ? value.flatMap(stored) : []);
+const stored = (value: Value): Stored[] =>
+  value instanceof Stored ? [value] : Array.isArray(value) ? value.flatMap(stored) : [];
 const tensorsOf = ({ args, kwargs }: Sample): Stored[] => [...args, ...Object.values(kwargs)].flatMap(stored);
 const refused = (difference: string): boolean => difference.startsWith('throws ShapeError');
 
@@ -20,7 +22,8 @@ export const deliberate: readonly Deliberate[] = [
   },
   {
     why: 'products are of floats',
-    covers: (sample, _, difference) => sample.dtype === 'i32' && difference.includes('expected two f32 or two f64 tensors, got i32 and i32'),
+    covers: (sample, _, difference) =>
+      sample.dtype === 'i32' && difference.includes('expected two f32 or two f64 tensors, got i32 and i32'),
   },
   {
     why: 'a join needs tensors of one rank: torch leaves out what has the shape [0]',
@@ -28,7 +31,8 @@ export const deliberate: readonly Deliberate[] = [
   },
   {
     why: 'floats become integers saturating, NaN as 0, on every device: what torch gives beyond the range depends on the machine',
-    covers: ({ op, dtype }, _, difference) => ['int', 'long'].includes(op) && dtype.startsWith('f') && difference.startsWith('entry'),
+    covers: ({ op, dtype }, _, difference) =>
+      ['int', 'long'].includes(op) && dtype.startsWith('f') && difference.startsWith('entry'),
   },
   {
     why: 'squeeze names axes of size 1: torch leaves others as they are without a word',
@@ -40,7 +44,8 @@ export const deliberate: readonly Deliberate[] = [
   },
   {
     why: 'two numbers to choose from are floats: JavaScript does not tell 2 from 2.0',
-    covers: ({ op, args }, _, difference) => op === 'where' && difference.startsWith('dtype f32') && args.filter(v => typeof v === 'number').length === 2,
+    covers: ({ op, args }, _, difference) =>
+      op === 'where' && difference.startsWith('dtype f32') && args.filter(v => typeof v === 'number').length === 2,
   },
   {
     why: 'of equal entries topk takes the first: torch leaves open which',
@@ -48,10 +53,15 @@ export const deliberate: readonly Deliberate[] = [
   },
   {
     why: 'the variance of nothing is NaN, and so are its derivatives: torch has 0 for the second ones',
-    covers: ({ op, args }, part) => op === 'var' && part === 'second' && args[0] instanceof Stored && args[0].data.length === 0,
+    covers: ({ op, args }, part) =>
+      op === 'var' && part === 'second' && args[0] instanceof Stored && args[0].data.length === 0,
   },
   {
     why: 'a row of one number has no gradient through its norm: what torch has in f32 is a rounding',
-    covers: ({ op, args }, part) => op === 'nn.functional.layer_norm' && part === 'gradients' && args[0] instanceof Stored && args[0].data.length === 1,
+    covers: ({ op, args }, part) =>
+      op === 'nn.functional.layer_norm' &&
+      part === 'gradients' &&
+      args[0] instanceof Stored &&
+      args[0].data.length === 1,
   },
 ];

@@ -25,9 +25,15 @@ export type Outcome = Partial<Record<Part, string | null>>;
 
 const bounds: Readonly<Record<'f32' | 'f64', Readonly<Record<Part, Bound>>>> = {
   f64: {
-    values: { relative: 1e-11, least: 1e-12 }, gradients: { relative: 1e-10, least: 1e-11 }, second: { relative: 1e-9, least: 1e-10 },
+    values: { relative: 1e-11, least: 1e-12 },
+    gradients: { relative: 1e-10, least: 1e-11 },
+    second: { relative: 1e-9, least: 1e-10 },
   },
-  f32: { values: { relative: 1e-5, least: 1e-6 }, gradients: { relative: 3e-5, least: 1e-5 }, second: { relative: 1e-4, least: 1e-4 } },
+  f32: {
+    values: { relative: 1e-5, least: 1e-6 },
+    gradients: { relative: 3e-5, least: 1e-5 },
+    second: { relative: 1e-4, least: 1e-4 },
+  },
 };
 
 interface Results {
@@ -44,17 +50,27 @@ interface Computed {
 /** Throws NotOurs where our op has no counterpart of the call. */
 export async function runSample(sample: Sample, device: Device): Promise<Outcome> {
   const call = calls[sample.op];
-  const computed = scope(() => holdIntermediates(() => withBackend(device.backend, () => compute(call, sample, device))));
+  const computed = scope(() =>
+    holdIntermediates(() => withBackend(device.backend, () => compute(call, sample, device))),
+  );
   const { error } = computed;
   const outcome: Outcome = error ? { [error.part]: error.text } : {};
   for (const [part, { tensors, torch }] of computed.parts) {
-    const results = await Promise.all(tensors.map(async t => t && { shape: t.shape, dtype: t.dtype, data: await t.data() }));
+    const results = await Promise.all(
+      tensors.map(async t => t && { shape: t.shape, dtype: t.dtype, data: await t.data() }),
+    );
     outcome[part] = results.length === torch.length ? null : `${results.length} results, torch has ${torch.length}`;
     for (let i = 0; i < Math.min(results.length, torch.length); i++) {
       const [actual, expected] = [results[i] ?? zeros(torch[i]), torch[i] ?? zeros(results[i])];
       if (!actual || !expected) continue;
       const exact = part === 'values' ? sample.exact?.[i] : null;
-      outcome[part] ??= difference(actual, expected, exact, bounds[expected.dtype === 'f64' ? 'f64' : 'f32'][part], call.sums === true || part !== 'values');
+      outcome[part] ??= difference(
+        actual,
+        expected,
+        exact,
+        bounds[expected.dtype === 'f64' ? 'f64' : 'f32'][part],
+        call.sums === true || part !== 'values',
+      );
     }
     for (const t of tensors) t?.storage.dispose();
   }
@@ -89,13 +105,22 @@ function compute(call: TorchCall, sample: Sample, device: Device): Computed {
     const read = leaves.filter((t): t is Tensor => t !== null);
     const cotangents = gradients.cotangents.map(c => (second ? place(c).requireGrad() : place(c)));
     const first = pulledBack(gradients, outputs, cotangents, read, second !== undefined);
-    const gradientOf = (leaf: Tensor | null): Tensor | null => (leaf && first[read.indexOf(leaf)]);
+    const gradientOf = (leaf: Tensor | null): Tensor | null => leaf && first[read.indexOf(leaf)];
     computed.parts.set('gradients', { tensors: leaves.map(gradientOf), torch: gradients.values });
     if (!second) return computed;
     part = 'second';
-    const again = pulledBack(second, leaves.map(gradientOf), second.cotangents.map(place), [...read, ...cotangents], false);
-    const secondOf = (leaf: Tensor | null): Tensor | null => (leaf && again[read.indexOf(leaf)]);
-    computed.parts.set('second', { tensors: [...leaves.map(secondOf), ...again.slice(read.length)], torch: second.values });
+    const again = pulledBack(
+      second,
+      leaves.map(gradientOf),
+      second.cotangents.map(place),
+      [...read, ...cotangents],
+      false,
+    );
+    const secondOf = (leaf: Tensor | null): Tensor | null => leaf && again[read.indexOf(leaf)];
+    computed.parts.set('second', {
+      tensors: [...leaves.map(secondOf), ...again.slice(read.length)],
+      torch: second.values,
+    });
   } catch (error) {
     if (error instanceof NotOurs) throw error;
     computed.error = { part, text: `throws ${String(error).slice(0, 160)}` };
@@ -105,15 +130,23 @@ function compute(call: TorchCall, sample: Sample, device: Device): Computed {
 
 /** The gradients by `wrt` of those results that have cotangents. */
 function pulledBack(
-  { of }: Gradients, results: readonly (Tensor | null)[], cotangents: readonly Tensor[], wrt: readonly Tensor[], createGraph: boolean,
+  { of }: Gradients,
+  results: readonly (Tensor | null)[],
+  cotangents: readonly Tensor[],
+  wrt: readonly Tensor[],
+  createGraph: boolean,
 ): (Tensor | null)[] {
   const there = of.flatMap((i, n) => {
     const result = results[i];
     return result?.needsGrad ? [{ result, cotangent: cotangents[n] }] : [];
   });
   if (there.length === 0) return wrt.map(() => null);
-  const joined = (list: readonly Tensor[]): Tensor => (list.length === 1 ? list[0] : concat(list.map(t => t.flatten())));
-  return gradientsOf(joined(there.map(t => t.result)), wrt, { gradient: joined(there.map(t => t.cotangent)), createGraph });
+  const joined = (list: readonly Tensor[]): Tensor =>
+    list.length === 1 ? list[0] : concat(list.map(t => t.flatten()));
+  return gradientsOf(joined(there.map(t => t.result)), wrt, {
+    gradient: joined(there.map(t => t.cotangent)),
+    createGraph,
+  });
 }
 
 /** No gradient is a gradient of zeros. */

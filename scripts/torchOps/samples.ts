@@ -51,17 +51,28 @@ export interface Sample {
 }
 
 export async function readSamples(folder: string, op: string): Promise<Sample[]> {
-  const [lines, bytes] = await Promise.all([readFile(join(folder, `${op}.jsonl`), 'utf8'), readFile(join(folder, `${op}.bin`))]);
+  const [lines, bytes] = await Promise.all([
+    readFile(join(folder, `${op}.jsonl`), 'utf8'),
+    readFile(join(folder, `${op}.bin`)),
+  ]);
   const buffer = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer;
   /** What export.py wrote in place of tensors and of numbers that are not finite. */
   const revive = (_: string, value: unknown): unknown => {
     if (value === null || typeof value !== 'object') return value;
     if ('tensor' in value) {
       const [dtype, shape, offset] = value.tensor as [StoredType, number[], number];
-      return new Stored(dtype, shape, typedArray(dtype, buffer, offset, sizeOf(shape)), 'number' in value ? Number(value.number) : undefined);
+      return new Stored(
+        dtype,
+        shape,
+        typedArray(dtype, buffer, offset, sizeOf(shape)),
+        'number' in value ? Number(value.number) : undefined,
+      );
     }
     if ('number' in value) return { nan: NaN, inf: Infinity, '-inf': -Infinity }[String(value.number)];
     return value;
   };
-  return lines.split('\n').filter(Boolean).map(line => ({ op, ...(JSON.parse(line, revive) as Omit<Sample, 'op'>) }));
+  return lines
+    .split('\n')
+    .filter(Boolean)
+    .map(line => ({ op, ...(JSON.parse(line, revive) as Omit<Sample, 'op'>) }));
 }

@@ -1,19 +1,34 @@
-// Every scalar function the library knows, as an expression. Derivatives, JavaScript, WASM and WGSL all follow from these lines.
+// Every scalar function the library knows, as an expression. Derivatives, JavaScript, WASM and WGSL all follow from
+// these lines.
 
 import * as e from '../tensor/expr.js';
 import type { Expr } from '../tensor/expr.js';
 import { isFloat, promote, type DType } from '../tensor/dtype.js';
 import { broadcastShapes } from '../tensor/shape.js';
 import { create } from '../tensor/create.js';
-import type { Tensor} from '../tensor/tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { type TensorLike } from '../tensor/tensor.js';
 import { apply, scalarType } from './primitives.js';
 import { seedWords, threefry, type WordArithmetic } from '../tensor/threefry.js';
 
-/** Runs an expression over broadcast inputs: argument i is the element of inputs[i], uniform j the number uniforms[j]. */
-export function map(label: string, output: Expr, inputs: readonly Tensor[], uniforms: readonly number[] = [], dtype?: DType): Tensor {
+/**
+ * Runs an expression over broadcast inputs: argument i is the element of inputs[i], uniform j the number uniforms[j].
+ */
+export function map(
+  label: string,
+  output: Expr,
+  inputs: readonly Tensor[],
+  uniforms: readonly number[] = [],
+  dtype?: DType,
+): Tensor {
   const shape = broadcastShapes(label, ...inputs.map(t => t.shape));
-  return apply('map', inputs, { outputs: [output], shape, uniforms, dtypes: [dtype ?? resultType(output, inputs)], label })[0];
+  return apply('map', inputs, {
+    outputs: [output],
+    shape,
+    uniforms,
+    dtypes: [dtype ?? resultType(output, inputs)],
+    label,
+  })[0];
 }
 
 function resultType(output: Expr, inputs: readonly Tensor[]): DType {
@@ -48,7 +63,10 @@ function unaryAny(label: string, f: (x: Expr) => Expr): (x: Tensor) => Tensor {
   return x => map(label, expression(x.dtype), [x]);
 }
 
-/** An operand as far as the expression depends on it: a tensor's dtype, a whole number that an i32 can be or another number. */
+/**
+ * An operand as far as the expression depends on it: a tensor's dtype, a whole number that an i32 can be or another
+ * number.
+ */
 type OperandKind = DType | 'whole' | 'number';
 const kindOf = (x: TensorLike): OperandKind => (typeof x !== 'number' ? x.dtype : x === (x | 0) ? 'whole' : 'number');
 const isNumber = (kind: OperandKind): kind is 'whole' | 'number' => kind === 'whole' || kind === 'number';
@@ -61,21 +79,29 @@ interface BinaryOptions {
 }
 
 /** A function of two tensors, or a tensor and a number; both meet in the larger type. */
-function binary(label: string, f: (x: Expr, y: Expr) => Expr, { integers = true, ofBools }: BinaryOptions = {}): (x: TensorLike, y: TensorLike) => Tensor {
+function binary(
+  label: string,
+  f: (x: Expr, y: Expr) => Expr,
+  { integers = true, ofBools }: BinaryOptions = {},
+): (x: TensorLike, y: TensorLike) => Tensor {
   const known = remembering((...kinds: OperandKind[]) => {
-    if (ofBools && kinds.every(k => k === 'bool')) return { output: ofBools(e.arg(0, 'b'), e.arg(1, 'b')), dtype: 'bool' as const };
+    if (ofBools && kinds.every(k => k === 'bool'))
+      return { output: ofBools(e.arg(0, 'b'), e.arg(1, 'b')), dtype: 'bool' as const };
     const tensors = kinds.filter((k): k is DType => !isNumber(k));
     let dtype = tensors.reduce(promote);
     if (dtype === 'bool') dtype = 'i32';
     if (dtype === 'i32' && (kinds.includes('number') || !integers)) dtype = 'f32';
     const convert = isFloat(dtype) ? e.toF : e.toI;
     let [nextTensor, nextNumber] = [0, 0];
-    const [a, b] = kinds.map(k => (isNumber(k) ? e.uniform(nextNumber++, isFloat(dtype) ? 'f' : 'i') : convert(e.arg(nextTensor++, scalarType(k)))));
+    const [a, b] = kinds.map(k =>
+      isNumber(k) ? e.uniform(nextNumber++, isFloat(dtype) ? 'f' : 'i') : convert(e.arg(nextTensor++, scalarType(k))),
+    );
     const output = f(a, b);
-    return { output, dtype: output.type === 'b' ? 'bool' as const : dtype };
+    return { output, dtype: output.type === 'b' ? ('bool' as const) : dtype };
   });
   return (x, y) => {
-    if (typeof x === 'number' && typeof y === 'number') throw new Error(`${label}: at least one operand must be a tensor`);
+    if (typeof x === 'number' && typeof y === 'number')
+      throw new Error(`${label}: at least one operand must be a tensor`);
     const { output, dtype } = known(kindOf(x), kindOf(y));
     if (typeof y === 'number') return map(label, output, [x as Tensor], [y], dtype);
     return typeof x === 'number' ? map(label, output, [y], [x], dtype) : map(label, output, [x, y], [], dtype);
@@ -110,13 +136,18 @@ export const erf = unary('erf', e.erf);
 export const floor = unaryAny('floor', x => (x.type === 'i' ? x : e.floor(x)));
 
 const sigmoidRule = e.customRule((self, g) => e.mul(g, e.mul(self, e.sub(1, self))));
-/** 1 / (1 + exp(-x)), for negative x multiplied by exp(x): nothing overflows. Its derivative is taken through its value. */
+/**
+ * 1 / (1 + exp(-x)), for negative x multiplied by exp(x): nothing overflows. Its derivative is taken through its value.
+ */
 export const sigmoidOf = (x: Expr): Expr => {
   const u = e.exp(e.neg(e.abs(x)));
   return e.custom(e.div(e.where(e.lt(x, 0), u, 1), e.add(1, u)), x, sigmoidRule);
 };
 
-/** log(1 + u) for u from 0 to 1, to rounding also where u is small: 2 atanh(s) for s = u / (2 + u), whose series has positive terms. */
+/**
+ * log(1 + u) for u from 0 to 1, to rounding also where u is small: 2 atanh(s) for s = u / (2 + u), whose series has
+ * positive terms.
+ */
 function logOnePlus(u: Expr): Expr {
   const s = e.div(u, e.add(2, u));
   const square = e.mul(s, s);
@@ -128,7 +159,8 @@ function logOnePlus(u: Expr): Expr {
 
 const softplusRule = e.customRule((_, g, x) => e.mul(g, sigmoidOf(x)));
 /** log(1 + exp(x)) without overflow, and without a sum that exp(x) vanishes in. */
-export const softplusOf = (x: Expr): Expr => e.custom(e.add(e.max(x, 0), logOnePlus(e.exp(e.neg(e.abs(x))))), x, softplusRule);
+export const softplusOf = (x: Expr): Expr =>
+  e.custom(e.add(e.max(x, 0), logOnePlus(e.exp(e.neg(e.abs(x))))), x, softplusRule);
 export const siluOf = (x: Expr): Expr => e.mul(x, sigmoidOf(x));
 
 export const sigmoid = unary('sigmoid', sigmoidOf);
@@ -138,7 +170,10 @@ const reluRule = e.customRule((_, g, x) => e.where(e.le(x, 0), 0, g));
 /** 0 below 0, with derivative 0 at 0; NaN and -0 stay what they are. */
 export const reluOf = (x: Expr): Expr => e.custom(e.where(e.lt(x, 0), 0, x), x, reluRule);
 export const relu = unaryAny('relu', x => (x.type === 'i' ? e.max(x, 0) : reluOf(x)));
-/** Where a function saturates long before, its argument may stop: squares and cubes of it then stay finite, and so do all derivatives. */
+/**
+ * Where a function saturates long before, its argument may stop: squares and cubes of it then stay finite, and so do
+ * all derivatives.
+ */
 const within = (x: Expr, limit: number): Expr => e.min(e.max(x, -limit), limit);
 /** exp(-40^2 / 2) is 0 in f64. */
 export const geluOf = (x: Expr): Expr => e.mul(e.mul(0.5, x), e.add(1, e.erf(e.mul(within(x, 40), Math.SQRT1_2))));
@@ -158,7 +193,8 @@ const swigluOf = remembering((gate: DType, up: DType) => e.mul(siluOf(float(gate
 
 /** The derivative of a power p of x is p x^(p - 1), at 0 as elsewhere. */
 const powerRule = e.customRule((_, g, x, p) => e.mul(g, e.mul(p, powerOf(x, e.sub(p, 1)))));
-const powerOf = (x: Expr, p: Expr): Expr => (p.op === 'const' && isConstantPower(p.value) ? constantPower(x, p.value) : variablePower(x, p));
+const powerOf = (x: Expr, p: Expr): Expr =>
+  p.op === 'const' && isConstantPower(p.value) ? constantPower(x, p.value) : variablePower(x, p);
 /** Products for a whole exponent of at most 64 in size, roots for those of 1/2. */
 const isConstantPower = (p: number): boolean => (Number.isInteger(p) && Math.abs(p) <= 64) || Math.abs(p) === 0.5;
 
@@ -166,15 +202,17 @@ const isConstantPower = (p: number): boolean => (Number.isInteger(p) && Math.abs
 function constantPower(x: Expr, exponent: number): Expr {
   if (exponent === 0) return e.constant(1);
   if (exponent === 1) return x;
-  const power = (b: Expr, n: number): Expr => (n === 1 ? b : n % 2 ? e.mul(b, power(b, n - 1)) : power(e.mul(b, b), n / 2));
+  const power = (b: Expr, n: number): Expr =>
+    n === 1 ? b : n % 2 ? e.mul(b, power(b, n - 1)) : power(e.mul(b, b), n / 2);
   const size = Math.abs(exponent);
-  const value = size === 0.5 ? (exponent > 0 ? e.sqrt(x) : e.rsqrt(x)) : exponent > 0 ? power(x, size) : e.div(1, power(x, size));
+  const value =
+    size === 0.5 ? (exponent > 0 ? e.sqrt(x) : e.rsqrt(x)) : exponent > 0 ? power(x, size) : e.div(1, power(x, size));
   return e.custom(value, x, powerRule, [e.constant(exponent)]);
 }
 
 /**
- * exp(p log|x|), with C's rules: 1 where x is 1, or -1 and p infinite; the sign of x for odd whole p; NaN for a negative x and a p that is not whole
- * (but for x = -Infinity, which is as good as whole).
+ * exp(p log|x|), with C's rules: 1 where x is 1, or -1 and p infinite; the sign of x for odd whole p; NaN for a
+ * negative x and a p that is not whole (but for x = -Infinity, which is as good as whole).
  */
 function variablePower(x: Expr, p: Expr): Expr {
   const [size, half] = [e.abs(x), e.mul(p, 0.5)];
@@ -190,7 +228,9 @@ function variablePower(x: Expr, p: Expr): Expr {
 /** x to a constant power, as C's pow. An i32 stays one for whole exponents from 0 on, and wraps. */
 export function pow(x: Tensor, exponent: number): Tensor {
   if (!isConstantPower(exponent)) return map('pow', variablePower(float(x.dtype, 0), e.uniform(0)), [x], [exponent]);
-  return (exponent >= 0 && Number.isInteger(exponent) ? unaryAny : unary)('pow', v => (v.type === 'i' ? integerPower(v, exponent) : constantPower(v, exponent)))(x);
+  return (exponent >= 0 && Number.isInteger(exponent) ? unaryAny : unary)('pow', v =>
+    v.type === 'i' ? integerPower(v, exponent) : constantPower(v, exponent),
+  )(x);
 }
 
 function integerPower(x: Expr, n: number): Expr {
@@ -200,7 +240,9 @@ function integerPower(x: Expr, n: number): Expr {
 
 const clampRule = e.customRule((_, g, x, low, high) => e.where(e.and(e.le(low, x), e.le(x, high)), g, 0));
 
-/** Between low and high, and high where low is above it. The gradient passes inside and at the bounds, and is 0 outside. */
+/**
+ * Between low and high, and high where low is above it. The gradient passes inside and at the bounds, and is 0 outside.
+ */
 export function clamp(x: Tensor, low: number, high: number): Tensor {
   const integer = x.dtype === 'i32' && kindOf(low) === 'whole' && kindOf(high) === 'whole';
   const type = integer ? 'i' : 'f';
@@ -229,7 +271,11 @@ export function where(condition: Tensor, a: TensorLike, b: TensorLike): Tensor {
   const convert = isFloat(dtype) ? e.toF : dtype === 'i32' ? e.toI : (x: Expr): Expr => x;
   const numbers: number[] = [];
   let next = 1;
-  const [x, y] = [a, b].map(t => (typeof t === 'number' ? e.uniform(numbers.push(t) - 1, scalarType(dtype)) : convert(e.arg(next++, scalarType(t.dtype)))));
+  const [x, y] = [a, b].map(t =>
+    typeof t === 'number'
+      ? e.uniform(numbers.push(t) - 1, scalarType(dtype))
+      : convert(e.arg(next++, scalarType(t.dtype))),
+  );
   return map('where', e.where(e.arg(0, 'b'), x, y), [condition, ...given], numbers, dtype);
 }
 
@@ -245,7 +291,10 @@ const words: WordArithmetic<Expr> = {
   xor: e.bitXor,
   rotateLeft: (a, by) => e.bitOr(e.shl(a, by), e.shr(a, 32 - by)),
 };
-/** The random u32 of an element: Threefry of its number, with uniforms `at`, `at + 1` the seed's words and `at + 2` the stream. */
+/**
+ * The random u32 of an element: Threefry of its number, with uniforms `at`, `at + 1` the seed's words and `at + 2` the
+ * stream.
+ */
 const randomWord = (at: number): Expr =>
   threefry(words, [e.uniform(at, 'u'), e.uniform(at + 1, 'u')], [e.index, e.uniform(at + 2, 'u')])[0];
 /** Uniform in [0, 1), 24 bits: the same bits on every backend. */
@@ -253,15 +302,25 @@ const randomUniform = (at: number): Expr => e.mul(e.toF(e.toI(e.shr(randomWord(a
 
 /** Uniform in [0, 1) made inside a kernel; the same bits on every backend. */
 export function randomLike(x: Tensor, seed: number, stream = 0): Tensor {
-  const zero = create.zeros([1], { dtype: x.dtype, backend: x.backend }).reshape(x.shape.map(() => 1)).expand(x.shape);
+  const zero = create
+    .zeros([1], { dtype: x.dtype, backend: x.backend })
+    .reshape(x.shape.map(() => 1))
+    .expand(x.shape);
   return map('random', e.add(e.mul(e.arg(0), 0), randomUniform(0)), [zero], [...seedWords(seed), stream]);
 }
 
-/** Zeroes elements with probability p and scales the rest by 1 / (1 - p). The mask is made again, not stored, in backward. */
+/**
+ * Zeroes elements with probability p and scales the rest by 1 / (1 - p). The mask is made again, not stored, in
+ * backward.
+ */
 export function dropout(x: Tensor, p: number, seed: number, stream = 0): Tensor {
   if (!(p >= 0 && p < 1)) throw new RangeError(`dropout: expected a probability from 0 up to 1, got ${p}`);
   if (p === 0) return x;
   const keep = e.le(e.uniform(3), randomUniform(0));
-  return map('dropout', e.where(keep, e.mul(float(x.dtype, 0), e.uniform(4)), 0), [x], [...seedWords(seed), stream, p, 1 / (1 - p)]);
+  return map(
+    'dropout',
+    e.where(keep, e.mul(float(x.dtype, 0), e.uniform(4)), 0),
+    [x],
+    [...seedWords(seed), stream, p, 1 / (1 - p)],
+  );
 }
-

@@ -1,13 +1,29 @@
-// The primitive operations of the tape, each with its forward and its VJP side by side. Everything else is composed of these, or fused.
-// The table is total over the backend's kernels and the view operations: an operation without a VJP does not compile.
+// The primitive operations of the tape, each with its forward and its VJP side by side. Everything else is composed of
+// these, or fused. The table is total over the backend's kernels and the view operations: an operation without a VJP
+// does not compile.
 
 import type { Backend } from '../backends/backend.js';
 import { allocate } from '../tensor/create.js';
 import type { DType } from '../tensor/dtype.js';
 import { isFloat } from '../tensor/dtype.js';
-import { arg, argumentsOf, constant, program, substitute, type Expr, type Program, type ScalarType } from '../tensor/expr.js';
 import {
-  broadcastAxes, broadcastStrides, contiguousStrides, reshapeStrides, sameShape, sizeOf, type Shape,
+  arg,
+  argumentsOf,
+  constant,
+  program,
+  substitute,
+  type Expr,
+  type Program,
+  type ScalarType,
+} from '../tensor/expr.js';
+import {
+  broadcastAxes,
+  broadcastStrides,
+  contiguousStrides,
+  reshapeStrides,
+  sameShape,
+  sizeOf,
+  type Shape,
 } from '../tensor/shape.js';
 import { mayRound } from '../tensor/rounding.js';
 import { Tensor } from '../tensor/tensor.js';
@@ -19,12 +35,19 @@ interface Operations {
   /** outputs over `shape`, to which the inputs broadcast. */
   map: { outputs: readonly Expr[]; shape: Shape; uniforms: readonly number[]; dtypes: readonly DType[]; label: string };
   /** Sum over `axes` of an expression over `shape`; reduced axes stay as 1. */
-  reduceSum: { output: Expr; shape: Shape; axes: readonly number[]; uniforms: readonly number[]; dtype: DType; label: string };
+  reduceSum: {
+    output: Expr;
+    shape: Shape;
+    axes: readonly number[];
+    uniforms: readonly number[];
+    dtype: DType;
+    label: string;
+  };
   /** The largest element over `axes`, which stay as 1: a NaN if there is one, -Infinity where there is none at all. */
   reduceMax: { axes: readonly number[] };
   /**
-   * [..., m, k] x [..., k, n] with equal leading axes. With an epilogue, `output` of the product and the inputs after the first two, which broadcast to
-   * its shape: computed as the product is written.
+   * [..., m, k] x [..., k, n] with equal leading axes. With an epilogue, `output` of the product and the inputs after
+   * the first two, which broadcast to its shape: computed as the product is written.
    */
   matmul: { epilogue?: { output: Expr; label: string } };
   copy: object;
@@ -58,7 +81,8 @@ interface Operation<P> {
   vjp(call: Call<P>): (Tensor | null)[];
 }
 
-const one = <K extends OperationName>(name: K, inputs: readonly Tensor[], params: Operations[K]): Tensor => apply(name, inputs, params)[0];
+const one = <K extends OperationName>(name: K, inputs: readonly Tensor[], params: Operations[K]): Tensor =>
+  apply(name, inputs, params)[0];
 const nothing = (): Tensor[] => [];
 
 const operations: { [K in OperationName]: Operation<Operations[K]> } = {
@@ -69,7 +93,8 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
       return results;
     },
     saves: (inputs, _, { outputs }, needs) => savedArguments(outputs, inputs, needs),
-    vjp: ({ inputs, params: { outputs, shape, uniforms, label }, gradients, needs }) => elementwiseVjp(`${label}.vjp`, outputs, shape, uniforms, inputs, gradients, needs),
+    vjp: ({ inputs, params: { outputs, shape, uniforms, label }, gradients, needs }) =>
+      elementwiseVjp(`${label}.vjp`, outputs, shape, uniforms, inputs, gradients, needs),
   },
 
   reduceSum: {
@@ -79,20 +104,37 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
       const result = allocate(label, kept, dtype, backend);
       const packed = pack([output], inputs);
       backend.kernels.reduce({
-        op: 'sum', program: programOf(label, packed, [dtype]), shape, axes,
-        inputs: packed.inputs.map(t => broadcastView(label, t, shape)), output: result.view(label), uniforms,
+        op: 'sum',
+        program: programOf(label, packed, [dtype]),
+        shape,
+        axes,
+        inputs: packed.inputs.map(t => broadcastView(label, t, shape)),
+        output: result.view(label),
+        uniforms,
       });
       return [result];
     },
     saves: (inputs, _, { output }, needs) => savedArguments([output], inputs, needs),
-    vjp: ({ inputs, params: { output, shape, uniforms, label }, gradients, needs }) => elementwiseVjp(`${label}.vjp`, [output], shape, uniforms, inputs, gradients, needs),
+    vjp: ({ inputs, params: { output, shape, uniforms, label }, gradients, needs }) =>
+      elementwiseVjp(`${label}.vjp`, [output], shape, uniforms, inputs, gradients, needs),
   },
 
   reduceMax: {
     forward([x], { axes }) {
-      const result = allocate('max', x.shape.map((side, axis) => (axes.includes(axis) ? 1 : side)), x.dtype, x.backend);
+      const result = allocate(
+        'max',
+        x.shape.map((side, axis) => (axes.includes(axis) ? 1 : side)),
+        x.dtype,
+        x.backend,
+      );
       x.backend.kernels.reduce({
-        op: 'max', program: program([arg(0, scalarType(x.dtype))], 1), shape: x.shape, axes, inputs: [x.view('max')], output: result.view('max'), uniforms: [],
+        op: 'max',
+        program: program([arg(0, scalarType(x.dtype))], 1),
+        shape: x.shape,
+        axes,
+        inputs: [x.view('max')],
+        output: result.view('max'),
+        uniforms: [],
       });
       return [result];
     },
@@ -112,11 +154,16 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
       const rounded = b.packing !== null && mayRound() && !shouldRecord([a]);
       const then = epilogue && {
         epilogue: {
-          program: program([epilogue.output], 1 + operands.length), operands: operands.map(t => broadcastView(epilogue.label, t, result.shape)),
+          program: program([epilogue.output], 1 + operands.length),
+          operands: operands.map(t => broadcastView(epilogue.label, t, result.shape)),
         },
       };
       backend.kernels.matmul({
-        a: a.view('matmul'), b: b.view('matmul', true), output: result.view('matmul'), ...(rounded && { rounded }), ...then,
+        a: a.view('matmul'),
+        b: b.view('matmul', true),
+        output: result.view('matmul'),
+        ...(rounded && { rounded }),
+        ...then,
       });
       return [result];
     },
@@ -135,7 +182,15 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
         const [outputs, all] = [[epilogue.output], [factors, ...needs.slice(2)]];
         const readsProduct = argumentsOf(derivativesOf(outputs, all.length, indicesOf(all))).has(0);
         const product = readsProduct ? one('matmul', [a, b], {}) : g;
-        [own, ...rest] = elementwiseVjp(`${epilogue.label}.vjp`, outputs, g.shape, [], [product, ...operands], [g], all);
+        [own, ...rest] = elementwiseVjp(
+          `${epilogue.label}.vjp`,
+          outputs,
+          g.shape,
+          [],
+          [product, ...operands],
+          [g],
+          all,
+        );
       }
       return [
         needs[0] && own ? one('matmul', [own, b.transpose()], {}) : null,
@@ -162,7 +217,9 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
       return [result];
     },
     saves: nothing,
-    vjp: ({ inputs: [x], params: { indices }, gradients: [g] }) => [g && one('scatterAdd', [g], { indices, rows: x.shape[0] })],
+    vjp: ({ inputs: [x], params: { indices }, gradients: [g] }) => [
+      g && one('scatterAdd', [g], { indices, rows: x.shape[0] }),
+    ],
   },
 
   scatterAdd: {
@@ -197,7 +254,16 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
   },
 
   permute: {
-    forward: ([x], { axes }) => [new Tensor(x.storage, x.dtype, axes.map(a => x.shape[a]), axes.map(a => x.strides[a]), x.offset, x.packing)],
+    forward: ([x], { axes }) => [
+      new Tensor(
+        x.storage,
+        x.dtype,
+        axes.map(a => x.shape[a]),
+        axes.map(a => x.strides[a]),
+        x.offset,
+        x.packing,
+      ),
+    ],
     saves: nothing,
     vjp({ params: { axes }, gradients: [g] }) {
       const inverse = axes.map((_, i) => axes.indexOf(i));
@@ -206,7 +272,9 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
   },
 
   expand: {
-    forward: ([x], { shape }) => [new Tensor(x.storage, x.dtype, shape, broadcastStrides(x.shape, x.strides, shape), x.offset, x.packing)],
+    forward: ([x], { shape }) => [
+      new Tensor(x.storage, x.dtype, shape, broadcastStrides(x.shape, x.strides, shape), x.offset, x.packing),
+    ],
     saves: nothing,
     vjp: ({ inputs: [x], gradients: [g] }) => [g && sumTo(g, x.shape)],
   },
@@ -214,18 +282,28 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
   slice: {
     forward([x], { starts, shape }) {
       // An empty window has no place: its strides may lead past the memory.
-      const offset = sizeOf(shape) === 0 ? x.offset : starts.reduce((at, start, axis) => at + start * x.strides[axis], x.offset);
+      const offset =
+        sizeOf(shape) === 0 ? x.offset : starts.reduce((at, start, axis) => at + start * x.strides[axis], x.offset);
       return [new Tensor(x.storage, x.dtype, shape, x.strides, offset, x.packing)];
     },
     saves: nothing,
-    vjp: ({ inputs: [x], params: { starts }, gradients: [g] }) => [g && one('assemble', [g], { shape: x.shape, starts: [starts], covered: false })],
+    vjp: ({ inputs: [x], params: { starts }, gradients: [g] }) => [
+      g && one('assemble', [g], { shape: x.shape, starts: [starts], covered: false }),
+    ],
   },
 
   assemble: {
     forward(inputs, { shape, starts, covered }) {
       const backend = backendOf('assemble', inputs);
       const result = allocate('assemble', shape, inputs[0].dtype, backend);
-      if (!covered) backend.kernels.map({ program: program([zeroOf(inputs[0].dtype)], 0), shape, inputs: [], outputs: [result.view('assemble')], uniforms: [] });
+      if (!covered)
+        backend.kernels.map({
+          program: program([zeroOf(inputs[0].dtype)], 0),
+          shape,
+          inputs: [],
+          outputs: [result.view('assemble')],
+          uniforms: [],
+        });
       inputs.forEach((input, i) => {
         if (input.size === 0) return;
         const offset = starts[i].reduce((at, start, axis) => at + start * result.strides[axis], 0);
@@ -235,7 +313,8 @@ const operations: { [K in OperationName]: Operation<Operations[K]> } = {
       return [result];
     },
     saves: nothing,
-    vjp: ({ inputs, params: { starts }, gradients: [g], needs }) => inputs.map((x, i) => (g && needs[i] ? one('slice', [g], { starts: starts[i], shape: x.shape }) : null)),
+    vjp: ({ inputs, params: { starts }, gradients: [g], needs }) =>
+      inputs.map((x, i) => (g && needs[i] ? one('slice', [g], { starts: starts[i], shape: x.shape }) : null)),
   },
 };
 
@@ -246,10 +325,15 @@ export function apply<K extends OperationName>(name: K, inputs: readonly Tensor[
   const needs = inputs.map(t => t.needsGrad);
   if (needs.includes(true)) {
     const op = 'label' in params ? String(params.label) : name;
-    record({
-      op, inputs, saves: operation.saves(inputs, outputs, params, needs),
-      vjp: (gradients, wanted) => operation.vjp({ inputs, outputs, params, gradients, needs: wanted }),
-    }, outputs);
+    record(
+      {
+        op,
+        inputs,
+        saves: operation.saves(inputs, outputs, params, needs),
+        vjp: (gradients, wanted) => operation.vjp({ inputs, outputs, params, gradients, needs: wanted }),
+      },
+      outputs,
+    );
   }
   return outputs;
 }
@@ -261,25 +345,48 @@ export const aliasOf = (x: Tensor): Tensor => one('permute', [x], { axes: x.shap
 export function sumTo(x: Tensor, shape: Shape): Tensor {
   if (sameShape(x.shape, shape)) return x;
   const axes = broadcastAxes(shape, x.shape);
-  const sum = one('reduceSum', [x], { output: arg(0), shape: x.shape, axes, uniforms: [], dtype: x.dtype, label: 'sum' });
+  const sum = one('reduceSum', [x], {
+    output: arg(0),
+    shape: x.shape,
+    axes,
+    uniforms: [],
+    dtype: x.dtype,
+    label: 'sum',
+  });
   return one('reshape', [sum], { shape });
 }
 
 /** Runs a map kernel straight into existing tensors, off the tape: creation, optimizers. Outputs may be inputs. */
 export function mapInto(
-  label: string, outputs: readonly Expr[], inputs: readonly Tensor[], targets: readonly Tensor[], uniforms: readonly number[] = [],
+  label: string,
+  outputs: readonly Expr[],
+  inputs: readonly Tensor[],
+  targets: readonly Tensor[],
+  uniforms: readonly number[] = [],
 ): void {
   for (const target of targets) target.storage.version++;
   runMap(label, outputs, targets[0].shape, inputs, targets, uniforms);
 }
 
 function runMap(
-  label: string, outputs: readonly Expr[], shape: Shape, inputs: readonly Tensor[], targets: readonly Tensor[], uniforms: readonly number[],
+  label: string,
+  outputs: readonly Expr[],
+  shape: Shape,
+  inputs: readonly Tensor[],
+  targets: readonly Tensor[],
+  uniforms: readonly number[],
 ): void {
   const packed = pack(outputs, inputs);
   targets[0].backend.kernels.map({
-    program: programOf(label, packed, targets.map(t => t.dtype)), shape, inputs: packed.inputs.map(t => broadcastView(label, t, shape)),
-    outputs: targets.map(t => t.view(label)), uniforms,
+    program: programOf(
+      label,
+      packed,
+      targets.map(t => t.dtype),
+    ),
+    shape,
+    inputs: packed.inputs.map(t => broadcastView(label, t, shape)),
+    outputs: targets.map(t => t.view(label)),
+    uniforms,
   });
 }
 
@@ -287,10 +394,12 @@ function runMap(
 function programOf(label: string, { outputs, inputs }: Packed, results: readonly DType[]): Program {
   const made = program(outputs, inputs.length);
   inputs.forEach(({ dtype }, i) => {
-    if (made.argTypes[i] !== scalarType(dtype)) throw new TypeError(`${label}: an expression reads a ${dtype} tensor as type ${made.argTypes[i]}`);
+    if (made.argTypes[i] !== scalarType(dtype))
+      throw new TypeError(`${label}: an expression reads a ${dtype} tensor as type ${made.argTypes[i]}`);
   });
   outputs.forEach(({ type }, j) => {
-    if ((type === 'u' ? 'i' : type) !== scalarType(results[j])) throw new TypeError(`${label}: an expression of type ${type} makes no ${results[j]} tensor`);
+    if ((type === 'u' ? 'i' : type) !== scalarType(results[j]))
+      throw new TypeError(`${label}: an expression of type ${type} makes no ${results[j]} tensor`);
   });
   return made;
 }
@@ -334,17 +443,28 @@ function savedArguments(outputs: readonly Expr[], inputs: readonly Tensor[], nee
   return inputs.filter((_, i) => used.has(i));
 }
 
-/** VJP of outputs = f(inputs) over `shape`: one map for the inputs of full shape, a reduction with f' in front for each that was repeated. */
+/**
+ * VJP of outputs = f(inputs) over `shape`: one map for the inputs of full shape, a reduction with f' in front for each
+ * that was repeated.
+ */
 function elementwiseVjp(
-  label: string, outputs: readonly Expr[], shape: Shape, uniforms: readonly number[],
-  inputs: readonly Tensor[], gradients: readonly (Tensor | null)[], needs: readonly boolean[],
+  label: string,
+  outputs: readonly Expr[],
+  shape: Shape,
+  uniforms: readonly number[],
+  inputs: readonly Tensor[],
+  gradients: readonly (Tensor | null)[],
+  needs: readonly boolean[],
 ): (Tensor | null)[] {
   const wanted = indicesOf(needs);
   // A cotangent that did not come is zero: replace its argument by the constant.
   const absent = new Set(gradients.flatMap((g, j) => (g ? [] : [inputs.length + j])));
   const done = new Map<Expr, Expr>();
   const exprs = derivativesOf(outputs, inputs.length, wanted).map(e =>
-    absent.size === 0 ? e : substitute(e, leaf => (leaf.op === 'arg' && absent.has(leaf.value) ? zeroOf('f32') : leaf), done));
+    absent.size === 0
+      ? e
+      : substitute(e, leaf => (leaf.op === 'arg' && absent.has(leaf.value) ? zeroOf('f32') : leaf), done),
+  );
   const operands = [...inputs, ...gradients.map(g => g ?? inputs[wanted[0]])];
   const results = new Array<Tensor | null>(inputs.length).fill(null);
   const full: number[] = [];
@@ -353,7 +473,14 @@ function elementwiseVjp(
     if (exprs[k].op === 'const' && exprs[k].value === 0) return;
     if (axes.length === 0) full.push(k);
     else {
-      const sum = one('reduceSum', operands, { output: exprs[k], shape, axes, uniforms, dtype: inputs[i].dtype, label });
+      const sum = one('reduceSum', operands, {
+        output: exprs[k],
+        shape,
+        axes,
+        uniforms,
+        dtype: inputs[i].dtype,
+        label,
+      });
       results[i] = one('reshape', [sum], { shape: inputs[i].shape });
     }
   });
@@ -361,12 +488,18 @@ function elementwiseVjp(
   const computed = full.filter(k => {
     const [i, e] = [wanted[k], exprs[k]];
     if (e.op !== 'arg' || operands[e.value].dtype !== inputs[i].dtype) return true;
-    results[i] = sameShape(operands[e.value].shape, shape) ? operands[e.value] : one('expand', [operands[e.value]], { shape });
+    results[i] = sameShape(operands[e.value].shape, shape)
+      ? operands[e.value]
+      : one('expand', [operands[e.value]], { shape });
     return false;
   });
   if (computed.length > 0) {
     const made = apply('map', operands, {
-      outputs: computed.map(k => exprs[k]), shape, uniforms, dtypes: computed.map(k => inputs[wanted[k]].dtype), label,
+      outputs: computed.map(k => exprs[k]),
+      shape,
+      uniforms,
+      dtypes: computed.map(k => inputs[wanted[k]].dtype),
+      label,
     });
     computed.forEach((k, j) => (results[wanted[k]] = made[j]));
   }
@@ -386,6 +519,8 @@ export function scalarType(dtype: DType): ScalarType {
 export function backendOf(op: string, inputs: readonly Tensor[]): Backend {
   const [first, ...rest] = inputs;
   if (!first) throw new Error(`${op}: needs at least one input`);
-  for (const t of rest) if (t.backend !== first.backend) throw new Error(`${op}: inputs live on different backends (${first.backend.name}, ${t.backend.name})`);
+  for (const t of rest)
+    if (t.backend !== first.backend)
+      throw new Error(`${op}: inputs live on different backends (${first.backend.name}, ${t.backend.name})`);
   return first.backend;
 }

@@ -1,11 +1,14 @@
-// Scopes: memory without dispose(). What is allocated inside a scope is freed at its end, unless it is returned, kept, or still needed
-// by the backward pass of something returned. Ownership itself is kept in tensor/storage.ts.
+// Scopes: memory without dispose(). What is allocated inside a scope is freed at its end, unless it is returned, kept,
+// or still needed by the backward pass of something returned. Ownership itself is kept in tensor/storage.ts.
 
 import { enterScope, leaveScope, type ScopeFrame, type Storage } from '../tensor/storage.js';
 import { Tensor } from '../tensor/tensor.js';
 import { graphOf, nodeClock } from './tape.js';
 
-/** Runs `body` and frees every tensor made inside that it does not return (in arrays, objects and maps too) or `keep`. Synchronous. */
+/**
+ * Runs `body` and frees every tensor made inside that it does not return (in arrays, objects and maps too) or `keep`.
+ * Synchronous.
+ */
 export function scope<T>(body: () => T): T {
   const frame = enterScope();
   const start = nodeClock();

@@ -1,4 +1,5 @@
-// Softmax over the last axis, shifted by the maximum so that nothing overflows. Rows of -Infinity alone give NaN, as in PyTorch.
+// Softmax over the last axis, shifted by the maximum so that nothing overflows. Rows of -Infinity alone give NaN, as in
+// PyTorch.
 
 import type { Tensor } from '../tensor/tensor.js';
 import { defineFused, runFused } from './fused.js';
@@ -15,8 +16,11 @@ const fused = defineFused('softmax', {
   },
   saves: ({ outputs: [y] }) => [y],
   vjp({ outputs: [y], gradient }) {
-    return runFused(y.backend, 'softmax.vjp', [y, gradient.contiguous()], [{ shape: y.shape, dtype: y.dtype }])
-      ?? [gradient.sub(gradient.mul(y).sum(-1, { keepDims: true })).mul(y)];
+    return (
+      runFused(y.backend, 'softmax.vjp', [y, gradient.contiguous()], [{ shape: y.shape, dtype: y.dtype }]) ?? [
+        gradient.sub(gradient.mul(y).sum(-1, { keepDims: true })).mul(y),
+      ]
+    );
   },
 });
 

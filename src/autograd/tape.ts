@@ -1,5 +1,6 @@
-// The tape: a node for every operation through which a gradient flows, and the walk back over them. What reaches no trained leaf
-// is never recorded and saves nothing. Rules of single operations are in ./primitives.ts and ./fused.ts; memory in tensor/storage.ts.
+// The tape: a node for every operation through which a gradient flows, and the walk back over them. What reaches no
+// trained leaf is never recorded and saves nothing. Rules of single operations are in ./primitives.ts and ./fused.ts;
+// memory in tensor/storage.ts.
 
 import { create } from '../tensor/create.js';
 import { formatShape, sameShape } from '../tensor/shape.js';
@@ -7,7 +8,9 @@ import { holdingIntermediates, type Storage } from '../tensor/storage.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { scope } from './scope.js';
 
-/** Gradients of the inputs from those of the outputs (null where none came); only entries with `needs` are asked for. */
+/**
+ * Gradients of the inputs from those of the outputs (null where none came); only entries with `needs` are asked for.
+ */
 export type VJP = (gradients: readonly (Tensor | null)[], needs: readonly boolean[]) => (Tensor | null)[];
 
 export interface NodeInfo {
@@ -46,10 +49,14 @@ export class Node {
   }
 
   gradients(gradients: readonly (Tensor | null)[], needs: readonly boolean[]): (Tensor | null)[] {
-    if (!this.saved) throw new Error(`backward: the values saved by ${this.op} are gone; give retainGraph to go back twice`);
+    if (!this.saved)
+      throw new Error(`backward: the values saved by ${this.op} are gone; give retainGraph to go back twice`);
     for (const { storage, version } of this.saved) {
       storage.check(`backward of ${this.op}`);
-      if (storage.version !== version) throw new Error(`backward: a tensor made by ${storage.label} and saved by ${this.op} was changed in place since`);
+      if (storage.version !== version)
+        throw new Error(
+          `backward: a tensor made by ${storage.label} and saved by ${this.op} was changed in place since`,
+        );
     }
     return this.vjp(gradients, needs);
   }
@@ -108,7 +115,10 @@ export function record(info: NodeInfo, outputs: readonly Tensor[]): void {
 }
 
 export interface GradOptions {
-  /** Record the walk itself, so that gradients can be differentiated again. The forward must then run inside `holdIntermediates`. */
+  /**
+   * Record the walk itself, so that gradients can be differentiated again. The forward must then run inside
+   * `holdIntermediates`.
+   */
   createGraph?: boolean;
   /** Keep what was saved, to go back another time. Implied by createGraph. */
   retainGraph?: boolean;
@@ -134,7 +144,9 @@ export function graphOf(outputs: readonly Tensor[], from = 0): Node[] {
   return [...seen].sort((a, b) => b.id - a.id);
 }
 
-/** Gradients of `output` with respect to `wrt` (leaves or intermediate tensors); null where it does not depend on one. */
+/**
+ * Gradients of `output` with respect to `wrt` (leaves or intermediate tensors); null where it does not depend on one.
+ */
 export function gradientsOf(output: Tensor, wrt: readonly Tensor[], options: BackwardOptions = {}): (Tensor | null)[] {
   const { createGraph = false } = options;
   const retain = options.retainGraph ?? createGraph;
@@ -173,7 +185,9 @@ export function gradientsOf(output: Tensor, wrt: readonly Tensor[], options: Bac
             return node.inputs.map((input, i) => {
               const g = needs[i] ? gradients[i] : null;
               if (g && !sameShape(g.shape, input.shape)) {
-                throw new Error(`backward of ${node.op}: the gradient of input ${i} has shape ${formatShape(g.shape)}, expected ${formatShape(input.shape)}`);
+                throw new Error(
+                  `backward of ${node.op}: the gradient of input ${i} has shape ${formatShape(g.shape)}, expected ${formatShape(input.shape)}`,
+                );
               }
               return g;
             });
@@ -212,11 +226,16 @@ export function gradientsOf(output: Tensor, wrt: readonly Tensor[], options: Bac
 function seedOf(output: Tensor, gradient: Tensor | undefined): Tensor {
   if (gradient) {
     if (!sameShape(gradient.shape, output.shape)) {
-      throw new Error(`backward: the gradient has shape ${formatShape(gradient.shape)}, the tensor ${formatShape(output.shape)}`);
+      throw new Error(
+        `backward: the gradient has shape ${formatShape(gradient.shape)}, the tensor ${formatShape(output.shape)}`,
+      );
     }
     return gradient;
   }
-  if (output.size !== 1) throw new Error(`backward: a tensor of shape ${formatShape(output.shape)} needs a gradient; only one element has the default 1`);
+  if (output.size !== 1)
+    throw new Error(
+      `backward: a tensor of shape ${formatShape(output.shape)} needs a gradient; only one element has the default 1`,
+    );
   return create.full(output.shape, 1, { dtype: output.dtype, backend: output.backend });
 }
 
@@ -227,17 +246,19 @@ export function backward(output: Tensor, options: BackwardOptions = {}): void {
   for (const node of graphOf([output])) for (const input of node.inputs) if (input.requiresGrad) leaves.add(input);
   const list = [...leaves];
   const gradients = gradientsOf(output, list, options);
-  withRecording(options.createGraph ?? false, () => list.forEach((leaf, i) => {
-    const g = gradients[i];
-    if (!g) return;
-    const before = leaf.grad;
-    const sum = before ? before.add(g) : g;
-    const own = sum.storage === options.gradient?.storage || shared(gradients, i) ? copyOf(sum) : sum;
-    own.storage.moveTo(null);
-    own.storage.orphan = false;
-    leaf.grad = own;
-    if (before && !options.createGraph && !holdingIntermediates()) before.storage.dispose();
-  }));
+  withRecording(options.createGraph ?? false, () =>
+    list.forEach((leaf, i) => {
+      const g = gradients[i];
+      if (!g) return;
+      const before = leaf.grad;
+      const sum = before ? before.add(g) : g;
+      const own = sum.storage === options.gradient?.storage || shared(gradients, i) ? copyOf(sum) : sum;
+      own.storage.moveTo(null);
+      own.storage.orphan = false;
+      leaf.grad = own;
+      if (before && !options.createGraph && !holdingIntermediates()) before.storage.dispose();
+    }),
+  );
 }
 
 /** True when another gradient of the list lies in the same storage. */

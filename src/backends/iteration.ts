@@ -1,4 +1,5 @@
-// Iteration spaces: the axes of several strided operands merged into as few loops as possible. How the loops are run is each backend's own.
+// Iteration spaces: the axes of several strided operands merged into as few loops as possible. How the loops are run is
+// each backend's own.
 
 import type { Shape } from '../tensor/shape.js';
 
@@ -16,7 +17,11 @@ export function mergedAxes(shape: Shape, steps: readonly (readonly number[])[], 
     if (shape[d] === 1) continue;
     const axis = { size: shape[d], reduced: reduced?.[d] ?? false, steps: steps.map(s => s[d]) };
     const inner = axes.at(-1);
-    if (inner && inner.reduced === axis.reduced && axis.steps.every((step, k) => step === inner.steps[k] * inner.size)) {
+    if (
+      inner &&
+      inner.reduced === axis.reduced &&
+      axis.steps.every((step, k) => step === inner.steps[k] * inner.size)
+    ) {
       axes[axes.length - 1] = { ...inner, size: inner.size * axis.size };
     } else axes.push(axis);
   }

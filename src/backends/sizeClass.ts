@@ -1,5 +1,5 @@
-// Sizes that blocks of memory are rounded up to, so that a freed one fits the next of about its size. What hands blocks out is each
-// backend's own.
+// Sizes that blocks of memory are rounded up to, so that a freed one fits the next of about its size. What hands blocks
+// out is each backend's own.
 
 const alignment = 64;
 

@@ -14,7 +14,11 @@ import { readFolder } from '../reft/adapterFilesNode.js';
 import { adapterHubWeightFiles, isAdapterHub } from '../reft/formats/adapterHub.js';
 import { peftConfigOf, type PeftConfig } from '../reft/formats/peftConfig.js';
 import {
-  looksLikePyreft, parsePyreftConfig, pyreftConfigFile, pyreftFileOf, readPyreftWeights,
+  looksLikePyreft,
+  parsePyreftConfig,
+  pyreftConfigFile,
+  pyreftFileOf,
+  readPyreftWeights,
 } from '../reft/formats/pyreftFolder.js';
 import { kindOfPyreft } from '../reft/formats/pyreftWeights.js';
 import { sizeOf } from '../tensor/shape.js';
@@ -24,7 +28,11 @@ export type Facts = Record<string, unknown>;
 
 const peftWeightFiles = ['adapter_model.safetensors', 'adapter_model.bin'] as const;
 
-const isFile = (path: string): Promise<boolean> => stat(path).then(s => s.isFile(), () => false);
+const isFile = (path: string): Promise<boolean> =>
+  stat(path).then(
+    s => s.isFile(),
+    () => false,
+  );
 
 /** What a folder of edits, or of peft, holds; null for anything else. @throws FormatError for files that are wrong */
 export async function adapterFacts(path: string): Promise<Facts | null> {
@@ -75,11 +83,20 @@ async function adapterHubFacts(path: string, json: Facts): Promise<Facts> {
 async function peftFacts(path: string, config: PeftConfig): Promise<Facts> {
   const { peft_type: peftType, r: rank, lora_alpha: alpha, target_modules: targetModules, ...rest } = config;
   return {
-    kind: 'adapter', format: 'peft', path, peftType, rank, alpha, targetModules,
-    ...await weightFacts(path, peftWeightFiles),
-    baseModel: rest.base_model_name_or_path, taskType: rest.task_type,
-    dora: rest.use_dora ?? false, rankStabilised: rest.use_rslora ?? false,
-    layers: rest.layers_to_transform ?? 'all', modulesToSave: rest.modules_to_save ?? [],
+    kind: 'adapter',
+    format: 'peft',
+    path,
+    peftType,
+    rank,
+    alpha,
+    targetModules,
+    ...(await weightFacts(path, peftWeightFiles)),
+    baseModel: rest.base_model_name_or_path,
+    taskType: rest.task_type,
+    dora: rest.use_dora ?? false,
+    rankStabilised: rest.use_rslora ?? false,
+    layers: rest.layers_to_transform ?? 'all',
+    modulesToSave: rest.modules_to_save ?? [],
   };
 }
 
@@ -97,13 +114,14 @@ async function weightFacts(path: string, names: readonly string[]): Promise<Fact
 async function binFacts(path: string): Promise<Facts> {
   const source = await fileSource(path);
   try {
-    const isTensor = (entry: [string, TorchValue]): entry is [string, TorchTensor] => (
-      typeof entry[1] === 'object' && entry[1] !== null);
-    const tensors = [...await readTorchBin(source)].filter(isTensor);
+    const isTensor = (entry: [string, TorchValue]): entry is [string, TorchTensor] =>
+      typeof entry[1] === 'object' && entry[1] !== null;
+    const tensors = [...(await readTorchBin(source))].filter(isTensor);
     const dtypes = new Map<string, number>();
     for (const [, { dtype, shape }] of tensors) dtypes.set(dtype, (dtypes.get(dtype) ?? 0) + sizeOf(shape));
     return {
-      parameters: [...dtypes.values()].reduce((a, b) => a + b, 0), bytes: source.size,
+      parameters: [...dtypes.values()].reduce((a, b) => a + b, 0),
+      bytes: source.size,
       dtypes: Object.fromEntries(dtypes),
       tensors: Object.fromEntries(tensors.map(([name, { dtype, shape }]) => [name, `${dtype} [${shape.join(',')}]`])),
     };

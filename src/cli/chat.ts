@@ -8,7 +8,14 @@ import { answer } from './generate.js';
 import { lineInput } from './inputLines.js';
 import { onInterrupt } from './interrupt.js';
 import { loadAdapter, loadModel } from './model.js';
-import { addAdapterOption, addJsonOption, addModelOptions, addSamplingOptions, type ModelFlags, type SamplingFlags } from './options.js';
+import {
+  addAdapterOption,
+  addJsonOption,
+  addModelOptions,
+  addSamplingOptions,
+  type ModelFlags,
+  type SamplingFlags,
+} from './options.js';
 import { Output } from './output.js';
 
 interface ChatFlags extends ModelFlags, SamplingFlags {
@@ -25,7 +32,9 @@ const help = `/adapter on|off   with or without the adapter's edits
 Ctrl-C stops an answer.`;
 
 export function addChatCommand(program: Command): void {
-  const command = program.command('chat').description('Talk to a model, with or without an adapter; /help lists what can be typed.');
+  const command = program
+    .command('chat')
+    .description('Talk to a model, with or without an adapter; /help lists what can be typed.');
   addModelOptions(command).option('--system <text>', 'a system message in front of the conversation');
   addAdapterOption(command);
   addSamplingOptions(command);
@@ -35,9 +44,11 @@ export function addChatCommand(program: Command): void {
 async function chat(flags: ChatFlags): Promise<void> {
   const output = new Output(flags.json);
   const loading = onInterrupt(output, 'ending');
-  const loaded = await loadModel(flags, output, loading.signal).catch((cause: unknown) => {
-    throw loading.signal.aborted ? new Interrupted('interrupted', { cause }) : cause;
-  }).finally(() => loading.dispose());
+  const loaded = await loadModel(flags, output, loading.signal)
+    .catch((cause: unknown) => {
+      throw loading.signal.aborted ? new Interrupted('interrupted', { cause }) : cause;
+    })
+    .finally(() => loading.dispose());
   const reft = await loadAdapter(loaded, flags, output);
   const messages: ChatMessage[] = [];
   let turns = 0;
@@ -48,14 +59,18 @@ async function chat(flags: ChatFlags): Promise<void> {
   const input = lineInput(process.stdin);
   const lines = createInterface({ input: input.stream, output: process.stderr, terminal, prompt: '> ' });
   // Ctrl-C while nothing is said; onInterrupt hears it during an answer.
-  const close = (): void => { lines.close(); };
+  const close = (): void => {
+    lines.close();
+  };
   const leave = (): void => {
     left = true;
     lines.close();
   };
   lines.on('SIGINT', close);
   process.on('SIGINT', close).on('SIGTERM', leave).on('SIGHUP', leave);
-  const ask = (): void => { if (terminal) lines.prompt(); };
+  const ask = (): void => {
+    if (terminal) lines.prompt();
+  };
 
   output.note('Type a message, or /help.');
   ask();
@@ -85,7 +100,8 @@ async function chat(flags: ChatFlags): Promise<void> {
       if (!reft) return 'there is no adapter: start with --adapter DIR';
       reft.enabled = text === '/adapter on';
     }
-    if (text.split(/\s+/)[0] === '/adapter') return reft ? `adapter ${reft.enabled ? 'on' : 'off'}` : 'there is no adapter: start with --adapter DIR';
+    if (text.split(/\s+/)[0] === '/adapter')
+      return reft ? `adapter ${reft.enabled ? 'on' : 'off'}` : 'there is no adapter: start with --adapter DIR';
     return `${text.split(/\s+/)[0]}: not known; /help lists what is`;
   }
 
@@ -98,11 +114,23 @@ async function chat(flags: ChatFlags): Promise<void> {
     try {
       const ids = loaded.tokenizer.chat(asked, { system: flags.system }).ids;
       if (ids.length >= loaded.model.config.maxPositions) {
-        throw new UsageError(`the conversation has ${ids.length} tokens, the model's context is ${loaded.model.config.maxPositions}; /reset starts anew`);
+        throw new UsageError(
+          `the conversation has ${ids.length} tokens, the model's context is ${loaded.model.config.maxPositions}; /reset starts anew`,
+        );
       }
-      const reply = await answer(loaded, reft, ids, flags, { signal: speaking.signal, onText: piece => { output.stream(piece); } });
+      const reply = await answer(loaded, reft, ids, flags, {
+        signal: speaking.signal,
+        onText: piece => {
+          output.stream(piece);
+        },
+      });
       output.stream('\n');
-      output.event('answer', { text: reply.text, ids: reply.ids, tokensPerSecond: reply.tokensPerSecond, adapter: reft?.enabled ?? false });
+      output.event('answer', {
+        text: reply.text,
+        ids: reply.ids,
+        tokensPerSecond: reply.tokensPerSecond,
+        adapter: reft?.enabled ?? false,
+      });
       messages.push({ role: 'user', content: text }, { role: 'assistant', content: reply.text });
       turns++;
     } catch (error) {

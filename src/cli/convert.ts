@@ -1,4 +1,5 @@
-// `reft convert`: edits from one format into another. The formats are in ../reft/formats; here are the options and what is said.
+// `reft convert`: edits from one format into another. The formats are in ../reft/formats; here are the options and what
+// is said.
 
 import { stat } from 'node:fs/promises';
 import { Option, type Command } from 'commander';
@@ -29,13 +30,25 @@ interface ConvertFlags extends ModelFlags {
 }
 
 export function addConvertCommand(program: Command): void {
-  const command = program.command('convert').description("Turn edits into another format: ours, pyreft's folders, or a control vector for llama.cpp. AdapterHub's ReFT folders are read.");
+  const command = program
+    .command('convert')
+    .description(
+      "Turn edits into another format: ours, pyreft's folders, or a control vector for llama.cpp. AdapterHub's ReFT folders are read.",
+    );
   addModelOptions(command)
     .requiredOption('--from <dir>', 'the edits: a folder of ours, of pyreft or of AdapterHub')
     .addOption(new Option('--to <format>', 'what to write').choices(targets).default('reft'))
     .requiredOption('--out <path>', 'folder to write, or the .gguf file of a control vector')
-    .option('--positions <positions>', "positions of a pyreft folder, which does not save them (default: l1, or f1+l1 for untied pairs)", positions)
-    .addOption(new Option('--activation <name>', 'activation of a pyreft folder, which does not save it').choices(editActivations))
+    .option(
+      '--positions <positions>',
+      'positions of a pyreft folder, which does not save them (default: l1, or f1+l1 for untied pairs)',
+      positions,
+    )
+    .addOption(
+      new Option('--activation <name>', 'activation of a pyreft folder, which does not save it').choices(
+        editActivations,
+      ),
+    )
     .option('--overwrite', 'replace edits of this format that are in --out', false);
   addJsonOption(command).action(convert);
 }
@@ -47,7 +60,9 @@ async function convert(flags: ConvertFlags): Promise<void> {
   try {
     await convertModel(flags, output, interruption.signal);
   } catch (error) {
-    throw (error as Error).name === 'AbortError' ? new Interrupted('interrupted; nothing was written', { cause: error }) : error;
+    throw (error as Error).name === 'AbortError'
+      ? new Interrupted('interrupted; nothing was written', { cause: error })
+      : error;
   } finally {
     await interruption.dispose();
   }
@@ -55,9 +70,17 @@ async function convert(flags: ConvertFlags): Promise<void> {
 
 async function convertModel(flags: ConvertFlags, output: Output, signal: AbortSignal): Promise<void> {
   const model = await loadModelAlone(flags, output, signal);
-  const pyreft = { ...(flags.positions === undefined ? {} : { positions: flags.positions }), ...(flags.activation ? { activation: flags.activation } : {}) };
-  const { reft, format } = await loadEditFolder(model, flags.from, { pyreft, onWarning: message => { output.note(message); } });
-  if (format === 'pyreft') output.note("pyreft saves neither positions nor activation: check the ones below");
+  const pyreft = {
+    ...(flags.positions === undefined ? {} : { positions: flags.positions }),
+    ...(flags.activation ? { activation: flags.activation } : {}),
+  };
+  const { reft, format } = await loadEditFolder(model, flags.from, {
+    pyreft,
+    onWarning: message => {
+      output.note(message);
+    },
+  });
+  if (format === 'pyreft') output.note('pyreft saves neither positions nor activation: check the ones below');
   output.note(reft.summary());
   signal.throwIfAborted();
   await blamingInput(async () => {
@@ -65,18 +88,36 @@ async function convertModel(flags: ConvertFlags, output: Output, signal: AbortSi
     else await writeEdits(flags, await (flags.to === 'pyreft' ? pyreftToFiles : adapterToFiles)(reft), output);
   });
   output.say(`${format} ${flags.from} as ${flags.to} in ${flags.out}`);
-  output.event('done', { from: format, to: flags.to, out: flags.out, interventions: reft.interventions.length, parameters: reft.parameterCount });
+  output.event('done', {
+    from: format,
+    to: flags.to,
+    out: flags.out,
+    interventions: reft.interventions.length,
+    parameters: reft.parameterCount,
+  });
 }
 
 async function mayReplaceFile({ out, overwrite }: ConvertFlags): Promise<void> {
-  if (!(await stat(out).then(() => true, () => false))) return;
-  if (!(await isControlVector(out))) throw new UsageError(`--out: ${out} is there, is no control vector and is not replaced`);
+  if (
+    !(await stat(out).then(
+      () => true,
+      () => false,
+    ))
+  )
+    return;
+  if (!(await isControlVector(out)))
+    throw new UsageError(`--out: ${out} is there, is no control vector and is not replaced`);
   if (!overwrite) throw new UsageError(`--out: ${out} is there; --overwrite replaces it`);
 }
 
-async function writeEdits({ out, overwrite }: ConvertFlags, files: ReadonlyMap<string, Uint8Array>, output: Output): Promise<void> {
+async function writeEdits(
+  { out, overwrite }: ConvertFlags,
+  files: ReadonlyMap<string, Uint8Array>,
+  output: Output,
+): Promise<void> {
   const { ours } = await findFiles(out, [...files.keys()]);
-  if (ours.length > 0 && !overwrite) throw new UsageError(`--out: ${out} holds ${ours.join(', ')}; --overwrite replaces what is there`);
+  if (ours.length > 0 && !overwrite)
+    throw new UsageError(`--out: ${out} holds ${ours.join(', ')}; --overwrite replaces what is there`);
   const left = await writeFolder(out, files, files.has(pyreftConfigFile) ? pyreftConfigFile : undefined);
   if (left.length > 0) output.note(`${out}: ${left.join(', ')} was not written by reft and is left as it is`);
 }

@@ -17,7 +17,9 @@ interface DeviceFacts {
 }
 
 export function addDevicesCommand(program: Command): void {
-  const command = program.command('devices').description('List what --device can name, and say why something is not there.');
+  const command = program
+    .command('devices')
+    .description('List what --device can name, and say why something is not there.');
   addJsonOption(command).action(devices);
 }
 
@@ -26,7 +28,11 @@ async function devices({ json }: { json: boolean }): Promise<void> {
   const found = [await cpuFacts(), await webgpuFacts()];
   for (const facts of found) {
     const { device, available, reason, ...rest } = facts;
-    const words = available ? Object.entries(rest).map(([name, value]) => `${name} ${Array.isArray(value) ? value.join(' ') : String(value)}`).join('; ') : `not available: ${reason}`;
+    const words = available
+      ? Object.entries(rest)
+          .map(([name, value]) => `${name} ${Array.isArray(value) ? value.join(' ') : String(value)}`)
+          .join('; ')
+      : `not available: ${reason}`;
     if (!json) output.say(`${device.padEnd(8)}${words}`);
     output.event('device', facts);
   }
@@ -37,19 +43,28 @@ async function devices({ json }: { json: boolean }): Promise<void> {
 async function cpuFacts(): Promise<DeviceFacts> {
   const backend = await openDevice('cpu');
   return {
-    device: 'cpu', available: true, cores: availableParallelism(), simd: supportsRelaxedSimd() ? 'relaxed' : 'plain',
-    limit: bytesText(backend.stats().limitBytes), memory: bytesText(totalmem()),
+    device: 'cpu',
+    available: true,
+    cores: availableParallelism(),
+    simd: supportsRelaxedSimd() ? 'relaxed' : 'plain',
+    limit: bytesText(backend.stats().limitBytes),
+    memory: bytesText(totalmem()),
   };
 }
 
 async function webgpuFacts(): Promise<DeviceFacts> {
   try {
-    const backend = await openDevice('webgpu') as WebGpuBackend;
+    const backend = (await openDevice('webgpu')) as WebGpuBackend;
     const { vendor, architecture, device, description, software, features } = backend.adapter;
     const { maxBufferSize } = backend.device.limits;
     const facts: DeviceFacts = {
-      device: 'webgpu', available: true, adapter: [...new Set([vendor, architecture, device, description].filter(Boolean))].join(', ') || 'unnamed', software,
-      buffer: bytesText(maxBufferSize), binding: bytesText(backend.settings.bindingBytes), features,
+      device: 'webgpu',
+      available: true,
+      adapter: [...new Set([vendor, architecture, device, description].filter(Boolean))].join(', ') || 'unnamed',
+      software,
+      buffer: bytesText(maxBufferSize),
+      binding: bytesText(backend.settings.bindingBytes),
+      features,
     };
     await backend.close();
     return facts;

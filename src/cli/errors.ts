@@ -1,4 +1,5 @@
-// What an ending of the command means to a shell: exit codes, and which error gets which. Wording is left to whoever throws.
+// What an ending of the command means to a shell: exit codes, and which error gets which. Wording is left to whoever
+// throws.
 
 import { CommanderError } from 'commander';
 import { FormatError } from '../io/errors.js';
@@ -19,7 +20,8 @@ export class Interrupted extends Error {
 /** Errors of the file system that mean that a path was wrong, not that a disk is. */
 const wrongPath = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'EEXIST', 'EACCES', 'EPERM', 'EROFS']);
 /** RangeErrors of the engine itself, which no input is to blame for. */
-const engineRange = /^(Maximum call stack|Invalid (typed )?array|Array buffer allocation|Invalid string length|WebAssembly)/;
+const engineRange =
+  /^(Maximum call stack|Invalid (typed )?array|Array buffer allocation|Invalid string length|WebAssembly)/;
 
 export function exitCodeOf(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.done : exitCodes.usage;

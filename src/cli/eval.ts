@@ -21,7 +21,9 @@ interface EvalFlags extends ModelFlags {
 }
 
 export function addEvalCommand(program: Command): void {
-  const command = program.command('eval').description('Measure loss, perplexity and exact answers on rows, with an adapter or without.');
+  const command = program
+    .command('eval')
+    .description('Measure loss, perplexity and exact answers on rows, with an adapter or without.');
   addAdapterOption(addModelOptions(command))
     .requiredOption('--data <file>', 'rows to measure: JSON lines as for reft train')
     .option('--batch-size <n>', 'rows a batch', wholeNumber(1), 8)
@@ -45,16 +47,25 @@ async function evalRows(flags: EvalFlags): Promise<void> {
     const progress = output.progress('evaluating', examples.length);
     let result;
     try {
-      result = await evaluate(reft ?? model, examples, { batchSize: flags.batchSize, signal, onProgress: done => { progress.update(done); } });
+      result = await evaluate(reft ?? model, examples, {
+        batchSize: flags.batchSize,
+        signal,
+        onProgress: done => {
+          progress.update(done);
+        },
+      });
     } finally {
       progress.stop();
     }
     const { loss, perplexity, exactMatch, tokenAccuracy, labelled } = result;
-    output.say(`loss ${loss.toFixed(4)}  perplexity ${perplexity.toFixed(3)}  exact answers ${(100 * exactMatch).toFixed(1)} %  tokens ${(100 * tokenAccuracy).toFixed(1)} %  `
-      + `(${result.rows} rows, ${labelled} labelled tokens)`);
+    output.say(
+      `loss ${loss.toFixed(4)}  perplexity ${perplexity.toFixed(3)}  exact answers ${(100 * exactMatch).toFixed(1)} %  tokens ${(100 * tokenAccuracy).toFixed(1)} %  ` +
+        `(${result.rows} rows, ${labelled} labelled tokens)`,
+    );
     output.event('done', { loss, perplexity, exactMatch, rows: result.rows });
   } catch (error) {
-    if (signal.aborted && !(error instanceof Interrupted)) throw new Interrupted('interrupted before the last row; nothing was measured', { cause: error });
+    if (signal.aborted && !(error instanceof Interrupted))
+      throw new Interrupted('interrupted before the last row; nothing was measured', { cause: error });
     throw error;
   } finally {
     await interruption.dispose();

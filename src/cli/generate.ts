@@ -1,4 +1,5 @@
-// `reft generate`: continues one prompt, with or without an adapter. The text comes out as it is made. `answer` is what chat.ts shares.
+// `reft generate`: continues one prompt, with or without an adapter. The text comes out as it is made. `answer` is what
+// chat.ts shares.
 
 import type { Command } from 'commander';
 import { promptIds } from '../data/index.js';
@@ -12,7 +13,14 @@ import type { ReftModel } from '../reft/reftModel.js';
 import { blamingInput, Interrupted, UsageError } from './errors.js';
 import { onInterrupt } from './interrupt.js';
 import { loadAdapter, loadModel, type LoadedModel } from './model.js';
-import { addAdapterOption, addJsonOption, addModelOptions, addSamplingOptions, type ModelFlags, type SamplingFlags } from './options.js';
+import {
+  addAdapterOption,
+  addJsonOption,
+  addModelOptions,
+  addSamplingOptions,
+  type ModelFlags,
+  type SamplingFlags,
+} from './options.js';
 import { Output } from './output.js';
 import { addProfileOption, Profiling, type ProfileFlags } from './profile.js';
 
@@ -53,7 +61,9 @@ async function run(flags: GenerateFlags): Promise<void> {
     const result = await profiling.run(async () => {
       const answered = await answer(loaded, reft, ids, flags, {
         signal: interruption.signal,
-        onToken: count => { profiling.mark(count === 1 ? 'prompt' : `token ${count}`); },
+        onToken: count => {
+          profiling.mark(count === 1 ? 'prompt' : `token ${count}`);
+        },
         onText: text => {
           output.stream(text);
           output.event('text', { text });
@@ -62,11 +72,13 @@ async function run(flags: GenerateFlags): Promise<void> {
       output.stream('\n');
       return answered;
     });
-    if (result.finish === 'aborted' && interruption.signal.aborted) throw new Interrupted(`interrupted after ${result.ids.length} tokens`);
+    if (result.finish === 'aborted' && interruption.signal.aborted)
+      throw new Interrupted(`interrupted after ${result.ids.length} tokens`);
     output.note(`${result.ids.length} tokens, ${result.tokensPerSecond.toFixed(1)} tokens/s`);
     output.event('done', { text: result.text, ids: result.ids, tokensPerSecond: result.tokensPerSecond });
   } catch (error) {
-    if (interruption.signal.aborted && !(error instanceof Interrupted)) throw new Interrupted('interrupted', { cause: error });
+    if (interruption.signal.aborted && !(error instanceof Interrupted))
+      throw new Interrupted('interrupted', { cause: error });
     throw error;
   } finally {
     await interruption.dispose();
@@ -75,7 +87,8 @@ async function run(flags: GenerateFlags): Promise<void> {
 
 /** How this command line's prompt becomes ids, checked before any model is loaded. */
 function promptReader({ prompt, chat, system, messages }: GenerateFlags): (tokenizer: Tokenizer) => number[] {
-  if ([prompt, chat, messages].filter(given => given !== undefined).length !== 1) throw new UsageError('give one of --prompt, --chat and --messages');
+  if ([prompt, chat, messages].filter(given => given !== undefined).length !== 1)
+    throw new UsageError('give one of --prompt, --chat and --messages');
   if (system !== undefined && chat === undefined) throw new UsageError('--system: goes with --chat');
   if (prompt !== undefined) return tokenizer => tokenizer.encodePrompt(prompt);
   if (chat !== undefined) return tokenizer => tokenizer.chat(chat, { system }).ids;
@@ -114,18 +127,30 @@ export interface Answer {
 
 /** Continues `ids`, handing text on as soon as it is whole. */
 export async function answer(
-  { model, tokenizer }: LoadedModel, reft: ReftModel | null, ids: number[], flags: SamplingFlags & { stop?: string },
-  { signal, onText, onToken }: { signal: AbortSignal; onText: (text: string) => void; onToken?: (count: number) => void },
+  { model, tokenizer }: LoadedModel,
+  reft: ReftModel | null,
+  ids: number[],
+  flags: SamplingFlags & { stop?: string },
+  {
+    signal,
+    onText,
+    onToken,
+  }: { signal: AbortSignal; onText: (text: string) => void; onToken?: (count: number) => void },
 ): Promise<Answer> {
   const streamer = new TextStreamer(tokenizer);
   const stopTokenIds = model.endTokenIds(tokenizer);
   const found = new AbortController();
   const held = new HeldText(flags.stop);
   let count = 0;
-  const show = (text: string): void => { if (text !== '') onText(text); };
+  const show = (text: string): void => {
+    if (text !== '') onText(text);
+  };
   const [result] = await (reft ?? model).generate(ids, {
     maxNewTokens: flags.maxNewTokens ?? Math.max(1, Math.min(128, model.config.maxPositions - ids.length)),
-    temperature: flags.temperature, seed: flags.seed, stopTokenIds, signal: AbortSignal.any([signal, found.signal]),
+    temperature: flags.temperature,
+    seed: flags.seed,
+    stopTokenIds,
+    signal: AbortSignal.any([signal, found.signal]),
     ...(flags.topK !== undefined ? { topK: flags.topK } : {}),
     ...(flags.topP !== undefined ? { topP: flags.topP } : {}),
     ...(flags.repetitionPenalty !== undefined ? { repetitionPenalty: flags.repetitionPenalty } : {}),
@@ -138,7 +163,9 @@ export async function answer(
   });
   show(held.push(streamer.end()) + held.end());
   return {
-    text: held.text, ids: result.ids, finish: held.stopped ? 'stop' : result.finish,
+    text: held.text,
+    ids: result.ids,
+    finish: held.stopped ? 'stop' : result.finish,
     tokensPerSecond: result.ids.length > 1 ? (result.ids.length - 1) / result.decodeSeconds : 0,
   };
 }

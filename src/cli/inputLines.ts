@@ -1,12 +1,15 @@
-// Lines typed or piped in, as readline gives them, ended by line feeds alone. Since Node 22 readline also ends lines at U+2028 and U+2029, which are
-// characters of a message; they go past it as two characters that no text has.
+// Lines typed or piped in, as readline gives them, ended by line feeds alone. Since Node 22 readline also ends lines at
+// U+2028 and U+2029, which are characters of a message; they go past it as two characters that no text has.
 
 import { Transform } from 'node:stream';
 import { StringDecoder } from 'node:string_decoder';
 import type { ReadStream } from 'node:tty';
 
 /** Unicode's line and paragraph separators, and the noncharacters that stand for them on the way. */
-const disguises: readonly (readonly [string, string])[] = [['\u2028', '\uFDD0'], ['\u2029', '\uFDD1']];
+const disguises: readonly (readonly [string, string])[] = [
+  ['\u2028', '\uFDD0'],
+  ['\u2029', '\uFDD1'],
+];
 
 export interface LineInput {
   /** What readline reads in place of the input. */
@@ -21,8 +24,12 @@ export function lineInput(input: NodeJS.ReadableStream & Partial<Pick<ReadStream
   const decoder = new StringDecoder('utf8');
   const disguise = (text: string): string => disguises.reduce((t, [from, to]) => t.replaceAll(from, to), text);
   const stream = new Transform({
-    transform: (chunk: Buffer, _, done) => { done(null, disguise(decoder.write(chunk))); },
-    flush: done => { done(null, disguise(decoder.end())); },
+    transform: (chunk: Buffer, _, done) => {
+      done(null, disguise(decoder.write(chunk)));
+    },
+    flush: done => {
+      done(null, disguise(decoder.end()));
+    },
   });
   // A terminal is told by readline to send key by key.
   if (input.setRawMode) Object.assign(stream, { isTTY: true, setRawMode: (raw: boolean) => input.setRawMode?.(raw) });

@@ -1,9 +1,10 @@
-// What ends a command from outside: Ctrl-C, `kill` and `docker stop` (SIGTERM), a terminal that is closed (SIGHUP). The first of them asks the work to
-// end at its next step; a second Ctrl-C ends the process at once.
+// What ends a command from outside: Ctrl-C, `kill` and `docker stop` (SIGTERM), a terminal that is closed (SIGHUP). The
+// first of them asks the work to end at its next step; a second Ctrl-C ends the process at once.
 //
-// JavaScript hears of no signal while it computes, so a thread beside it (interruptWatch) waits for Ctrl-C: Node's own watch for scripts
-// (`breakOnSigint`), which the system calls whatever the main thread does. After the first one the thread ends, and with it Ctrl-C has its ordinary
-// meaning again: the system ends the process, in the middle of a step too.
+// JavaScript hears of no signal while it computes, so a thread beside it (interruptWatch) waits for Ctrl-C: Node's own
+// watch for scripts (`breakOnSigint`), which the system calls whatever the main thread does. After the first one the
+// thread ends, and with it Ctrl-C has its ordinary meaning again: the system ends the process, in the middle of a step
+// too.
 
 import { Worker } from 'node:worker_threads';
 import type { Output } from './output.js';
@@ -14,10 +15,15 @@ export interface Interruption {
   dispose(): Promise<void>;
 }
 
-/** One key press may arrive twice, from the terminal and from a parent like npx: what comes so soon after the first is the same. */
+/**
+ * One key press may arrive twice, from the terminal and from a parent like npx: what comes so soon after the first is
+ * the same.
+ */
 const sameMs = 500;
 
-/** Runs in the thread. An inner watch hears Ctrl-C; an outer one keeps the system from ending the process in between. */
+/**
+ * Runs in the thread. An inner watch hears Ctrl-C; an outer one keeps the system from ending the process in between.
+ */
 const interruptWatch = `
   const { parentPort, workerData } = require('node:worker_threads');
   const { runInThisContext } = require('node:vm');
@@ -52,7 +58,9 @@ export function onInterrupt(output: Output, message: string): Interruption {
   watch.unref();
   // Without the thread the listeners below hear of Ctrl-C, between two steps.
   watch.on('error', () => undefined);
-  watch.on('message', () => { controller.abort(); });
+  watch.on('message', () => {
+    controller.abort();
+  });
 
   const first = (): void => {
     if (controller.signal.aborted) return;

@@ -10,14 +10,22 @@ export interface LossCurveOptions {
 }
 
 /** An SVG of 640 x 360 with a logarithmic loss axis; the same numbers give the same text. */
-export async function lossCurve(losses: readonly LossPoint[], { title = 'Training loss', evaluation = [] }: LossCurveOptions = {}): Promise<string> {
+export async function lossCurve(
+  losses: readonly LossPoint[],
+  { title = 'Training loss', evaluation = [] }: LossCurveOptions = {},
+): Promise<string> {
   const [Plot, { parseHTML }] = await Promise.all([import('@observablehq/plot'), import('linkedom')]);
-  const drawable = (points: readonly LossPoint[]): LossPoint[] => points.filter(p => Number.isFinite(p.loss) && p.loss > 0);
+  const drawable = (points: readonly LossPoint[]): LossPoint[] =>
+    points.filter(p => Number.isFinite(p.loss) && p.loss > 0);
   const [training, evaluated] = [drawable(losses), drawable(evaluation)];
   const { document } = parseHTML('<!doctype html><html><body></body></html>');
   const svg = Plot.plot({
     document: document as unknown as Document,
-    width: 640, height: 360, marginLeft: 56, marginTop: 40, grid: true,
+    width: 640,
+    height: 360,
+    marginLeft: 56,
+    marginTop: 40,
+    grid: true,
     ariaLabel: title,
     x: { label: 'step', ...(training.length < 2 ? { domain: [0, Math.max(1, ...training.map(p => p.step))] } : {}) },
     y: { type: 'log', label: 'loss (nats a token)', tickFormat: (value: number) => String(value) },

@@ -6,7 +6,10 @@ import { run } from './program.js';
 import { allowRelaxedSimd } from './relaxedSimd.js';
 
 const args = process.argv.slice(2);
-/** Commands whose result is a folder: they go on when nobody reads any more. `reft info ... | head` ends, which is no failure. */
+/**
+ * Commands whose result is a folder: they go on when nobody reads any more. `reft info ... | head` ends, which is no
+ * failure.
+ */
 const writesFolder = ['train', 'convert'].includes(args[0] ?? '');
 /** A pipe that nobody reads, a terminal that was closed. */
 const unread = new Set(['EPIPE', 'EIO', 'ERR_STREAM_DESTROYED']);

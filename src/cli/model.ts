@@ -1,4 +1,5 @@
-// A model and its tokenizer for a command: found, fetched and loaded with progress, and described in a line. Adapters too.
+// A model and its tokenizer for a command: found, fetched and loaded with progress, and described in a line. Adapters
+// too.
 
 import { stat } from 'node:fs/promises';
 import { basename, parse } from 'node:path';
@@ -23,10 +24,16 @@ export interface LoadedModel {
 }
 
 /** The files of a model; a path that is wrong is the user's mistake, a hub that does not answer is not. */
-export async function findModel(name: string, options: { cacheDir?: string; revision?: string; signal?: AbortSignal }, output: Output): Promise<ResolvedModel> {
+export async function findModel(
+  name: string,
+  options: { cacheDir?: string; revision?: string; signal?: AbortSignal },
+  output: Output,
+): Promise<ResolvedModel> {
   const there = await stat(name).catch(() => undefined);
   if (!there && !isHubId(name) && !Object.hasOwn(pinnedModels, name)) {
-    throw new UsageError(`--model: ${JSON.stringify(name)} is no file or folder here, and no name the hub could have (organisation/name)`);
+    throw new UsageError(
+      `--model: ${JSON.stringify(name)} is no file or folder here, and no name the hub could have (organisation/name)`,
+    );
   }
   const reporter = byteProgress(output, 'fetching');
   try {
@@ -52,13 +59,22 @@ export async function loadModel(flags: ModelFlags, output: Output, signal?: Abor
  * `beforeLoading` sees what was found before its weights are read.
  */
 export async function loadModelAlone(
-  flags: ModelFlags, output: Output, signal?: AbortSignal, beforeLoading?: (resolved: ResolvedModel) => Promise<void>,
+  flags: ModelFlags,
+  output: Output,
+  signal?: AbortSignal,
+  beforeLoading?: (resolved: ResolvedModel) => Promise<void>,
 ): Promise<CausalLM> {
   const { model: name, device, threads, dtype, weights, cacheDir, revision } = flags;
-  if (weights === 'stored' && dtype === 'f64') throw new UsageError('--weights: stored computes in f32; leave out --dtype f64, or give --weights f32');
-  if (threads !== undefined && device === 'webgpu') throw new UsageError('--threads: for the CPU, and --device is webgpu');
+  if (weights === 'stored' && dtype === 'f64')
+    throw new UsageError('--weights: stored computes in f32; leave out --dtype f64, or give --weights f32');
+  if (threads !== undefined && device === 'webgpu')
+    throw new UsageError('--threads: for the CPU, and --device is webgpu');
   const backend = await openDevice(device, { threads });
-  const resolved = await findModel(name, { ...(cacheDir ? { cacheDir } : {}), ...(revision ? { revision } : {}), ...(signal ? { signal } : {}) }, output);
+  const resolved = await findModel(
+    name,
+    { ...(cacheDir ? { cacheDir } : {}), ...(revision ? { revision } : {}), ...(signal ? { signal } : {}) },
+    output,
+  );
   await beforeLoading?.(resolved);
   const checkpoint = await openResolved(resolved);
   const title = modelTitle(name, resolved);
@@ -66,12 +82,18 @@ export async function loadModelAlone(
   const reporter = byteProgress(output, 'loading');
   try {
     const model = await loadCausalLM(checkpoint, {
-      device: backend, dtype, progressCallback: reporter.update, ...(weights ? { weights } : {}), ...(signal ? { signal } : {}),
+      device: backend,
+      dtype,
+      progressCallback: reporter.update,
+      ...(weights ? { weights } : {}),
+      ...(signal ? { signal } : {}),
     });
     const { modelType, layers } = model.config;
     const mostly = [...dtypes].sort((a, b) => b[1] - a[1])[0]?.[0] ?? dtype;
     reporter.stop();
-    output.note(`${title}  ${modelType}, ${layers} layers, ${countText(model.parameterCount)} parameters, ${mostly}  (${backend.name}, ${dtype})`);
+    output.note(
+      `${title}  ${modelType}, ${layers} layers, ${countText(model.parameterCount)} parameters, ${mostly}  (${backend.name}, ${dtype})`,
+    );
     return model;
   } finally {
     reporter.stop();
@@ -80,13 +102,19 @@ export async function loadModelAlone(
 
 /** The adapter of --adapter on a model, at the strength of --scale; null without one. */
 export async function loadAdapter(
-  { model, tokenizer }: LoadedModel, { adapter, scale }: { adapter?: string; scale?: number }, output: Output,
+  { model, tokenizer }: LoadedModel,
+  { adapter, scale }: { adapter?: string; scale?: number },
+  output: Output,
 ): Promise<ReftModel | null> {
   if (adapter === undefined) {
     if (scale !== undefined) throw new UsageError('--scale: needs an --adapter');
     return null;
   }
-  const reft = await loadReft(model, adapter, { onWarning: message => { output.note(message); } });
+  const reft = await loadReft(model, adapter, {
+    onWarning: message => {
+      output.note(message);
+    },
+  });
   reft.tokenizer = tokenizer;
   if (scale !== undefined) for (const intervention of reft.interventions) intervention.scale = scale;
   return reft;
@@ -106,7 +134,10 @@ export function dtypeCounts(file: TensorFile): Map<string, number> {
 }
 
 /** A progress display that opens when the first report of a file comes. */
-function byteProgress(output: Output, verb: string): { update: (progress: LoadProgress | DownloadProgress) => void; stop: () => void } {
+function byteProgress(
+  output: Output,
+  verb: string,
+): { update: (progress: LoadProgress | DownloadProgress) => void; stop: () => void } {
   let current: { file: string; total: number; progress: Progress } | undefined;
   const stop = (): void => {
     current?.progress.stop();

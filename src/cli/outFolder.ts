@@ -1,5 +1,6 @@
-// The folder that `reft train --out` writes: whether it may, before anything is computed; one run at a time; that it can be written at all, before
-// training starts; and what is cleared in the end. Nothing that somebody else wrote there is ever replaced or removed.
+// The folder that `reft train --out` writes: whether it may, before anything is computed; one run at a time; that it
+// can be written at all, before training starts; and what is cleared in the end. Nothing that somebody else wrote there
+// is ever replaced or removed.
 
 import { access, constants, open, readdir, rm, rmdir, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
@@ -14,7 +15,10 @@ import { UsageError } from './errors.js';
 
 /** What a run writes into its folder. */
 const ownNames = [adapterModelFile, adapterConfigFile, readmeFile, 'training.json', 'loss.svg'];
-/** And into the checkpoint, in the order in which they are removed: while the state is there, the run can be ended with --resume. */
+/**
+ * And into the checkpoint, in the order in which they are removed: while the state is there, the run can be ended with
+ * --resume.
+ */
 const checkpointNames = [stateFile, readmeFile, adapterConfigFile, adapterModelFile, stateTensorsFile];
 
 const lockPattern = new RegExp(`^\\.reft-train\\.(${writerTagPattern})\\.lock$`);
@@ -38,7 +42,10 @@ export class OutFolder {
     this.options = options;
   }
 
-  /** Looks whether a run may write here; changes nothing. @throws UsageError saying what is there and which option allows it */
+  /**
+   * Looks whether a run may write here; changes nothing. @throws UsageError saying what is there and which option
+   * allows it
+   */
   static async check(path: string, options: OutFolderOptions): Promise<OutFolder> {
     const out = new OutFolder(path, options);
     await out.mayWrite();
@@ -58,7 +65,9 @@ export class OutFolder {
     } catch (cause) {
       await this.close();
       if (cause instanceof UsageError) throw cause;
-      throw Object.assign(new Error(`--out: ${path} cannot be written: ${(cause as Error).message}`, { cause }), { code: (cause as NodeJS.ErrnoException).code });
+      throw Object.assign(new Error(`--out: ${path} cannot be written: ${(cause as Error).message}`, { cause }), {
+        code: (cause as NodeJS.ErrnoException).code,
+      });
     }
     try {
       // Another run may have ended here since.
@@ -87,19 +96,33 @@ export class OutFolder {
   }
 
   private async mayWrite(): Promise<void> {
-    const { path, checkpoint, options: { resume, overwrite } } = this;
+    const {
+      path,
+      checkpoint,
+      options: { resume, overwrite },
+    } = this;
     await checkWritable(path);
     const [inFolder, inCheckpoint] = [await findFiles(path, ownNames), await findFiles(checkpoint, checkpointNames)];
-    const foreign = [...inFolder.others.map(name => join(path, name)), ...inCheckpoint.others.map(name => join(checkpoint, name))]
-      .find(name => !name.endsWith(readmeFile));
-    if (foreign !== undefined) throw new UsageError(`--out: ${foreign} was not written by reft and is not replaced; give another folder`);
+    const foreign = [
+      ...inFolder.others.map(name => join(path, name)),
+      ...inCheckpoint.others.map(name => join(checkpoint, name)),
+    ].find(name => !name.endsWith(readmeFile));
+    if (foreign !== undefined)
+      throw new UsageError(`--out: ${foreign} was not written by reft and is not replaced; give another folder`);
     const interrupted = inCheckpoint.ours.includes(stateTensorsFile);
     if (resume && !interrupted) throw new UsageError(`--resume: no checkpoint in ${path}`);
     if (resume || overwrite) return;
-    if (interrupted) throw new UsageError(`--out: ${path} holds a checkpoint of a run that was interrupted; --resume goes on with it, --overwrite starts anew`);
+    if (interrupted)
+      throw new UsageError(
+        `--out: ${path} holds a checkpoint of a run that was interrupted; --resume goes on with it, --overwrite starts anew`,
+      );
     const ours = inFolder.ours.filter(name => name !== readmeFile);
-    if (ours.includes(adapterModelFile)) throw new UsageError(`--out: ${path} holds an adapter; --overwrite replaces it when the new one is trained`);
-    if (ours.length > 0) throw new UsageError(`--out: ${path} holds ${ours.join(', ')} of an earlier run; --overwrite replaces what reft wrote`);
+    if (ours.includes(adapterModelFile))
+      throw new UsageError(`--out: ${path} holds an adapter; --overwrite replaces it when the new one is trained`);
+    if (ours.length > 0)
+      throw new UsageError(
+        `--out: ${path} holds ${ours.join(', ')} of an earlier run; --overwrite replaces what reft wrote`,
+      );
   }
 
   /** A file for each run that lives: two runs that start at once see each other's, and one gives way. */
@@ -126,9 +149,13 @@ export class OutFolder {
 
   private taken(tag: string): UsageError {
     const [pid] = tag.split('-');
-    const whose = writerState(tag) === 'unknown'
-      ? `on another machine (process ${pid} there; if that has ended, remove ${join(this.path, `.reft-train.${tag}.lock`)})` : `(process ${pid})`;
-    return new UsageError(`--out: ${this.path} is being written by another reft train ${whose}; wait for it, or give another folder`);
+    const whose =
+      writerState(tag) === 'unknown'
+        ? `on another machine (process ${pid} there; if that has ended, remove ${join(this.path, `.reft-train.${tag}.lock`)})`
+        : `(process ${pid})`;
+    return new UsageError(
+      `--out: ${this.path} is being written by another reft train ${whose}; wait for it, or give another folder`,
+    );
   }
 
   /** As many bytes as will be saved, written and removed again. */
@@ -151,7 +178,9 @@ export class OutFolder {
 
 const probe = 'reft-probe';
 
-/** Whether the folder, or the one in which it would be made, may be written, as far as the system says so beforehand. */
+/**
+ * Whether the folder, or the one in which it would be made, may be written, as far as the system says so beforehand.
+ */
 async function checkWritable(path: string): Promise<void> {
   for (let folder = resolve(path); ; folder = dirname(folder)) {
     try {
@@ -160,12 +189,17 @@ async function checkWritable(path: string): Promise<void> {
     } catch (error) {
       if (error instanceof UsageError) throw error;
       const { code, message } = error as NodeJS.ErrnoException;
-      if (code !== 'ENOENT' || dirname(folder) === folder) throw Object.assign(new Error(`--out: ${path} cannot be written: ${message}`, { cause: error }), { code });
+      if (code !== 'ENOENT' || dirname(folder) === folder)
+        throw Object.assign(new Error(`--out: ${path} cannot be written: ${message}`, { cause: error }), { code });
     }
   }
 }
 
-const isFolder = (path: string): Promise<boolean> => stat(path).then(s => s.isDirectory(), () => false);
+const isFolder = (path: string): Promise<boolean> =>
+  stat(path).then(
+    s => s.isDirectory(),
+    () => false,
+  );
 
 function ignoreFull(error: NodeJS.ErrnoException): void {
   if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST' && error.code !== 'ENOENT') throw error;

@@ -1,6 +1,6 @@
-// Where a command's words go. With --json stdout holds JSON lines and nothing else, and people read stderr; without it results go to
-// stdout. Progress is always on stderr: a bar on a terminal, now and then a line elsewhere. What is said is the
-// commands' business; that nothing in it
+// Where a command's words go. With --json stdout holds JSON lines and nothing else, and people read stderr; without it
+// results go to stdout. Progress is always on stderr: a bar on a terminal, now and then a line elsewhere. What is said
+// is the commands' business; that nothing in it
 // steers a terminal or tells a password is seen to here.
 
 import { SingleBar } from 'cli-progress';
@@ -44,7 +44,9 @@ export class Output {
   }
 
   progress(label: string, total: number, format: (value: number) => string = String): Progress {
-    return process.stderr.isTTY ? barProgress(printable(label), total, format) : lineProgress(printable(label), total, format);
+    return process.stderr.isTTY
+      ? barProgress(printable(label), total, format)
+      : lineProgress(printable(label), total, format);
   }
 }
 
@@ -53,13 +55,24 @@ const forPeople = (text: string): string => printable(withoutSecrets(text, proce
 
 function barProgress(label: string, total: number, format: (value: number) => string): Progress {
   const bar = new SingleBar({
-    stream: process.stderr, hideCursor: true, barsize: 36, barCompleteChar: '━', barIncompleteChar: '─', etaBuffer: 5, fps: 8, gracefulExit: false,
+    stream: process.stderr,
+    hideCursor: true,
+    barsize: 36,
+    barCompleteChar: '━',
+    barIncompleteChar: '─',
+    etaBuffer: 5,
+    fps: 8,
+    gracefulExit: false,
     format: `${label}  {bar}  {done}/{all}  {text}  {eta_formatted}`,
   });
   bar.start(total, 0, { done: format(0), all: format(total), text: '' });
   return {
-    update: (value, text = '') => { bar.update(value, { done: format(value), text }); },
-    stop: () => { bar.stop(); },
+    update: (value, text = '') => {
+      bar.update(value, { done: format(value), text });
+    },
+    stop: () => {
+      bar.stop();
+    },
   };
 }
 
@@ -79,7 +92,9 @@ function lineProgress(label: string, total: number, format: (value: number) => s
       if (performance.now() - last >= lineEvery * 1000) print();
     },
     // What was over before the first line was due needs none.
-    stop: () => { if (printed) print(); },
+    stop: () => {
+      if (printed) print();
+    },
   };
 }
 
@@ -93,5 +108,9 @@ export function bytesText(bytes: number): string {
 /** 134515008 as "134.5 M". */
 export function countText(count: number): string {
   if (count < 1e5) return count.toLocaleString('en');
-  return count < 1e6 ? `${(count / 1e3).toFixed(1)} k` : count < 1e9 ? `${(count / 1e6).toFixed(1)} M` : `${(count / 1e9).toFixed(2)} B`;
+  return count < 1e6
+    ? `${(count / 1e3).toFixed(1)} k`
+    : count < 1e9
+      ? `${(count / 1e6).toFixed(1)} M`
+      : `${(count / 1e9).toFixed(2)} B`;
 }

@@ -1,5 +1,5 @@
-// `--profile` of the commands that compute: what is measured around them, the table on stderr, the JSON event, and the trace file. How it is
-// measured is src/profile's business.
+// `--profile` of the commands that compute: what is measured around them, the table on stderr, the JSON event, and the
+// trace file. How it is measured is src/profile's business.
 
 import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -17,7 +17,10 @@ export interface ProfileFlags {
 }
 
 export function addProfileOption(command: Command, defaultFile: string): Command {
-  return command.option('--profile [file]', `measure where the time goes, and write a trace that Chrome opens (default file: ${defaultFile})`);
+  return command.option(
+    '--profile [file]',
+    `measure where the time goes, and write a trace that Chrome opens (default file: ${defaultFile})`,
+  );
 }
 
 /** Measures a backend while a body runs, if --profile asks for it. */
@@ -43,9 +46,17 @@ export class Profiling {
     const { file, output } = this;
     if (file === null) return body();
     // Now rather than after hours of training.
-    if (!(await stat(dirname(file)).catch(() => undefined))?.isDirectory()) throw new UsageError(`--profile: there is no folder ${dirname(file)} to write ${file} in`);
-    if (await stat(file).then(() => true, () => false) && !(await isTrace(file))) throw new UsageError(`--profile: ${file} is no trace of reft and is not replaced`);
-    const profile = this.profile = startProfile({ backend: this.backend });
+    if (!(await stat(dirname(file)).catch(() => undefined))?.isDirectory())
+      throw new UsageError(`--profile: there is no folder ${dirname(file)} to write ${file} in`);
+    if (
+      (await stat(file).then(
+        () => true,
+        () => false,
+      )) &&
+      !(await isTrace(file))
+    )
+      throw new UsageError(`--profile: ${file} is no trace of reft and is not replaced`);
+    const profile = (this.profile = startProfile({ backend: this.backend }));
     let result: T;
     try {
       result = await body();

@@ -1,4 +1,5 @@
-// The `reft` command as a function: its sub-commands put together, and what they throw turned into one line on stderr and an exit code.
+// The `reft` command as a function: its sub-commands put together, and what they throw turned into one line on stderr
+// and an exit code.
 
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
@@ -20,8 +21,15 @@ REFT_DEBUG=1 shows where an error came from.`;
 
 /** The command with all its sub-commands and their options. */
 export function createProgram(): Command {
-  const { version, description } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string; description: string };
-  const program = new Command('reft').description(description).version(version).showSuggestionAfterError().addHelpText('after', epilogue);
+  const { version, description } = JSON.parse(readFileSync(packageFile, 'utf8')) as {
+    version: string;
+    description: string;
+  };
+  const program = new Command('reft')
+    .description(description)
+    .version(version)
+    .showSuggestionAfterError()
+    .addHelpText('after', epilogue);
   addTrainCommand(program);
   addGenerateCommand(program);
   addChatCommand(program);
@@ -29,7 +37,8 @@ export function createProgram(): Command {
   addConvertCommand(program);
   addInfoCommand(program);
   addDevicesCommand(program);
-  for (const command of [program, ...program.commands]) command.exitOverride().configureOutput({ outputError: () => {} });
+  for (const command of [program, ...program.commands])
+    command.exitOverride().configureOutput({ outputError: () => {} });
   return program;
 }
 

@@ -1,5 +1,5 @@
-// Fused multiply-add in WebAssembly. Node 20 has it behind a flag that must be set before the first module is compiled; only a program that
-// owns its process may do that, so the library never does.
+// Fused multiply-add in WebAssembly. Node 20 has it behind a flag that must be set before the first module is compiled;
+// only a program that owns its process may do that, so the library never does.
 
 import { setFlagsFromString } from 'node:v8';
 

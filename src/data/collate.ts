@@ -28,7 +28,9 @@ export function collate(
   { padTokenId, side = 'right' }: { padTokenId: number; side?: 'right' | 'left' },
 ): Batch {
   if (examples.length === 0) throw new RangeError('collate: expected at least one example, got none');
-  examples.forEach((example, i) => { checkExample(example, `collate: example ${i}`); });
+  examples.forEach((example, i) => {
+    checkExample(example, `collate: example ${i}`);
+  });
   const width = Math.max(...examples.map(example => example.ids.length));
   const size = examples.length * width;
   const inputIds = new Int32Array(size).fill(padTokenId);
@@ -52,8 +54,8 @@ export function collate(
 }
 
 /**
- * The batches of one epoch: the numbers 0 to n-1, shuffled by seed and epoch, cut into lists of `batchSize` (the last may be
- * shorter). The same arguments give the same batches everywhere.
+ * The batches of one epoch: the numbers 0 to n-1, shuffled by seed and epoch, cut into lists of `batchSize` (the last
+ * may be shorter). The same arguments give the same batches everywhere.
  */
 export function batches(n: number, batchSize: number, seed: number, epoch: number): number[][] {
   if (!Number.isInteger(batchSize) || batchSize < 1)
@@ -73,9 +75,14 @@ export function shuffled(n: number, seed: number, epoch: number): number[] {
   return order;
 }
 
-/** Numbers in [0, 1): SplitMix (Steele et al. 2014) with 32-bit state and murmur3's finaliser, started from seed and epoch. */
+/**
+ * Numbers in [0, 1): SplitMix (Steele et al. 2014) with 32-bit state and murmur3's finaliser, started from seed and
+ * epoch.
+ */
 function splitMix32(seed: number, epoch: number): () => number {
-  let state = finalise(finalise(seed >>> 0) ^ finalise(Math.floor(seed / 2 ** 32) + 0x9e3779b9) ^ Math.imul(epoch + 1, 0x85ebca6b));
+  let state = finalise(
+    finalise(seed >>> 0) ^ finalise(Math.floor(seed / 2 ** 32) + 0x9e3779b9) ^ Math.imul(epoch + 1, 0x85ebca6b),
+  );
   return () => {
     state = (state + 0x9e3779b9) >>> 0;
     return finalise(state) / 2 ** 32;

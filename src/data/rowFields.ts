@@ -1,5 +1,5 @@
-// Fields of a row beside the text that is learned: those that say where a row comes from, and those that a chat template reads. One that is neither is
-// an error, so that nothing of a row is lost without a word.
+// Fields of a row beside the text that is learned: those that say where a row comes from, and those that a chat
+// template reads. One that is neither is an error, so that nothing of a row is lost without a word.
 
 import { isEmpty, kindOf, plainObject } from '../io/chatMessages.js';
 import { FormatError } from '../io/errors.js';
@@ -7,8 +7,29 @@ import { parseJson } from '../io/orderedJson.js';
 
 /** Columns of published data sets that say nothing to a model; they are passed over. */
 export const describingFields: readonly string[] = [
-  'id', 'idx', 'index', 'prompt_id', 'conversation_id', 'source', 'dataset', 'split', 'category', 'task', 'topic', 'language', 'lang', 'model', 'license',
-  'url', 'metadata', 'meta', 'created', 'timestamp', 'score', 'score_chosen', 'score_rejected',
+  'id',
+  'idx',
+  'index',
+  'prompt_id',
+  'conversation_id',
+  'source',
+  'dataset',
+  'split',
+  'category',
+  'task',
+  'topic',
+  'language',
+  'lang',
+  'model',
+  'license',
+  'url',
+  'metadata',
+  'meta',
+  'created',
+  'timestamp',
+  'score',
+  'score_chosen',
+  'score_rejected',
 ];
 /** What the tokenizer tells a template itself. */
 const reserved = ['messages', 'add_generation_prompt', 'bos_token', 'eos_token', 'pad_token', 'unk_token'];
@@ -31,28 +52,50 @@ export function textField(row: Readonly<Record<string, unknown>>, name: string, 
 }
 
 /** The text in a field, which must say something. `space` counts where a text is verbatim. @throws FormatError */
-export function filledField(row: Readonly<Record<string, unknown>>, name: string, where: string, space: 'is empty' | 'counts' = 'is empty'): string {
+export function filledField(
+  row: Readonly<Record<string, unknown>>,
+  name: string,
+  where: string,
+  space: 'is empty' | 'counts' = 'is empty',
+): string {
   const text = textField(row, name, where);
   return (space === 'counts' ? text : text.trim()) === '' ? fail(where, `${name}: is empty`) : text;
 }
 
 /** The fields that are neither of the form, nor describing, nor null. */
-export function furtherFields(row: Readonly<Record<string, unknown>>, form: readonly string[]): [name: string, value: unknown][] {
-  return Object.entries(row).filter(([name, value]) => !form.includes(name) && !describingFields.includes(name) && value !== null);
+export function furtherFields(
+  row: Readonly<Record<string, unknown>>,
+  form: readonly string[],
+): [name: string, value: unknown][] {
+  return Object.entries(row).filter(
+    ([name, value]) => !form.includes(name) && !describingFields.includes(name) && value !== null,
+  );
 }
 
 /** @throws FormatError for a row that has further fields, naming the first */
-export function refuseFurtherFields(row: Readonly<Record<string, unknown>>, form: readonly string[], where: string): void {
+export function refuseFurtherFields(
+  row: Readonly<Record<string, unknown>>,
+  form: readonly string[],
+  where: string,
+): void {
   const [first] = furtherFields(row, form);
-  if (first) throw new FormatError(where, `${first[0]}: is not known beside ${form.join(', ')}; what only describes a row goes under "metadata"`);
+  if (first)
+    throw new FormatError(
+      where,
+      `${first[0]}: is not known beside ${form.join(', ')}; what only describes a row goes under "metadata"`,
+    );
 }
 
 /**
- * What a conversation's row tells the chat template: `tools`, `documents`, the entries of `chat_template_kwargs`, and any further field. Whether the
- * template reads it is seen when the row is rendered.
+ * What a conversation's row tells the chat template: `tools`, `documents`, the entries of `chat_template_kwargs`, and
+ * any further field. Whether the template reads it is seen when the row is rendered.
  * @throws FormatError for one that is not what it should be
  */
-export function templateVariables(row: Readonly<Record<string, unknown>>, form: readonly string[], where: string): Record<string, unknown> {
+export function templateVariables(
+  row: Readonly<Record<string, unknown>>,
+  form: readonly string[],
+  where: string,
+): Record<string, unknown> {
   const variables: Record<string, unknown> = {};
   for (const [name, value] of furtherFields(row, form)) {
     if (name === 'chat_template_kwargs') {
@@ -61,13 +104,15 @@ export function templateVariables(row: Readonly<Record<string, unknown>>, form: 
       variables[name] = name === 'tools' || name === 'documents' ? listOf(value, name, where) : value;
     }
   }
-  for (const name of Object.keys(variables)) if (reserved.includes(name)) fail(where, `${name}: is set by the tokenizer and cannot be given by a row`);
+  for (const name of Object.keys(variables))
+    if (reserved.includes(name)) fail(where, `${name}: is set by the tokenizer and cannot be given by a row`);
   return Object.fromEntries(Object.entries(variables).filter(([, value]) => !isEmpty(value)));
 }
 
 /** Data sets hold lists of tools also as JSON texts. */
 function listOf(value: unknown, name: string, where: string): unknown[] {
-  if (typeof value !== 'string') return Array.isArray(value) ? value : fail(where, `${name}: expected a list, got ${kindOf(value)}`);
+  if (typeof value !== 'string')
+    return Array.isArray(value) ? value : fail(where, `${name}: expected a list, got ${kindOf(value)}`);
   if (value.trim() === '') return [];
   let parsed: unknown;
   try {

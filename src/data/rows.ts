@@ -1,5 +1,5 @@
-// Training rows: JSONL text becomes checked rows. One row is a prompt with its completion, a conversation, or bare text.
-// Text only; turning rows into ids is examples.ts's work, reading files rowsNode.ts's.
+// Training rows: JSONL text becomes checked rows. One row is a prompt with its completion, a conversation, or bare
+// text. Text only; turning rows into ids is examples.ts's work, reading files rowsNode.ts's.
 
 import { checkMessages, hasMoreThanText, isEmpty, textOf, type ChatMessage } from '../io/chatMessages.js';
 import { FormatError } from '../io/errors.js';
@@ -58,15 +58,18 @@ const formOfKey: Readonly<Record<string, Form>> = {
   output: 'instruction',
   text: 'text',
 };
-const formsText = '{"prompt","completion"}, {"messages"}, {"conversations"}, {"instruction","input","output"} or {"text"}';
+const formsText =
+  '{"prompt","completion"}, {"messages"}, {"conversations"}, {"instruction","input","output"} or {"text"}';
 
 /**
  * The rows of a JSONL text, one JSON object a line; blank lines are passed over. The forms, told apart by their keys:
  * - `{"prompt","completion"}`: verbatim;
- * - `{"messages":[{"role","content"},...]}`: ends with the assistant's turn that is learned, a text or tool calls. Further fields of turns and of the
+ * - `{"messages":[{"role","content"},...]}`: ends with the assistant's turn that is learned, a text or tool calls.
+ *   Further fields of turns and of the
  *   row (`tools`, `documents`, those in `chat_template_kwargs`, others) are the chat template's;
  * - `{"conversations":[{"from","value"},...]}`: the same as ShareGPT has it, with an optional `system`;
- * - `{"instruction","input"?,"output"}`: one user turn, instruction and input with an empty line between them, and its answer. Alpaca's column `text`
+ * - `{"instruction","input"?,"output"}`: one user turn, instruction and input with an empty line between them, and its
+ *   answer. Alpaca's column `text`
  *   is passed over;
  * - `{"text"}`: learned whole.
  * `describingFields` (id, source, metadata, ...) and null are passed over; any other field is an error.
@@ -105,13 +108,20 @@ function parseRow(line: string, where: string): Row {
   const fields = fieldsOf[form];
   const filled = (name: string): string => filledField(row, name, where);
   if (form === 'messages' || form === 'conversations') {
-    const messages = form === 'messages' ? checkMessages(row['messages'], where) : shareGptMessages(row['conversations'], where);
-    if (form === 'conversations' && !isEmpty(row['system'])) messages.unshift({ role: 'system', content: textField(row, 'system', where) });
+    const messages =
+      form === 'messages' ? checkMessages(row['messages'], where) : shareGptMessages(row['conversations'], where);
+    if (form === 'conversations' && !isEmpty(row['system']))
+      messages.unshift({ role: 'system', content: textField(row, 'system', where) });
     return chatRow(messages, form, templateVariables(row, fields, where), where);
   }
   refuseFurtherFields(row, fields, where);
   if (form === 'completion') {
-    return { kind: 'completion', where, prompt: textField(row, 'prompt', where), completion: filledField(row, 'completion', where, 'counts') };
+    return {
+      kind: 'completion',
+      where,
+      prompt: textField(row, 'prompt', where),
+      completion: filledField(row, 'completion', where, 'counts'),
+    };
   }
   if (form === 'text') return { kind: 'text', where, text: filled('text') };
   const instruction = filled('instruction');
@@ -122,22 +132,33 @@ function parseRow(line: string, where: string): Row {
 
 function formOf(row: Readonly<Record<string, unknown>>, where: string): Form {
   const keys = Object.keys(row);
-  const forms = new Set(keys.filter(key => Object.hasOwn(formOfKey, key) && row[key] !== null).map(key => formOfKey[key]!));
+  const forms = new Set(
+    keys.filter(key => Object.hasOwn(formOfKey, key) && row[key] !== null).map(key => formOfKey[key]!),
+  );
   if (forms.has('instruction')) forms.delete('text');
   const [form] = forms;
   if (form !== undefined && forms.size === 1) return form;
-  throw new FormatError(where, `expected one of ${formsText}; got ${keys.length === 0 ? 'no keys' : `the keys ${keys.slice(0, 8).join(', ')}`}`);
+  throw new FormatError(
+    where,
+    `expected one of ${formsText}; got ${keys.length === 0 ? 'no keys' : `the keys ${keys.slice(0, 8).join(', ')}`}`,
+  );
 }
 
 function chatRow(messages: ChatMessage[], field: string, variables: Record<string, unknown>, where: string): ChatRow {
   const turn = messages.at(-1);
-  if (messages.length < 2 || !turn) throw new FormatError(where, `${field}: expected a turn and the assistant's answer to it`);
-  if (turn.role !== 'assistant') throw new FormatError(where, `${field}: expected the last turn to be the assistant's, got "${turn.role}"`);
+  if (messages.length < 2 || !turn)
+    throw new FormatError(where, `${field}: expected a turn and the assistant's answer to it`);
+  if (turn.role !== 'assistant')
+    throw new FormatError(where, `${field}: expected the last turn to be the assistant's, got "${turn.role}"`);
   const more = hasMoreThanText(turn);
   const answer = textOf(turn);
   if (answer.trim() === '' && !more) throw new FormatError(where, `${field}: the last turn is empty`);
   return {
-    kind: 'chat', where, before: messages.slice(0, -1), answer,
-    ...(Object.keys(turn).length > 2 || typeof turn.content !== 'string' ? { turn } : {}), ...(Object.keys(variables).length > 0 ? { variables } : {}),
+    kind: 'chat',
+    where,
+    before: messages.slice(0, -1),
+    answer,
+    ...(Object.keys(turn).length > 2 || typeof turn.content !== 'string' ? { turn } : {}),
+    ...(Object.keys(variables).length > 0 ? { variables } : {}),
   };
 }

@@ -1,4 +1,5 @@
-// Writing a file so that it is either the old one or the whole new one, whatever stops the process (Node only). Nothing else.
+// Writing a file so that it is either the old one or the whole new one, whatever stops the process (Node only). Nothing
+// else.
 
 import { randomUUID } from 'node:crypto';
 import { open, rename, rm } from 'node:fs/promises';
@@ -14,11 +15,14 @@ export async function writeFileAtomic(path: string, contents: Uint8Array | strin
 }
 
 /**
- * The same for several files of a folder: all are written before the first is renamed, so that a full disk changes nothing and a process that is
- * killed between two renames leaves the rest of the contents too. The file `last` is there before or after the renames, never between them.
+ * The same for several files of a folder: all are written before the first is renamed, so that a full disk changes
+ * nothing and a process that is killed between two renames leaves the rest of the contents too. The file `last` is
+ * there before or after the renames, never between them.
  */
 export async function writeFilesAtomic(
-  directory: string, files: Iterable<readonly [name: string, contents: Uint8Array | string]>, last?: string,
+  directory: string,
+  files: Iterable<readonly [name: string, contents: Uint8Array | string]>,
+  last?: string,
 ): Promise<void> {
   const written: { temporary: string; path: string }[] = [];
   try {

@@ -1,4 +1,5 @@
-// `AutoTokenizer.fromPretrained(name)`: the tokenizer that belongs to a model, wherever it is kept. Building one is in the tokenizer*.ts files.
+// `AutoTokenizer.fromPretrained(name)`: the tokenizer that belongs to a model, wherever it is kept. Building one is in
+// the tokenizer*.ts files.
 
 import { fileSource } from './byteSource.js';
 import { FormatError } from './errors.js';
@@ -22,7 +23,8 @@ export async function tokenizerOf(resolved: ResolvedModel): Promise<Tokenizer> {
       await file.close();
     }
   }
-  if (!resolved.tokenizerPath) throw new FormatError(resolved.path, 'has no vocabulary beside it (a llama2.c tokenizer .bin)');
+  if (!resolved.tokenizerPath)
+    throw new FormatError(resolved.path, 'has no vocabulary beside it (a llama2.c tokenizer .bin)');
   const source = await fileSource(resolved.tokenizerPath);
   try {
     return tokenizerFromLlama2c(parseLlama2cVocabulary(await source.read(0, source.size), source.name), source.name);

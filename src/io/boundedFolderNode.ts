@@ -1,5 +1,5 @@
-// A folder of files that can be made again, with a bound on their bytes: what was used longest ago goes first. Node only; what is in the files
-// is not known here.
+// A folder of files that can be made again, with a bound on their bytes: what was used longest ago goes first. Node
+// only; what is in the files is not known here.
 
 import { readdir, rm, stat, utimes, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,8 +9,8 @@ import { openFile } from './openFileNode.js';
 
 export interface BoundedFolder {
   /**
-   * Begins to read a file. Resolves, once the system has been asked for all of its bytes, to what waits for them; null where there is no file.
-   * A caller that then computes without a pause finds them read.
+   * Begins to read a file. Resolves, once the system has been asked for all of its bytes, to what waits for them; null
+   * where there is no file. A caller that then computes without a pause finds them read.
    */
   begin(name: string): Promise<(() => Promise<Uint8Array>) | null>;
   /** Writes a file whole, making room but for files of `needed`; false where there is not enough. */
@@ -20,7 +20,10 @@ export interface BoundedFolder {
 /** Systems read less than 2 GiB at once. */
 const mostAtOnce = 2 ** 30;
 
-/** Opens a folder, made if need be, of whose files those that end in `suffix` count and may be removed. Errors name the folder. */
+/**
+ * Opens a folder, made if need be, of whose files those that end in `suffix` count and may be removed. Errors name the
+ * folder.
+ */
 export async function openBoundedFolder(directory: string, suffix: string, limitBytes: number): Promise<BoundedFolder> {
   const entries = new Map<string, { bytes: number; used: number }>();
   const fail = (what: string, cause: unknown): never => {
@@ -48,7 +51,9 @@ export async function openBoundedFolder(directory: string, suffix: string, limit
         const now = new Date();
         // Only to say that it was used: a folder that is not ours to write in may still be read.
         await utimes(join(directory, name), now, now).catch(() => undefined);
-        const whole = readAll(opened.handle, opened.size).catch((error: unknown) => fail(`${name} cannot be read`, error));
+        const whole = readAll(opened.handle, opened.size).catch((error: unknown) =>
+          fail(`${name} cannot be read`, error),
+        );
         // An error is told to whoever waits; that may be nobody.
         whole.catch(() => undefined);
         return () => whole;
@@ -78,7 +83,10 @@ export async function openBoundedFolder(directory: string, suffix: string, limit
   };
 }
 
-/** All of an open file, which is closed: asked for at once, where `readFile` asks for piece after piece and needs the event loop in between. */
+/**
+ * All of an open file, which is closed: asked for at once, where `readFile` asks for piece after piece and needs the
+ * event loop in between.
+ */
 async function readAll(file: FileHandle, size: number): Promise<Uint8Array> {
   try {
     const bytes = new Uint8Array(size);

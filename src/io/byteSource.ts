@@ -1,5 +1,5 @@
-// Where file bytes come from: memory, a browser Blob or File, a file on disk. Readers of formats know this interface only,
-// so each of them runs in Node and in the browser and can read parts of a file without loading it whole.
+// Where file bytes come from: memory, a browser Blob or File, a file on disk. Readers of formats know this interface
+// only, so each of them runs in Node and in the browser and can read parts of a file without loading it whole.
 // Nothing about any format may be put in here.
 
 import { FormatError } from './errors.js';
@@ -19,10 +19,17 @@ export interface ByteSource {
 }
 
 /** Throws a FormatError unless [offset, offset + length) lies inside the source. */
-export function checkRange(source: { readonly name: string; readonly size: number }, offset: number, length: number): void {
+export function checkRange(
+  source: { readonly name: string; readonly size: number },
+  offset: number,
+  length: number,
+): void {
   const sound = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0;
   if (sound && offset + length <= source.size) return;
-  throw new FormatError(source.name, `truncated: expected ${length} bytes at offset ${offset}, the file has ${source.size} bytes`);
+  throw new FormatError(
+    source.name,
+    `truncated: expected ${length} bytes at offset ${offset}, the file has ${source.size} bytes`,
+  );
 }
 
 /** Bytes already in memory; nothing is copied until `readInto`. */
@@ -52,7 +59,10 @@ export function blobSource(blob: Blob, name: string): ByteSource {
       checkRange(source, offset, length);
       const bytes = new Uint8Array(await blob.slice(offset, offset + length).arrayBuffer());
       if (bytes.byteLength !== length) {
-        throw new FormatError(name, `truncated: expected ${length} bytes at offset ${offset}, ${bytes.byteLength} came`);
+        throw new FormatError(
+          name,
+          `truncated: expected ${length} bytes at offset ${offset}, ${bytes.byteLength} came`,
+        );
       }
       return bytes;
     },
@@ -62,8 +72,8 @@ export function blobSource(blob: Blob, name: string): ByteSource {
 }
 
 /**
- * A file on disk (Node only; the browser gets an error that says what to use instead). The file stays open until `close()`.
- * A missing file rejects with the system's own error, a folder with an Error that says so.
+ * A file on disk (Node only; the browser gets an error that says what to use instead). The file stays open until
+ * `close()`. A missing file rejects with the system's own error, a folder with an Error that says so.
  */
 export async function fileSource(path: string): Promise<ByteSource> {
   nodeOnly(`fileSource('${path}')`, 'use blobSource(file, file.name)');

@@ -1,5 +1,6 @@
-// Where an answer stands in what a chat template writes. Nothing is searched by the answer's own letters: the template writes the conversation once
-// more with a marker for an answer, and what stands behind the marker is what it puts behind every answer.
+// Where an answer stands in what a chat template writes. Nothing is searched by the answer's own letters: the template
+// writes the conversation once more with a marker for an answer, and what stands behind the marker is what it puts
+// behind every answer.
 
 import { textOf, type ChatMessage } from './chatMessages.js';
 import type { Rendered } from './jinja/render.js';
@@ -26,8 +27,9 @@ export interface ChatAnswer {
 const digits = '90817263544536271809';
 
 /**
- * The text that follows the prompt of `before` (with its opening of the answer) when `turn` answers it, up to the token that ends the turn. All that
- * the template writes there belongs to it: white space, an empty block of reasoning, a header that the prompt does not open.
+ * The text that follows the prompt of `before` (with its opening of the answer) when `turn` answers it, up to the token
+ * that ends the turn. All that the template writes there belongs to it: white space, an empty block of reasoning, a
+ * header that the prompt does not open.
  * @throws Error when the template leaves the turn out, or when the answer cannot be told from what stands before it
  */
 export function findAnswer(template: AnswerTemplate, before: readonly ChatMessage[], turn: ChatMessage): ChatAnswer {
@@ -49,7 +51,11 @@ interface MarkedAnswer {
 }
 
 /** undefined where the template does not write what a turn says. */
-function markedAnswer(template: AnswerTemplate, before: readonly ChatMessage[], role: string): MarkedAnswer | undefined {
+function markedAnswer(
+  template: AnswerTemplate,
+  before: readonly ChatMessage[],
+  role: string,
+): MarkedAnswer | undefined {
   let marker = digits;
   const known = JSON.stringify(before);
   while (known.includes(marker)) marker += digits;
@@ -58,7 +64,13 @@ function markedAnswer(template: AnswerTemplate, before: readonly ChatMessage[], 
   return at < 0 ? undefined : { head: text.slice(0, at), tail: text.slice(at + marker.length) };
 }
 
-function checkWritten(template: AnswerTemplate, before: readonly ChatMessage[], turn: ChatMessage, whole: string, writesText: boolean): void {
+function checkWritten(
+  template: AnswerTemplate,
+  before: readonly ChatMessage[],
+  turn: ChatMessage,
+  whole: string,
+  writesText: boolean,
+): void {
   if (textOf(turn).trim() !== '') {
     if (!writesText) throw new Error("the chat template leaves out what the assistant's last turn says");
   } else if (whole === template.render([...before, { role: turn.role, content: '' }], false).text) {
@@ -73,9 +85,14 @@ interface Renderings {
   readonly marked: MarkedAnswer | undefined;
 }
 
-function answerStart(template: AnswerTemplate, before: readonly ChatMessage[], { prompt, whole, marked }: Renderings): number {
+function answerStart(
+  template: AnswerTemplate,
+  before: readonly ChatMessage[],
+  { prompt, whole, marked }: Renderings,
+): number {
   if (whole.startsWith(prompt)) return prompt.length;
-  // The prompt opens the answer in a way of its own, with "<think>" say: what both have of the opening is not written twice.
+  // The prompt opens the answer in a way of its own, with "<think>" say: what both have of the opening is not written
+  // twice.
   const closed = template.render(before, false).text;
   if (marked?.head.startsWith(closed) && prompt.startsWith(closed)) {
     let shared = closed.length;
@@ -83,14 +100,22 @@ function answerStart(template: AnswerTemplate, before: readonly ChatMessage[], {
     if (whole.startsWith(prompt.slice(0, shared))) return shared;
   }
   if (marked && whole.startsWith(marked.head)) return marked.head.length;
-  throw new Error('the chat template writes the conversation in another way once it is answered, so that the answer cannot be told from it');
+  throw new Error(
+    'the chat template writes the conversation in another way once it is answered, so that the answer cannot be told from it',
+  );
 }
 
 /** Where the turn ends in `whole`, and the token that ends it. */
-function answerEnd(template: AnswerTemplate, whole: string, tail: string | undefined, start: number): { at: number; tokenId: number | undefined } {
+function answerEnd(
+  template: AnswerTemplate,
+  whole: string,
+  tail: string | undefined,
+  start: number,
+): { at: number; tokenId: number | undefined } {
   const usual = tail === undefined ? undefined : ending(template, tokensIn(template, tail));
   const tailStart = whole.length - (tail?.length ?? 0);
-  if (tail !== undefined && whole.endsWith(tail) && tailStart >= start) return { at: tailStart + (usual?.at ?? 0), tokenId: usual?.id };
+  if (tail !== undefined && whole.endsWith(tail) && tailStart >= start)
+    return { at: tailStart + (usual?.at ?? 0), tokenId: usual?.id };
   // Another end than behind a text: a tool call, say. It is among the special tokens that the turn ends with.
   const last: PlacedToken[] = [];
   for (let end = whole.trimEnd().length; end > start;) {
@@ -100,7 +125,9 @@ function answerEnd(template: AnswerTemplate, whole: string, tail: string | undef
     end = whole.slice(0, end - token[0].length).trimEnd().length;
   }
   const found = last.find(({ id }) => id === usual?.id) ?? ending(template, last);
-  return found ? { at: found.at, tokenId: found.id } : { at: Math.max(start, whole.trimEnd().length), tokenId: undefined };
+  return found
+    ? { at: found.at, tokenId: found.id }
+    : { at: Math.max(start, whole.trimEnd().length), tokenId: undefined };
 }
 
 interface PlacedToken {
@@ -112,7 +139,9 @@ interface PlacedToken {
 function tokensIn({ special }: AnswerTemplate, text: string): PlacedToken[] {
   const tokens: PlacedToken[] = [];
   for (let at = 0; at < text.length;) {
-    const [longest] = [...special].filter(([token]) => text.startsWith(token, at)).sort(([a], [b]) => b.length - a.length);
+    const [longest] = [...special]
+      .filter(([token]) => text.startsWith(token, at))
+      .sort(([a], [b]) => b.length - a.length);
     if (longest) tokens.push({ at, id: longest[1] });
     at += longest?.[0].length ?? 1;
   }

@@ -25,10 +25,16 @@ const [firstMark, lastMark] = [0xe000, 0xf8ff];
  * @param templateText its source
  */
 export function renderLiteral<T>(
-  values: T, templateText: string, special: SpecialTexts, render: (marked: T) => string,
+  values: T,
+  templateText: string,
+  special: SpecialTexts,
+  render: (marked: T) => string,
 ): LiteralText {
   const given: string[] = [templateText];
-  mapStrings(values, text => { given.push(text); return text; });
+  mapStrings(values, text => {
+    given.push(text);
+    return text;
+  });
   const mark = freeMark(given);
   const text = render(mapStrings(values, value => marked(value, mark, special)) as T);
   const parts = text.split(mark);
@@ -47,7 +53,10 @@ export function renderLiteral<T>(
 function marked(text: string, mark: string, special: SpecialTexts): string {
   const places = new Set(special.startsIn(text));
   const [start, end] = [text.length - text.trimStart().length, text.trimEnd().length];
-  for (const [from, to] of [[0, text.length], [start, end]]) {
+  for (const [from, to] of [
+    [0, text.length],
+    [start, end],
+  ]) {
     if (from >= to) continue;
     const whole = text.slice(from, to);
     if (special.texts.some(token => suffixes(token).some(suffix => whole.startsWith(suffix)))) places.add(from);
@@ -77,8 +86,10 @@ function freeMark(texts: readonly string[]): string {
 function mapStrings(value: unknown, change: (text: string) => string): unknown {
   if (typeof value === 'string') return change(value);
   if (Array.isArray(value)) return value.map(item => mapStrings(item, change));
-  const ofField = ([key, item]: [unknown, unknown]): [unknown, unknown] =>
-    [key, key === 'role' ? item : mapStrings(item, change)];
+  const ofField = ([key, item]: [unknown, unknown]): [unknown, unknown] => [
+    key,
+    key === 'role' ? item : mapStrings(item, change),
+  ];
   if (value instanceof Map) return new Map(Array.from(value as Map<unknown, unknown>, ofField));
   if (typeof value !== 'object' || value === null) return value;
   const prototype: unknown = Object.getPrototypeOf(value);

@@ -1,5 +1,5 @@
-// The turns of a conversation as they come from outside, checked. What a turn holds beside its role and its text (tool calls, names, reasoning) is
-// the chat template's business and stays as it is.
+// The turns of a conversation as they come from outside, checked. What a turn holds beside its role and its text (tool
+// calls, names, reasoning) is the chat template's business and stays as it is.
 
 import { FormatError } from './errors.js';
 
@@ -9,7 +9,10 @@ export interface ContentPart {
   readonly text: string;
 }
 
-/** One turn of a conversation. Further fields (tool_calls, name, reasoning_content, ...) reach the chat template as they are. */
+/**
+ * One turn of a conversation. Further fields (tool_calls, name, reasoning_content, ...) reach the chat template as they
+ * are.
+ */
 export interface ChatMessage {
   /** Usually "system", "user", "assistant" or "tool". */
   readonly role: string;
@@ -37,7 +40,8 @@ export function checkMessage(value: unknown, where: string, field: string): Chat
   const { role, content, tool_calls: calls } = turn;
   if (typeof role !== 'string') fail('.role', `expected a text, got ${kindOf(role)}`);
   if (role === '') fail('.role', 'is empty');
-  if (calls !== undefined && calls !== null && !Array.isArray(calls)) fail('.tool_calls', `expected a list, got ${kindOf(calls)}`);
+  if (calls !== undefined && calls !== null && !Array.isArray(calls))
+    fail('.tool_calls', `expected a list, got ${kindOf(calls)}`);
   if (content === undefined || content === null) {
     if (!hasMoreThanText(turn)) fail('.content', `expected a text, got ${kindOf(content)}`);
   } else if (Array.isArray(content)) {
@@ -50,7 +54,8 @@ export function checkMessage(value: unknown, where: string, field: string): Chat
 
 function checkPart(value: unknown, name: string, fail: (name: string, message: string) => never): ContentPart {
   const part = plainObject(value) ?? fail(name, `expected a part {"type":"text","text"}, got ${kindOf(value)}`);
-  if (part['type'] !== 'text') fail(name, `a part of type ${JSON.stringify(part['type'])} is not understood, only of type "text"`);
+  if (part['type'] !== 'text')
+    fail(name, `a part of type ${JSON.stringify(part['type'])} is not understood, only of type "text"`);
   if (typeof part['text'] !== 'string') fail(`${name}.text`, `expected a text, got ${kindOf(part['text'])}`);
   return part as unknown as ContentPart;
 }

@@ -1,5 +1,5 @@
-// Chat templates: a list of messages becomes the text a chat model was trained on, through the model's own Jinja template.
-// Only text in, text out; ids and special tokens belong to tokenizer.ts.
+// Chat templates: a list of messages becomes the text a chat model was trained on, through the model's own Jinja
+// template. Only text in, text out; ids and special tokens belong to tokenizer.ts.
 
 import { textOf, type ChatMessage } from './chatMessages.js';
 import { FormatError } from './errors.js';
@@ -12,7 +12,8 @@ import { withinTime } from './timeLimit.js';
 export type { ChatMessage, ContentPart } from './chatMessages.js';
 
 /**
- * The template of a model that brings none: each turn is "Role: content" on its own line, and "Assistant:" asks for an answer.
+ * The template of a model that brings none: each turn is "Role: content" on its own line, and "Assistant:" asks for an
+ * answer.
  *
  *     User: What is rain?
  *     Assistant: Water that falls.
@@ -52,8 +53,8 @@ export class ChatTemplate {
   }
 
   /**
-   * The text of a conversation. Turns reach the template as they are, but that text in parts is joined for one that reads texts only, and a text
-   * becomes one part for one that reads parts only.
+   * The text of a conversation. Turns reach the template as they are, but that text in parts is joined for one that
+   * reads texts only, and a text becomes one part for one that reads parts only.
    * @param variables what the template may read: messages, add_generation_prompt, bos_token, eos_token, tools, ...
    * @throws Error when the template refuses the messages (raise_exception), fails on them or takes more than its limits
    */
@@ -64,16 +65,20 @@ export class ChatTemplate {
   /** `render`, and which parts of the text stand in `generation` blocks. */
   renderMarked(variables: { messages: readonly ChatMessage[] } & Record<string, unknown>): Rendered {
     try {
-      return this.renderAs(variables, this.contentForm ??= this.findContentForm(variables));
+      return this.renderAs(variables, (this.contentForm ??= this.findContentForm(variables)));
     } catch (error) {
       const did = error instanceof RenderLimitError ? 'was stopped' : 'failed';
-      throw new Error(`${this.source}: chat template ${did} on ${variables.messages.length} messages: ${messageOf(error)}`, {
-        cause: error,
-      });
+      throw new Error(
+        `${this.source}: chat template ${did} on ${variables.messages.length} messages: ${messageOf(error)}`,
+        { cause: error },
+      );
     }
   }
 
-  private renderAs(variables: { messages: readonly ChatMessage[] } & Record<string, unknown>, form: ContentForm): Rendered {
+  private renderAs(
+    variables: { messages: readonly ChatMessage[] } & Record<string, unknown>,
+    form: ContentForm,
+  ): Rendered {
     const { limits, program } = this;
     const given = { ...variables, messages: variables.messages.map(message => withContentAs(form, message)) };
     const rendered = withinTime(limits.time, () => render(program, given, limits));
@@ -105,7 +110,8 @@ type ContentForm = 'text' | 'parts' | 'either';
 function withContentAs(form: ContentForm, message: ChatMessage): ChatMessage {
   const { content } = message;
   if (form === 'text' && Array.isArray(content)) return { ...message, content: textOf(message) };
-  if (form === 'parts' && typeof content === 'string') return { ...message, content: [{ type: 'text', text: content }] };
+  if (form === 'parts' && typeof content === 'string')
+    return { ...message, content: [{ type: 'text', text: content }] };
   return message;
 }
 

@@ -1,6 +1,6 @@
-// GGML's block formats and how each turns into f32: one table row a format. A row says how many weights share a block, how many
-// bytes the block takes, and decodes runs of blocks in a tight loop. New formats are new rows. No files and no tensors here.
-// Source: ggml-quants.c (dequantize_row_q4_0 to _q6_K) and ggml-common.h (block layouts) of llama.cpp.
+// GGML's block formats and how each turns into f32: one table row a format. A row says how many weights share a block,
+// how many bytes the block takes, and decodes runs of blocks in a tight loop. New formats are new rows. No files and no
+// tensors here. Source: ggml-quants.c (dequantize_row_q4_0 to _q6_K) and ggml-common.h (block layouts) of llama.cpp.
 
 import { halfToFloatTable } from '../tensor/packing.js';
 
@@ -16,10 +16,11 @@ export interface BlockFormat {
 }
 
 /** f16 fields of blocks, by index of 2-byte words. */
-const words = (bytes: Uint8Array): Uint16Array => new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength >> 1);
+const words = (bytes: Uint8Array): Uint16Array =>
+  new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength >> 1);
 
-// Products of f16 scales and integers are exact in f64, and those that ggml rounds to f32 on the way are exact there too, so each weight is
-// rounded once, as in ggml.
+// Products of f16 scales and integers are exact in f64, and those that ggml rounds to f32 on the way are exact there
+// too, so each weight is rounded once, as in ggml.
 
 /** f16 d, then 32 int8: w = d q. */
 function decodeQ8_0(bytes: Uint8Array, blocks: number, out: Float32Array, start: number): void {
@@ -79,8 +80,9 @@ function decodeQ5(bytes: Uint8Array, blocks: number, out: Float32Array, start: n
 }
 
 /**
- * f16 d, f16 dmin, 12 bytes of eight 6-bit scales s and eight 6-bit minima m, in Q5_K 32 bytes of fifth bits, then 128 bytes. Weights 64 j + i and
- * 64 j + 32 + i are the nibbles of byte 32 j + i: w = d s q - dmin m with the scale and minimum of each 32 weights.
+ * f16 d, f16 dmin, 12 bytes of eight 6-bit scales s and eight 6-bit minima m, in Q5_K 32 bytes of fifth bits, then 128
+ * bytes. Weights 64 j + i and 64 j + 32 + i are the nibbles of byte 32 j + i: w = d s q - dmin m with the scale and
+ * minimum of each 32 weights.
  */
 function decodeK(bytes: Uint8Array, blocks: number, out: Float32Array, start: number, fifthBits: boolean): void {
   const half = halfToFloatTable();
@@ -107,8 +109,9 @@ function decodeK(bytes: Uint8Array, blocks: number, out: Float32Array, start: nu
 }
 
 /**
- * 128 bytes of low nibbles, 64 bytes of upper bit pairs, 16 int8 scales s, f16 d: w = d s (q - 32), a scale for each 16 weights. Of each 128
- * weights, 32 p + i has its nibble in byte 32 (p & 1) + i (upper for p > 1) and its pair in byte i at bit 2 p.
+ * 128 bytes of low nibbles, 64 bytes of upper bit pairs, 16 int8 scales s, f16 d: w = d s (q - 32), a scale for each 16
+ * weights. Of each 128 weights, 32 p + i has its nibble in byte 32 (p & 1) + i (upper for p > 1) and its pair in byte i
+ * at bit 2 p.
  */
 function decodeQ6_K(bytes: Uint8Array, blocks: number, out: Float32Array, start: number): void {
   const half = halfToFloatTable();
@@ -132,9 +135,33 @@ export const blockFormats: Readonly<Record<BlockDType, BlockFormat>> = {
   Q8_0: { blockLength: 32, blockBytes: 34, decode: decodeQ8_0 },
   Q4_0: { blockLength: 32, blockBytes: 18, decode: decodeQ4_0 },
   Q4_1: { blockLength: 32, blockBytes: 20, decode: decodeQ4_1 },
-  Q5_0: { blockLength: 32, blockBytes: 22, decode: (bytes, blocks, out, start) => { decodeQ5(bytes, blocks, out, start, false); } },
-  Q5_1: { blockLength: 32, blockBytes: 24, decode: (bytes, blocks, out, start) => { decodeQ5(bytes, blocks, out, start, true); } },
-  Q4_K: { blockLength: 256, blockBytes: 144, decode: (bytes, blocks, out, start) => { decodeK(bytes, blocks, out, start, false); } },
-  Q5_K: { blockLength: 256, blockBytes: 176, decode: (bytes, blocks, out, start) => { decodeK(bytes, blocks, out, start, true); } },
+  Q5_0: {
+    blockLength: 32,
+    blockBytes: 22,
+    decode: (bytes, blocks, out, start) => {
+      decodeQ5(bytes, blocks, out, start, false);
+    },
+  },
+  Q5_1: {
+    blockLength: 32,
+    blockBytes: 24,
+    decode: (bytes, blocks, out, start) => {
+      decodeQ5(bytes, blocks, out, start, true);
+    },
+  },
+  Q4_K: {
+    blockLength: 256,
+    blockBytes: 144,
+    decode: (bytes, blocks, out, start) => {
+      decodeK(bytes, blocks, out, start, false);
+    },
+  },
+  Q5_K: {
+    blockLength: 256,
+    blockBytes: 176,
+    decode: (bytes, blocks, out, start) => {
+      decodeK(bytes, blocks, out, start, true);
+    },
+  },
   Q6_K: { blockLength: 256, blockBytes: 210, decode: decodeQ6_K },
 };

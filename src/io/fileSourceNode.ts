@@ -22,7 +22,10 @@ export async function openFileSource(path: string): Promise<ByteSource> {
       while (done < target.byteLength) {
         const { bytesRead } = await handle.read(target, done, target.byteLength - done, offset + done);
         if (bytesRead === 0) {
-          throw new FormatError(path, `truncated: expected ${target.byteLength} bytes at offset ${offset}, ${done} came`);
+          throw new FormatError(
+            path,
+            `truncated: expected ${target.byteLength} bytes at offset ${offset}, ${done} came`,
+          );
         }
         done += bytesRead;
       }

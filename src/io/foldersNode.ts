@@ -1,12 +1,13 @@
-// Folders that are written in: made with what is missing above them, and cleared of what killed processes left. Node only.
+// Folders that are written in: made with what is missing above them, and cleared of what killed processes left. Node
+// only.
 
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { writerState, writerTag, writerTagPattern, type WriterState } from './writerNode.js';
 
 /**
- * Makes a folder and those above it; gives the ones that were made, outermost first. Step by step: Node's own recursive mkdir never ends where the
- * system says that a folder is there in which nothing can be (/proc).
+ * Makes a folder and those above it; gives the ones that were made, outermost first. Step by step: Node's own recursive
+ * mkdir never ends where the system says that a folder is there in which nothing can be (/proc).
  */
 export async function makeFolder(path: string): Promise<string[]> {
   const missing: string[] = [];
@@ -50,7 +51,9 @@ export interface UnfinishedFile {
 export function unfinishedFiles(entries: readonly string[]): UnfinishedFile[] {
   return entries.flatMap(entry => {
     const [, name, tag] = pattern.exec(entry) ?? [];
-    return name === undefined ? [] : [{ entry, name, writer: tag === undefined ? 'unknown' as const : writerState(tag) }];
+    return name === undefined
+      ? []
+      : [{ entry, name, writer: tag === undefined ? ('unknown' as const) : writerState(tag) }];
   });
 }
 
@@ -60,6 +63,6 @@ export async function removeUnfinished(directory: string, isOurs: (name: string)
     if (!isOurs(name) || writer === 'alive') continue;
     const path = join(directory, entry);
     const age = async (): Promise<number> => Date.now() - ((await stat(path).catch(() => null))?.mtimeMs ?? Infinity);
-    if (writer === 'dead' || await age() > staleMs) await rm(path, { force: true });
+    if (writer === 'dead' || (await age()) > staleMs) await rm(path, { force: true });
   }
 }

@@ -1,7 +1,7 @@
-// GGUF files, versions 2 and 3: every tensor's name, type, shape and place are checked against the file's real size before
-// anything is read. Shapes come out row-major (outermost first, as torch has them), names and values as the file has them:
-// llama.cpp's converter permutes the rows of q and k in llama architectures for its interleaved RoPE, and undoing that is the
-// model loader's job, not this file's.
+// GGUF files, versions 2 and 3: every tensor's name, type, shape and place are checked against the file's real size
+// before anything is read. Shapes come out row-major (outermost first, as torch has them), names and values as the file
+// has them: llama.cpp's converter permutes the rows of q and k in llama architectures for its interleaved RoPE, and
+// undoing that is the model loader's job, not this file's.
 
 import { fileSource, type ByteSource } from './byteSource.js';
 import { FormatError } from './errors.js';
@@ -59,10 +59,10 @@ const firstPiece = 4 * 2 ** 20;
 const maxHeaderBytes = 256 * 2 ** 20;
 
 /**
- * Opens a GGUF file, or all parts of a split one (ggufSplit.ts) by their first, for which `openSibling` opens the others.
- * `metadata` holds its keys as plain values (`tokenizer.ggml.tokens` is a string[]).
- * Refused with a FormatError: unknown or unsupported types, names twice, data that is unaligned, overlapping, with holes,
- * or does not end with the file. Takes over `source`: closed with the file, and when opening fails.
+ * Opens a GGUF file, or all parts of a split one (ggufSplit.ts) by their first, for which `openSibling` opens the
+ * others. `metadata` holds its keys as plain values (`tokenizer.ggml.tokens` is a string[]).
+ * Refused with a FormatError: unknown or unsupported types, names twice, data that is unaligned, overlapping, with
+ * holes, or does not end with the file. Takes over `source`: closed with the file, and when opening fails.
  */
 export async function openGguf(source: ByteSource, openSibling?: OpenSibling): Promise<TensorFile> {
   const file = await openPart(source);
@@ -116,7 +116,11 @@ function placeTensors(source: ByteSource, header: GgufHeader): Map<string, Store
     const expected = dataStart + alignUp(end - dataStart, alignment);
     if (tensor.byteOffset !== expected) {
       const unaligned = (tensor.byteOffset - dataStart) % alignment !== 0;
-      const what = unaligned ? 'is not aligned' : tensor.byteOffset < end ? 'overlaps the tensor before it' : 'leaves a hole before it';
+      const what = unaligned
+        ? 'is not aligned'
+        : tensor.byteOffset < end
+          ? 'overlaps the tensor before it'
+          : 'leaves a hole before it';
       const where = `starts at data byte ${tensor.byteOffset - dataStart}, expected ${expected - dataStart} (alignment ${alignment})`;
       throw new FormatError(source.name, `tensor '${shorten(tensor.name)}' ${where}: it ${what}`);
     }
@@ -131,8 +135,12 @@ function placeTensors(source: ByteSource, header: GgufHeader): Map<string, Store
 
 function readAlignment(sourceName: string, metadata: Readonly<Record<string, unknown>>): number {
   const alignment = Object.hasOwn(metadata, 'general.alignment') ? metadata['general.alignment'] : 32;
-  if (typeof alignment === 'number' && alignment >= 1 && alignment <= 65_536 && Number.isInteger(Math.log2(alignment))) return alignment;
-  throw new FormatError(sourceName, `general.alignment must be a power of two up to 65536, it is ${shorten(String(alignment))}`);
+  if (typeof alignment === 'number' && alignment >= 1 && alignment <= 65_536 && Number.isInteger(Math.log2(alignment)))
+    return alignment;
+  throw new FormatError(
+    sourceName,
+    `general.alignment must be a power of two up to 65536, it is ${shorten(String(alignment))}`,
+  );
 }
 
 function placeTensor(source: ByteSource, info: GgufTensorInfo, dataStart: number): StoredTensor {
@@ -140,7 +148,10 @@ function placeTensor(source: ByteSource, info: GgufTensorInfo, dataStart: number
   const dtype = readable.get(info.type);
   if (!dtype) {
     const type = unreadable.get(info.type) ?? `number ${info.type}`;
-    throw new FormatError(source.name, `${what} has the type ${type}; types that can be read: ${[...readable.values()].join(', ')}`);
+    throw new FormatError(
+      source.name,
+      `${what} has the type ${type}; types that can be read: ${[...readable.values()].join(', ')}`,
+    );
   }
   const shape = [...info.sides].reverse();
   const size = measure(dtype, shape);

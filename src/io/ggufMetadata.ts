@@ -1,10 +1,10 @@
-// The header of a GGUF file: key-value metadata and the list of tensors as declared, read from bytes with every count bounded
-// by the bytes that are there. Whether the tensors make sense is checked in gguf.ts.
+// The header of a GGUF file: key-value metadata and the list of tensors as declared, read from bytes with every count
+// bounded by the bytes that are there. Whether the tensors make sense is checked in gguf.ts.
 // Source: docs/gguf.md of ggml (versions 2 and 3, little-endian).
 //
-// @huggingface/gguf is not used for reading: it strips a leading U+FEFF from every string (LLaMA's vocabularies have such
-// tokens), turns bad UTF-8 into U+FFFD, stores keys like `__proto__` by assignment, and to be safe on bad bytes it needs a walk
-// over all lengths first, which is most of this file. The tests hold this reader to it.
+// @huggingface/gguf is not used for reading: it strips a leading U+FEFF from every string (LLaMA's vocabularies have
+// such tokens), turns bad UTF-8 into U+FFFD, stores keys like `__proto__` by assignment, and to be safe on bad bytes it
+// needs a walk over all lengths first, which is most of this file. The tests hold this reader to it.
 
 import { FormatError } from './errors.js';
 import { shorten } from './tensorFile.js';
@@ -25,7 +25,10 @@ export interface GgufHeader {
   readonly byteLength: number;
 }
 
-/** Limits far above real files: keys or tensors, elements of all metadata arrays together, nesting of arrays, dimensions, sizes. */
+/**
+ * Limits far above real files: keys or tensors, elements of all metadata arrays together, nesting of arrays,
+ * dimensions, sizes.
+ */
 const maxEntries = 1_000_000;
 const maxArrayElements = 8_000_000;
 const maxArrayDepth = 4;
@@ -41,13 +44,15 @@ const arrayType = 9;
 const valueBytes = [1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8];
 
 /**
- * Parses the header at the start of `bytes`. 64-bit integers become numbers where exact, else bigints; strings, booleans and arrays
- * become their plain kind. Throws HeaderGoesOn when `bytes` (the first part of the file) is too short, FormatError for what is wrong.
+ * Parses the header at the start of `bytes`. 64-bit integers become numbers where exact, else bigints; strings,
+ * booleans and arrays become their plain kind. Throws HeaderGoesOn when `bytes` (the first part of the file) is too
+ * short, FormatError for what is wrong.
  */
 export function parseGgufHeader(bytes: Uint8Array, sourceName: string): GgufHeader {
   const reader = new HeaderReader(bytes, sourceName);
   const magic = reader.u32();
-  if (magic !== 0x46554747) throw reader.fault(`expected the four letters GGUF first, the first number is 0x${magic.toString(16)}`);
+  if (magic !== 0x46554747)
+    throw reader.fault(`expected the four letters GGUF first, the first number is 0x${magic.toString(16)}`);
   const version = reader.u32();
   if (version !== 2 && version !== 3) {
     const kind = version & 0xffff ? `version ${version}` : 'big-endian';
@@ -70,10 +75,17 @@ export function parseGgufHeader(bytes: Uint8Array, sourceName: string): GgufHead
     if (names.has(name)) throw reader.fault(`has the tensor '${shorten(name)}' twice`);
     names.add(name);
     const sideCount = reader.u32();
-    if (sideCount > maxSides) throw reader.fault(`tensor '${shorten(name)}' has ${sideCount} dimensions, expected at most ${maxSides}`);
+    if (sideCount > maxSides)
+      throw reader.fault(`tensor '${shorten(name)}' has ${sideCount} dimensions, expected at most ${maxSides}`);
     const sides: number[] = [];
-    for (let side = 0; side < sideCount; side++) sides.push(reader.count(`values along side ${side} of '${shorten(name)}'`, maxSize));
-    tensorInfos.push({ name, sides, type: reader.u32(), offset: reader.count(`bytes before '${shorten(name)}'`, maxSize) });
+    for (let side = 0; side < sideCount; side++)
+      sides.push(reader.count(`values along side ${side} of '${shorten(name)}'`, maxSize));
+    tensorInfos.push({
+      name,
+      sides,
+      type: reader.u32(),
+      offset: reader.count(`bytes before '${shorten(name)}'`, maxSize),
+    });
   }
   return { version, metadata: Object.fromEntries(metadata), tensorInfos, byteLength: reader.at };
 }
@@ -141,10 +153,12 @@ class HeaderReader {
   }
 
   private array(key: string, depth: number): unknown[] {
-    if (depth >= maxArrayDepth) throw this.fault(`metadata '${shorten(key)}' nests arrays more than ${maxArrayDepth} deep`);
+    if (depth >= maxArrayDepth)
+      throw this.fault(`metadata '${shorten(key)}' nests arrays more than ${maxArrayDepth} deep`);
     const type = this.u32();
     const size = valueBytes[type];
-    if (size === undefined) throw this.fault(`metadata '${shorten(key)}' is an array of the unknown value type ${type}`);
+    if (size === undefined)
+      throw this.fault(`metadata '${shorten(key)}' is an array of the unknown value type ${type}`);
     const length = this.count(`values in metadata '${shorten(key)}'`, this.elementsLeft);
     this.elementsLeft -= length;
     if (length * size > this.bytes.byteLength - this.at) throw new HeaderGoesOn();

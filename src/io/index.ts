@@ -1,4 +1,5 @@
-// The public pieces of `reft/io`: a plain list. Nothing is defined here, and nothing that needs Node is listed statically.
+// The public pieces of `reft/io`: a plain list. Nothing is defined here, and nothing that needs Node is listed
+// statically.
 
 export { FormatError } from './errors.js';
 export { blobSource, fileSource, memorySource } from './byteSource.js';

@@ -1,7 +1,7 @@
-// llama2.c's "version 0" checkpoints: seven int32, then f32 weights in a fixed order. Vocabulary files belong to the tokenizers.
-// Names come out as Hugging Face's LLaMA has them, bytes as they are: rows of q and k stand for interleaved RoPE (pairs 2i, 2i+1
-// in a head), and permuting them for a model that rotates halves is the model loader's job. The file's RoPE tables are not exposed.
-// Source: karpathy/llama2.c, export.py (legacy_export), run.c (memory_map_weights).
+// llama2.c's "version 0" checkpoints: seven int32, then f32 weights in a fixed order. Vocabulary files belong to the
+// tokenizers. Names come out as Hugging Face's LLaMA has them, bytes as they are: rows of q and k stand for interleaved
+// RoPE (pairs 2i, 2i+1 in a head), and permuting them for a model that rotates halves is the model loader's job. The
+// file's RoPE tables are not exposed. Source: karpathy/llama2.c, export.py (legacy_export), run.c (memory_map_weights).
 
 import type { ByteSource } from './byteSource.js';
 import { FormatError } from './errors.js';
@@ -41,18 +41,23 @@ async function readConfig(source: ByteSource): Promise<Llama2cConfig> {
   const head = await source.read(0, headerBytes);
   const view = new DataView(head.buffer, head.byteOffset, headerBytes);
   if (view.getUint32(0, true) === 0x616b3432) {
-    throw new FormatError(source.name, `is llama2.c version ${view.getInt32(4, true)}, only version 0 (no magic number) can be read`);
+    throw new FormatError(
+      source.name,
+      `is llama2.c version ${view.getInt32(4, true)}, only version 0 (no magic number) can be read`,
+    );
   }
   const fields = headerFields.map((_, i) => view.getInt32(i * 4, true));
   const [dim, hidden_dim, n_layers, n_heads, n_kv_heads, signedVocabulary, seq_len] = fields;
   const config = { dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size: Math.abs(signedVocabulary), seq_len };
   for (const field of headerFields) {
-    if (config[field] < 1) throw new FormatError(source.name, `the header's ${field} must be positive, it is ${config[field]}`);
+    if (config[field] < 1)
+      throw new FormatError(source.name, `the header's ${field} must be positive, it is ${config[field]}`);
   }
   if (dim % n_heads || (dim / n_heads) % 2) {
     throw new FormatError(source.name, `dim ${dim} must be an even number for each of ${n_heads} heads`);
   }
-  if (n_heads % n_kv_heads) throw new FormatError(source.name, `${n_heads} heads must be a multiple of ${n_kv_heads} key-value heads`);
+  if (n_heads % n_kv_heads)
+    throw new FormatError(source.name, `${n_heads} heads must be a multiple of ${n_kv_heads} key-value heads`);
   return { ...config, tie_word_embeddings: signedVocabulary > 0 };
 }
 

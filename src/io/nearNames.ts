@@ -17,7 +17,10 @@ function editDistance(a: string, b: string, limit: number): number {
   return previous[b.length];
 }
 
-/** Up to `most` of `names` that are near `name`: few edits apart, or one ends with the other (a missing or extra prefix). Nearest first. */
+/**
+ * Up to `most` of `names` that are near `name`: few edits apart, or one ends with the other (a missing or extra
+ * prefix). Nearest first.
+ */
 export function nearNames(name: string, names: Iterable<string>, most = 3): string[] {
   const limit = Math.max(2, Math.floor(Math.min(name.length, 200) / 4));
   const found: { readonly candidate: string; readonly distance: number }[] = [];

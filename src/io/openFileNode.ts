@@ -1,5 +1,6 @@
-// Files that are opened to be read: ordinary ones, no larger than their kind may be. A FIFO or a device would keep whoever
-// reads it waiting for ever, and a huge text would fill the memory before a word of it is known to be wrong. Node only.
+// Files that are opened to be read: ordinary ones, no larger than their kind may be. A FIFO or a device would keep
+// whoever reads it waiting for ever, and a huge text would fill the memory before a word of it is known to be wrong.
+// Node only.
 
 import { constants, type Stats } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
@@ -21,7 +22,9 @@ export const mostBytes = {
 
 export type FileKind = keyof typeof mostBytes;
 
-/** @throws FormatError naming a path that is no ordinary file, and what it is; the system's own error where nothing is */
+/**
+ * @throws FormatError naming a path that is no ordinary file, and what it is; the system's own error where nothing is
+ */
 export async function openFile(path: string): Promise<{ readonly handle: FileHandle; readonly size: number }> {
   refuseOthers(path, await stat(path));
   // Whatever takes the file's place in between is opened without waiting.
@@ -36,17 +39,23 @@ export async function openFile(path: string): Promise<{ readonly handle: FileHan
   }
 }
 
-/** The bytes of a file. @throws FormatError naming the file: none, unreadable, no ordinary file, or larger than its kind may be */
+/**
+ * The bytes of a file. @throws FormatError naming the file: none, unreadable, no ordinary file, or larger than its kind
+ * may be
+ */
 export async function readBounded(path: string, kind: FileKind): Promise<Uint8Array> {
   let file;
   try {
     file = await openFile(path);
   } catch (cause) {
-    throw cause instanceof FormatError ? cause : new FormatError(path, `cannot be read: ${(cause as Error).message}`, { cause });
+    throw cause instanceof FormatError
+      ? cause
+      : new FormatError(path, `cannot be read: ${(cause as Error).message}`, { cause });
   }
   const { handle, size } = file;
   try {
-    if (size > mostBytes[kind]) throw new FormatError(path, `has ${size} bytes, at most ${mostBytes[kind]} are read of ${kind}`);
+    if (size > mostBytes[kind])
+      throw new FormatError(path, `has ${size} bytes, at most ${mostBytes[kind]} are read of ${kind}`);
     const bytes = new Uint8Array(size);
     for (let done = 0; done < size;) {
       const { bytesRead } = await handle.read(bytes, done, Math.min(size - done, 2 ** 30), done);
@@ -55,7 +64,9 @@ export async function readBounded(path: string, kind: FileKind): Promise<Uint8Ar
     }
     return bytes;
   } catch (cause) {
-    throw cause instanceof FormatError ? cause : new FormatError(path, `cannot be read: ${(cause as Error).message}`, { cause });
+    throw cause instanceof FormatError
+      ? cause
+      : new FormatError(path, `cannot be read: ${(cause as Error).message}`, { cause });
   } finally {
     await handle.close();
   }
@@ -68,7 +79,14 @@ export async function readTextBounded(path: string, kind: FileKind): Promise<str
 
 function refuseOthers(path: string, info: Stats): void {
   if (info.isFile()) return;
-  const kind = info.isDirectory() ? 'a folder' : info.isFIFO() ? 'a FIFO' : info.isSocket() ? 'a socket'
-    : info.isCharacterDevice() || info.isBlockDevice() ? 'a device' : 'something else';
+  const kind = info.isDirectory()
+    ? 'a folder'
+    : info.isFIFO()
+      ? 'a FIFO'
+      : info.isSocket()
+        ? 'a socket'
+        : info.isCharacterDevice() || info.isBlockDevice()
+          ? 'a device'
+          : 'something else';
   throw new FormatError(path, `expected a file, it is ${kind}`);
 }

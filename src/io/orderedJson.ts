@@ -1,5 +1,5 @@
-// JSON that keeps what JavaScript's objects and numbers lose and a chat template shows: the order of keys that look like numbers, 1.0 beside 1, whole
-// numbers beyond 2^53. Anything else is what JSON.parse gives.
+// JSON that keeps what JavaScript's objects and numbers lose and a chat template shows: the order of keys that look
+// like numbers, 1.0 beside 1, whole numbers beyond 2^53. Anything else is what JSON.parse gives.
 
 /** A whole number that was written as a float: 1.0, 2e3. */
 export class JsonFloat {
@@ -14,12 +14,15 @@ export class JsonFloat {
   }
 }
 
-/** Keys that are numbers or `__proto__`, numbers with a fraction or an exponent, long numbers: in a text without them nothing is lost. */
+/**
+ * Keys that are numbers or `__proto__`, numbers with a fraction or an exponent, long numbers: in a text without them
+ * nothing is lost.
+ */
 const lossy = /"(?:\d|__proto__|\\)[^"]*"\s*:|\d[.eE]|\d{16}/;
 
 /**
- * The value of a JSON text. An object with a key that looks like an index is a Map, a whole number written as a float a `JsonFloat`, one beyond 2^53 a
- * bigint.
+ * The value of a JSON text. An object with a key that looks like an index is a Map, a whole number written as a float a
+ * `JsonFloat`, one beyond 2^53 a bigint.
  * @throws SyntaxError as JSON.parse does
  */
 export function parseJson(text: string): unknown {

@@ -1,11 +1,16 @@
 // What text of other people's files, hubs and programs looks like where it is shown: nothing in it steers a terminal,
 // and no URL tells a password.
 
-/** Control characters but tab and line feed, separators of lines and paragraphs, and marks that turn the direction of writing. */
+/**
+ * Control characters but tab and line feed, separators of lines and paragraphs, and marks that turn the direction of
+ * writing.
+ */
 // eslint-disable-next-line no-control-regex
 const steering = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
-/** The text with what could steer a terminal written as an escape: "\x1b[2J" becomes the seven characters "\u001b[2J". */
+/**
+ * The text with what could steer a terminal written as an escape: "\x1b[2J" becomes the seven characters "\u001b[2J".
+ */
 export function printable(text: string): string {
   return text.replace(steering, character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }

@@ -1,5 +1,6 @@
-// Matching an expression of somebody else, within a bound. What could take long on a text of this length runs under a limit
-// of time in Node; in browsers, where nothing can interrupt, what grows with more than the square of a text is refused there.
+// Matching an expression of somebody else, within a bound. What could take long on a text of this length runs under a
+// limit of time in Node; in browsers, where nothing can interrupt, what grows with more than the square of a text is
+// refused there.
 
 import { canInterrupt, withinTime } from './timeLimit.js';
 

@@ -1,8 +1,8 @@
-// How long a regular expression of somebody else may take. An engine that backtracks tries every way to read a text before
-// it gives up; here it is counted how that number grows with the text. The expression is a graph (regexParse.ts), in which
-// two ways to read the same text round one circle make it exponential, and circles one behind the other that can read the
-// same text make it a power (Weber and Seidl 1991, "On the degree of ambiguity of finite automata"). Places after which the
-// whole may end are left out, for there nothing is ever given up.
+// How long a regular expression of somebody else may take. An engine that backtracks tries every way to read a text
+// before it gives up; here it is counted how that number grows with the text. The expression is a graph
+// (regexParse.ts), in which two ways to read the same text round one circle make it exponential, and circles one behind
+// the other that can read the same text make it a power (Weber and Seidl 1991, "On the degree of ambiguity of finite
+// automata"). Places after which the whole may end are left out, for there nothing is ever given up.
 
 import { RegexTooLarge, regexGraph, type RegexGraph } from './regexParse.js';
 
@@ -12,8 +12,8 @@ const mostSteps = 300_000;
 const known = new Map<string, number>();
 
 /**
- * The power of a text's length with which the steps of finding all matches grow at most: 1 for most expressions, 2 where
- * each place of the text may be read to its end in vain, Infinity where it is exponential.
+ * The power of a text's length with which the steps of finding all matches grow at most: 1 for most expressions, 2
+ * where each place of the text may be read to its end in vain, Infinity where it is exponential.
  * @throws RegexTooLarge for an expression that is too large to say
  */
 export function regexPower(expression: RegExp): number {
@@ -71,11 +71,16 @@ class Search {
     const left = new Set(this.places);
     this.follow = all.map((next, place) => new Map(left.has(place) ? [...next].filter(([to]) => left.has(to)) : []));
     this.reach = reachable(this.follow);
-    this.component = this.places.reduce<number[]>((components, place) => {
-      const reached = this.reach[place];
-      components[place] = reached.has(place) ? Math.min(...[...reached].filter(other => this.reach[other].has(place))) : -1;
-      return components;
-    }, all.map(() => -1));
+    this.component = this.places.reduce<number[]>(
+      (components, place) => {
+        const reached = this.reach[place];
+        components[place] = reached.has(place)
+          ? Math.min(...[...reached].filter(other => this.reach[other].has(place)))
+          : -1;
+        return components;
+      },
+      all.map(() => -1),
+    );
     this.reads = readsOf(graph.atoms, flags);
   }
 
@@ -89,8 +94,9 @@ class Search {
       const before = longest.get(c);
       if (before !== undefined) return before;
       longest.set(c, 0);
-      const next = circles.filter(d => d !== c && this.reach[c].has(d)
-        && this.meet(membersOf.get(c) as number[], membersOf.get(d) as number[]));
+      const next = circles.filter(
+        d => d !== c && this.reach[c].has(d) && this.meet(membersOf.get(c) as number[], membersOf.get(d) as number[]),
+      );
       const length = Math.max(0, ...next.map(d => 1 + from(d)));
       longest.set(c, length);
       return length;
@@ -105,24 +111,26 @@ class Search {
     const size = this.follow.length;
     const next = (pair: number): number[] => {
       const [a, b] = [Math.floor(pair / size), pair % size];
-      return this.pairs(a, b).filter(([x, y]) => inside.has(x) && inside.has(y)).map(([x, y]) => x * size + y);
+      return this.pairs(a, b)
+        .filter(([x, y]) => inside.has(x) && inside.has(y))
+        .map(([x, y]) => x * size + y);
     };
     const seen = new Map<number, number[]>();
     const waiting = members.map(p => p * size + p);
     for (let pair = waiting.pop(); pair !== undefined; pair = waiting.pop()) {
       if (seen.has(pair)) continue;
       seen.set(pair, next(pair));
-      waiting.push(...seen.get(pair) as number[]);
+      waiting.push(...(seen.get(pair) as number[]));
     }
     // Two ways that parted must be able to meet again.
     const back = new Map<number, number[]>();
-    for (const [pair, to] of seen) for (const other of to) back.set(other, [...back.get(other) ?? [], pair]);
+    for (const [pair, to] of seen) for (const other of to) back.set(other, [...(back.get(other) ?? []), pair]);
     const returning = new Set<number>();
     const queue = members.map(p => p * size + p);
     for (let pair = queue.pop(); pair !== undefined; pair = queue.pop()) {
       if (returning.has(pair)) continue;
       returning.add(pair);
-      queue.push(...back.get(pair) ?? []);
+      queue.push(...(back.get(pair) ?? []));
     }
     return [...seen.keys()].some(pair => Math.floor(pair / size) !== pair % size && returning.has(pair));
   }
@@ -183,11 +191,22 @@ function reachable(follow: readonly ReadonlyMap<number, number>[]): Set<number>[
   });
 }
 
-/** One character of each kind in use: all of the first scripts, some of every block, and the others of the expression. */
+/**
+ * One character of each kind in use: all of the first scripts, some of every block, and the others of the expression.
+ */
 const samples: readonly string[] = [
-  ...range(0, 0x250, 1), ...range(0x250, 0x600, 3), ...range(0x600, 0x3100, 13), ...range(0x2000, 0x2070, 1),
-  ...range(0x3000, 0x3010, 1), ...range(0x3100, 0xd800, 128),
-  ...range(0xe000, 0x10000, 128), ...range(0xfe00, 0xff20, 3), ...range(0x10000, 0x20000, 1024), 0x2f800, 0xe0001, 0x10fffd,
+  ...range(0, 0x250, 1),
+  ...range(0x250, 0x600, 3),
+  ...range(0x600, 0x3100, 13),
+  ...range(0x2000, 0x2070, 1),
+  ...range(0x3000, 0x3010, 1),
+  ...range(0x3100, 0xd800, 128),
+  ...range(0xe000, 0x10000, 128),
+  ...range(0xfe00, 0xff20, 3),
+  ...range(0x10000, 0x20000, 1024),
+  0x2f800,
+  0xe0001,
+  0x10fffd,
 ].map(code => String.fromCodePoint(code));
 
 function range(from: number, to: number, step: number): number[] {
@@ -201,7 +220,10 @@ function readsOf(atoms: readonly (string | null)[], flags: string): bigint[] {
   for (const atom of new Set(atoms)) {
     if (atom === null) continue;
     const alone = new RegExp(`^(?:${atom})$`, flags.replace(/[gymd]/g, ''));
-    read.set(atom, alphabet.map(character => alone.test(character)));
+    read.set(
+      atom,
+      alphabet.map(character => alone.test(character)),
+    );
   }
   // Characters that no place tells apart are one kind.
   const kinds = new Map<string, number>();
@@ -211,10 +233,11 @@ function readsOf(atoms: readonly (string | null)[], flags: string): bigint[] {
     if (!kinds.has(kind)) kinds.set(kind, i);
   });
   const kept = [...kinds.values()];
-  const bits = (list: readonly boolean[]): bigint => kept.reduce((mask, i, bit) => (list[i] ? mask | (1n << BigInt(bit)) : mask), 0n);
+  const bits = (list: readonly boolean[]): bigint =>
+    kept.reduce((mask, i, bit) => (list[i] ? mask | (1n << BigInt(bit)) : mask), 0n);
   const masks = new Map([...read].map(([atom, list]) => [atom, bits(list)]));
   const every = (1n << BigInt(kept.length)) - 1n;
-  return atoms.map(atom => (atom === null ? every : masks.get(atom) as bigint));
+  return atoms.map(atom => (atom === null ? every : (masks.get(atom) as bigint)));
 }
 
 /** The characters that stand in an atom, as themselves or by their number, and those beside them. */

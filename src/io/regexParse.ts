@@ -1,6 +1,7 @@
 // A JavaScript regular expression as a graph: which character may be read after which. Each character of the expression
-// is a place; `follow` says how many ways lead from one place to the next without reading anything. What such a graph says
-// of the time a match may take is in regexCost.ts. Backtracking, laziness and what groups capture do not matter here.
+// is a place; `follow` says how many ways lead from one place to the next without reading anything. What such a graph
+// says of the time a match may take is in regexCost.ts. Backtracking, laziness and what groups capture do not matter
+// here.
 
 /** A graph of places; place 0 stands for the start. */
 export interface RegexGraph {
@@ -75,23 +76,29 @@ class Reader {
     const parts = [this.sequence()];
     while (this.take('|')) parts.push(this.sequence());
     return {
-      first: parts.flatMap(p => p.first), last: parts.flatMap(p => p.last), sure: parts.flatMap(p => p.sure),
-      empty: parts.some(p => p.empty), surelyEmpty: parts.some(p => p.surelyEmpty),
+      first: parts.flatMap(p => p.first),
+      last: parts.flatMap(p => p.last),
+      sure: parts.flatMap(p => p.sure),
+      empty: parts.some(p => p.empty),
+      surelyEmpty: parts.some(p => p.surelyEmpty),
     };
   }
 
   private sequence(): Part {
     let whole = nothing;
-    while (this.at < this.source.length && !'|)'.includes(this.source[this.at])) whole = this.joined(whole, this.repeated());
+    while (this.at < this.source.length && !'|)'.includes(this.source[this.at]))
+      whole = this.joined(whole, this.repeated());
     return whole;
   }
 
   private joined(a: Part, b: Part): Part {
     this.connect(a.last, b.first);
     return {
-      first: a.empty ? [...a.first, ...b.first] : a.first, last: b.empty ? [...a.last, ...b.last] : b.last,
+      first: a.empty ? [...a.first, ...b.first] : a.first,
+      last: b.empty ? [...a.last, ...b.last] : b.last,
       sure: b.surelyEmpty ? [...a.sure, ...b.sure] : b.sure,
-      empty: a.empty && b.empty, surelyEmpty: a.surelyEmpty && b.surelyEmpty,
+      empty: a.empty && b.empty,
+      surelyEmpty: a.surelyEmpty && b.surelyEmpty,
     };
   }
 
@@ -126,7 +133,8 @@ class Reader {
     let whole = least === 0 ? nothing : term;
     for (let i = 1; i < copies; i++) whole = this.joined(whole, copy());
     const rest = most - least;
-    if (least > writtenOut || rest > writtenOut) return this.joined(whole, optional(looped(least === 0 ? term : copy())));
+    if (least > writtenOut || rest > writtenOut)
+      return this.joined(whole, optional(looped(least === 0 ? term : copy())));
     for (let i = 0; i < rest; i++) whole = this.joined(whole, optional(i === 0 && least === 0 ? term : copy()));
     return whole;
   }
@@ -170,7 +178,9 @@ class Reader {
   }
 
   private group(): Part {
-    const [opening, look] = /^\?(?:(=|!|<=|<!)|[a-z-]*:|<[^>]+>)/.exec(this.source.slice(this.at, this.at + 300)) ?? [''];
+    const [opening, look] = /^\?(?:(=|!|<=|<!)|[a-z-]*:|<[^>]+>)/.exec(this.source.slice(this.at, this.at + 300)) ?? [
+      '',
+    ];
     this.at += opening.length;
     if (look === undefined) {
       const modifiers = /^\?([a-z-]+):/.exec(opening)?.[1] ?? '';
@@ -204,7 +214,8 @@ class Reader {
   }
 
   private place(atom: string | null): Part {
-    if (this.atoms.length > mostPlaces) throw new RegexTooLarge(`has more than ${mostPlaces} places that read a character`);
+    if (this.atoms.length > mostPlaces)
+      throw new RegexTooLarge(`has more than ${mostPlaces} places that read a character`);
     const place = [this.atoms.push(atom) - 1];
     this.follow.push(new Map());
     return { first: place, last: place, sure: place, empty: false, surelyEmpty: false };

@@ -9,7 +9,10 @@ export interface DownloadProgress {
 }
 
 export interface ResolveOptions {
-  /** The folder models are kept in, laid out as the hub's cache. Default: `HF_HUB_CACHE`, `HF_HOME`/hub, ~/.cache/huggingface/hub. */
+  /**
+   * The folder models are kept in, laid out as the hub's cache. Default: `HF_HUB_CACHE`, `HF_HOME`/hub,
+   * ~/.cache/huggingface/hub.
+   */
   cacheDir?: string | undefined;
   /** Branch, tag or commit on the hub. Default "main". */
   revision?: string | undefined;
@@ -31,11 +34,13 @@ interface Resolved {
 }
 
 /**
- * A model on disk: a Hugging Face folder (config.json, safetensors, tokenizer files), one GGUF file, or a llama2.c file with its
- * vocabulary where one lies beside it.
+ * A model on disk: a Hugging Face folder (config.json, safetensors, tokenizer files), one GGUF file, or a llama2.c file
+ * with its vocabulary where one lies beside it.
  */
 export type ResolvedModel =
-  (Resolved & { kind: 'folder' }) | (Resolved & { kind: 'gguf' }) | (Resolved & { kind: 'llama2c'; tokenizerPath?: string | undefined });
+  | (Resolved & { kind: 'folder' })
+  | (Resolved & { kind: 'gguf' })
+  | (Resolved & { kind: 'llama2c'; tokenizerPath?: string | undefined });
 
 /** A short name for one file inside one Python package, byte for byte, and a hub model for where there is no pip. */
 export interface PinnedModel {
@@ -69,14 +74,21 @@ export function isHubId(name: string): boolean {
 
 /** Whether a name can be a branch, tag or commit, and stays inside a folder when it becomes a path. */
 export function isRevision(revision: string): boolean {
-  return /^[A-Za-z0-9][\w./-]{0,199}$/.test(revision) && !revision.includes('..') && !revision.includes('//') && !revision.endsWith('/');
+  return (
+    /^[A-Za-z0-9][\w./-]{0,199}$/.test(revision) &&
+    !revision.includes('..') &&
+    !revision.includes('//') &&
+    !revision.endsWith('/')
+  );
 }
 
 /**
- * The files of a model, in this order: a path on disk, an alias (`pinnedModels`), the local cache of the hub, the hub itself.
- * The cache is used as it is, without asking the hub. `HF_HUB_OFFLINE=1` keeps the hub out; `HF_ENDPOINT` and `HF_TOKEN` are honoured.
- * Fetched files are checked against their hash, resumed where a fetch broke off, and moved into place whole.
- * @throws Error naming everything that was tried and why it failed; in a browser, always; the signal's reason after an abort
+ * The files of a model, in this order: a path on disk, an alias (`pinnedModels`), the local cache of the hub, the hub
+ * itself. The cache is used as it is, without asking the hub. `HF_HUB_OFFLINE=1` keeps the hub out; `HF_ENDPOINT` and
+ * `HF_TOKEN` are honoured. Fetched files are checked against their hash, resumed where a fetch broke off, and moved
+ * into place whole.
+ * @throws Error naming everything that was tried and why it failed; in a browser, always; the signal's reason after an
+ * abort
  */
 export async function resolveModel(idOrPath: string, options: ResolveOptions = {}): Promise<ResolvedModel> {
   if (typeof process === 'undefined' || process.versions?.node === undefined) {

@@ -54,7 +54,10 @@ export interface HubModel {
   files: string[];
 }
 
-/** Of the files of a folder, those that make the model: the small ones and its safetensors (or their index and all of them). */
+/**
+ * Of the files of a folder, those that make the model: the small ones and its safetensors (or their index and all of
+ * them).
+ */
 export function wantedFiles(names: readonly string[]): string[] {
   return names.filter(name => smallFiles.includes(name) || name === weightIndex || name.endsWith('.safetensors'));
 }
@@ -62,12 +65,16 @@ export function wantedFiles(names: readonly string[]): string[] {
 /** A complete snapshot of a model in the cache: config.json and every weight file. Undefined where there is none. */
 export async function cachedModel(cacheDir: string, id: string, revision: string): Promise<HubModel | undefined> {
   const repo = repoFolder(cacheDir, id);
-  const commit = commitPattern.test(revision) ? revision : (await readFile(join(repo, 'refs', revision), 'utf8').catch(() => '')).trim();
+  const commit = commitPattern.test(revision)
+    ? revision
+    : (await readFile(join(repo, 'refs', revision), 'utf8').catch(() => '')).trim();
   if (!commitPattern.test(commit)) return undefined;
   const folder = join(repo, 'snapshots', commit);
   const names = await readdir(folder).catch((): string[] => []);
   if (!names.includes('config.json')) return undefined;
-  const weights = names.includes(weightIndex) ? await shardsOf(join(folder, weightIndex)).catch(() => undefined) : [singleWeights];
+  const weights = names.includes(weightIndex)
+    ? await shardsOf(join(folder, weightIndex)).catch(() => undefined)
+    : [singleWeights];
   const files = wantedFiles(names).map(name => join(folder, name));
   if (weights === undefined) return undefined;
   for (const path of [...files, ...weights.map(name => join(folder, name))]) {
@@ -78,7 +85,8 @@ export async function cachedModel(cacheDir: string, id: string, revision: string
 
 /**
  * Downloads a model into the cache.
- * @throws Error where the hub does not answer, does not have the model, or has no safetensors of it; FormatError for bytes that do
+ * @throws Error where the hub does not answer, does not have the model, or has no safetensors of it; FormatError for
+ * bytes that do
  *   not have the hash the hub gave; the signal's reason after an abort (what came so far is kept and resumed)
  */
 export async function downloadModel(download: HubDownload): Promise<HubModel> {
@@ -86,7 +94,14 @@ export async function downloadModel(download: HubDownload): Promise<HubModel> {
   const { listFiles, modelInfo } = await import('@huggingface/hub');
   const credentials = token === undefined ? {} : { accessToken: token };
   const ask = fetchUntil(AbortSignal.any([AbortSignal.timeout(answerMilliseconds), ...(signal ? [signal] : [])]));
-  const { sha: commit } = await modelInfo({ name: id, revision, hubUrl, additionalFields: ['sha'], fetch: ask, ...credentials });
+  const { sha: commit } = await modelInfo({
+    name: id,
+    revision,
+    hubUrl,
+    additionalFields: ['sha'],
+    fetch: ask,
+    ...credentials,
+  });
   if (!commitPattern.test(commit)) throw new Error(`expected a commit for ${id}, got ${JSON.stringify(commit)}`);
 
   const entries = new Map<string, RemoteFile>();
@@ -109,7 +124,9 @@ export async function downloadModel(download: HubDownload): Promise<HubModel> {
   } else if (entries.has(singleWeights)) {
     await fetchNamed(singleWeights);
   } else {
-    throw new Error(`${id} has no ${singleWeights} and no ${weightIndex}; it has ${[...entries.keys()].slice(0, 20).join(', ')}`);
+    throw new Error(
+      `${id} has no ${singleWeights} and no ${weightIndex}; it has ${[...entries.keys()].slice(0, 20).join(', ')}`,
+    );
   }
   // Last, so that a name leads only to what is complete.
   if (revision !== commit) {
@@ -127,7 +144,13 @@ interface RemoteFile {
   etag: string;
 }
 
-async function fetchFile(file: RemoteFile, repo: string, folder: string, commit: string, download: HubDownload): Promise<void> {
+async function fetchFile(
+  file: RemoteFile,
+  repo: string,
+  folder: string,
+  commit: string,
+  download: HubDownload,
+): Promise<void> {
   if (!/^[0-9a-f]{40}([0-9a-f]{24})?$/.test(file.etag))
     throw new Error(`${file.path}: expected a sha1 or sha256, got ${JSON.stringify(file.etag)}`);
   const pointer = join(folder, file.path);
@@ -184,7 +207,8 @@ async function fetchBytes(file: RemoteFile, partial: string, commit: string, dow
     const count = new Transform({
       transform(chunk: Buffer, _encoding, next) {
         loaded += chunk.length;
-        if (loaded > file.bytes) return next(new FormatError(`${id}/${file.path}`, `expected ${file.bytes} bytes, got more`));
+        if (loaded > file.bytes)
+          return next(new FormatError(`${id}/${file.path}`, `expected ${file.bytes} bytes, got more`));
         hash.update(chunk);
         progressCallback?.({ file: file.path, loaded, total: file.bytes });
         next(null, chunk);
@@ -197,7 +221,8 @@ async function fetchBytes(file: RemoteFile, partial: string, commit: string, dow
       createWriteStream(partial, { flags: 'a' }),
       { ...(signal && { signal }) },
     );
-    if (loaded !== file.bytes) throw new Error(`${file.path}: the connection ended after ${loaded} of ${file.bytes} bytes`);
+    if (loaded !== file.bytes)
+      throw new Error(`${file.path}: the connection ended after ${loaded} of ${file.bytes} bytes`);
   }
   const digest = hash.digest('hex');
   if (digest !== file.etag) throw new FormatError(`${id}/${file.path}`, `expected hash ${file.etag}, got ${digest}`);
@@ -208,8 +233,8 @@ function hashFor(file: RemoteFile): Hash {
 }
 
 /**
- * A file of this process alone to fetch a blob into, with what an earlier fetch left: one that broke off leaves BLOB.partial,
- * a process that was killed BLOB.partial.PID-x.
+ * A file of this process alone to fetch a blob into, with what an earlier fetch left: one that broke off leaves
+ * BLOB.partial, a process that was killed BLOB.partial.PID-x.
  */
 async function claimPartial(blob: string): Promise<string> {
   const own = `${blob}.partial.${uniqueSuffix()}`;

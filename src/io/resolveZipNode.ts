@@ -27,7 +27,8 @@ interface Member {
  * Writes one member of a zip file to `target`.
  * @param options.bytes the size the member must have; never more than that is written
  * @returns the sha256 of what was written, in hex
- * @throws FormatError for a file that is no zip, lacks the member or gives it another size; the signal's reason after an abort
+ * @throws FormatError for a file that is no zip, lacks the member or gives it another size; the signal's reason after
+ * an abort
  */
 export async function extractZipMember(
   zipPath: string,
@@ -44,9 +45,11 @@ export async function extractZipMember(
     if (member.method !== 0 && member.method !== 8)
       throw new FormatError(zipPath, `${name}: compression method ${member.method} is not supported`);
     const header = await readExactly(file, member.offset, 30, zipPath);
-    if (header.readUInt32LE(0) !== headerSignature) throw new FormatError(zipPath, `${name}: no local header at ${member.offset}`);
+    if (header.readUInt32LE(0) !== headerSignature)
+      throw new FormatError(zipPath, `${name}: no local header at ${member.offset}`);
     start = member.offset + 30 + header.readUInt16LE(26) + header.readUInt16LE(28);
-    if (start + member.packedBytes > (await file.stat()).size) throw new FormatError(zipPath, `${name}: ends beyond the file`);
+    if (start + member.packedBytes > (await file.stat()).size)
+      throw new FormatError(zipPath, `${name}: ends beyond the file`);
   } finally {
     await file.close();
   }
@@ -62,7 +65,9 @@ export async function extractZipMember(
     },
   });
   const packed =
-    member.packedBytes === 0 ? new PassThrough().end() : createReadStream(zipPath, { start, end: start + member.packedBytes - 1 });
+    member.packedBytes === 0
+      ? new PassThrough().end()
+      : createReadStream(zipPath, { start, end: start + member.packedBytes - 1 });
   const unpack = member.method === 8 ? createInflateRaw() : new PassThrough();
   try {
     await pipeline(packed, unpack, count, createWriteStream(target), { ...(signal && { signal }) });
@@ -87,7 +92,10 @@ async function findMember(file: FileHandle, source: string, name: string): Promi
   const directoryBytes = tail.readUInt32LE(end + 12);
   const directoryOffset = tail.readUInt32LE(end + 16);
   if (directoryBytes > maxDirectoryBytes || directoryOffset + directoryBytes > size) {
-    throw new FormatError(source, `directory of ${directoryBytes} bytes at ${directoryOffset} does not fit a file of ${size} bytes`);
+    throw new FormatError(
+      source,
+      `directory of ${directoryBytes} bytes at ${directoryOffset} does not fit a file of ${size} bytes`,
+    );
   }
   const directory = await readExactly(file, directoryOffset, directoryBytes, source);
   for (let at = 0; at + 46 <= directory.length && directory.readUInt32LE(at) === entrySignature;) {

@@ -1,6 +1,7 @@
-// safetensors: 8 bytes of header length, a JSON header, one block of data. Reading (single files and sharded ones, without
-// loading them whole) and writing the same bytes that the official library writes. Nothing about models or adapters in here.
-// Source: the format section of huggingface/safetensors' README and `Metadata::validate` / `serialize` of its Rust crate.
+// safetensors: 8 bytes of header length, a JSON header, one block of data. Reading (single files and sharded ones,
+// without loading them whole) and writing the same bytes that the official library writes. Nothing about models or
+// adapters in here. Source: the format section of huggingface/safetensors' README and `Metadata::validate` /
+// `serialize` of its Rust crate.
 
 import type { ByteSource } from './byteSource.js';
 import { FormatError } from './errors.js';
@@ -16,9 +17,9 @@ const maxHeaderBytes = 100_000_000;
 const maxRank = 32;
 
 /**
- * Opens a .safetensors file. The header is read and checked in full (names once, shapes and dtypes fit their bytes, data without overlap
- * or hole up to the end of the file); tensors are read when asked for. `metadata` is the header's `__metadata__`.
- * Takes over `source`: closed with the file, and when opening fails. Bad bytes throw a FormatError.
+ * Opens a .safetensors file. The header is read and checked in full (names once, shapes and dtypes fit their bytes,
+ * data without overlap or hole up to the end of the file); tensors are read when asked for. `metadata` is the header's
+ * `__metadata__`. Takes over `source`: closed with the file, and when opening fails. Bad bytes throw a FormatError.
  */
 export async function openSafetensors(source: ByteSource): Promise<TensorFile> {
   try {
@@ -78,12 +79,18 @@ function readEntry(source: ByteSource, name: string, entry: unknown, dataStart: 
   if (!Array.isArray(shape) || shape.length > maxRank || !shape.every(Number.isSafeInteger)) {
     throw fault(`shape must be a list of at most ${maxRank} whole numbers, it is ${spell(shape)}`);
   }
-  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(offset => Number.isSafeInteger(offset) && offset >= 0)) {
+  if (
+    !Array.isArray(offsets) ||
+    offsets.length !== 2 ||
+    !offsets.every(offset => Number.isSafeInteger(offset) && offset >= 0)
+  ) {
     throw fault(`data_offsets must be two whole numbers, they are ${spell(offsets)}`);
   }
   const [begin, end] = offsets as [number, number];
   if (end < begin || dataStart + end > source.size) {
-    throw fault(`data_offsets [${begin}, ${end}] must rise and stay within the ${source.size - dataStart} bytes of data`);
+    throw fault(
+      `data_offsets [${begin}, ${end}] must rise and stay within the ${source.size - dataStart} bytes of data`,
+    );
   }
   const range = { byteOffset: dataStart + begin, byteLength: end - begin };
   return checkStoredTensor(source.name, { name, dtype, shape: shape as number[], ...range });
@@ -109,8 +116,9 @@ export type OpenSibling = (fileName: string) => Promise<ByteSource>;
 
 /**
  * Opens a sharded model by its `model.safetensors.index.json`.
- * Only the tensors of `weight_map` are in the result, each read from the shard the map names; `metadata` is the index's own.
- * Takes over `index` and the shards, as `openSafetensors` does. A shard that cannot be opened is a FormatError with the cause.
+ * Only the tensors of `weight_map` are in the result, each read from the shard the map names; `metadata` is the index's
+ * own. Takes over `index` and the shards, as `openSafetensors` does. A shard that cannot be opened is a FormatError
+ * with the cause.
  */
 export async function openShardedSafetensors(index: ByteSource, openSibling: OpenSibling): Promise<TensorFile> {
   const files = new Map<string, TensorFile>();
@@ -121,7 +129,10 @@ export async function openShardedSafetensors(index: ByteSource, openSibling: Ope
       let file = files.get(fileName);
       if (!file) files.set(fileName, (file = await openShard(index.name, fileName, openSibling)));
       if (!file.tensors.has(tensorName)) {
-        throw new FormatError(index.name, `weight_map puts '${shorten(tensorName)}' into ${fileName}, which does not have it`);
+        throw new FormatError(
+          index.name,
+          `weight_map puts '${shorten(tensorName)}' into ${fileName}, which does not have it`,
+        );
       }
       owner.set(tensorName, file);
     }
@@ -135,17 +146,27 @@ export async function openShardedSafetensors(index: ByteSource, openSibling: Ope
 }
 
 async function readIndex(index: ByteSource): Promise<{ weightMap: [string, string][]; metadata: JsonObject }> {
-  if (index.size > maxHeaderBytes) throw new FormatError(index.name, `is ${index.size} bytes long, expected at most ${maxHeaderBytes}`);
+  if (index.size > maxHeaderBytes)
+    throw new FormatError(index.name, `is ${index.size} bytes long, expected at most ${maxHeaderBytes}`);
   const json = parseJsonObject(await index.read(0, index.size), index.name, 'the index');
   const { weight_map: map, metadata = {} } = json;
-  if (!isJsonObject(map)) throw new FormatError(index.name, 'weight_map must be an object of file names by tensor name');
+  if (!isJsonObject(map))
+    throw new FormatError(index.name, 'weight_map must be an object of file names by tensor name');
   if (!isJsonObject(metadata)) throw new FormatError(index.name, 'metadata must be an object');
   const weightMap = Object.entries(map).map(([tensorName, fileName]): [string, string] => {
-    if (typeof fileName === 'string' && fileName.length <= 255 && /^[^/\\:\0]+\.safetensors$/.test(fileName) && !fileName.startsWith('.')) {
+    if (
+      typeof fileName === 'string' &&
+      fileName.length <= 255 &&
+      /^[^/\\:\0]+\.safetensors$/.test(fileName) &&
+      !fileName.startsWith('.')
+    ) {
       return [tensorName, fileName];
     }
     const what = `weight_map '${shorten(tensorName)}'`;
-    throw new FormatError(index.name, `${what} must name a .safetensors file of the same folder, it is ${spell(fileName)}`);
+    throw new FormatError(
+      index.name,
+      `${what} must name a .safetensors file of the same folder, it is ${spell(fileName)}`,
+    );
   });
   return { weightMap, metadata };
 }
@@ -162,7 +183,10 @@ async function openShard(indexName: string, fileName: string, openSibling: OpenS
   return openSafetensors(source);
 }
 
-/** A tensor to write. `data` is row-major; F16 and BF16 are given as raw bits (Uint16Array), BOOL as 0 or 1 (Uint8Array). */
+/**
+ * A tensor to write. `data` is row-major; F16 and BF16 are given as raw bits (Uint16Array), BOOL as 0 or 1
+ * (Uint8Array).
+ */
 export interface SafetensorsEntry {
   readonly name: string;
   readonly dtype: PlainDType;
@@ -174,12 +198,16 @@ export interface SafetensorsEntry {
 const writeOrder: readonly PlainDType[] = ['I64', 'F64', 'F32', 'I32', 'BF16', 'F16', 'I16', 'I8', 'U8', 'BOOL'];
 
 /**
- * The bytes of a .safetensors file: the same for the same tensors and metadata in any order. Header padded with spaces to a
- * multiple of 8. Wrong arguments (a name twice, data that does not fit shape or dtype) throw a TypeError.
+ * The bytes of a .safetensors file: the same for the same tensors and metadata in any order. Header padded with spaces
+ * to a multiple of 8. Wrong arguments (a name twice, data that does not fit shape or dtype) throw a TypeError.
  */
-export function writeSafetensors(entries: readonly SafetensorsEntry[], metadata: Readonly<Record<string, string>> = {}): Uint8Array {
-  const ordered = [...entries].sort((a, b) => (
-    writeOrder.indexOf(a.dtype) - writeOrder.indexOf(b.dtype) || byCodePoints(a.name, b.name)));
+export function writeSafetensors(
+  entries: readonly SafetensorsEntry[],
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array {
+  const ordered = [...entries].sort(
+    (a, b) => writeOrder.indexOf(a.dtype) - writeOrder.indexOf(b.dtype) || byCodePoints(a.name, b.name),
+  );
   const header: [string, unknown][] = [];
   const metadataEntries = Object.entries(metadata).sort(([a], [b]) => byCodePoints(a, b));
   if (metadataEntries.length) header.push(['__metadata__', Object.fromEntries(metadataEntries)]);
@@ -220,9 +248,11 @@ function checkEntry(entry: SafetensorsEntry, names: Set<string>): number {
   names.add(entry.name);
   const Maker = plainArrays[entry.dtype];
   if (!Maker) throw new TypeError(`${what}: dtype must be one of ${Object.keys(plainArrays).join(', ')}`);
-  if (!(entry.data instanceof Maker)) throw new TypeError(`${what}: data must be a ${Maker.name}, it is a ${entry.data.constructor.name}`);
+  if (!(entry.data instanceof Maker))
+    throw new TypeError(`${what}: data must be a ${Maker.name}, it is a ${entry.data.constructor.name}`);
   const size = measure(entry.dtype, entry.shape);
   if (typeof size === 'string') throw new TypeError(`${what}: ${size}`);
-  if (size.count !== entry.data.length) throw new TypeError(`${what}: data has ${entry.data.length} values, expected ${size.count}`);
+  if (size.count !== entry.data.length)
+    throw new TypeError(`${what}: data has ${entry.data.length} values, expected ${size.count}`);
   return size.byteLength;
 }

@@ -1,5 +1,6 @@
-// What numbers in files can look like: sizes of the stored types, and turning runs of their bytes into f32, f64 or i32 on the host.
-// Bytes are little-endian, as every format here and every machine that runs WebAssembly is. No file layout and no tensor engine here.
+// What numbers in files can look like: sizes of the stored types, and turning runs of their bytes into f32, f64 or i32
+// on the host. Bytes are little-endian, as every format here and every machine that runs WebAssembly is. No file layout
+// and no tensor engine here.
 
 import { halfToFloatTable } from '../tensor/packing.js';
 import { blockFormats } from './dequantize.js';
@@ -13,7 +14,8 @@ export type ReadableDType = PlainDType | BlockDType;
 export type StoredDType = ReadableDType | OpaqueDType;
 
 /** The arrays that hold stored values; F16 and BF16 are raw bits in a Uint16Array, BOOL is 0 or 1 in a Uint8Array. */
-export type StoredArray = Float32Array | Float64Array | Uint16Array | BigInt64Array | Int32Array | Int16Array | Int8Array | Uint8Array;
+export type StoredArray =
+  Float32Array | Float64Array | Uint16Array | BigInt64Array | Int32Array | Int16Array | Int8Array | Uint8Array;
 
 interface ArrayMaker {
   new (buffer: ArrayBufferLike, byteOffset: number, length: number): StoredArray;
@@ -55,10 +57,13 @@ export const isOpaqueDType = (dtype: unknown): dtype is OpaqueDType =>
 export const isFloatDType = (dtype: StoredDType): boolean =>
   isBlockDType(dtype) || ['F32', 'F16', 'BF16', 'F64'].includes(dtype);
 
-export const isPlainDType = (dtype: unknown): dtype is PlainDType => typeof dtype === 'string' && Object.hasOwn(plainArrays, dtype);
+export const isPlainDType = (dtype: unknown): dtype is PlainDType =>
+  typeof dtype === 'string' && Object.hasOwn(plainArrays, dtype);
 const isBlockDType = (dtype: StoredDType): dtype is BlockDType => Object.hasOwn(blockFormats, dtype);
 
-/** Values that are stored together, and the bytes they take: one value of a plain type, one block of a quantised one. */
+/**
+ * Values that are stored together, and the bytes they take: one value of a plain type, one block of a quantised one.
+ */
 export function storageUnit(dtype: StoredDType): { readonly values: number; readonly bytes: number } {
   if (isOpaqueDType(dtype)) return opaqueUnits[dtype];
   if (isBlockDType(dtype)) return { values: blockFormats[dtype].blockLength, bytes: blockFormats[dtype].blockBytes };
@@ -66,8 +71,8 @@ export function storageUnit(dtype: StoredDType): { readonly values: number; read
 }
 
 /**
- * Number of values and bytes of a tensor, or a string that says what is wrong with its shape: sides must be whole and not
- * negative, their product and its bytes below 2^53, the last side a multiple of the block of a quantised type.
+ * Number of values and bytes of a tensor, or a string that says what is wrong with its shape: sides must be whole and
+ * not negative, their product and its bytes below 2^53, the last side a multiple of the block of a quantised type.
  */
 export function measure(dtype: StoredDType, shape: readonly number[]): { count: number; byteLength: number } | string {
   let count = 1;
@@ -91,7 +96,10 @@ export function viewStored(dtype: PlainDType, bytes: Uint8Array): StoredArray {
   return new Maker(aligned.buffer, aligned.byteOffset, aligned.byteLength / Maker.BYTES_PER_ELEMENT);
 }
 
-/** Decodes whole storage units of `bytes` into `out[start ..]` as f32. `bytes` starts on an 8-byte boundary of its buffer. */
+/**
+ * Decodes whole storage units of `bytes` into `out[start ..]` as f32. `bytes` starts on an 8-byte boundary of its
+ * buffer.
+ */
 export function decodeFloat32(dtype: ReadableDType, bytes: Uint8Array, out: Float32Array, start: number): void {
   if (isBlockDType(dtype)) {
     const format: BlockFormat = blockFormats[dtype];
@@ -117,7 +125,12 @@ export function decodeFloat64(dtype: ReadableDType, bytes: Uint8Array, out: Floa
   out.set(wide, start);
 }
 
-function decodePlain(dtype: Exclude<PlainDType, 'BF16'>, bytes: Uint8Array, out: Float32Array | Float64Array, start: number): void {
+function decodePlain(
+  dtype: Exclude<PlainDType, 'BF16'>,
+  bytes: Uint8Array,
+  out: Float32Array | Float64Array,
+  start: number,
+): void {
   const from = viewStored(dtype, bytes);
   if (dtype === 'F16') {
     const half = halfToFloatTable();

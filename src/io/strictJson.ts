@@ -1,5 +1,5 @@
-// JSON from untrusted bytes: UTF-8, one object at the top, no key twice in one object (JSON.parse alone keeps the last one silently).
-// What the fields mean is the business of the formats.
+// JSON from untrusted bytes: UTF-8, one object at the top, no key twice in one object (JSON.parse alone keeps the last
+// one silently). What the fields mean is the business of the formats.
 
 import { FormatError } from './errors.js';
 
@@ -9,7 +9,10 @@ export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** Strict UTF-8 text of `bytes`; a byte order mark stays in the text. `what` names the part of the file in the FormatError. */
+/**
+ * Strict UTF-8 text of `bytes`; a byte order mark stays in the text. `what` names the part of the file in the
+ * FormatError.
+ */
 export function decodeUtf8(bytes: Uint8Array, sourceName: string, what: string): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
@@ -25,11 +28,17 @@ export function parseJsonObject(bytes: Uint8Array, sourceName: string, what: str
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new FormatError(sourceName, `${what} is not valid JSON (${cause instanceof Error ? cause.message : String(cause)})`, { cause });
+    throw new FormatError(
+      sourceName,
+      `${what} is not valid JSON (${cause instanceof Error ? cause.message : String(cause)})`,
+      { cause },
+    );
   }
-  if (!isJsonObject(value)) throw new FormatError(sourceName, `${what} must be a JSON object, it starts with ${text.trim().slice(0, 20)}`);
+  if (!isJsonObject(value))
+    throw new FormatError(sourceName, `${what} must be a JSON object, it starts with ${text.trim().slice(0, 20)}`);
   const twice = findDuplicateKey(text);
-  if (twice !== undefined) throw new FormatError(sourceName, `${what} has the key '${twice.slice(0, 80)}' twice in one object`);
+  if (twice !== undefined)
+    throw new FormatError(sourceName, `${what} has the key '${twice.slice(0, 80)}' twice in one object`);
   return value;
 }
 
@@ -38,7 +47,9 @@ export function parseJsonObject(bytes: Uint8Array, sourceName: string, what: str
  * (`2.0`, `2e0`, `-0`); JSON.parse gives whole numbers for those. `text` is known to be valid JSON.
  */
 export function findFraction(
-  text: string, keys: readonly string[], depth: number,
+  text: string,
+  keys: readonly string[],
+  depth: number,
 ): { key: string; number: string } | undefined {
   // For each open list or object, the key it stands under.
   const open: string[] = [];

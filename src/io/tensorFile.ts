@@ -1,5 +1,6 @@
-// A file of named tensors, whatever its format: the list, the metadata, and reads that convert as they stream. What a model loader sees.
-// Formats are parsed elsewhere (safetensors.ts, gguf.ts, llama2c.ts) and handed in as checked byte ranges; nothing here parses a header.
+// A file of named tensors, whatever its format: the list, the metadata, and reads that convert as they stream. What a
+// model loader sees. Formats are parsed elsewhere (safetensors.ts, gguf.ts, llama2c.ts) and handed in as checked byte
+// ranges; nothing here parses a header.
 
 import { readIntoBuffer } from './byteSource.js';
 import type { ByteSource } from './byteSource.js';
@@ -10,7 +11,10 @@ import { packingOf, repackRows } from './packedRows.js';
 import { decodeFloat32, decodeFloat64, decodeInt32, isOpaqueDType, measure, storageUnit } from './storedDType.js';
 import type { ReadableDType, StoredDType } from './storedDType.js';
 
-/** One tensor of a file. `shape` is row-major, outermost side first; the bytes are [byteOffset, byteOffset + byteLength) of its file. */
+/**
+ * One tensor of a file. `shape` is row-major, outermost side first; the bytes are [byteOffset, byteOffset + byteLength)
+ * of its file.
+ */
 export interface StoredTensor {
   readonly name: string;
   readonly dtype: StoredDType;
@@ -20,14 +24,17 @@ export interface StoredTensor {
 }
 
 /**
- * Where a read puts its values: an array, or a function asked again before every chunk is written, for memory whose views
- * do not survive an await (a WebAssembly memory that grows in between).
+ * Where a read puts its values: an array, or a function asked again before every chunk is written, for memory whose
+ * views do not survive an await (a WebAssembly memory that grows in between).
  */
 export type Destination<T> = T | (() => T);
 
 export interface TensorFile {
   readonly name: string;
-  /** Rows of q and k are stored for interleaved RoPE in 'gguf' (llama architectures) and 'llama2c': the model loader un-permutes them. */
+  /**
+   * Rows of q and k are stored for interleaved RoPE in 'gguf' (llama architectures) and 'llama2c': the model loader
+   * un-permutes them.
+   */
   readonly format: 'safetensors' | 'gguf' | 'llama2c';
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   readonly metadata: Readonly<Record<string, unknown>>;
@@ -40,8 +47,9 @@ export interface TensorFile {
   /** Whole-number types and BOOL as i32; FormatError for the others and for I64 values that do not fit. */
   readInt32(name: string, into?: Destination<Int32Array>): Promise<Int32Array>;
   /**
-   * A matrix whose stored numbers a packing holds (`packingOf`), in rows of tensor/packing.ts: `write` gets one run of rows after the other,
-   * in memory that is used again. FormatError for other tensors and for f16 numbers that are not finite.
+   * A matrix whose stored numbers a packing holds (`packingOf`), in rows of tensor/packing.ts: `write` gets one run of
+   * rows after the other, in memory that is used again. FormatError for other tensors and for f16 numbers that are not
+   * finite.
    */
   readPacked(name: string, write: (firstRow: number, rows: Uint8Array) => void): Promise<void>;
   close(): Promise<void>;
@@ -55,7 +63,9 @@ function findTensor(file: TensorFile, name: string): StoredTensor {
   const tensor = file.tensors.get(name);
   if (tensor) return tensor;
   const near = nearNames(name, file.tensors.keys());
-  const hint = near.length ? `; near it: ${near.map(candidate => `'${candidate}'`).join(', ')}` : `; it has ${file.tensors.size} tensors`;
+  const hint = near.length
+    ? `; near it: ${near.map(candidate => `'${candidate}'`).join(', ')}`
+    : `; it has ${file.tensors.size} tensors`;
   throw new FormatError(file.name, `has no tensor '${name}'${hint}`);
 }
 
@@ -88,12 +98,14 @@ async function stream<T extends Numbers>(
   const target = (): T => {
     const out = typeof destination === 'function' ? destination() : destination;
     if (out.length === count) return out;
-    throw new RangeError(`${source.name}: reading '${tensor.name}' [${tensor.shape}] into ${out.length} values, expected ${count}`);
+    throw new RangeError(
+      `${source.name}: reading '${tensor.name}' [${tensor.shape}] into ${out.length} values, expected ${count}`,
+    );
   };
   target();
   const unitsAtOnce = Math.max(1, Math.floor(chunkBytes / unit.bytes));
   const buffer = new Uint8Array(Math.min(tensor.byteLength, unitsAtOnce * unit.bytes));
-  for (let done = 0; done < tensor.byteLength; ) {
+  for (let done = 0; done < tensor.byteLength;) {
     const chunk = buffer.subarray(0, Math.min(buffer.byteLength, tensor.byteLength - done));
     await readIntoBuffer(source, tensor.byteOffset + done, chunk);
     decode(chunk, target(), (done / unit.bytes) * unit.values);
@@ -102,7 +114,12 @@ async function stream<T extends Numbers>(
   return target();
 }
 
-async function streamPacked(source: ByteSource, tensor: StoredTensor, packing: Packing, write: (firstRow: number, rows: Uint8Array) => void): Promise<void> {
+async function streamPacked(
+  source: ByteSource,
+  tensor: StoredTensor,
+  packing: Packing,
+  write: (firstRow: number, rows: Uint8Array) => void,
+): Promise<void> {
   const [rows, columns] = tensor.shape;
   const storedBytes = tensor.byteLength / rows;
   const rowBytes = packedRowBytes(packing, columns);
@@ -113,7 +130,8 @@ async function streamPacked(source: ByteSource, tensor: StoredTensor, packing: P
     const chunk = stored.subarray(0, count * storedBytes);
     await readIntoBuffer(source, tensor.byteOffset + row * storedBytes, chunk);
     const fault = repackRows(tensor.dtype, packing, chunk, columns, packed);
-    if (fault) throw new FormatError(source.name, `tensor '${shorten(tensor.name)}' ${fault}; load it with weights: 'f32'`);
+    if (fault)
+      throw new FormatError(source.name, `tensor '${shorten(tensor.name)}' ${fault}; load it with weights: 'f32'`);
     write(row, packed.subarray(0, count * rowBytes));
   }
 }
@@ -160,7 +178,8 @@ export function tensorFileOver(
     async readPacked(name, write) {
       const tensor = findTensor(file, name);
       const packing = packingOf(tensor);
-      if (!packing) throw new FormatError(source.name, `tensor '${name}' ${tensor.dtype} [${tensor.shape}] has no packed form`);
+      if (!packing)
+        throw new FormatError(source.name, `tensor '${name}' ${tensor.dtype} [${tensor.shape}] has no packed form`);
       return streamPacked(source, tensor, packing, write);
     },
     close: () => source.close(),
@@ -204,7 +223,10 @@ export function checkStoredTensor(sourceName: string, tensor: StoredTensor): Sto
   const what = `tensor '${shorten(tensor.name)}' ${tensor.dtype} [${tensor.shape}]`;
   if (typeof size === 'string') throw new FormatError(sourceName, `${what}: ${size}`);
   if (size.byteLength !== tensor.byteLength) {
-    throw new FormatError(sourceName, `${what} takes ${size.byteLength} bytes, its place in the file has ${tensor.byteLength}`);
+    throw new FormatError(
+      sourceName,
+      `${what} takes ${size.byteLength} bytes, its place in the file has ${tensor.byteLength}`,
+    );
   }
   return tensor;
 }

@@ -1,5 +1,5 @@
-// A bound on the time of a call that somebody else's text decides. Node can interrupt code that runs; in a browser nothing can, and the call must
-// look at the clock itself. Nothing here knows what is called.
+// A bound on the time of a call that somebody else's text decides. Node can interrupt code that runs; in a browser
+// nothing can, and the call must look at the clock itself. Nothing here knows what is called.
 
 interface Script {
   runInThisContext(options: { timeout: number }): unknown;
@@ -13,7 +13,8 @@ const globals = globalThis as unknown as Record<symbol, (() => unknown) | undefi
 let script: Script | null | undefined;
 
 /**
- * `body()`, which Node ends after `milliseconds` of a clock on the wall; what body was about to do then is left undone, its `finally` too.
+ * `body()`, which Node ends after `milliseconds` of a clock on the wall; what body was about to do then is left undone,
+ * its `finally` too.
  * @returns null when the time was over
  */
 export function withinTime<T>(milliseconds: number, body: () => T): { readonly value: T } | null {

@@ -19,7 +19,8 @@ function checkNumbers(what: string, list: unknown, expected: string): asserts li
   }
   // findIndex passes over no hole of an array.
   const at = (list as unknown[]).findIndex(entry => typeof entry !== 'number');
-  if (at >= 0) throw new TypeError(`${what}: expected ${expected}, got ${shownValue((list as unknown[])[at])} at ${at}`);
+  if (at >= 0)
+    throw new TypeError(`${what}: expected ${expected}, got ${shownValue((list as unknown[])[at])} at ${at}`);
 }
 
 /**

@@ -65,8 +65,18 @@ export interface ChatOptions extends ChatTemplateOptions {
   splitSpecialTokens?: boolean;
 }
 
-/** Special tokens that end a turn; a model whose files list no stop tokens stops at eos and at those of these it has. */
-const turnEnds = ['<|im_end|>', '<|eot_id|>', '<|eom_id|>', '<|end|>', '<end_of_turn>', '<|endoftext|>', '<|end_of_text|>'];
+/**
+ * Special tokens that end a turn; a model whose files list no stop tokens stops at eos and at those of these it has.
+ */
+const turnEnds = [
+  '<|im_end|>',
+  '<|eot_id|>',
+  '<|eom_id|>',
+  '<|end|>',
+  '<end_of_turn>',
+  '<|endoftext|>',
+  '<|end_of_text|>',
+];
 
 export class Tokenizer {
   /** The file it came from. */
@@ -111,7 +121,7 @@ export class Tokenizer {
 
     // A token that is named and not there can neither be written nor generated, so that it counts as absent.
     const idOf = (text: string | undefined): number | undefined =>
-      (text === undefined ? undefined : this.pipeline.idOf(text));
+      text === undefined ? undefined : this.pipeline.idOf(text);
     this.bosTokenId = idOf(spec.bosToken);
     this.eosTokenId = idOf(spec.eosToken);
     this.unkTokenId = idOf(spec.unkToken);
@@ -192,11 +202,17 @@ export class Tokenizer {
   }
 
   /** The text of a conversation by the model's chat template, or by `plainChatTemplate` where it has none. */
-  applyChatTemplate(messages: readonly ChatMessage[], { addGenerationPrompt = false, variables = {} }: ChatTemplateOptions = {}): string {
+  applyChatTemplate(
+    messages: readonly ChatMessage[],
+    { addGenerationPrompt = false, variables = {} }: ChatTemplateOptions = {},
+  ): string {
     return this.template().render(this.templateVariables(messages, addGenerationPrompt, variables));
   }
 
-  /** Of these names, the first that the chat template does not have anywhere, so that what is given under it would be lost. */
+  /**
+   * Of these names, the first that the chat template does not have anywhere, so that what is given under it would be
+   * lost.
+   */
   notInTemplate(names: readonly string[]): string | undefined {
     return names.find(name => !this.template().names(name));
   }
@@ -227,14 +243,17 @@ export class Tokenizer {
 
   /**
    * What a chat model writes for an answer: the text from the end of `chat(before)` on, and the token that ends it.
-   * The text is the template's own, up to the special token that the template puts behind an answer; eos ends it where it puts none.
-   * The lead before it, empty for most templates, is what one with `generation` blocks does not mark as the assistant's.
+   * The text is the template's own, up to the special token that the template puts behind an answer; eos ends it where
+   * it puts none. The lead before it, empty for most templates, is what one with `generation` blocks does not mark as
+   * the assistant's.
    * @param before the turns before the answer
    * @param answer its text, or the assistant's whole turn with its tool calls and other fields
    * @throws Error when neither the template nor the tokenizer has an end token, or the template leaves the answer out
    */
   chatAnswer(
-    before: readonly ChatMessage[], answer: string | ChatMessage, { variables = {} }: Pick<ChatTemplateOptions, 'variables'> = {},
+    before: readonly ChatMessage[],
+    answer: string | ChatMessage,
+    { variables = {} }: Pick<ChatTemplateOptions, 'variables'> = {},
   ): { lead: string; text: string; endTokenId: number } {
     const special = new Map(this.special);
     for (const id of this.stopTokenIds) special.set(this.idToToken(id) ?? '', id);
@@ -242,7 +261,11 @@ export class Tokenizer {
     const turn = typeof answer === 'string' ? { role: 'assistant', content: answer } : answer;
     const render = (messages: readonly ChatMessage[], addGenerationPrompt: boolean): Rendered =>
       this.template().renderMarked(this.templateVariables(messages, addGenerationPrompt, variables));
-    const { lead, text, endTokenId = this.requireEos() } = findAnswer({ render, special, stopTokenIds: this.stopTokenIds }, before, turn);
+    const {
+      lead,
+      text,
+      endTokenId = this.requireEos(),
+    } = findAnswer({ render, special, stopTokenIds: this.stopTokenIds }, before, turn);
     return { lead, text, endTokenId };
   }
 
@@ -267,10 +290,19 @@ export class Tokenizer {
   }
 
   private templateVariables(
-    messages: readonly ChatMessage[], addGenerationPrompt: boolean, variables: Readonly<Record<string, unknown>>,
+    messages: readonly ChatMessage[],
+    addGenerationPrompt: boolean,
+    variables: Readonly<Record<string, unknown>>,
   ): { messages: readonly ChatMessage[] } & Record<string, unknown> {
     // As transformers has it, tools and documents that are not given are None, not undefined.
-    return { ...this.specialTexts, tools: null, documents: null, ...variables, messages, add_generation_prompt: addGenerationPrompt };
+    return {
+      ...this.specialTexts,
+      tools: null,
+      documents: null,
+      ...variables,
+      messages,
+      add_generation_prompt: addGenerationPrompt,
+    };
   }
 
   private template(): ChatTemplate {
@@ -287,7 +319,10 @@ export class Tokenizer {
 
   /** The special tokens on one side of a text. */
   private around(
-    name: string, add: boolean | undefined, id: number | undefined, otherwise: readonly number[],
+    name: string,
+    add: boolean | undefined,
+    id: number | undefined,
+    otherwise: readonly number[],
   ): readonly number[] {
     if (add === undefined) return otherwise;
     if (add && id === undefined) throw new FormatError(this.source, `add_${name}_token: there is no ${name} token`);

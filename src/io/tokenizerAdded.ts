@@ -68,13 +68,15 @@ export class AddedTokens {
   }
 
   /** Where these tokens stand in a text, whatever is behind or before them. None overlap. */
-  * matches(
-    text: string, mayBe: (token: AddedTokenJson, start: number, end: number) => boolean = () => true,
+  *matches(
+    text: string,
+    mayBe: (token: AddedTokenJson, start: number, end: number) => boolean = () => true,
   ): Generator<{ token: AddedTokenJson; start: number; end: number }> {
     if (this.byStart.size === 0) return;
     for (let start = 0; start < text.length;) {
-      const match = this.byStart.get(text[start])?.find(({ content, token }) =>
-        text.startsWith(content, start) && mayBe(token, start, start + content.length));
+      const match = this.byStart
+        .get(text[start])
+        ?.find(({ content, token }) => text.startsWith(content, start) && mayBe(token, start, start + content.length));
       const end = start + (match?.content.length ?? 1);
       if (match) yield { token: match.token, start, end };
       start = end;

@@ -36,7 +36,9 @@ class CharsMap {
       const zero = this.replacements.indexOf(0, start);
       const end = zero < 0 ? this.replacements.length : zero;
       if (end - start > longestReplacement) {
-        throw new Error(`normalizer: Precompiled: a replacement has ${end - start} bytes, at most ${longestReplacement} are allowed`);
+        throw new Error(
+          `normalizer: Precompiled: a replacement has ${end - start} bytes, at most ${longestReplacement} are allowed`,
+        );
       }
       start = end + 1;
     }

@@ -3,8 +3,16 @@
 
 /** In this order, each over the whole text. */
 const replacements: readonly (readonly [string, string])[] = [
-  [' .', '.'], [' ?', '?'], [' !', '!'], [' ,', ','], [" ' ", "'"], [" n't", "n't"], [" 'm", "'m"], [" 's", "'s"],
-  [" 've", "'ve"], [" 're", "'re"],
+  [' .', '.'],
+  [' ?', '?'],
+  [' !', '!'],
+  [' ,', ','],
+  [" ' ", "'"],
+  [" n't", "n't"],
+  [" 'm", "'m"],
+  [" 's", "'s"],
+  [" 've", "'ve"],
+  [" 're", "'re"],
 ];
 /** What may follow the space that a replacement begins with. */
 const followers: ReadonlySet<string> = new Set(replacements.flatMap(([from]) => Array.from(from)));

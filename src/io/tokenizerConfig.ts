@@ -10,7 +10,9 @@ import type { TokenizerJson } from './tokenizerPipeline.js';
 
 const flag = z.boolean().nullish();
 const flags = {
-  lstrip: z.boolean().optional(), rstrip: z.boolean().optional(), normalized: z.boolean().optional(),
+  lstrip: z.boolean().optional(),
+  rstrip: z.boolean().optional(),
+  normalized: z.boolean().optional(),
   single_word: z.boolean().optional(),
 };
 /** How a token is found. */
@@ -20,12 +22,23 @@ const tokenEntry = z.union([z.string(), z.looseObject({ content: z.string(), ...
 export type TokenEntry = z.infer<typeof tokenEntry>;
 
 export const specialTokenNames = [
-  'bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token',
+  'bos_token',
+  'eos_token',
+  'unk_token',
+  'sep_token',
+  'pad_token',
+  'cls_token',
+  'mask_token',
 ] as const;
 const optionalToken = tokenEntry.nullish();
 const named = {
-  bos_token: optionalToken, eos_token: optionalToken, unk_token: optionalToken, sep_token: optionalToken,
-  pad_token: optionalToken, cls_token: optionalToken, mask_token: optionalToken,
+  bos_token: optionalToken,
+  eos_token: optionalToken,
+  unk_token: optionalToken,
+  sep_token: optionalToken,
+  pad_token: optionalToken,
+  cls_token: optionalToken,
+  mask_token: optionalToken,
   additional_special_tokens: z.array(tokenEntry).nullish(),
 };
 
@@ -45,9 +58,9 @@ export const configSchema = z.looseObject({
   tokenize_chinese_chars: flag,
   /** Puts another regular expression in the place of the file's. */
   fix_mistral_regex: flag,
-  added_tokens_decoder: z.record(
-    z.string(), z.looseObject({ content: z.string(), special: z.boolean().optional(), ...flags }),
-  ).nullish(),
+  added_tokens_decoder: z
+    .record(z.string(), z.looseObject({ content: z.string(), special: z.boolean().optional(), ...flags }))
+    .nullish(),
 });
 export type TokenizerConfig = z.infer<typeof configSchema>;
 
@@ -57,7 +70,10 @@ export type TokenizerConfig = z.infer<typeof configSchema>;
  * @throws FormatError for a setting that is not supported
  */
 export function withConfig(
-  json: TokenizerJson, config: TokenizerConfig, special: readonly TokenEntry[], source: string,
+  json: TokenizerJson,
+  config: TokenizerConfig,
+  special: readonly TokenEntry[],
+  source: string,
 ): TokenizerJson {
   if (config.fix_mistral_regex) {
     const instead = 'save the tokenizer with its expression mended';
@@ -67,10 +83,15 @@ export function withConfig(
     Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined && value !== null));
   return {
     ...json,
-    normalizer: changed(json.normalizer, 'BertNormalizer', set({
-      lowercase: config.do_lower_case, strip_accents: config.strip_accents,
-      handle_chinese_chars: config.tokenize_chinese_chars,
-    })),
+    normalizer: changed(
+      json.normalizer,
+      'BertNormalizer',
+      set({
+        lowercase: config.do_lower_case,
+        strip_accents: config.strip_accents,
+        handle_chinese_chars: config.tokenize_chinese_chars,
+      }),
+    ),
     pre_tokenizer: changed(json.pre_tokenizer, 'ByteLevel', set({ add_prefix_space: config.add_prefix_space })),
     added_tokens: addedTokens(json, config, special, source),
   };
@@ -86,7 +107,9 @@ function changed(component: Component | null, type: string, fields: Record<strin
 
 /** The file's tokens; those that the config says more of, as it says; and those that it names as special. */
 function addedTokens(
-  { added_tokens: tokens, model }: TokenizerJson, config: TokenizerConfig, special: readonly TokenEntry[],
+  { added_tokens: tokens, model }: TokenizerJson,
+  config: TokenizerConfig,
+  special: readonly TokenEntry[],
   source: string,
 ): AddedTokenJson[] {
   const all = new Map(tokens.map(token => [token.content, token]));

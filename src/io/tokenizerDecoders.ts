@@ -40,17 +40,15 @@ export function decoderOf(component: Component | null): () => DecoderStep {
 
 function flatten(component: Component): Component[] {
   return component.type === 'Sequence'
-    ? fieldsOf(component, { decoders: components }, where).decoders.flatMap(flatten) : [component];
+    ? fieldsOf(component, { decoders: components }, where).decoders.flatMap(flatten)
+    : [component];
 }
 
 /** Steps one after the other. */
 function chain(steps: readonly DecoderStep[]): DecoderStep {
   const through = (tokens: readonly string[], from: number): readonly string[] =>
     steps.slice(from).reduce((list, step) => list.flatMap(token => step.push(token)), tokens);
-  return {
-    push: token => through([token], 0),
-    end: () => steps.flatMap((step, i) => through(step.end(), i + 1)),
-  };
+  return { push: token => through([token], 0), end: () => steps.flatMap((step, i) => through(step.end(), i + 1)) };
 }
 
 const kinds: Readonly<Record<string, (part: Component) => StepKind>> = {
@@ -87,10 +85,13 @@ const kinds: Readonly<Record<string, (part: Component) => StepKind>> = {
   },
   WordPiece(part) {
     const { prefix, cleanup } = fieldsOf(part, { prefix: z.string(), cleanup: z.boolean() }, where);
-    return { start: () => eachToken((token, i) => {
-      const spaced = i === 0 ? token : token.startsWith(prefix) ? token.slice(prefix.length) : ` ${token}`;
-      return cleanup ? cleanedWordPiece(spaced) : spaced;
-    }) };
+    return {
+      start: () =>
+        eachToken((token, i) => {
+          const spaced = i === 0 ? token : token.startsWith(prefix) ? token.slice(prefix.length) : ` ${token}`;
+          return cleanup ? cleanedWordPiece(spaced) : spaced;
+        }),
+    };
   },
   BPEDecoder(part) {
     const { suffix } = fieldsOf(part, { suffix: z.string() }, where);
@@ -106,11 +107,20 @@ function fusedKind(part: Component): StepKind {
   }
   // Nobody has others there; they see the text at its end.
   const { start } = byType(kinds, part, where);
-  return { start: () => {
-    const step = start();
-    let text = '';
-    return { push: token => { text += token; return []; }, end: () => [...step.push(text), ...step.end()] };
-  }, fuses: true };
+  return {
+    start: () => {
+      const step = start();
+      let text = '';
+      return {
+        push: token => {
+          text += token;
+          return [];
+        },
+        end: () => [...step.push(text), ...step.end()],
+      };
+    },
+    fuses: true,
+  };
 }
 
 /** Each token alone; the function is told which it is. */
@@ -218,7 +228,16 @@ function fusedStrip({ content, start, stop }: StripFields): DecoderStep {
 
 /** What the tokenizers' own WordPiece decoder does to each token. */
 function cleanedWordPiece(text: string): string {
-  return text.replaceAll(' .', '.').replaceAll(' ?', '?').replaceAll(' !', '!').replaceAll(' ,', ',')
-    .replaceAll(" ' ", "'").replaceAll(" n't", "n't").replaceAll(" 'm", "'m").replaceAll(' do not', " don't")
-    .replaceAll(" 's", "'s").replaceAll(" 've", "'ve").replaceAll(" 're", "'re");
+  return text
+    .replaceAll(' .', '.')
+    .replaceAll(' ?', '?')
+    .replaceAll(' !', '!')
+    .replaceAll(' ,', ',')
+    .replaceAll(" ' ", "'")
+    .replaceAll(" n't", "n't")
+    .replaceAll(" 'm", "'m")
+    .replaceAll(' do not', " don't")
+    .replaceAll(" 's", "'s")
+    .replaceAll(" 've", "'ve")
+    .replaceAll(" 're", "'re");
 }

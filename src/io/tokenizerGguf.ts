@@ -68,7 +68,9 @@ export function tokenizerFromGGUF(metadata: GgufMetadata, source = 'GGUF'): Toke
   const read = new MetadataReader(metadata, source);
   const kind = read.string('tokenizer.ggml.model');
   const tokens = read.strings('tokenizer.ggml.tokens');
-  const types = read.numbers('tokenizer.ggml.token_type', tokens.length) ?? new Array<number>(tokens.length).fill(tokenTypes.normal);
+  const types =
+    read.numbers('tokenizer.ggml.token_type', tokens.length) ??
+    new Array<number>(tokens.length).fill(tokenTypes.normal);
   const tokenAt = (key: string): string | undefined => {
     // -1 (or 4294967295) and other ids that no token has say that there is none.
     const id = read.integer(key);
@@ -111,7 +113,8 @@ export function tokenizerFromGGUF(metadata: GgufMetadata, source = 'GGUF'): Toke
     addBosByDefault = preTokenizer.addBos ?? false;
   } else if (kind === 'llama') {
     const scores = read.numbers('tokenizer.ggml.scores', tokens.length);
-    if (scores === undefined) throw new FormatError(source, 'tokenizer.ggml.scores: expected a score for each token, found none');
+    if (scores === undefined)
+      throw new FormatError(source, 'tokenizer.ggml.scores: expected a score for each token, found none');
     const mergeable: readonly number[] = [tokenTypes.normal, tokenTypes.userDefined, tokenTypes.unused];
     json = scoredPiecesToJson({
       source,
@@ -172,7 +175,8 @@ function byteLevelJson(
   });
   const pretokenizers: Component[] = pre.patterns.map(split);
   const normalizers: Component[] = [
-    ...(pre.composes ? [{ type: 'NFC' }] : []), ...(addPrefixSpace ? [{ type: 'Prepend', prepend: ' ' }] : []),
+    ...(pre.composes ? [{ type: 'NFC' }] : []),
+    ...(addPrefixSpace ? [{ type: 'Prepend', prepend: ' ' }] : []),
   ];
   return {
     normalizer: normalizers.length > 0 ? { type: 'Sequence', normalizers } : null,
@@ -193,8 +197,12 @@ function split(pattern: string): Component {
 
 function specialTokensAround(front: string | undefined, behind: string | undefined): Component | null {
   if (front === undefined && behind === undefined) return null;
-  const special = (id: string | undefined): object[] => (id === undefined ? [] : [{ SpecialToken: { id, type_id: 0 } }]);
-  return { type: 'TemplateProcessing', single: [...special(front), { Sequence: { id: 'A', type_id: 0 } }, ...special(behind)] };
+  const special = (id: string | undefined): object[] =>
+    id === undefined ? [] : [{ SpecialToken: { id, type_id: 0 } }];
+  return {
+    type: 'TemplateProcessing',
+    single: [...special(front), { Sequence: { id: 'A', type_id: 0 } }, ...special(behind)],
+  };
 }
 
 /** Metadata values with their types checked. */
@@ -234,7 +242,8 @@ class MetadataReader {
 
   strings(key: string): string[] {
     const value = this.value(key);
-    if (Array.isArray(value) && value.length > 0 && value.every((entry): entry is string => typeof entry === 'string')) return value;
+    if (Array.isArray(value) && value.length > 0 && value.every((entry): entry is string => typeof entry === 'string'))
+      return value;
     return this.fail(key, 'a list of strings', value);
   }
 
@@ -245,7 +254,8 @@ class MetadataReader {
     if (!Array.isArray(value) && !(ArrayBuffer.isView(value) && !(value instanceof DataView)))
       return this.fail(key, 'a list of numbers', value);
     const list = Array.from(value as ArrayLike<unknown>, entry => (typeof entry === 'bigint' ? Number(entry) : entry));
-    if (list.length !== length) throw new FormatError(this.source, `${key}: expected ${length} entries, one a token, got ${list.length}`);
+    if (list.length !== length)
+      throw new FormatError(this.source, `${key}: expected ${length} entries, one a token, got ${list.length}`);
     const bad = list.find(entry => typeof entry !== 'number' || !Number.isFinite(entry));
     return bad === undefined ? (list as number[]) : this.fail(key, 'finite numbers', bad);
   }
@@ -256,7 +266,11 @@ class MetadataReader {
 
   private fail(key: string, expected: string, came: unknown): never {
     const what =
-      came === undefined ? 'nothing' : Array.isArray(came) ? `a list of ${came.length}` : `${typeof came} ${String(came).slice(0, 40)}`;
+      came === undefined
+        ? 'nothing'
+        : Array.isArray(came)
+          ? `a list of ${came.length}`
+          : `${typeof came} ${String(came).slice(0, 40)}`;
     throw new FormatError(this.source, `${key}: expected ${expected}, got ${what}`);
   }
 }

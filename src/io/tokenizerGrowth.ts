@@ -1,5 +1,5 @@
-// How much longer a tokenizer may make a text. Its files say what is put in place of what, and a few replacements one after
-// the other would fill any memory.
+// How much longer a tokenizer may make a text. Its files say what is put in place of what, and a few replacements one
+// after the other would fill any memory.
 
 import type { Component } from './tokenizerParts.js';
 

@@ -6,7 +6,11 @@ import { z } from 'zod';
 import { FormatError } from './errors.js';
 import { Tokenizer } from './tokenizer.js';
 import {
-  configSchema, specialTokenNames, specialTokensSchema, withConfig, type TokenEntry,
+  configSchema,
+  specialTokenNames,
+  specialTokensSchema,
+  withConfig,
+  type TokenEntry,
 } from './tokenizerConfig.js';
 import type { TokenizerJson } from './tokenizerPipeline.js';
 
@@ -71,13 +75,19 @@ export function tokenizerFromFiles(files: TokenizerFiles, source = 'tokenizer.js
   };
   const templates = config.chat_template ?? undefined;
   const fromConfig = Array.isArray(templates)
-    ? (templates.find(entry => entry.name === 'default') ?? templates[0])?.template : templates;
+    ? (templates.find(entry => entry.name === 'default') ?? templates[0])?.template
+    : templates;
   const eos = generation.eos_token_id ?? undefined;
   const further = config.additional_special_tokens ?? map.additional_special_tokens ?? [];
   const named = [...specialTokenNames.map(special), ...further];
   return new Tokenizer({
     source,
-    json: withConfig(json, config, named.filter(token => token !== undefined), `${source} (tokenizer_config.json)`),
+    json: withConfig(
+      json,
+      config,
+      named.filter(token => token !== undefined),
+      `${source} (tokenizer_config.json)`,
+    ),
     bosToken: text('bos_token'),
     eosToken: text('eos_token'),
     padToken: text('pad_token'),
@@ -115,11 +125,13 @@ function checkModel(model: Record<string, unknown>, source: string, added: Reado
   if (model['type'] === 'Unigram') {
     if (!Array.isArray(vocab)) return fail('vocab', 'a list of [piece, score]', vocab);
     for (const entry of vocab as unknown[]) {
-      if (!Array.isArray(entry) || typeof entry[0] !== 'string' || typeof entry[1] !== 'number') fail('vocab', '[piece, score]', entry);
+      if (!Array.isArray(entry) || typeof entry[0] !== 'string' || typeof entry[1] !== 'number')
+        fail('vocab', '[piece, score]', entry);
     }
     return;
   }
-  if (vocab === null || typeof vocab !== 'object' || Array.isArray(vocab)) return fail('vocab', 'an object of token: id', vocab);
+  if (vocab === null || typeof vocab !== 'object' || Array.isArray(vocab))
+    return fail('vocab', 'an object of token: id', vocab);
   const vocabulary = vocab as Record<string, unknown>;
   for (const token in vocabulary) {
     const id = vocabulary[token];
@@ -135,7 +147,8 @@ function checkModel(model: Record<string, unknown>, source: string, added: Reado
       return fail(`merges[${i}]`, 'two tokens', merge);
     }
     const merged = pair[0] + pair[1].slice(prefixLength(model));
-    if (!Object.hasOwn(vocabulary, merged) && !added.has(merged)) fail(`merges[${i}]`, 'a pair whose union is in the vocabulary', merge);
+    if (!Object.hasOwn(vocabulary, merged) && !added.has(merged))
+      fail(`merges[${i}]`, 'a pair whose union is in the vocabulary', merge);
     return pair;
   });
 }

@@ -31,7 +31,10 @@ export function parseLlama2cVocabulary(bytes: Uint8Array, source: string): Llama
     const length = view.getInt32(offset + 4, true);
     offset += 8;
     if (length < 0 || length > longest || offset + length > bytes.length) {
-      throw new FormatError(source, `piece ${id}: expected a length up to ${longest} that the file holds, got ${length}`);
+      throw new FormatError(
+        source,
+        `piece ${id}: expected a length up to ${longest} that the file holds, got ${length}`,
+      );
     }
     if (!Number.isFinite(score)) throw new FormatError(source, `piece ${id}: score is ${score}`);
     try {
@@ -46,15 +49,16 @@ export function parseLlama2cVocabulary(bytes: Uint8Array, source: string): Llama
 }
 
 /**
- * The tokenizer of a llama2.c vocabulary. As llama2.c's `encode`: BOS and a space in front of a text, characters that are no piece
- * fall back to their bytes, then the best-scoring neighbours merge.
+ * The tokenizer of a llama2.c vocabulary. As llama2.c's `encode`: BOS and a space in front of a text, characters that
+ * are no piece fall back to their bytes, then the best-scoring neighbours merge.
  * @throws FormatError for a vocabulary without the three special pieces and the 256 byte pieces
  */
 export function tokenizerFromLlama2c({ pieces, scores }: Llama2cVocabulary, source = 'llama2.c vocabulary'): Tokenizer {
   if (pieces.length < 259 || pieces[3] !== '<0x00>' || pieces[258] !== '<0xFF>') {
     throw new FormatError(source, `expected <unk>, BOS, EOS and 256 byte pieces first, got ${pieces.length} pieces`);
   }
-  if (scores.length !== pieces.length) throw new FormatError(source, `${pieces.length} pieces and ${scores.length} scores`);
+  if (scores.length !== pieces.length)
+    throw new FormatError(source, `${pieces.length} pieces and ${scores.length} scores`);
   // The exported texts of BOS and EOS carry newlines, so that no text has them.
   const named = ['<unk>', '<s>', '</s>', ...pieces.slice(3)];
   const json = scoredPiecesToJson({

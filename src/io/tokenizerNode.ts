@@ -20,7 +20,8 @@ export async function tokenizerFromFolder(folder: string): Promise<Tokenizer> {
       tokenizerJson,
       tokenizerConfig: await readIfThere(join(folder, 'tokenizer_config.json')),
       specialTokensMap: await readIfThere(join(folder, 'special_tokens_map.json')),
-      generationConfig: (await readIfThere(join(folder, 'generation_config.json'))) ?? (await readIfThere(join(folder, 'config.json'))),
+      generationConfig:
+        (await readIfThere(join(folder, 'generation_config.json'))) ?? (await readIfThere(join(folder, 'config.json'))),
       chatTemplate: await readIfThere(join(folder, 'chat_template.jinja')),
     },
     path,
@@ -28,6 +29,9 @@ export async function tokenizerFromFolder(folder: string): Promise<Tokenizer> {
 }
 
 async function readIfThere(path: string, kind: FileKind = 'settings'): Promise<string | undefined> {
-  const isThere = await stat(path).then(() => true, () => false);
+  const isThere = await stat(path).then(
+    () => true,
+    () => false,
+  );
   return isThere ? readTextBounded(path, kind) : undefined;
 }

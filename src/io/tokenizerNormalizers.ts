@@ -6,7 +6,12 @@ import { charsMap } from './tokenizerCharsMap.js';
 import { byType, components, fieldsOf, type Component } from './tokenizerParts.js';
 import { compilePattern, matchesOf, matchWithin, patternSchema } from './tokenizerPattern.js';
 import {
-  bertControls, bertIdeographs, marks, nonspacingMarks, whiteSpace, youngDecompositions,
+  bertControls,
+  bertIdeographs,
+  marks,
+  nonspacingMarks,
+  whiteSpace,
+  youngDecompositions,
 } from './tokenizerUnicode.js';
 
 export type Normalize = (text: string) => string;
@@ -24,10 +29,16 @@ const kinds: Readonly<Record<string, (part: Component) => Normalize>> = {
     return text => steps.reduce((t, normalize) => normalize(t), text);
   },
   BertNormalizer(part) {
-    const fields = fieldsOf(part, {
-      clean_text: z.boolean(), handle_chinese_chars: z.boolean(), strip_accents: z.boolean().nullish(),
-      lowercase: z.boolean(),
-    }, where);
+    const fields = fieldsOf(
+      part,
+      {
+        clean_text: z.boolean(),
+        handle_chinese_chars: z.boolean(),
+        strip_accents: z.boolean().nullish(),
+        lowercase: z.boolean(),
+      },
+      where,
+    );
     return bertNormalizer(fields);
   },
   Precompiled(part) {
@@ -94,5 +105,8 @@ function lowercase(text: string): string {
 function unicodeForm(form: 'NFC' | 'NFD' | 'NFKC' | 'NFKD'): Normalize {
   if (form === 'NFC') return text => text.normalize('NFC');
   const young = new RegExp(youngDecompositions(), 'gu');
-  return text => matchesOf(text, young).map(part => (part.isMatch ? part.text : part.text.normalize(form))).join('');
+  return text =>
+    matchesOf(text, young)
+      .map(part => (part.isMatch ? part.text : part.text.normalize(form)))
+      .join('');
 }

@@ -10,7 +10,9 @@ export const components = z.array(z.looseObject({ type: z.string() }));
 
 /** The fields of a component. @throws Error that names the component and the field */
 export function fieldsOf<T extends z.ZodRawShape>(
-  { type, ...fields }: Component, shape: T, where: string,
+  { type, ...fields }: Component,
+  shape: T,
+  where: string,
 ): z.infer<z.ZodObject<T>> {
   const result = z.strictObject(shape).safeParse(fields);
   if (result.success) return result.data;
@@ -19,9 +21,7 @@ export function fieldsOf<T extends z.ZodRawShape>(
 }
 
 /** What makes a component of each type; others are refused by name. */
-export function byType<T>(
-  kinds: Readonly<Record<string, (part: Component) => T>>, part: Component, where: string,
-): T {
+export function byType<T>(kinds: Readonly<Record<string, (part: Component) => T>>, part: Component, where: string): T {
   if (Object.hasOwn(kinds, part.type)) return kinds[part.type](part);
   const known = Object.keys(kinds).join(', ');
   throw new Error(`${where}: type ${JSON.stringify(part.type)} is not supported; supported are ${known}`);

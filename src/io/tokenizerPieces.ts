@@ -27,8 +27,9 @@ export interface ScoredPieces {
 const maxPieceLength = 1024;
 
 /**
- * The tokenizer.json of a scored vocabulary: BPE with byte fallback, whose merges are all pairs of pieces that make a piece,
- * best score first, as `LlamaConverter` of transformers derives them (convert_slow_tokenizer.py, generate_merges).
+ * The tokenizer.json of a scored vocabulary: BPE with byte fallback, whose merges are all pairs of pieces that make a
+ * piece, best score first, as `LlamaConverter` of transformers derives them (convert_slow_tokenizer.py,
+ * generate_merges).
  */
 export function scoredPiecesToJson(vocabulary: ScoredPieces): Omit<TokenizerJson, 'post_processor'> {
   const { pieces, space, addPrefixSpace, added, unkToken } = vocabulary;
@@ -50,7 +51,14 @@ export function scoredPiecesToJson(vocabulary: ScoredPieces): Omit<TokenizerJson
   return {
     normalizer: { type: 'Sequence', normalizers },
     pre_tokenizer: null,
-    model: { type: 'BPE', vocab, merges: mergesOf(vocabulary), unk_token: unkToken, fuse_unk: true, byte_fallback: hasBytes },
+    model: {
+      type: 'BPE',
+      vocab,
+      merges: mergesOf(vocabulary),
+      unk_token: unkToken,
+      fuse_unk: true,
+      byte_fallback: hasBytes,
+    },
     decoder: { type: 'Sequence', decoders },
     added_tokens: added.map(token => ({ normalized: false, ...token })),
   };
@@ -76,7 +84,8 @@ function mergesOf({ source, pieces, scores, mayMerge }: ScoredPieces): [string, 
     for (let cut = 1; cut < characters.length; cut++) {
       left += characters[cut - 1]!;
       const right = piece.slice(left.length);
-      if (ids.has(left) && ids.has(right)) pairs.push({ left, right, score: scores[id]!, lengths: [cut, characters.length - cut] });
+      if (ids.has(left) && ids.has(right))
+        pairs.push({ left, right, score: scores[id]!, lengths: [cut, characters.length - cut] });
     }
     pairs.sort((a, b) => ids.get(a.left)! - ids.get(b.left)! || ids.get(a.right)! - ids.get(b.right)!);
     merges.push(...pairs);

@@ -74,7 +74,8 @@ export class TokenizerPipeline {
 
   /** The ids of a text, without special tokens around it. */
   encode(
-    text: string, { continues = false, literal = new Set() }: { continues?: boolean; literal?: Literal } = {},
+    text: string,
+    { continues = false, literal = new Set() }: { continues?: boolean; literal?: Literal } = {},
   ): number[] {
     // A half of a surrogate pair is no character; in UTF-8 it is U+FFFD.
     const wellFormed = text.replace(/\p{Surrogate}/gu, '\uFFFD');
@@ -85,11 +86,13 @@ export class TokenizerPipeline {
       if (section.token) return [section.token.id];
       // Normalizing moves characters about: what is literal anywhere in a section is so in all of it.
       const within = isLiteral(literal, section.start, section.start + section.text.length);
-      return added.split(normalize(section.text), token => !(token.special && within)).flatMap(part => {
-        if (part.token) return [part.token.id];
-        const first = section.start === 0 && part.start === 0;
-        return split({ text: part.text, first }).flatMap(({ text: piece }) => this.encodePiece(piece, within));
-      });
+      return added
+        .split(normalize(section.text), token => !(token.special && within))
+        .flatMap(part => {
+          if (part.token) return [part.token.id];
+          const first = section.start === 0 && part.start === 0;
+          return split({ text: part.text, first }).flatMap(({ text: piece }) => this.encodePiece(piece, within));
+        });
     });
   }
 
@@ -118,21 +121,30 @@ export class TokenizerPipeline {
     const where = 'post_processor';
     const named = z.tuple([z.string(), z.int().min(0)]);
     const around = (part: Component): { before: number[]; behind: number[] } => {
-      const { cls, sep } = fieldsOf(part, {
-        cls: named, sep: named, trim_offsets: z.boolean().optional(), add_prefix_space: z.boolean().optional(),
-      }, where);
+      const { cls, sep } = fieldsOf(
+        part,
+        { cls: named, sep: named, trim_offsets: z.boolean().optional(), add_prefix_space: z.boolean().optional() },
+        where,
+      );
       return { before: [cls[1]], behind: [sep[1]] };
     };
-    return byType({
-      ByteLevel: () => ({ before: [], behind: [] }),
-      BertProcessing: around,
-      RobertaProcessing: around,
-      TemplateProcessing: part => this.aroundOfTemplate(part),
-      Sequence: part => {
-        const steps = fieldsOf(part, { processors: components }, where).processors.map(step => this.aroundOf(step));
-        return { before: steps.toReversed().flatMap(step => step.before), behind: steps.flatMap(step => step.behind) };
+    return byType(
+      {
+        ByteLevel: () => ({ before: [], behind: [] }),
+        BertProcessing: around,
+        RobertaProcessing: around,
+        TemplateProcessing: part => this.aroundOfTemplate(part),
+        Sequence: part => {
+          const steps = fieldsOf(part, { processors: components }, where).processors.map(step => this.aroundOf(step));
+          return {
+            before: steps.toReversed().flatMap(step => step.before),
+            behind: steps.flatMap(step => step.behind),
+          };
+        },
       },
-    }, component, where);
+      component,
+      where,
+    );
   }
 
   private aroundOfTemplate(component: Component): { before: number[]; behind: number[] } {
@@ -140,10 +152,15 @@ export class TokenizerPipeline {
       z.strictObject({ SpecialToken: z.looseObject({ id: z.string() }) }),
       z.strictObject({ Sequence: z.looseObject({ id: z.string() }) }),
     ]);
-    const { single, special_tokens: special = {} } = fieldsOf(component, {
-      single: z.array(item), pair: z.unknown().optional(),
-      special_tokens: z.record(z.string(), z.looseObject({ ids: z.array(z.int().min(0)) })).optional(),
-    }, 'post_processor');
+    const { single, special_tokens: special = {} } = fieldsOf(
+      component,
+      {
+        single: z.array(item),
+        pair: z.unknown().optional(),
+        special_tokens: z.record(z.string(), z.looseObject({ ids: z.array(z.int().min(0)) })).optional(),
+      },
+      'post_processor',
+    );
     const text = single.findIndex(part => 'Sequence' in part && part.Sequence.id === 'A');
     if (text < 0) throw new Error('post_processor: leaves the text out');
     const idsOf = (part: z.infer<typeof item>): number[] => {
@@ -165,11 +182,14 @@ interface Cutter {
 }
 
 function cutterOf(
-  normalizer: Component | null, preTokenizer: Component | null, added: readonly AddedTokenJson[],
+  normalizer: Component | null,
+  preTokenizer: Component | null,
+  added: readonly AddedTokenJson[],
 ): Cutter {
   const normalize = normalizerOf(normalizer);
   return {
-    normalize, split: splitterOf(preTokenizer),
+    normalize,
+    split: splitterOf(preTokenizer),
     added: new AddedTokens(added.map(token => ({ content: normalize(token.content), token }))),
   };
 }

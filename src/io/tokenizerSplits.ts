@@ -33,25 +33,38 @@ const kinds: Readonly<Record<string, (part: Component) => Splitter>> = {
     return piece => steps.reduce((pieces, split) => pieces.flatMap(split), [piece]);
   },
   Split(part) {
-    const { pattern, behavior, invert } = fieldsOf(part, {
-      pattern: patternSchema, behavior: z.enum(behaviors), invert: z.boolean(),
-    }, where);
+    const { pattern, behavior, invert } = fieldsOf(
+      part,
+      { pattern: patternSchema, behavior: z.enum(behaviors), invert: z.boolean() },
+      where,
+    );
     return splitting(compilePattern(pattern), behavior, invert);
   },
   ByteLevel(part) {
-    const { add_prefix_space: prefix = false, use_regex: byWords = true } = fieldsOf(part, {
-      add_prefix_space: z.boolean().optional(), trim_offsets: z.boolean().optional(), use_regex: z.boolean().optional(),
-    }, where);
+    const { add_prefix_space: prefix = false, use_regex: byWords = true } = fieldsOf(
+      part,
+      {
+        add_prefix_space: z.boolean().optional(),
+        trim_offsets: z.boolean().optional(),
+        use_regex: z.boolean().optional(),
+      },
+      where,
+    );
     const split = byWords ? splitting(compilePattern({ Regex: gpt2Pattern }), 'Isolated') : (piece: Piece) => [piece];
-    return ({ text, first }) => split({ text: prefix && !text.startsWith(' ') ? ` ${text}` : text, first })
-      .map(piece => ({ ...piece, text: byteAlphabet(piece.text) }));
+    return ({ text, first }) =>
+      split({ text: prefix && !text.startsWith(' ') ? ` ${text}` : text, first }).map(piece => ({
+        ...piece,
+        text: byteAlphabet(piece.text),
+      }));
   },
   Metaspace(part) {
     const fields = fieldsOf(part, metaspaceFields, where);
     const { replacement } = fields;
     const scheme = prependScheme(fields);
-    const split = (fields.split ?? true)
-      ? splitting(compilePattern({ String: replacement }), 'MergedWithNext') : (piece: Piece) => [piece];
+    const split =
+      (fields.split ?? true)
+        ? splitting(compilePattern({ String: replacement }), 'MergedWithNext')
+        : (piece: Piece) => [piece];
     return ({ text, first }) => {
       const marked = text.replaceAll(' ', () => replacement);
       const prepend = (scheme === 'always' || (scheme === 'first' && first)) && !marked.startsWith(replacement);
@@ -92,16 +105,20 @@ const kinds: Readonly<Record<string, (part: Component) => Splitter>> = {
 };
 
 export const metaspaceFields = {
-  replacement: z.string().min(1), prepend_scheme: z.enum(['first', 'never', 'always']).optional(),
-  add_prefix_space: z.boolean().optional(), split: z.boolean().optional(), str_rep: z.string().optional(),
+  replacement: z.string().min(1),
+  prepend_scheme: z.enum(['first', 'never', 'always']).optional(),
+  add_prefix_space: z.boolean().optional(),
+  split: z.boolean().optional(),
+  str_rep: z.string().optional(),
 };
 
 type MetaspaceFields = z.infer<z.ZodObject<typeof metaspaceFields>>;
 
 /** When a text gets a space in front. Older files have `add_prefix_space` alone. */
-export function prependScheme(
-  { prepend_scheme: scheme, add_prefix_space: prefix }: MetaspaceFields,
-): 'first' | 'never' | 'always' {
+export function prependScheme({
+  prepend_scheme: scheme,
+  add_prefix_space: prefix,
+}: MetaspaceFields): 'first' | 'never' | 'always' {
   return prefix === false ? 'never' : (scheme ?? 'always');
 }
 
@@ -136,7 +153,8 @@ function joined(matches: readonly Match[], behavior: Behavior): Match[] {
 
 /** Joins a part to what came before it where `joins` says so of the part and the one directly before. */
 function merge(
-  parts: readonly Match[], joins: (part: Match, before: Match) => boolean,
+  parts: readonly Match[],
+  joins: (part: Match, before: Match) => boolean,
   join = (part: string, before: string): string => before + part,
 ): Match[] {
   const merged: Match[] = [];

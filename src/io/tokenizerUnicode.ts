@@ -1,6 +1,6 @@
-// Classes of characters as Hugging Face's tokenizers have them. Theirs come from tables of their own, some of them years
-// older than those of JavaScript engines, which differ among each other: where that matters the characters are listed, so
-// that ids are the same everywhere. For regular expressions with the flag u.
+// Classes of characters as Hugging Face's tokenizers have them. Theirs come from tables of their own, some of them
+// years older than those of JavaScript engines, which differ among each other: where that matters the characters are
+// listed, so that ids are the same everywhere. For regular expressions with the flag u.
 
 /**
  * Unicode's White_Space, which is Rust's. JavaScript's \s has U+FEFF in addition and lacks U+0085; Python's str.isspace
@@ -21,20 +21,22 @@ export const nonspacingMarks = (): string => classOf(nonspacingRanges);
 export const marks = (): string => classOf(markRanges);
 
 /** Control and format characters, and U+FFFD: what BERT removes. Tab and line breaks are not among them. */
-export const bertControls = (): string => classOf(
-  '0-8 b-c e-1f 7f-9f ad 600-605 61c 6dd 70f 180e 200b-200f 202a-202e 2060-2064 2066-206f e000-f8ff feff fff9-fffb ' +
-  'fffd 110bd 1bca0-1bca3 1d173-1d17a e0001 e0020-e007f f0000-ffffd 100000-10fffd',
-);
+export const bertControls = (): string =>
+  classOf(
+    '0-8 b-c e-1f 7f-9f ad 600-605 61c 6dd 70f 180e 200b-200f 202a-202e 2060-2064 2066-206f e000-f8ff feff fff9-fffb ' +
+      'fffd 110bd 1bca0-1bca3 1d173-1d17a e0001 e0020-e007f f0000-ffffd 100000-10fffd',
+  );
 
 /** CJK ideographs, which BERT takes one by one. */
 export const bertIdeographs = (): string =>
   classOf('3400-4dbf 4e00-9fff f900-faff 20000-2a6df 2a700-2b81f 2b920-2ceaf 2f800-2fa1f');
 
 /** Characters whose decompositions are younger than the tokenizers' tables, where they stay as they are. */
-export const youngDecompositions = (): string => classOf(
-  '32ff a7f1-a7f4 ab69 105c9 105e4 10781-10785 10787-107b0 107b2-107ba 11383 11385 1138e 11391 113c5 113c7-113c8 ' +
-  '11938 16121-16128 16d68-16d6a 1ccd6-1ccf9 1e030-1e06d 1f16c 1fbf0-1fbf9',
-);
+export const youngDecompositions = (): string =>
+  classOf(
+    '32ff a7f1-a7f4 ab69 105c9 105e4 10781-10785 10787-107b0 107b2-107ba 11383 11385 1138e 11391 113c5 113c7-113c8 ' +
+      '11938 16121-16128 16d68-16d6a 1ccd6-1ccf9 1e030-1e06d 1f16c 1fbf0-1fbf9',
+  );
 
 /** Hexadecimal ranges as a class. */
 function classOf(ranges: string): string {

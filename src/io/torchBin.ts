@@ -1,6 +1,7 @@
-// The .bin and .pt files of torch.save (zip form): a flat dictionary of tensors and plain values, read without running anything.
-// Only state dicts: nested dictionaries, lists and other objects at the top are refused. Which keys mean what is known by the callers.
-// Source: torch/serialization.py (_save, _load): entries {stem}/data.pkl, {stem}/byteorder, {stem}/data/KEY.
+// The .bin and .pt files of torch.save (zip form): a flat dictionary of tensors and plain values, read without running
+// anything. Only state dicts: nested dictionaries, lists and other objects at the top are refused. Which keys mean what
+// is known by the callers. Source: torch/serialization.py (_save, _load): entries {stem}/data.pkl, {stem}/byteorder,
+// {stem}/data/KEY.
 
 import type { ByteSource } from './byteSource.js';
 import { FormatError } from './errors.js';
@@ -14,8 +15,8 @@ import { readStoredZip } from './zipStored.js';
 import type { ZipEntry } from './zipStored.js';
 
 /**
- * A tensor in row-major order. F16 and BF16 are raw bits (`storedToFloat32` gives their values). Tensors that share storage in the file
- * may share memory here.
+ * A tensor in row-major order. F16 and BF16 are raw bits (`storedToFloat32` gives their values). Tensors that share
+ * storage in the file may share memory here.
  */
 export interface TorchTensor {
   readonly dtype: PlainDType;
@@ -29,12 +30,14 @@ const maxPickleBytes = 32 * 2 ** 20;
 
 /**
  * Reads a whole torch zip file: name to tensor or plain value, in the file's order. Leaves `source` open.
- * Throws a FormatError for bad bytes, for globals that no state dict needs, for tensors outside of their storage and expanded ones.
+ * Throws a FormatError for bad bytes, for globals that no state dict needs, for tensors outside of their storage and
+ * expanded ones.
  */
 export async function readTorchBin(source: ByteSource): Promise<Map<string, TorchValue>> {
   const entries = await readStoredZip(source);
   const pickles = [...entries.keys()].filter(name => /^[^/]+\/data\.pkl$/.test(name));
-  if (pickles.length !== 1) throw new FormatError(source.name, `expected one FOLDER/data.pkl in the archive, found ${pickles.length}`);
+  if (pickles.length !== 1)
+    throw new FormatError(source.name, `expected one FOLDER/data.pkl in the archive, found ${pickles.length}`);
   const stem = pickles[0].slice(0, -'data.pkl'.length);
   await checkByteOrder(source, entries.get(`${stem}byteorder`));
   const pickle = entries.get(pickles[0]) as ZipEntry;
@@ -57,7 +60,11 @@ export async function readTorchBin(source: ByteSource): Promise<Map<string, Torc
 
 async function checkByteOrder(source: ByteSource, entry: ZipEntry | undefined): Promise<void> {
   if (!entry) return;
-  const order = decodeUtf8(await source.read(entry.byteOffset, Math.min(entry.byteLength, 16)), source.name, 'byteorder');
+  const order = decodeUtf8(
+    await source.read(entry.byteOffset, Math.min(entry.byteLength, 16)),
+    source.name,
+    'byteorder',
+  );
   if (order !== 'little') throw new FormatError(source.name, `expected byteorder 'little', it is '${order}'`);
 }
 
@@ -66,7 +73,10 @@ class StorageReader {
   private readonly entries: ReadonlyMap<string, ZipEntry>;
   private readonly folder: string;
   private readonly loaded = new Map<string, { readonly dtype: PlainDType; readonly values: StoredArray }>();
-  /** Bytes that copies of strided tensors may still take: many small tensors over one large storage must not multiply the file. */
+  /**
+   * Bytes that copies of strided tensors may still take: many small tensors over one large storage must not multiply
+   * the file.
+   */
   private copyBudget: number;
 
   constructor(source: ByteSource, entries: ReadonlyMap<string, ZipEntry>, folder: string) {
@@ -78,14 +88,16 @@ class StorageReader {
 
   async tensor(name: string, tensor: PickledTensor): Promise<TorchTensor> {
     const { storage, offset, shape, strides } = tensor;
-    const fault = (text: string): FormatError => new FormatError(this.source.name, `tensor '${shorten(name)}' [${shape}]: ${text}`);
+    const fault = (text: string): FormatError =>
+      new FormatError(this.source.name, `tensor '${shorten(name)}' [${shape}]: ${text}`);
     const size = measure(storage.dtype, shape);
     if (typeof size === 'string') throw fault(size);
     const last = shape.reduce((sum, side, axis) => sum + (side - 1) * strides[axis], offset);
     if (size.count > 0 && !(last < storage.count)) {
       throw fault(`offset ${offset} and strides [${strides}] reach value ${last} of a storage of ${storage.count}`);
     }
-    if (size.count > storage.count) throw fault(`has more values than its storage of ${storage.count} (an expanded tensor)`);
+    if (size.count > storage.count)
+      throw fault(`has more values than its storage of ${storage.count} (an expanded tensor)`);
     const values = await this.load(storage);
     if (isRowMajor(shape, strides) || size.count === 0) {
       const start = size.count === 0 ? 0 : offset;
@@ -97,7 +109,8 @@ class StorageReader {
   }
 
   private async load(storage: PickledStorage): Promise<StoredArray> {
-    const fault = (text: string): FormatError => new FormatError(this.source.name, `storage '${shorten(storage.key)}' ${text}`);
+    const fault = (text: string): FormatError =>
+      new FormatError(this.source.name, `storage '${shorten(storage.key)}' ${text}`);
     const entry = this.entries.get(this.folder + storage.key);
     if (!entry) throw fault('is not in the archive');
     const bytes = storage.count * plainArrays[storage.dtype].BYTES_PER_ELEMENT;

@@ -22,7 +22,9 @@ export function writeTorchBin(entries: readonly TorchBinEntry[]): Uint8Array {
   entries.forEach(({ name, dtype, shape, data }, i) => {
     const count = shape.reduce((a, b) => a * b, 1);
     if (data.length !== count || (dtype === 'F32') !== data instanceof Float32Array) {
-      throw new RangeError(`torch file: '${name}' has ${data.length} numbers, expected ${count} of ${dtype} for [${shape.join(',')}]`);
+      throw new RangeError(
+        `torch file: '${name}' has ${data.length} numbers, expected ${count} of ${dtype} for [${shape.join(',')}]`,
+      );
     }
     // Little-endian, as every machine WebAssembly runs on.
     files.set(`archive/data/${i}`, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));

@@ -1,7 +1,8 @@
-// A restricted unpickler for what torch.save writes (protocol 2): dictionaries, tuples, plain values and tensors. A pickle is a
-// program, and this one is untrusted: opcodes and globals outside of the lists below are refused, nothing is called, and no storage
-// is read here.
-// Source: CPython's Lib/pickletools.py for the opcodes, torch/serialization.py (persistent_id) and torch/_utils.py for what they carry.
+// A restricted unpickler for what torch.save writes (protocol 2): dictionaries, tuples, plain values and tensors. A
+// pickle is a program, and this one is untrusted: opcodes and globals outside of the lists below are refused, nothing
+// is called, and no storage is read here.
+// Source: CPython's Lib/pickletools.py for the opcodes, torch/serialization.py (persistent_id) and torch/_utils.py for
+// what they carry.
 
 import { FormatError } from './errors.js';
 import type { PlainDType } from './storedDType.js';
@@ -38,7 +39,8 @@ export class PickledTensor {
 }
 
 /** What a pickle can hold. Containers may refer to themselves: walk them with care. */
-export type Pickled = null | boolean | number | string | Pickled[] | Map<Pickled, Pickled> | PickledStorage | PickledTensor | PickledGlobal;
+export type Pickled =
+  null | boolean | number | string | Pickled[] | Map<Pickled, Pickled> | PickledStorage | PickledTensor | PickledGlobal;
 
 class PickledGlobal {
   readonly kind: 'dict' | 'tensor' | 'typed tensor' | 'parameter' | 'storage' | 'untyped storage' | 'type';
@@ -75,8 +77,10 @@ const globals: ReadonlyMap<string, PickledGlobal> = new Map([
 
 const maxRank = 32;
 
-const isWhole = (value: Pickled): value is number => typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
-const isWholeList = (value: Pickled): value is number[] => Array.isArray(value) && value.length <= maxRank && value.every(isWhole);
+const isWhole = (value: Pickled): value is number =>
+  typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+const isWholeList = (value: Pickled): value is number[] =>
+  Array.isArray(value) && value.length <= maxRank && value.every(isWhole);
 
 /** Runs the pickle in `bytes` and returns the object it leaves. FormatError for whatever is not in the lists above. */
 export function unpickle(bytes: Uint8Array, sourceName: string): Pickled {
@@ -163,7 +167,8 @@ class Unpickler {
       if (opcode === 0x2e) break; // STOP
       this.step(opcode);
     }
-    if (this.outer.length || this.stack.length !== 1) throw this.fault(`ends with ${this.stack.length} values, expected one`);
+    if (this.outer.length || this.stack.length !== 1)
+      throw this.fault(`ends with ${this.stack.length} values, expected one`);
     return this.stack[0];
   }
 
@@ -257,7 +262,8 @@ class Unpickler {
       }
       case 0x62: // BUILD: attributes of a dictionary, `_metadata` of a state dict; they carry no weights
         this.pop();
-        if (!(stack[stack.length - 1] instanceof Map)) throw this.fault('sets attributes on something that is not a dictionary');
+        if (!(stack[stack.length - 1] instanceof Map))
+          throw this.fault('sets attributes on something that is not a dictionary');
         return;
       default:
         throw this.fault(`opcode 0x${opcode.toString(16)} is not allowed`);
@@ -314,7 +320,8 @@ class Unpickler {
   }
 
   private reduce(callable: Pickled, args: Pickled): Pickled {
-    if (!(callable instanceof PickledGlobal) || !Array.isArray(args)) throw this.fault('calls something that is not a known global');
+    if (!(callable instanceof PickledGlobal) || !Array.isArray(args))
+      throw this.fault('calls something that is not a known global');
     if (callable.kind === 'dict' && args.length === 0) return new Map();
     if (callable.kind === 'parameter' && args[0] instanceof PickledTensor) return args[0];
     if (callable.kind === 'tensor' && args.length >= 4) {

@@ -1,5 +1,5 @@
-// Which process wrote a file that is only there while that process works (an unfinished file, a lock), and whether it still lives. A tag goes into
-// the file's name: the process, when it started, the host. Node only.
+// Which process wrote a file that is only there while that process works (an unfinished file, a lock), and whether it
+// still lives. A tag goes into the file's name: the process, when it started, the host. Node only.
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -29,7 +29,10 @@ export function writerState(tag: string): WriterState {
   return startOf(Number(pid)) === start ? 'alive' : 'dead';
 }
 
-/** When a process started, hashed, so that a number that was given to another process is noticed; null where there is none any more. */
+/**
+ * When a process started, hashed, so that a number that was given to another process is noticed; null where there is
+ * none any more.
+ */
 function startOf(pid: number): string | null {
   if (process.platform !== 'linux') return hash('');
   try {

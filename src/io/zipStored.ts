@@ -1,6 +1,6 @@
-// Zip archives whose entries are stored, not compressed: the container of torch's files. Finds entries and where their bytes are,
-// with every offset checked; refuses compression, encryption, overlaps, names twice and archives that need zip64. Nothing about
-// torch in here.
+// Zip archives whose entries are stored, not compressed: the container of torch's files. Finds entries and where their
+// bytes are, with every offset checked; refuses compression, encryption, overlaps, names twice and archives that need
+// zip64. Nothing about torch in here.
 // Source: PKWARE APPNOTE.TXT, sections 4.3.7 (local header), 4.3.12 (central directory), 4.3.16 (end record).
 
 import type { ByteSource } from './byteSource.js';
@@ -34,14 +34,25 @@ export async function readStoredZip(source: ByteSource): Promise<Map<string, Zip
   let at = 0;
   for (let i = 0; i < directory.count; i++) {
     if (at + centralBytes > bytes.byteLength || view.getUint32(at, true) !== 0x02014b50) {
-      throw new FormatError(source.name, `zip: expected the directory entry ${i} of ${directory.count} at directory byte ${at}`);
+      throw new FormatError(
+        source.name,
+        `zip: expected the directory entry ${i} of ${directory.count} at directory byte ${at}`,
+      );
     }
     const nameBytes = view.getUint16(at + 28, true);
     const next = at + centralBytes + nameBytes + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
-    if (next > bytes.byteLength) throw new FormatError(source.name, `zip: directory entry ${i} runs over the end of the directory`);
-    const name = decodeUtf8(bytes.subarray(at + centralBytes, at + centralBytes + nameBytes), source.name, `zip: the name of entry ${i}`);
+    if (next > bytes.byteLength)
+      throw new FormatError(source.name, `zip: directory entry ${i} runs over the end of the directory`);
+    const name = decodeUtf8(
+      bytes.subarray(at + centralBytes, at + centralBytes + nameBytes),
+      source.name,
+      `zip: the name of entry ${i}`,
+    );
     if (entries.has(name)) throw new FormatError(source.name, `zip: has the entry '${shorten(name)}' twice`);
-    entries.set(name, await locate(source, name, new DataView(view.buffer, view.byteOffset + at, centralBytes), directory.byteOffset));
+    entries.set(
+      name,
+      await locate(source, name, new DataView(view.buffer, view.byteOffset + at, centralBytes), directory.byteOffset),
+    );
     at = next;
   }
   if (at !== bytes.byteLength) {
@@ -57,18 +68,26 @@ async function findDirectory(source: ByteSource): Promise<{ byteOffset: number; 
   const tail = await source.read(source.size - tailBytes, tailBytes);
   const view = viewOf(tail);
   for (let at = tailBytes - endBytes; at >= 0; at--) {
-    if (view.getUint32(at, true) !== 0x06054b50 || at + endBytes + view.getUint16(at + 20, true) !== tailBytes) continue;
+    if (view.getUint32(at, true) !== 0x06054b50 || at + endBytes + view.getUint16(at + 20, true) !== tailBytes)
+      continue;
     const count = view.getUint16(at + 10, true);
     const byteLength = view.getUint32(at + 12, true);
     const byteOffset = view.getUint32(at + 16, true);
     if (count === 0xffff || byteLength === 0xffffffff || byteOffset === 0xffffffff) {
       throw new FormatError(source.name, 'zip: needs zip64 (over 4 GiB or 65,534 entries), which is not read');
     }
-    if (view.getUint16(at + 4, true) !== 0 || view.getUint16(at + 6, true) !== 0 || view.getUint16(at + 8, true) !== count) {
+    if (
+      view.getUint16(at + 4, true) !== 0 ||
+      view.getUint16(at + 6, true) !== 0 ||
+      view.getUint16(at + 8, true) !== count
+    ) {
       throw new FormatError(source.name, 'zip: is one part of several, only whole archives are read');
     }
     if (byteOffset + byteLength > source.size - tailBytes + at || byteLength > maxDirectoryBytes) {
-      throw new FormatError(source.name, `zip: the directory (${byteLength} bytes at ${byteOffset}) does not fit before its end record`);
+      throw new FormatError(
+        source.name,
+        `zip: the directory (${byteLength} bytes at ${byteOffset}) does not fit before its end record`,
+      );
     }
     return { byteOffset, byteLength, count };
   }
@@ -83,13 +102,15 @@ async function locate(source: ByteSource, name: string, view: DataView, limit: n
   const byteLength = view.getUint32(24, true);
   const header = view.getUint32(42, true);
   if (view.getUint16(8, true) & 1) throw fault('is encrypted');
-  if (method !== 0 || packed !== byteLength) throw fault(`is compressed (method ${method}), only stored entries are read`);
+  if (method !== 0 || packed !== byteLength)
+    throw fault(`is compressed (method ${method}), only stored entries are read`);
   if (byteLength === 0xffffffff || header === 0xffffffff) throw fault('needs zip64, which is not read');
   if (header + localBytes > limit) throw fault(`starts at byte ${header}, the entries end at ${limit}`);
   const local = viewOf(await source.read(header, localBytes));
   if (local.getUint32(0, true) !== 0x04034b50) throw fault(`has no local header at byte ${header}`);
   const byteOffset = header + localBytes + local.getUint16(26, true) + local.getUint16(28, true);
-  if (byteOffset + byteLength > limit) throw fault(`takes ${byteLength} bytes from ${byteOffset}, the entries end at ${limit}`);
+  if (byteOffset + byteLength > limit)
+    throw fault(`takes ${byteLength} bytes from ${byteOffset}, the entries end at ${limit}`);
   return { name, byteOffset, byteLength };
 }
 
@@ -97,7 +118,8 @@ function checkOverlap(sourceName: string, entries: ReadonlyMap<string, ZipEntry>
   const ordered = [...entries.values()].sort((a, b) => a.byteOffset - b.byteOffset || a.byteLength - b.byteLength);
   let end = 0;
   for (const entry of ordered) {
-    if (entry.byteOffset < end) throw new FormatError(sourceName, `zip: entry '${shorten(entry.name)}' overlaps another one`);
+    if (entry.byteOffset < end)
+      throw new FormatError(sourceName, `zip: entry '${shorten(entry.name)}' overlaps another one`);
     end = entry.byteOffset + entry.byteLength;
   }
 }

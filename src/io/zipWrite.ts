@@ -1,5 +1,5 @@
-// A zip archive of stored entries, in memory: the container of torch's files and of downloads in a browser. Names and bytes; no dates, so that
-// the same entries give the same archive.
+// A zip archive of stored entries, in memory: the container of torch's files and of downloads in a browser. Names and
+// bytes; no dates, so that the same entries give the same archive.
 // Source: PKWARE APPNOTE.TXT, sections 4.3.7 (local header), 4.3.12 (central directory), 4.3.16 (end record).
 
 const table = Uint32Array.from({ length: 256 }, (_, n) => {
@@ -22,7 +22,8 @@ export function writeStoredZip(entries: ReadonlyMap<string, Uint8Array>): Uint8A
   const text = new TextEncoder();
   const files = [...entries].map(([name, bytes]) => ({ name: text.encode(name), bytes, crc: crc32(bytes) }));
   const total = files.reduce((n, f) => n + 30 + 46 + 2 * f.name.length + f.bytes.length, 22);
-  if (total >= 0xffffffff || files.length >= 0xffff) throw new RangeError(`zip: ${files.length} entries of ${total} bytes need zip64, which is not written`);
+  if (total >= 0xffffffff || files.length >= 0xffff)
+    throw new RangeError(`zip: ${files.length} entries of ${total} bytes need zip64, which is not written`);
   const out = new Uint8Array(total);
   const view = new DataView(out.buffer);
   let at = 0;

@@ -1,5 +1,5 @@
-// `AutoModelForCausalLM.fromPretrained(name)`: from a path, an alias or a hub id to a model on a device. Finding files is io/resolve.ts,
-// formats are io/*.ts, architectures are here beside.
+// `AutoModelForCausalLM.fromPretrained(name)`: from a path, an alias or a hub id to a model on a device. Finding files
+// is io/resolve.ts, formats are io/*.ts, architectures are here beside.
 
 import type { Backend } from '../backends/backend.js';
 import { fileSource, type ByteSource } from '../io/byteSource.js';
@@ -27,8 +27,9 @@ export interface FromPretrainedOptions {
   /** Type of weights and hidden states; f64 runs on the reference kernels. Default f32. */
   dtype?: WeightDType;
   /**
-   * What matrices are in memory: 'stored' (default in f32) keeps f16, bf16, Q8_0, Q4_0 and Q4_1 as the file has them, frozen; 'f32' decodes them, as
-   * training base weights needs. Values are the same, so results differ by the order of sums only.
+   * What matrices are in memory: 'stored' (default in f32) keeps f16, bf16, Q8_0, Q4_0 and Q4_1 as the file has them,
+   * frozen; 'f32' decodes them, as training base weights needs. Values are the same, so results differ by the order of
+   * sums only.
    */
   weights?: WeightForm;
   progressCallback?: (progress: LoadProgress | DownloadProgress) => void;
@@ -38,7 +39,13 @@ export interface FromPretrainedOptions {
 }
 
 const loadKeys: OptionKeys<FromPretrainedOptions> = {
-  device: true, threads: true, dtype: true, weights: true, progressCallback: true, signal: true, cacheDir: true,
+  device: true,
+  threads: true,
+  dtype: true,
+  weights: true,
+  progressCallback: true,
+  signal: true,
+  cacheDir: true,
   revision: true,
 };
 
@@ -52,8 +59,8 @@ export interface OpenCheckpoint {
 }
 
 /**
- * From bytes: a GGUF, a safetensors file with its config.json's content (and generation_config.json's), or a llama2.c file.
- * Works in a browser on dropped files. `openSibling` opens further parts of a split GGUF by their file names.
+ * From bytes: a GGUF, a safetensors file with its config.json's content (and generation_config.json's), or a llama2.c
+ * file. Works in a browser on dropped files. `openSibling` opens further parts of a split GGUF by their file names.
  */
 export async function openCheckpoint(
   source: ByteSource,
@@ -112,7 +119,10 @@ export async function openResolved(resolved: ResolvedModel): Promise<OpenCheckpo
   return { name: modelName(resolved.path), config, file: await open(), ...said };
 }
 
-/** The id of a model in the hub's cache (`models--org--name/snapshots/...`), the alias of a pinned file; else the last part of its path. */
+/**
+ * The id of a model in the hub's cache (`models--org--name/snapshots/...`), the alias of a pinned file; else the last
+ * part of its path.
+ */
 function modelName(path: string): string {
   const cached = /models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\]?$/.exec(path);
   if (cached) return `${cached[1]}/${cached[2]}`;
@@ -122,10 +132,16 @@ function modelName(path: string): string {
 }
 
 /** The model of an open checkpoint, on a device. Closes the checkpoint. */
-export async function loadCausalLM({ name, config, file, generation }: OpenCheckpoint, options: FromPretrainedOptions = {}): Promise<CausalLM> {
+export async function loadCausalLM(
+  { name, config, file, generation }: OpenCheckpoint,
+  options: FromPretrainedOptions = {},
+): Promise<CausalLM> {
   checkOptionKeys('loading a model', options, loadKeys);
   try {
-    const backend = typeof options.device === 'object' ? options.device : await openDevice(options.device, { threads: options.threads });
+    const backend =
+      typeof options.device === 'object'
+        ? options.device
+        : await openDevice(options.device, { threads: options.threads });
     const loader = new WeightLoader(file, backend, {
       dtype: options.dtype ?? 'f32',
       weights: options.weights ?? (options.dtype === 'f64' ? 'f32' : 'stored'),
@@ -134,7 +150,10 @@ export async function loadCausalLM({ name, config, file, generation }: OpenCheck
     });
     loader.checkFits();
     if (!config.tiedHead && !loader.has('lm_head.weight')) {
-      throw new FormatError(file.name, "has no 'lm_head.weight', and its configuration does not tie the head to the embedding");
+      throw new FormatError(
+        file.name,
+        "has no 'lm_head.weight', and its configuration does not tie the head to the embedding",
+      );
     }
     return new CausalLM(config, await loadLlama(config, loader), name, generation);
   } finally {

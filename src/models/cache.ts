@@ -1,5 +1,6 @@
-// The key/value cache of one batch: keys and values of every layer for the tokens seen so far. Without gradients new tokens are written
-// into room kept for them; where a gradient flows, or the cache is shared, they are joined to it and the cache stays as it was.
+// The key/value cache of one batch: keys and values of every layer for the tokens seen so far. Without gradients new
+// tokens are written into room kept for them; where a gradient flows, or the cache is shared, they are joined to it and
+// the cache stays as it was.
 
 import { keep } from '../autograd/scope.js';
 import { allocate, create } from '../tensor/create.js';
@@ -50,7 +51,8 @@ export class KVCache {
   private grow(layer: number, like: Tensor, total: number): LayerCache {
     const before = this.layers[layer];
     const capacity = Math.max(total, this.room, before ? 2 * before.keys.shape[2] : 0);
-    const make = (): Tensor => keep(allocate('KV cache', [like.shape[0], like.shape[1], capacity, like.shape[3]], like.dtype, like.backend));
+    const make = (): Tensor =>
+      keep(allocate('KV cache', [like.shape[0], like.shape[1], capacity, like.shape[3]], like.dtype, like.backend));
     const grown = { keys: make(), values: make() };
     if (before) {
       write(before.keys.slice(2, 0, this.length), grown.keys, 0);
@@ -94,19 +96,35 @@ export class KVCache {
     return cache;
   }
 
-  /** Caches as the rows of one batch, with zeros on the left of the shorter ones; only to be read, owned by the scope it is made in. */
+  /**
+   * Caches as the rows of one batch, with zeros on the left of the shorter ones; only to be read, owned by the scope it
+   * is made in.
+   */
   static joined(parts: readonly KVCache[]): KVCache {
     const joined = new KVCache();
     joined.shared = true;
     joined.length = Math.max(...parts.map(p => p.length));
-    parts[0].layers.forEach(({ keys: { shape: [, KV, , D], dtype, backend } }, layer) => {
-      const join = (of: 'keys' | 'values'): Tensor => {
-        const rows = create.zeros([parts.length, KV, joined.length, D], { dtype, backend });
-        parts.forEach((part, b) => write(part.layers[layer][of], rows.slice(0, b, b + 1), joined.length - part.length));
-        return rows;
-      };
-      joined.layers[layer] = { keys: join('keys'), values: join('values') };
-    });
+    parts[0].layers.forEach(
+      (
+        {
+          keys: {
+            shape: [, KV, , D],
+            dtype,
+            backend,
+          },
+        },
+        layer,
+      ) => {
+        const join = (of: 'keys' | 'values'): Tensor => {
+          const rows = create.zeros([parts.length, KV, joined.length, D], { dtype, backend });
+          parts.forEach((part, b) =>
+            write(part.layers[layer][of], rows.slice(0, b, b + 1), joined.length - part.length),
+          );
+          return rows;
+        };
+        joined.layers[layer] = { keys: join('keys'), values: join('values') };
+      },
+    );
     return joined;
   }
 

@@ -1,5 +1,6 @@
-// One forward pass's circumstances: token positions, padding, the key/value cache, and what happens at sites. A model names its sites as
-// data; edits are values given to `forward`, applied where they stand. There are no hooks: nothing outlives the call.
+// One forward pass's circumstances: token positions, padding, the key/value cache, and what happens at sites. A model
+// names its sites as data; edits are values given to `forward`, applied where they stand. There are no hooks: nothing
+// outlives the call.
 
 import { isWantedSite, site } from '../autograd/grad.js';
 import { attentionBounds, type AttentionBounds } from '../nn/attention.js';
@@ -22,12 +23,13 @@ export interface SiteEdit {
   /** The edited hidden states, of the same shape [B, T, width]; of a site that is one head, that head's. */
   apply(hiddenStates: Tensor): Tensor;
   /**
-   * The same on the real tokens alone, [1, N, width]; `places` has the number among them of each row b * T + t, -1 for padding. Where it is absent,
-   * `apply` is given [B, T, width] with zeros at padding.
+   * The same on the real tokens alone, [1, N, width]; `places` has the number among them of each row b * T + t, -1 for
+   * padding. Where it is absent, `apply` is given [B, T, width] with zeros at padding.
    */
   applyToReal?(hiddenStates: Tensor, places: Int32Array): Tensor;
   /**
-   * Rows b * T + t that it edits, where each is edited by itself: `applyToReal` may then be asked for some of them, the others having no place.
+   * Rows b * T + t that it edits, where each is edited by itself: `applyToReal` may then be asked for some of them, the
+   * others having no place.
    */
   readonly rows?: Int32Array;
   /** What a drawing or a list of the graph says of it. */
@@ -58,7 +60,10 @@ export interface Padding {
 export function paddingOf(mask: Int32Array, shape: Shape): Padding {
   const [batch, length] = shape;
   if (!ArrayBuffer.isView(mask)) throw new TypeError(`attentionMask: expected an Int32Array, got ${shownValue(mask)}`);
-  if (mask.length !== batch * length) throw new RangeError(`attentionMask: expected ${batch * length} entries for ${formatShape(shape)}, got ${mask.length}`);
+  if (mask.length !== batch * length)
+    throw new RangeError(
+      `attentionMask: expected ${batch * length} entries for ${formatShape(shape)}, got ${mask.length}`,
+    );
   const keyStart = new Int32Array(batch);
   const keyEnd = new Int32Array(batch);
   for (let b = 0; b < batch; b++) {
@@ -69,14 +74,24 @@ export function paddingOf(mask: Int32Array, shape: Shape): Padding {
     keyStart[b] = first < 0 ? 0 : first;
     keyEnd[b] = first < 0 ? 0 : row.lastIndexOf(1) + 1;
     if (first >= 0 && row.subarray(keyStart[b], keyEnd[b]).some(m => m !== 1)) {
-      throw new RangeError(`attentionMask: row ${b} is not one run of ones; padding goes on the left, the right, or both`);
+      throw new RangeError(
+        `attentionMask: row ${b} is not one run of ones; padding goes on the left, the right, or both`,
+      );
     }
   }
   return { keyStart, keyEnd };
 }
 
 /** Sites after the attention of the last block. */
-const lateComponents: readonly Component[] = ['attention_output', 'block_middle', 'mlp_input', 'mlp_activation', 'mlp_output', 'block_output', 'final_norm'];
+const lateComponents: readonly Component[] = [
+  'attention_output',
+  'block_middle',
+  'mlp_input',
+  'mlp_activation',
+  'mlp_output',
+  'block_output',
+  'final_norm',
+];
 
 export class ForwardContext {
   readonly batch: number;
@@ -89,7 +104,10 @@ export class ForwardContext {
   readonly cache: KVCache | undefined;
   /** Where hidden states are those of real tokens alone, [1, N, width] in place of [B, T, width]. */
   readonly real: RealTokens | null;
-  /** What is left of the last block's tokens after its attention: the place of each row b * T + t, -1 for those left out. */
+  /**
+   * What is left of the last block's tokens after its attention: the place of each row b * T + t, -1 for those left
+   * out.
+   */
   private narrowed: { readonly layer: number; readonly places: Int32Array } | undefined;
   private readonly edits = new Map<string, SiteEdit[]>();
   private readonly collected: Map<string, Tensor> | undefined;
@@ -98,8 +116,15 @@ export class ForwardContext {
   private readonly onSite: ((site: Site, hiddenStates: Tensor, edits: readonly SiteEdit[]) => void) | undefined;
 
   constructor(options: {
-    shape: Shape; padding: Padding; past: number; headDim: number; backend: Backend; cache?: KVCache; real?: RealTokens | null;
-    edits?: readonly SiteEdit[]; collect?: readonly Site[];
+    shape: Shape;
+    padding: Padding;
+    past: number;
+    headDim: number;
+    backend: Backend;
+    cache?: KVCache;
+    real?: RealTokens | null;
+    edits?: readonly SiteEdit[];
+    collect?: readonly Site[];
     /** Told of every site as it is passed, after its edits. */
     onSite?: (site: Site, hiddenStates: Tensor, edits: readonly SiteEdit[]) => void;
   }) {
@@ -122,17 +147,24 @@ export class ForwardContext {
     this.collected = this.wanted.size > 0 ? new Map() : undefined;
   }
 
-  /** Passes the hidden states of a site on: edited, collected, with a name for gradients. Edits apply in the order they were given. */
+  /**
+   * Passes the hidden states of a site on: edited, collected, with a name for gradients. Edits apply in the order they
+   * were given.
+   */
   site(layer: number, component: Component, hiddenStates: Tensor): Tensor {
     const name = siteName({ layer, component });
     const edits = this.edits.get(name) ?? [];
     let h = hiddenStates;
-    for (const edit of edits) h = edit.site.head === undefined ? this.edited(h, edit) : this.onHead(h, edit.site.head, edit);
+    for (const edit of edits)
+      h = edit.site.head === undefined ? this.edited(h, edit) : this.onHead(h, edit.site.head, edit);
     const wanted = this.wanted.get(name) ?? [];
     if (wanted.length === 0 && !this.onSite && !isWantedSite(name)) return h;
     const seen = site(name, this.rowsOf(h));
     for (const place of wanted) {
-      this.collected?.set(siteName(place), place.head === undefined ? seen : seen.slice(-1, place.head * this.headDim, (place.head + 1) * this.headDim));
+      this.collected?.set(
+        siteName(place),
+        place.head === undefined ? seen : seen.slice(-1, place.head * this.headDim, (place.head + 1) * this.headDim),
+      );
     }
     this.onSite?.({ layer, component }, seen, edits);
     return this.tokensOf(seen);
@@ -156,8 +188,9 @@ export class ForwardContext {
   }
 
   /**
-   * Has the last block, `layer`, go on from attention with tokens `rows` (b * T + t) alone, if nobody looks at the others there or at the final norm, and
-   * edits there can do without them; false if not. Each edit keeps some token, so that its parameters have gradients as ever.
+   * Has the last block, `layer`, go on from attention with tokens `rows` (b * T + t) alone, if nobody looks at the
+   * others there or at the final norm, and edits there can do without them; false if not. Each edit keeps some token,
+   * so that its parameters have gradients as ever.
    */
   narrow(layer: number, rows: Int32Array): boolean {
     const late = lateComponents.map(component => siteName({ layer, component }));
@@ -165,9 +198,14 @@ export class ForwardContext {
     const edits = late.flatMap(name => this.edits.get(name) ?? []);
     const places = new Int32Array(this.batch * this.length).fill(-1);
     rows.forEach((row, i) => (places[row] = i));
-    const keeps = (edit: SiteEdit): boolean => edit.applyToReal !== undefined && edit.rows?.some(row => places[row] >= 0) === true;
+    const keeps = (edit: SiteEdit): boolean =>
+      edit.applyToReal !== undefined && edit.rows?.some(row => places[row] >= 0) === true;
     // The final norm's site is passed with all tokens; and a token that is asked for twice has two places.
-    if (edits.some(edit => edit.site.component === 'final_norm' || !keeps(edit)) || (edits.length > 0 && new Set(rows).size < rows.length)) return false;
+    if (
+      edits.some(edit => edit.site.component === 'final_norm' || !keeps(edit)) ||
+      (edits.length > 0 && new Set(rows).size < rows.length)
+    )
+      return false;
     this.narrowed = { layer, places };
     return true;
   }
@@ -193,7 +231,10 @@ export class ForwardContext {
   private onHead(h: Tensor, head: number, edit: SiteEdit): Tensor {
     const [from, to, width] = [head * this.headDim, (head + 1) * this.headDim, h.shape[2]];
     const parts = [h.slice(-1, 0, from), this.edited(h.slice(-1, from, to), edit), h.slice(-1, to, width)];
-    return concat(parts.filter(part => part.shape[2] > 0), -1);
+    return concat(
+      parts.filter(part => part.shape[2] > 0),
+      -1,
+    );
   }
 
   get collection(): ReadonlyMap<string, Tensor> {
@@ -203,7 +244,11 @@ export class ForwardContext {
 
 /** cos and sin [B|1, T, D/2] at the given positions: one row where all rows of the batch agree. */
 export function rotaryTables(
-  positions: Int32Array, shape: Shape, frequencies: RopeFrequencies, dtype: 'f32' | 'f64', backend: Backend,
+  positions: Int32Array,
+  shape: Shape,
+  frequencies: RopeFrequencies,
+  dtype: 'f32' | 'f64',
+  backend: Backend,
 ): { cos: Tensor; sin: Tensor } {
   const [batch, length] = shape;
   let same = true;
@@ -214,4 +259,3 @@ export function rotaryTables(
   const make = (data: Float32Array): Tensor => create.from(data, [rows, length, half], { dtype, backend });
   return { cos: make(tables.cos), sin: make(tables.sin) };
 }
-

@@ -1,5 +1,5 @@
-// Generation: one pass over the prompts, their ends aligned, then a token a step from the key/value cache. Yields a macrotask every step, so
-// that signals and aborts are seen. Sampling of one token is in sampling.ts.
+// Generation: one pass over the prompts, their ends aligned, then a token a step from the key/value cache. Yields a
+// macrotask every step, so that signals and aborts are seen. Sampling of one token is in sampling.ts.
 
 import { noGrad } from '../autograd/tape.js';
 import { scope } from '../autograd/scope.js';
@@ -16,7 +16,10 @@ import { checkSampling, sample, type SamplingOptions } from './sampling.js';
 import { checkOptionKeys, type OptionKeys } from '../optionKeys.js';
 
 /** Token ids, or what `tokenizer.chat` gives, which says what ends its answer. */
-export type Prompt = readonly number[] | Int32Array | { readonly ids: readonly number[] | Int32Array; readonly stopTokenIds?: readonly number[] };
+export type Prompt =
+  | readonly number[]
+  | Int32Array
+  | { readonly ids: readonly number[] | Int32Array; readonly stopTokenIds?: readonly number[] };
 
 /** Where the tokens of one step lie: row b's prompt occupies columns `starts[b]` .. `width - 1`. */
 export interface StepLayout {
@@ -42,13 +45,16 @@ export interface GenerateOptions extends SamplingOptions {
   /** Default 64. */
   readonly maxNewTokens?: number;
   /**
-   * Generation of a row ends after one of these. Default: the end tokens of the model's configuration and generation_config.json, those that the
-   * prompt brings along (as one of `tokenizer.chat` does), and the tokenizer's.
+   * Generation of a row ends after one of these. Default: the end tokens of the model's configuration and
+   * generation_config.json, those that the prompt brings along (as one of `tokenizer.chat` does), and the tokenizer's.
    */
   readonly stopTokenIds?: readonly number[];
   /** The tokenizer whose ends of a turn stop a generation, where prompts are bare ids. */
   readonly tokenizer?: { readonly stopTokenIds: readonly number[] } | undefined;
-  /** 'model' takes what is not given here (sampling, maxNewTokens) from the model's generation_config.json. Default 'reft': greedy, 64 tokens. */
+  /**
+   * 'model' takes what is not given here (sampling, maxNewTokens) from the model's generation_config.json. Default
+   * 'reft': greedy, 64 tokens.
+   */
   readonly defaults?: 'reft' | 'model';
   readonly seed?: number;
   readonly edits?: GenerationEdits;
@@ -56,8 +62,8 @@ export interface GenerateOptions extends SamplingOptions {
   /** Off recomputes everything each step: slow, for tests. */
   readonly useCache?: boolean;
   /**
-   * Products with quantised weights may round hidden states to 16 bits (tensor/rounding.ts), which moves logits by some 1e-5 of the largest and makes
-   * decoding about 1.5 times as fast on the CPU. Default true.
+   * Products with quantised weights may round hidden states to 16 bits (tensor/rounding.ts), which moves logits by some
+   * 1e-5 of the largest and makes decoding about 1.5 times as fast on the CPU. Default true.
    */
   readonly rounded?: boolean;
   /** Called with each new token of each row. */
@@ -65,8 +71,19 @@ export interface GenerateOptions extends SamplingOptions {
 }
 
 const generateKeys: OptionKeys<GenerateOptions> = {
-  temperature: true, topK: true, topP: true, repetitionPenalty: true, maxNewTokens: true, stopTokenIds: true,
-  tokenizer: true, defaults: true, seed: true, edits: true, signal: true, useCache: true, rounded: true,
+  temperature: true,
+  topK: true,
+  topP: true,
+  repetitionPenalty: true,
+  maxNewTokens: true,
+  stopTokenIds: true,
+  tokenizer: true,
+  defaults: true,
+  seed: true,
+  edits: true,
+  signal: true,
+  useCache: true,
+  rounded: true,
   onToken: true,
 };
 
@@ -79,13 +96,18 @@ export interface Generated {
   readonly decodeSeconds: number;
 }
 
-export async function generate(model: CausalLM, prompts: Prompt | readonly Prompt[], given: GenerateOptions): Promise<Generated[]> {
+export async function generate(
+  model: CausalLM,
+  prompts: Prompt | readonly Prompt[],
+  given: GenerateOptions,
+): Promise<Generated[]> {
   checkOptionKeys('generate', given, generateKeys);
   const options = withDefaults(model, given);
   const { maxNewTokens = 64, seed = 0, useCache = true, rounded = true, signal } = options;
   const list = promptList(prompts);
   const rows = promptRows(list, model.config.vocabSize);
-  if (!(Number.isInteger(maxNewTokens) && maxNewTokens > 0)) throw new RangeError(`maxNewTokens: expected a whole number above 0, got ${maxNewTokens}`);
+  if (!(Number.isInteger(maxNewTokens) && maxNewTokens > 0))
+    throw new RangeError(`maxNewTokens: expected a whole number above 0, got ${maxNewTokens}`);
   checkSampling(options);
   const longest = Math.max(...rows.map(r => r.length));
   rows.forEach((row, b) => {
@@ -97,7 +119,9 @@ export async function generate(model: CausalLM, prompts: Prompt | readonly Promp
       );
     }
   });
-  const stops = list.map(p => new Set(options.stopTokenIds ?? model.endTokenIds(options.tokenizer, 'ids' in p ? p : undefined)));
+  const stops = list.map(
+    p => new Set(options.stopTokenIds ?? model.endTokenIds(options.tokenizer, 'ids' in p ? p : undefined)),
+  );
   const randoms = rows.map((_, b) => new Random(seed, b));
   const promptLengths = rows.map(r => r.length);
   const starts = Int32Array.from(promptLengths, n => longest - n);
@@ -126,24 +150,45 @@ export async function generate(model: CausalLM, prompts: Prompt | readonly Promp
       const attentionMask = new Int32Array(rows.length * total);
       for (let b = 0; b < rows.length; b++) attentionMask.fill(1, b * total + starts[b], (b + 1) * total);
       const layout: StepLayout = {
-        phase: whole ? 'prompt' : 'token', batch: rows.length, width, starts, promptLengths, generated: step,
+        phase: whole ? 'prompt' : 'token',
+        batch: rows.length,
+        width,
+        starts,
+        promptLengths,
+        generated: step,
         ids: rows.map((row, b) => [...row, ...padded(results[b], step, filler)]),
       };
       // The caller owns what `read` still needs; the step's scope everything else.
-      const read = noGrad(() => roundedProducts(() => scope(() => {
-        const output = model.forward({
-          inputIds, shape: [rows.length, width], attentionMask, skipPadding: true, ...(cache ? { cache } : {}),
-          edits: options.edits?.editsFor(layout) ?? [],
-          logitsAt: Int32Array.from(rows, (_, b) => (b + 1) * width - 1),
-        });
-        return output.logits;
-      }), rounded));
+      const read = noGrad(() =>
+        roundedProducts(
+          () =>
+            scope(() => {
+              const output = model.forward({
+                inputIds,
+                shape: [rows.length, width],
+                attentionMask,
+                skipPadding: true,
+                ...(cache ? { cache } : {}),
+                edits: options.edits?.editsFor(layout) ?? [],
+                logitsAt: Int32Array.from(rows, (_, b) => (b + 1) * width - 1),
+              });
+              return output.logits;
+            }),
+          rounded,
+        ),
+      );
       const logits = await readAndFree(read);
       const vocabulary = model.config.vocabSize;
       rows.forEach((row, b) => {
         if (finished[b]) return;
         const place = `${model.name}: new token ${step} of prompt ${b}`;
-        const id = sample(logits.subarray(b * vocabulary, (b + 1) * vocabulary), [...row, ...results[b]], options, randoms[b], place);
+        const id = sample(
+          logits.subarray(b * vocabulary, (b + 1) * vocabulary),
+          [...row, ...results[b]],
+          options,
+          randoms[b],
+          place,
+        );
         results[b].push(id);
         options.onToken?.(b, id);
         if (stops[b].has(id)) finished[b] = true;
@@ -155,7 +200,12 @@ export async function generate(model: CausalLM, prompts: Prompt | readonly Promp
     cache?.dispose();
   }
   const decodeSeconds = (performance.now() - begin) / 1000 - promptSeconds;
-  return results.map((ids, b) => ({ ids, finish: finished[b] ? 'stop' : aborted ? 'aborted' : 'length', promptSeconds, decodeSeconds }));
+  return results.map((ids, b) => ({
+    ids,
+    finish: finished[b] ? 'stop' : aborted ? 'aborted' : 'length',
+    promptSeconds,
+    decodeSeconds,
+  }));
 }
 
 /** Prompts as a list, whether one or several were given. */
@@ -169,10 +219,14 @@ export function promptList(prompts: Prompt | readonly Prompt[]): readonly Prompt
 /** What the caller gave, and with `defaults: 'model'` what the model's files say of the rest. */
 function withDefaults({ generation, name }: CausalLM, options: GenerateOptions): GenerateOptions {
   const { defaults = 'reft' } = options;
-  if (defaults !== 'reft' && defaults !== 'model') throw new RangeError(`defaults: expected 'reft' or 'model', got ${String(defaults)}`);
+  if (defaults !== 'reft' && defaults !== 'model')
+    throw new RangeError(`defaults: expected 'reft' or 'model', got ${String(defaults)}`);
   if (defaults === 'reft') return options;
   const [missing] = generation.unsupported;
-  if (missing !== undefined) throw new Error(`generate: ${name}'s generation_config.json sets ${missing}, which is not supported; give options in place of defaults: 'model'`);
+  if (missing !== undefined)
+    throw new Error(
+      `generate: ${name}'s generation_config.json sets ${missing}, which is not supported; give options in place of defaults: 'model'`,
+    );
   const { sampling, maxNewTokens } = generation;
   const said = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   return { ...sampling, ...(maxNewTokens === undefined ? {} : { maxNewTokens }), ...said };

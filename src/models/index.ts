@@ -1,6 +1,12 @@
 // Public face of the models: `reft/models`.
 
-export { AutoModelForCausalLM, loadCausalLM, openCheckpoint, type FromPretrainedOptions, type OpenCheckpoint } from './auto.js';
+export {
+  AutoModelForCausalLM,
+  loadCausalLM,
+  openCheckpoint,
+  type FromPretrainedOptions,
+  type OpenCheckpoint,
+} from './auto.js';
 export { KVCache } from './cache.js';
 export { CausalLM, labelledRows, type ForwardOptions, type ForwardOutput } from './causalLM.js';
 export { configFromLlama2c, knownArchitectures, type DecoderConfig } from './config.js';

@@ -1,4 +1,5 @@
-// A Hugging Face folder on disk as a configuration and open safetensors. Node only; auto.ts loads this when a folder is opened.
+// A Hugging Face folder on disk as a configuration and open safetensors. Node only; auto.ts loads this when a folder is
+// opened.
 
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -21,11 +22,17 @@ export interface OpenFolder {
 export async function openFolder(folder: string): Promise<OpenFolder> {
   const configPath = join(folder, 'config.json');
   const json = await readJson(configPath);
-  const exists = (name: string): Promise<boolean> => access(join(folder, name)).then(() => true, () => false);
+  const exists = (name: string): Promise<boolean> =>
+    access(join(folder, name)).then(
+      () => true,
+      () => false,
+    );
   const open = async (): Promise<TensorFile> => {
     if (await exists('model.safetensors')) return openSafetensors(await fileSource(join(folder, 'model.safetensors')));
     if (await exists('model.safetensors.index.json')) {
-      return openShardedSafetensors(await fileSource(join(folder, 'model.safetensors.index.json')), shard => fileSource(join(folder, shard)));
+      return openShardedSafetensors(await fileSource(join(folder, 'model.safetensors.index.json')), shard =>
+        fileSource(join(folder, shard)),
+      );
     }
     throw new FormatError(folder, 'has neither model.safetensors nor model.safetensors.index.json');
   };

@@ -1,5 +1,5 @@
-// Choosing the next token from logits on the host: repetition penalty, temperature, top-k, top-p, greedy. In the order transformers
-// applies them.
+// Choosing the next token from logits on the host: repetition penalty, temperature, top-k, top-p, greedy. In the order
+// transformers applies them.
 
 import type { Random } from '../tensor/threefry.js';
 
@@ -21,7 +21,8 @@ export function checkSampling({ temperature = 0, topK, topP, repetitionPenalty =
   if (!(temperature >= 0 && Number.isFinite(temperature))) fail('temperature', 'a number of at least 0', temperature);
   if (topK !== undefined && !(Number.isInteger(topK) && topK > 0)) fail('topK', 'a whole number above 0', topK);
   if (topP !== undefined && !(topP > 0 && topP <= 1)) fail('topP', 'a number above 0, at most 1', topP);
-  if (!(repetitionPenalty > 0 && Number.isFinite(repetitionPenalty))) fail('repetitionPenalty', 'a number above 0', repetitionPenalty);
+  if (!(repetitionPenalty > 0 && Number.isFinite(repetitionPenalty)))
+    fail('repetitionPenalty', 'a number above 0', repetitionPenalty);
 }
 
 /**
@@ -30,11 +31,18 @@ export function checkSampling({ temperature = 0, topK, topP, repetitionPenalty =
  * @param place which token of which row this is, for errors
  * @throws Error for a logit that is NaN or Infinity, and where no token may be chosen
  */
-export function sample(logits: Float32Array, seen: Iterable<number>, options: SamplingOptions, random: Random, place = 'a token'): number {
+export function sample(
+  logits: Float32Array,
+  seen: Iterable<number>,
+  options: SamplingOptions,
+  random: Random,
+  place = 'a token',
+): number {
   const { temperature = 0, topK, topP, repetitionPenalty = 1 } = options;
   const best = mostLikely(logits, place);
   if (repetitionPenalty !== 1) {
-    for (const id of new Set(seen)) logits[id] = logits[id] > 0 ? logits[id] / repetitionPenalty : logits[id] * repetitionPenalty;
+    for (const id of new Set(seen))
+      logits[id] = logits[id] > 0 ? logits[id] / repetitionPenalty : logits[id] * repetitionPenalty;
   }
   const top = repetitionPenalty === 1 ? best : mostLikely(logits, `${place}, repetitionPenalty ${repetitionPenalty}`);
   if (temperature === 0) return top;
@@ -67,10 +75,13 @@ function mostLikely(logits: Float32Array, place: string): number {
   let best = 0;
   for (let i = 0; i < logits.length; i++) {
     if (Number.isNaN(logits[i]) || logits[i] === Infinity) {
-      throw new Error(`generate: ${place}: the logit of token ${i} is ${logits[i]}; the model or an edit produced values that are not finite`);
+      throw new Error(
+        `generate: ${place}: the logit of token ${i} is ${logits[i]}; the model or an edit produced values that are not finite`,
+      );
     }
     if (logits[i] > logits[best]) best = i;
   }
-  if (logits[best] === -Infinity) throw new Error(`generate: ${place}: every logit is -Infinity, so that no token may be chosen`);
+  if (logits[best] === -Infinity)
+    throw new Error(`generate: ${place}: every logit is -Infinity, so that no token may be chosen`);
   return best;
 }

@@ -22,7 +22,10 @@ export interface LoadProgress {
 
 export type WeightDType = 'f32' | 'f64';
 
-/** 'stored': matrices stay packed as their file has them (f16, bf16, Q8_0, Q4_0, Q4_1) and are decoded as they are read; 'f32': all is decoded. */
+/**
+ * 'stored': matrices stay packed as their file has them (f16, bf16, Q8_0, Q4_0, Q4_1) and are decoded as they are read;
+ * 'f32': all is decoded.
+ */
 export type WeightForm = 'stored' | 'f32';
 
 export interface WeightOptions {
@@ -113,8 +116,8 @@ export class WeightLoader {
   }
 
   /**
-   * Matrices of so many rows and the same columns. Those that stay packed alike become neighbours in one allocation, so that one product can
-   * take them all (`project` in nn/linear.ts).
+   * Matrices of so many rows and the same columns. Those that stay packed alike become neighbours in one allocation, so
+   * that one product can take them all (`project` in nn/linear.ts).
    */
   async loadTogether(
     parts: readonly { name: string; rows: number; heads?: number }[],
@@ -139,7 +142,10 @@ export class WeightLoader {
     return loaded;
   }
 
-  /** The tensor called `name`, of exactly `shape`. `heads` > 0 marks rows of q or k, which interleaved files store permuted. `into`: packed rows to fill. */
+  /**
+   * The tensor called `name`, of exactly `shape`. `heads` > 0 marks rows of q or k, which interleaved files store
+   * permuted. `into`: packed rows to fill.
+   */
   async load(name: string, shape: Shape, heads = 0, into?: Tensor): Promise<Tensor> {
     this.signal?.throwIfAborted();
     const stored = this.names.stored(name);
@@ -227,7 +233,10 @@ export class WeightLoader {
   }
 }
 
-/** Rows of numbers (or of packed bytes) of each head from (pair, half) order to (half, pair): interleaved rotary embeddings to Hugging Face's rotate-half. */
+/**
+ * Rows of numbers (or of packed bytes) of each head from (pair, half) order to (half, pair): interleaved rotary
+ * embeddings to Hugging Face's rotate-half.
+ */
 function unpermute<T extends Float32Array | Float64Array | Uint8Array>(data: T, shape: Shape, heads: number): T {
   const columns = shape.length > 1 ? shape[1] : 1;
   const half = shape[0] / heads / 2;

@@ -7,12 +7,23 @@ import type { Tensor } from '../tensor/tensor.js';
 const { siluOf, geluOf, geluTanhOf, reluOf, unary } = elementwise;
 const identity = (x: Expr): Expr => x;
 const expressions: Readonly<Record<string, (x: Expr) => Expr>> = Object.assign(Object.create(null), {
-  silu: siluOf, swish: siluOf, gelu: geluOf, gelu_new: geluTanhOf, gelu_pytorch_tanh: geluTanhOf, relu: reluOf, tanh, linear: identity,
+  silu: siluOf,
+  swish: siluOf,
+  gelu: geluOf,
+  gelu_new: geluTanhOf,
+  gelu_pytorch_tanh: geluTanhOf,
+  relu: reluOf,
+  tanh,
+  linear: identity,
 });
 
 /** Of tensors, by Hugging Face's names. */
-export const activations: Readonly<Record<string, (x: Tensor) => Tensor>> = Object.assign(Object.create(null), Object.fromEntries(
-  Object.entries(expressions).map(([name, f]) => [name, f === identity ? (x: Tensor) => x : unary(name, f)])));
+export const activations: Readonly<Record<string, (x: Tensor) => Tensor>> = Object.assign(
+  Object.create(null),
+  Object.fromEntries(
+    Object.entries(expressions).map(([name, f]) => [name, f === identity ? (x: Tensor) => x : unary(name, f)]),
+  ),
+);
 
 function named<T>(table: Readonly<Record<string, T>>, name: string): T {
   const found = table[name];

@@ -1,6 +1,7 @@
-// Scaled dot-product attention with grouped queries, causal and sliding-window masks and padding on either side. Keeps only the
-// log-sum-exp for backward where a kernel exists. A query that sees no key, or only scores of -Infinity, gives zeros, as in torch. Unlike there,
-// what a query does not see does not reach it, even NaN, nor does its gradient go there.
+// Scaled dot-product attention with grouped queries, causal and sliding-window masks and padding on either side. Keeps
+// only the log-sum-exp for backward where a kernel exists. A query that sees no key, or only scores of -Infinity, gives
+// zeros, as in torch. Unlike there, what a query does not see does not reach it, even NaN, nor does its gradient go
+// there.
 
 import { defineFused, runFused } from '../autograd/fused.js';
 import { apply } from '../autograd/primitives.js';
@@ -42,7 +43,12 @@ export function attentionBounds(keyStart: Int32Array, keyEnd: Int32Array, backen
 /** The sum of x y along an axis over what `seen` lets through; what it does not is not looked at, be it NaN. */
 function seenSum(seen: Tensor, x: Tensor, y: Tensor, axis: number): Tensor {
   return apply('reduceSum', [seen, x, y], {
-    output: seenProduct, shape: broadcastShapes('attention', seen.shape, x.shape, y.shape), axes: [axis], uniforms: [], dtype: x.dtype, label: 'attention sum',
+    output: seenProduct,
+    shape: broadcastShapes('attention', seen.shape, x.shape, y.shape),
+    axes: [axis],
+    uniforms: [],
+    dtype: x.dtype,
+    label: 'attention sum',
   })[0];
 }
 // Each factor by itself: so the product's derivatives do not look at the other one either.
@@ -66,7 +72,11 @@ const fused = defineFused('attention', {
     }
     // [B, KV, heads that share keys, T, S, D]
     const seen = create.from(mask, [B, 1, 1, T, S, 1], { dtype: 'bool', backend: q.backend });
-    const [queries, keys, values] = [q.reshape([B, KV, H / KV, T, 1, D]), k.reshape([B, KV, 1, 1, S, D]), v.reshape([B, KV, 1, 1, S, D])];
+    const [queries, keys, values] = [
+      q.reshape([B, KV, H / KV, T, 1, D]),
+      k.reshape([B, KV, 1, 1, S, D]),
+      v.reshape([B, KV, 1, 1, S, D]),
+    ];
     const scores = seen.where(seenSum(seen, queries, keys, 5).mul(scale), -Infinity);
     const top = largest(scores.detach(), [4]);
     const weights = scores.sub(top.eq(-Infinity).where(0, top)).exp();
@@ -75,7 +85,10 @@ const fused = defineFused('attention', {
   },
   outputs({ inputs }) {
     const { shape, dtype } = inputs[0] as Tensor;
-    return [{ shape, dtype }, { shape: shape.slice(0, 3), dtype }];
+    return [
+      { shape, dtype },
+      { shape: shape.slice(0, 3), dtype },
+    ];
   },
   vjp({ inputs, outputs: [o, lse], gradient, attributes }) {
     const [q, k, v, keyStart, keyEnd] = inputs as Tensor[];
@@ -92,24 +105,37 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   const [B, H, , D] = q.shape;
   const [kB, KV, S, kD] = k.shape;
   if (q.rank !== 4 || k.rank !== 4 || !sameShape(k.shape, v.shape) || kB !== B || kD !== D || H % KV !== 0) {
-    throw new ShapeError(`attention: q ${formatShape(q.shape)}, k ${formatShape(k.shape)} and v ${formatShape(v.shape)} do not fit [B,H,T,D], [B,KV,S,D], [B,KV,S,D]`);
+    throw new ShapeError(
+      `attention: q ${formatShape(q.shape)}, k ${formatShape(k.shape)} and v ${formatShape(v.shape)} do not fit [B,H,T,D], [B,KV,S,D], [B,KV,S,D]`,
+    );
   }
   if (!isFloat(q.dtype) || k.dtype !== q.dtype || v.dtype !== q.dtype) {
-    throw new ShapeError(`attention: expected three f32 or three f64 tensors, got ${q.dtype}, ${k.dtype} and ${v.dtype}`);
+    throw new ShapeError(
+      `attention: expected three f32 or three f64 tensors, got ${q.dtype}, ${k.dtype} and ${v.dtype}`,
+    );
   }
-  const bounds = options.bounds ?? attentionBounds(options.keyStart ?? new Int32Array(B), options.keyEnd ?? new Int32Array(B).fill(S), q.backend);
+  const bounds =
+    options.bounds ??
+    attentionBounds(options.keyStart ?? new Int32Array(B), options.keyEnd ?? new Int32Array(B).fill(S), q.backend);
   const { keyStart, keyEnd } = bounds;
-  if (keyStart.length !== B || keyEnd.length !== B) throw new ShapeError(`attention: keyStart and keyEnd need ${B} entries, got ${keyStart.length} and ${keyEnd.length}`);
+  if (keyStart.length !== B || keyEnd.length !== B)
+    throw new ShapeError(
+      `attention: keyStart and keyEnd need ${B} entries, got ${keyStart.length} and ${keyEnd.length}`,
+    );
   for (let b = 0; b < B; b++) {
-    if (keyStart[b] < 0 || keyEnd[b] < 0 || keyEnd[b] > S) throw new RangeError(`attention: row ${b} sees keys ${keyStart[b]} to ${keyEnd[b]} of ${S}`);
+    if (keyStart[b] < 0 || keyEnd[b] < 0 || keyEnd[b] > S)
+      throw new RangeError(`attention: row ${b} sees keys ${keyStart[b]} to ${keyEnd[b]} of ${S}`);
   }
   for (const name of ['causalOffset', 'window'] as const) {
     const value = options[name] ?? 0;
-    if (!Number.isInteger(value) || value < 0) throw new RangeError(`attention: ${name} must be a whole number from 0, got ${value}`);
+    if (!Number.isInteger(value) || value < 0)
+      throw new RangeError(`attention: ${name} must be a whole number from 0, got ${value}`);
   }
   const scale = options.scale ?? 1 / Math.sqrt(D);
   if (!Number.isFinite(scale) && D > 0) throw new RangeError(`attention: scale must be a finite number, got ${scale}`);
-  return fused([q, k, v, ...bounds.tensors], {
-    scale, causal: options.causal ? 1 : 0, causalOffset: options.causalOffset ?? 0, window: options.window ?? 0,
-  }, { lists: { keyStart, keyEnd } });
+  return fused(
+    [q, k, v, ...bounds.tensors],
+    { scale, causal: options.causal ? 1 : 0, causalOffset: options.causalOffset ?? 0, window: options.window ?? 0 },
+    { lists: { keyStart, keyEnd } },
+  );
 }

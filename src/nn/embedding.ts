@@ -22,7 +22,8 @@ export class Embedding extends Module {
   /** Ids in row-major order of `shape` to [...shape, hidden]. */
   forward(ids: Int32Array, shape: Shape): Tensor {
     const bad = ids.findIndex(id => id < 0 || id >= this.weight.shape[0]);
-    if (bad >= 0) throw new RangeError(`embedding: id ${ids[bad]} at ${bad} is outside the table of ${this.weight.shape[0]}`);
+    if (bad >= 0)
+      throw new RangeError(`embedding: id ${ids[bad]} at ${bad} is outside the table of ${this.weight.shape[0]}`);
     return this.weight.takeRows(ids).reshape([...shape, this.weight.shape[1]]);
   }
 }

@@ -11,9 +11,23 @@ export { activationNamed, activations } from './activations.js';
 export { GatedMLP, MLP } from './mlp.js';
 export { Module } from './module.js';
 export {
-  cayley, compactHouseholder, matrixExponential, polarRetraction, qrRetraction, torchHouseholder, type OrthogonalMap,
+  cayley,
+  compactHouseholder,
+  matrixExponential,
+  polarRetraction,
+  qrRetraction,
+  torchHouseholder,
+  type OrthogonalMap,
 } from './orthogonal.js';
 export { rmsNorm, RMSNorm } from './rmsNorm.js';
 export { rope, ropeFrequencies, ropeTables, type RopeFrequencies, type RopeOptions } from './rope.js';
-export { AdamW, clipGradNorm, SGD, type AdamWOptions, type OptimizerState, type ParameterGroup, type SGDOptions } from './optim.js';
+export {
+  AdamW,
+  clipGradNorm,
+  SGD,
+  type AdamWOptions,
+  type OptimizerState,
+  type ParameterGroup,
+  type SGDOptions,
+} from './optim.js';
 export { scheduleFactor, scheduleNames, type ScheduleName } from './schedule.js';

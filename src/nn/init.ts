@@ -1,4 +1,5 @@
-// Starting values. Numbers are drawn on the host in f64, so that a seed means the same on every backend and in every dtype.
+// Starting values. Numbers are drawn on the host in f64, so that a seed means the same on every backend and in every
+// dtype.
 
 import { create, type CreateOptions } from '../tensor/create.js';
 import { formatShape, ShapeError, sizeOf } from '../tensor/shape.js';
@@ -13,7 +14,11 @@ export interface InitOptions extends CreateOptions {
 
 function fill(shape: readonly number[], options: InitOptions, next: (random: Random) => number): Tensor {
   const random = new Random(options.seed, options.stream ?? 0);
-  return create.from(Float64Array.from({ length: sizeOf(shape) }, () => next(random)), shape, { dtype: options.dtype ?? 'f32', ...backendOf(options) });
+  return create.from(
+    Float64Array.from({ length: sizeOf(shape) }, () => next(random)),
+    shape,
+    { dtype: options.dtype ?? 'f32', ...backendOf(options) },
+  );
 }
 
 const backendOf = ({ backend }: CreateOptions): CreateOptions => (backend ? { backend } : {});
@@ -36,17 +41,26 @@ export function kaimingUniform(shape: readonly number[], options: InitOptions & 
   return fill(shape, options, r => bound * (2 * r.next() - 1));
 }
 
-/** Orthonormal rows [r, d], r at most d: a normal matrix made orthonormal row by row (QR with positive diagonal), in f64, O(d r^2). */
+/**
+ * Orthonormal rows [r, d], r at most d: a normal matrix made orthonormal row by row (QR with positive diagonal), in
+ * f64, O(d r^2).
+ */
 export function orthogonalInit(shape: readonly [number, number], options: InitOptions): Tensor {
   const [r, d] = shape;
   if (!(r > 0 && r <= d)) throw new ShapeError(`orthogonalInit: ${formatShape(shape)} cannot have orthonormal rows`);
   const random = new Random(options.seed, options.stream ?? 0);
   const rows = Array.from({ length: r }, () => Float64Array.from({ length: d }, () => random.normal()));
   orthonormalize(rows);
-  return create.from(Float64Array.from(rows.flatMap(row => [...row])), shape, { dtype: options.dtype ?? 'f32', ...backendOf(options) });
+  return create.from(Float64Array.from(rows.flatMap(row => [...row])), shape, {
+    dtype: options.dtype ?? 'f32',
+    ...backendOf(options),
+  });
 }
 
-/** Gram-Schmidt, twice over for f64 accuracy, in place; directions keep their signs. Rows that depend on those before are refused. */
+/**
+ * Gram-Schmidt, twice over for f64 accuracy, in place; directions keep their signs. Rows that depend on those before
+ * are refused.
+ */
 export function orthonormalize(rows: readonly Float64Array[]): void {
   rows.forEach((row, i) => {
     const before = lengthOf(row);
@@ -58,7 +72,8 @@ export function orthonormalize(rows: readonly Float64Array[]): void {
       }
     }
     const length = lengthOf(row);
-    if (!(length > 1e-9 * before && Number.isFinite(length))) throw new RangeError(`orthonormal rows: row ${i} depends on those before it, or is not finite`);
+    if (!(length > 1e-9 * before && Number.isFinite(length)))
+      throw new RangeError(`orthonormal rows: row ${i} depends on those before it, or is not finite`);
     for (let k = 0; k < row.length; k++) row[k] /= length;
   });
 }

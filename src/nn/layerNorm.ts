@@ -1,4 +1,5 @@
-// (x - mean) / sqrt(variance + eps) * weight + bias over the last axis (Ba et al. 2016, eq. 4); the variance divides by d.
+// (x - mean) / sqrt(variance + eps) * weight + bias over the last axis (Ba et al. 2016, eq. 4); the variance divides by
+// d.
 
 import { defineFused, runFused } from '../autograd/fused.js';
 import { create, type CreateOptions } from '../tensor/create.js';
@@ -10,7 +11,10 @@ const fused = defineFused('layerNorm', {
   compose({ inputs, attributes: { eps } }) {
     const [x, weight, bias] = inputs as Tensor[];
     const centred = x.sub(x.mean(-1, { keepDims: true }));
-    return centred.mul(centred.square().mean(-1, { keepDims: true }).add(eps).rsqrt()).mul(weight).add(bias);
+    return centred
+      .mul(centred.square().mean(-1, { keepDims: true }).add(eps).rsqrt())
+      .mul(weight)
+      .add(bias);
   },
   outputs({ inputs }) {
     const { shape, dtype } = inputs[0] as Tensor;
@@ -21,7 +25,9 @@ const fused = defineFused('layerNorm', {
   vjp({ inputs, outputs: [, mean, rstd], gradient, needs }) {
     const [x, weight] = inputs as Tensor[];
     const g = gradient.contiguous();
-    const dx = needs[0] ? runFused(x.backend, 'layerNorm.vjp', [x, weight, mean, rstd, g], [{ shape: x.shape, dtype: x.dtype }]) : [];
+    const dx = needs[0]
+      ? runFused(x.backend, 'layerNorm.vjp', [x, weight, mean, rstd, g], [{ shape: x.shape, dtype: x.dtype }])
+      : [];
     if (!dx) return null;
     const axes = x.shape.slice(0, -1).map((_, i) => i);
     const dw = needs[1] ? x.sub(mean.unsqueeze(-1)).mul(rstd.unsqueeze(-1)).mul(g).sum(axes) : null;
@@ -31,8 +37,14 @@ const fused = defineFused('layerNorm', {
 
 /** x [.., d], weight and bias [d]. */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number): Tensor {
-  for (const [name, t] of [['weight', weight], ['bias', bias]] as const) {
-    if (t.rank !== 1 || t.shape[0] !== x.shape[x.rank - 1]) throw new ShapeError(`layerNorm: ${name} ${formatShape(t.shape)} does not match the last axis of ${formatShape(x.shape)}`);
+  for (const [name, t] of [
+    ['weight', weight],
+    ['bias', bias],
+  ] as const) {
+    if (t.rank !== 1 || t.shape[0] !== x.shape[x.rank - 1])
+      throw new ShapeError(
+        `layerNorm: ${name} ${formatShape(t.shape)} does not match the last axis of ${formatShape(x.shape)}`,
+      );
   }
   return fused([x.contiguous(), weight.contiguous(), bias.contiguous()], { eps });
 }
@@ -54,7 +66,9 @@ export class LayerNorm extends Module {
     return new LayerNorm(create.ones([size], options), create.zeros([size], options), eps);
   }
 
-  get eps(): number { return this.#eps; }
+  get eps(): number {
+    return this.#eps;
+  }
 
   forward(x: Tensor): Tensor {
     return layerNorm(x, this.weight, this.bias, this.#eps);

@@ -25,7 +25,8 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, ep
   const made = epilogueOf(bias, epilogue);
   if (made.operands.length === 0 && !epilogue.activation) return x.matmulT(weight);
   // The backward pass of an activation reads the product: it is kept then, and not computed again.
-  if (x.rank < 2 || (epilogue.activation && shouldRecord([x, weight, ...made.operands]))) return finished(x.matmulT(weight), made);
+  if (x.rank < 2 || (epilogue.activation && shouldRecord([x, weight, ...made.operands])))
+    return finished(x.matmulT(weight), made);
   return matmulThen(x, weight.transpose(-1, -2), made);
 }
 
@@ -42,15 +43,21 @@ function finished(y: Tensor, { label, output, operands }: ProductEpilogue): Tens
 /** By activation; then by which of the operands are there. */
 const expressions = new Map<string | undefined, (Expr | undefined)[]>();
 
-/** The epilogue as an expression: argument 0 is the product, the others are those of bias, gate and residual that are there. */
+/**
+ * The epilogue as an expression: argument 0 is the product, the others are those of bias, gate and residual that are
+ * there.
+ */
 function epilogueOf(bias: Tensor | null, { activation, gate, residual }: LinearEpilogue): ProductEpilogue {
   if (gate && !activation) throw new Error('linear: a gate needs an activation');
   let list = expressions.get(activation);
   if (!list) expressions.set(activation, (list = []));
   const there = [bias !== null, gate !== undefined, residual !== undefined] as const;
   return {
-    label: gate && activation === 'silu' ? 'swiglu' : activation ?? 'linear',
-    output: list[Number(there[0]) + 2 * Number(there[1]) + 4 * Number(there[2])] ??= expressionOf(activation, ...there),
+    label: gate && activation === 'silu' ? 'swiglu' : (activation ?? 'linear'),
+    output: (list[Number(there[0]) + 2 * Number(there[1]) + 4 * Number(there[2])] ??= expressionOf(
+      activation,
+      ...there,
+    )),
     operands: [bias, gate, residual].filter((t): t is Tensor => Boolean(t)),
   };
 }
@@ -64,22 +71,33 @@ function expressionOf(activation: string | undefined, bias: boolean, gate: boole
 }
 
 /**
- * What several layers make of the same x [.., in], [.., out] of each. Where products may be rounded, as when tokens are generated, and the layers'
- * weights are neighbours in memory, one product computes all.
+ * What several layers make of the same x [.., in], [.., out] of each. Where products may be rounded, as when tokens are
+ * generated, and the layers' weights are neighbours in memory, one product computes all.
  */
 export function project(x: Tensor, layers: readonly Linear[]): Tensor[] {
   const weight = mayRound() && !x.needsGrad ? joinedWeight(layers) : null;
   if (!weight) return layers.map(layer => layer.forward(x));
-  const parts = x.matmulT(weight).split(layers.map(layer => layer.weight.shape[0]), -1);
+  const parts = x.matmulT(weight).split(
+    layers.map(layer => layer.weight.shape[0]),
+    -1,
+  );
   return parts.map((y, i) => (layers[i].bias ? y.add(layers[i].bias) : y));
 }
 
 /** Packed weights that follow each other in one storage, as one matrix; null if they do not. */
 function joinedWeight(layers: readonly Linear[]): Tensor | null {
-  const { storage, dtype, shape: [, columns], strides, offset, packing } = layers[0].weight;
+  const {
+    storage,
+    dtype,
+    shape: [, columns],
+    strides,
+    offset,
+    packing,
+  } = layers[0].weight;
   let rows = 0;
   for (const { weight } of layers) {
-    const follows = weight.storage === storage && weight.offset === offset + rows * columns && weight.shape[1] === columns;
+    const follows =
+      weight.storage === storage && weight.offset === offset + rows * columns && weight.shape[1] === columns;
     if (!packing || weight.packing !== packing || !follows) return null;
     rows += weight.shape[0];
   }
@@ -97,8 +115,15 @@ export class Linear extends Module {
   }
 
   /** Weight and bias uniform in +-1/sqrt(input), as torch's; the weight from stream 2s, the bias from 2s + 1. */
-  static create({ input, output, bias = true, stream = 0, ...options }: InitOptions & { input: number; output: number; bias?: boolean }): Linear {
-    const draw = (shape: number[], n: number): Tensor => linearInit(shape, { ...options, fanIn: input, stream: 2 * stream + n });
+  static create({
+    input,
+    output,
+    bias = true,
+    stream = 0,
+    ...options
+  }: InitOptions & { input: number; output: number; bias?: boolean }): Linear {
+    const draw = (shape: number[], n: number): Tensor =>
+      linearInit(shape, { ...options, fanIn: input, stream: 2 * stream + n });
     return new Linear(draw([output, input], 0), bias ? draw([output], 1) : null);
   }
 

@@ -10,8 +10,9 @@ const halvings = 6;
 const terms = 8;
 
 /**
- * exp(K) - I of small matrices [.., n, n]: a Taylor polynomial of K / 2^6, squared six times in the form E -> 2E + E^2, which keeps what is
- * small (Higham, Functions of Matrices, 10.3). Within rounding of f64 for norms up to about 4, of f32 up to about 20.
+ * exp(K) - I of small matrices [.., n, n]: a Taylor polynomial of K / 2^6, squared six times in the form E -> 2E + E^2,
+ * which keeps what is small (Higham, Functions of Matrices, 10.3). Within rounding of f64 for norms up to about 4, of
+ * f32 up to about 20.
  */
 export function expMinusIdentity(K: Tensor): Tensor {
   const Z = K.mul(2 ** -halvings);
@@ -23,10 +24,11 @@ export function expMinusIdentity(K: Tensor): Tensor {
 }
 
 /**
- * R^T = exp(A) R0^T for the skew-symmetric A = R0^T K^T R0 + B^T R0 - R0^T B of the direction K R0 + B that X [r, d] names at the base R0 [r, d]:
- * the geodesic of the canonical metric (Edelman, Arias and Smith 1998, eq. 2.42). A maps the span of R0 and B into itself, where it is the
- * 2r x 2r matrix [[K, I], [-B B^T, 0]] (transposed); the first rows of its exponential are R's coordinates in R0 and B, and no QR of B
- * is needed, which has no derivative at the start, where B is 0. O(d r^2).
+ * R^T = exp(A) R0^T for the skew-symmetric A = R0^T K^T R0 + B^T R0 - R0^T B of the direction K R0 + B that X [r, d]
+ * names at the base R0 [r, d]: the geodesic of the canonical metric (Edelman, Arias and Smith 1998, eq. 2.42). A maps
+ * the span of R0 and B into itself, where it is the 2r x 2r matrix [[K, I], [-B B^T, 0]] (transposed); the first rows
+ * of its exponential are R's coordinates in R0 and B, and no QR of B is needed, which has no derivative at the start,
+ * where B is 0. O(d r^2).
  */
 export const matrixExponential: OrthogonalMap = {
   name: 'exponential',

@@ -5,7 +5,9 @@ import { activationNamed } from './activations.js';
 import { finish, project, type Linear, type LinearEpilogue } from './linear.js';
 import { Module } from './module.js';
 
-/** Tokens up to which one product for gate and up together is faster than the activation within the second. Measured. */
+/**
+ * Tokens up to which one product for gate and up together is faster than the activation within the second. Measured.
+ */
 const fewTokens = 32;
 
 export class GatedMLP extends Module {
@@ -26,7 +28,8 @@ export class GatedMLP extends Module {
   /** act(gate(x)) * up(x), [.., intermediate]. */
   activate(x: Tensor): Tensor {
     const activation = this.#activation;
-    if (x.size / x.shape[x.rank - 1] > fewTokens) return this.upProj.forward(x, { activation, gate: this.gateProj.forward(x) });
+    if (x.size / x.shape[x.rank - 1] > fewTokens)
+      return this.upProj.forward(x, { activation, gate: this.gateProj.forward(x) });
     const [gate, up] = project(x, [this.gateProj, this.upProj]);
     return finish(up, null, { activation, gate });
   }

@@ -1,6 +1,6 @@
-// What every layer is: plain data. A module's fields are tensors, modules and lists of modules; its parameters are found by walking
-// them, named as in the checkpoint (camelCase fields become snake_case: `qProj` is `q_proj`). No registry, no hooks, no training flag:
-// what is trained is which tensors require gradients.
+// What every layer is: plain data. A module's fields are tensors, modules and lists of modules; its parameters are
+// found by walking them, named as in the checkpoint (camelCase fields become snake_case: `qProj` is `q_proj`). No
+// registry, no hooks, no training flag: what is trained is which tensors require gradients.
 
 import { Tensor } from '../tensor/tensor.js';
 

@@ -1,5 +1,5 @@
-// Optimizers: a step is one map kernel for each parameter, written in place. Formulas as in torch.optim. What is decayed, and by how
-// much, is said by groups; a parameter of an orthogonal map is never decayed.
+// Optimizers: a step is one map kernel for each parameter, written in place. Formulas as in torch.optim. What is
+// decayed, and by how much, is said by groups; a parameter of an orthogonal map is never decayed.
 
 import { arg, add, div, mul, sqrt, sub, uniform, type Expr } from '../tensor/expr.js';
 import { create } from '../tensor/create.js';
@@ -22,7 +22,10 @@ export interface ParameterGroup {
 }
 
 const groupKeys: OptionKeys<ParameterGroup> = {
-  parameters: true, learningRateScale: true, weightDecay: true, orthogonal: true,
+  parameters: true,
+  learningRateScale: true,
+  weightDecay: true,
+  orthogonal: true,
 };
 
 /** Moments and counters, by the position of a parameter: what bit-equal resuming needs. */
@@ -33,22 +36,38 @@ export interface OptimizerState {
 
 /** The value, when it is a number from `least` to below `limit`. */
 function inRange(name: string, value: number, least: number, limit = Infinity): number {
-  if (!(value >= least && value < limit)) throw new RangeError(`optimizer: ${name} must be from ${least}${limit < Infinity ? ` to below ${limit}` : ''}, got ${value}`);
+  if (!(value >= least && value < limit))
+    throw new RangeError(
+      `optimizer: ${name} must be from ${least}${limit < Infinity ? ` to below ${limit}` : ''}, got ${value}`,
+    );
   return value;
 }
 
 abstract class Optimizer {
   protected stepCount = 0;
   protected readonly groups: readonly Required<ParameterGroup>[];
-  protected readonly moments: { readonly tensor: Tensor; readonly group: Required<ParameterGroup>; readonly slots: Tensor[] }[] = [];
+  protected readonly moments: {
+    readonly tensor: Tensor;
+    readonly group: Required<ParameterGroup>;
+    readonly slots: Tensor[];
+  }[] = [];
 
   constructor(groups: readonly ParameterGroup[] | readonly Tensor[], weightDecay: number) {
-    const list = groups.length > 0 && 'storage' in groups[0] ? [{ parameters: groups as readonly Tensor[] }] : (groups as readonly ParameterGroup[]);
+    const list =
+      groups.length > 0 && 'storage' in groups[0]
+        ? [{ parameters: groups as readonly Tensor[] }]
+        : (groups as readonly ParameterGroup[]);
     for (const group of list) checkOptionKeys('parameter group', group, groupKeys);
     this.groups = list.map(({ parameters, learningRateScale = 1, orthogonal = false, ...g }) => {
       const decay = inRange('weightDecay', g.weightDecay ?? (orthogonal ? 0 : weightDecay), 0);
-      if (orthogonal && decay !== 0) throw new RangeError('optimizer: weight decay on the parameters of an orthogonal map would move them off it');
-      return { parameters, learningRateScale: inRange('learningRateScale', learningRateScale, 0), weightDecay: decay, orthogonal };
+      if (orthogonal && decay !== 0)
+        throw new RangeError('optimizer: weight decay on the parameters of an orthogonal map would move them off it');
+      return {
+        parameters,
+        learningRateScale: inRange('learningRateScale', learningRateScale, 0),
+        weightDecay: decay,
+        orthogonal,
+      };
     });
     if (this.groups.every(g => g.parameters.length === 0)) throw new RangeError('optimizer: there is nothing to train');
   }
@@ -57,8 +76,10 @@ abstract class Optimizer {
   protected addMoments(count: number): void {
     for (const group of this.groups) {
       for (const tensor of group.parameters) {
-        if (this.moments.some(m => m.tensor === tensor)) throw new RangeError(`optimizer: ${tensor.name ?? tensor.toString()} is given twice`);
-        if (!tensor.requiresGrad || !tensor.isContiguous) throw new RangeError(`optimizer: ${tensor.name ?? tensor.toString()} is not a contiguous trained leaf`);
+        if (this.moments.some(m => m.tensor === tensor))
+          throw new RangeError(`optimizer: ${tensor.name ?? tensor.toString()} is given twice`);
+        if (!tensor.requiresGrad || !tensor.isContiguous)
+          throw new RangeError(`optimizer: ${tensor.name ?? tensor.toString()} is not a contiguous trained leaf`);
         const zeros = (): Tensor => keep(create.zeros(tensor.shape, { dtype: tensor.dtype, backend: tensor.backend }));
         this.moments.push({ tensor, group, slots: Array.from({ length: count }, zeros) });
       }
@@ -79,15 +100,23 @@ abstract class Optimizer {
     return { step: this.stepCount, tensors };
   }
 
-  /** Puts back what `state` gave; entries, shapes and types must be those of this optimizer. Nothing changes when they are not. */
+  /**
+   * Puts back what `state` gave; entries, shapes and types must be those of this optimizer. Nothing changes when they
+   * are not.
+   */
   loadState(state: OptimizerState): void {
     const own = this.state().tensors;
-    if (!Number.isSafeInteger(state.step) || state.step < 0) throw new RangeError(`optimizer state: step must be a whole number, got ${state.step}`);
-    for (const key of state.tensors.keys()) if (!own.has(key)) throw new RangeError(`optimizer state: entry ${key} belongs to no parameter of this optimizer`);
+    if (!Number.isSafeInteger(state.step) || state.step < 0)
+      throw new RangeError(`optimizer state: step must be a whole number, got ${state.step}`);
+    for (const key of state.tensors.keys())
+      if (!own.has(key))
+        throw new RangeError(`optimizer state: entry ${key} belongs to no parameter of this optimizer`);
     const pairs = [...own].map(([key, target]) => {
       const saved = state.tensors.get(key);
       if (!saved || !sameShape(saved.shape, target.shape) || saved.dtype !== target.dtype) {
-        throw new RangeError(`optimizer state: entry ${key} should be ${describe(target)}, got ${saved ? describe(saved) : 'nothing'}`);
+        throw new RangeError(
+          `optimizer state: entry ${key} should be ${describe(target)}, got ${saved ? describe(saved) : 'nothing'}`,
+        );
       }
       return { saved, target };
     });
@@ -111,17 +140,21 @@ export interface AdamWOptions {
   weightDecay?: number;
 }
 
-const adamwKeys: OptionKeys<AdamWOptions> = {
-  learningRate: true, betas: true, eps: true, weightDecay: true,
-};
+const adamwKeys: OptionKeys<AdamWOptions> = { learningRate: true, betas: true, eps: true, weightDecay: true };
 
-// Arguments: parameter, gradient, m, v. Uniforms: learning rate, decay factor, beta1, beta2, 1 - beta1, 1 - beta2, eps, 1 / (1 - beta1^t) and
-// 1 / sqrt(1 - beta2^t). The differences come from the host: 1 - 0.999 in f32 is off by 5e-5.
+// Arguments: parameter, gradient, m, v. Uniforms: learning rate, decay factor, beta1, beta2, 1 - beta1, 1 - beta2, eps,
+// 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t). The differences come from the host: 1 - 0.999 in f32 is off by 5e-5.
 const [p, g, m, v] = [0, 1, 2, 3].map(i => arg(i));
-const [lr, decay, beta1, beta2, rest1, rest2, eps, correction1, correction2] = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(i => uniform(i));
+const [lr, decay, beta1, beta2, rest1, rest2, eps, correction1, correction2] = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(i =>
+  uniform(i),
+);
 const newM: Expr = add(mul(beta1, m), mul(rest1, g));
 const newV: Expr = add(mul(beta2, v), mul(rest2, mul(g, g)));
-const adamw = [sub(mul(p, decay), mul(mul(lr, correction1), div(newM, add(mul(sqrt(newV), correction2), eps)))), newM, newV];
+const adamw = [
+  sub(mul(p, decay), mul(mul(lr, correction1), div(newM, add(mul(sqrt(newV), correction2), eps)))),
+  newM,
+  newV,
+];
 
 /** AdamW as torch.optim.AdamW computes it. */
 export class AdamW extends Optimizer {
@@ -143,7 +176,10 @@ export class AdamW extends Optimizer {
   step(learningRate: number = this.learningRate): void {
     inRange('learningRate', learningRate, 0);
     this.stepCount++;
-    const { betas: [b1, b2], eps: epsilon } = this;
+    const {
+      betas: [b1, b2],
+      eps: epsilon,
+    } = this;
     const corrections = [1 / (1 - b1 ** this.stepCount), 1 / Math.sqrt(1 - b2 ** this.stepCount)];
     for (const { tensor, group, slots } of this.moments) {
       if (!tensor.grad) continue;
@@ -161,9 +197,7 @@ export interface SGDOptions {
   weightDecay?: number;
 }
 
-const sgdKeys: OptionKeys<SGDOptions> = {
-  learningRate: true, momentum: true, nesterov: true, weightDecay: true,
-};
+const sgdKeys: OptionKeys<SGDOptions> = { learningRate: true, momentum: true, nesterov: true, weightDecay: true };
 
 // Arguments: parameter, gradient, velocity. Uniforms: learning rate, weight decay, momentum.
 const decayed = add(g, mul(uniform(1), p));
@@ -192,27 +226,39 @@ export class SGD extends Optimizer {
     this.stepCount++;
     const { momentum } = this;
     const update = this.nesterov ? nesterovStep : momentumStep;
-    for (const { tensor, group, slots: [slot] } of this.moments) {
+    for (const {
+      tensor,
+      group,
+      slots: [slot],
+    } of this.moments) {
       if (!tensor.grad) continue;
-      mapInto('sgd', [update, velocity], [tensor, tensor.grad, slot], [tensor, slot], [learningRate * group.learningRateScale, group.weightDecay, momentum]);
+      mapInto(
+        'sgd',
+        [update, velocity],
+        [tensor, tensor.grad, slot],
+        [tensor, slot],
+        [learningRate * group.learningRateScale, group.weightDecay, momentum],
+      );
     }
   }
 }
 
 /**
- * Scales the gradients so that their joint norm is at most `maxNorm`, by maxNorm / (norm + 1e-6) as torch.nn.utils.clip_grad_norm_; gives the
- * norm before, one element. Nothing is read back.
+ * Scales the gradients so that their joint norm is at most `maxNorm`, by maxNorm / (norm + 1e-6) as
+ * torch.nn.utils.clip_grad_norm_; gives the norm before, one element. Nothing is read back.
  */
 export function clipGradNorm(parameters: Iterable<Tensor>, maxNorm: number): Tensor {
   if (!(maxNorm > 0)) throw new RangeError(`clipGradNorm: the norm must be positive, got ${maxNorm}`);
-  return noGrad(() => scope(() => {
-    const gradients = [...parameters].flatMap(t => (t.grad ? [t.grad] : []));
-    if (gradients.length === 0) throw new RangeError('clipGradNorm: no parameter has a gradient');
-    // The norm of norms: squares of large gradients overflow.
-    const widest = gradients.map(x => x.dtype).reduce(promote);
-    const norm = stack(gradients.map(x => x.norm().to(widest))).norm();
-    const scale = norm.add(1e-6).pow(-1).mul(maxNorm).minimum(1);
-    for (const x of gradients) mapInto('clip', [mul(arg(0), arg(1))], [x, scale], [x]);
-    return norm;
-  }));
+  return noGrad(() =>
+    scope(() => {
+      const gradients = [...parameters].flatMap(t => (t.grad ? [t.grad] : []));
+      if (gradients.length === 0) throw new RangeError('clipGradNorm: no parameter has a gradient');
+      // The norm of norms: squares of large gradients overflow.
+      const widest = gradients.map(x => x.dtype).reduce(promote);
+      const norm = stack(gradients.map(x => x.norm().to(widest))).norm();
+      const scale = norm.add(1e-6).pow(-1).mul(maxNorm).minimum(1);
+      for (const x of gradients) mapInto('clip', [mul(arg(0), arg(1))], [x, scale], [x]);
+      return norm;
+    }),
+  );
 }

@@ -13,13 +13,18 @@ const fused = defineFused('rmsNorm', {
   },
   outputs({ inputs }) {
     const { shape, dtype } = inputs[0] as Tensor;
-    return [{ shape, dtype }, { shape: shape.slice(0, -1), dtype }];
+    return [
+      { shape, dtype },
+      { shape: shape.slice(0, -1), dtype },
+    ];
   },
   saves: ({ inputs, outputs: [, rstd] }) => [...inputs, rstd],
   vjp({ inputs, outputs: [, rstd], gradient, needs }) {
     const [x, weight] = inputs as Tensor[];
     const g = gradient.contiguous();
-    const dx = needs[0] ? runFused(x.backend, 'rmsNorm.vjp', [x, weight, rstd, g], [{ shape: x.shape, dtype: x.dtype }]) : [];
+    const dx = needs[0]
+      ? runFused(x.backend, 'rmsNorm.vjp', [x, weight, rstd, g], [{ shape: x.shape, dtype: x.dtype }])
+      : [];
     if (!dx) return null;
     const axes = x.shape.slice(0, -1).map((_, i) => i);
     const dw = needs[1] ? x.mul(rstd.unsqueeze(-1)).mul(g).sum(axes) : null;
@@ -30,7 +35,9 @@ const fused = defineFused('rmsNorm', {
 /** x [.., d], weight [d]. */
 export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
   if (weight.rank !== 1 || weight.shape[0] !== x.shape[x.rank - 1]) {
-    throw new ShapeError(`rmsNorm: weight ${formatShape(weight.shape)} does not match the last axis of ${formatShape(x.shape)}`);
+    throw new ShapeError(
+      `rmsNorm: weight ${formatShape(weight.shape)} does not match the last axis of ${formatShape(x.shape)}`,
+    );
   }
   return fused([x.contiguous(), weight.contiguous()], { eps });
 }
@@ -50,7 +57,9 @@ export class RMSNorm extends Module {
     return new RMSNorm(create.ones([size], options), eps);
   }
 
-  get eps(): number { return this.#eps; }
+  get eps(): number {
+    return this.#eps;
+  }
 
   forward(x: Tensor): Tensor {
     return rmsNorm(x, this.weight, this.#eps);

@@ -1,6 +1,7 @@
-// Functions of small square matrices [..., n, n] that the orthogonal maps need: inverses without pivoting, of Cholesky factors, of square roots.
-// As fused ops: the definition is ordinary ops (any backend, f64); the CPU computes them in f64 on the host (backends/cpu/wasm/fused). They take
-// time n^3 and are meant for n up to about 64; nothing of size d belongs here.
+// Functions of small square matrices [..., n, n] that the orthogonal maps need: inverses without pivoting, of Cholesky
+// factors, of square roots. As fused ops: the definition is ordinary ops (any backend, f64); the CPU computes them in
+// f64 on the host (backends/cpu/wasm/fused). They take time n^3 and are meant for n up to about 64; nothing of size d
+// belongs here.
 
 import { map } from '../autograd/elementwise.js';
 import { defineFused, runFused, type FusedDefinition } from '../autograd/fused.js';
@@ -12,7 +13,8 @@ import type { Tensor } from '../tensor/tensor.js';
 
 function side(op: string, x: Tensor): number {
   const n = x.shape[x.rank - 1];
-  if (x.rank < 2 || n === 0 || x.shape[x.rank - 2] !== n) throw new ShapeError(`${op}: expected square matrices [.., n, n], got ${formatShape(x.shape)}`);
+  if (x.rank < 2 || n === 0 || x.shape[x.rank - 2] !== n)
+    throw new ShapeError(`${op}: expected square matrices [.., n, n], got ${formatShape(x.shape)}`);
   return n;
 }
 
@@ -22,17 +24,21 @@ function pattern(x: Tensor, n: number, entry: (i: number, j: number) => number):
   return create.from(data, [n, n], { dtype: x.dtype, backend: x.backend });
 }
 
-export const identityLike = (x: Tensor): Tensor => create.eye(x.shape[x.rank - 1], { dtype: x.dtype, backend: x.backend });
+export const identityLike = (x: Tensor): Tensor =>
+  create.eye(x.shape[x.rank - 1], { dtype: x.dtype, backend: x.backend });
 
 // One sweep of Gauss-Jordan elimination. Arguments: a_ij, a_ik, a_kj, a_kk, and whether i and j are k (1 or 0).
 const [a, column, row, pivot, isRow, isColumn] = [0, 1, 2, 3, 4, 5].map(i => arg(i));
 const swept = where(
-  lt(0.5, isRow), where(lt(0.5, isColumn), div(1, pivot), div(row, pivot)),
+  lt(0.5, isRow),
+  where(lt(0.5, isColumn), div(1, pivot), div(row, pivot)),
   where(lt(0.5, isColumn), neg(div(column, pivot)), sub(a, mul(column, div(row, pivot)))),
 );
 
 /** dX for Y = X^-1: -Y^T dY Y^T. */
-const inverseVjp: NonNullable<FusedDefinition['vjp']> = ({ outputs: [y], gradient }) => [y.transpose().matmul(gradient).matmulT(y).neg()];
+const inverseVjp: NonNullable<FusedDefinition['vjp']> = ({ outputs: [y], gradient }) => [
+  y.transpose().matmul(gradient).matmulT(y).neg(),
+];
 
 const inverseOp = defineFused('inverse', {
   compose({ inputs: [x] }) {
@@ -41,7 +47,14 @@ const inverseOp = defineFused('inverse', {
     const eye = identityLike(y);
     for (let k = 0; k < n; k++) {
       const at = y.slice(-2, k, k + 1);
-      y = map('sweep', swept, [y, y.slice(-1, k, k + 1), at, at.slice(-1, k, k + 1), eye.slice(1, k, k + 1), eye.slice(0, k, k + 1)]);
+      y = map('sweep', swept, [
+        y,
+        y.slice(-1, k, k + 1),
+        at,
+        at.slice(-1, k, k + 1),
+        eye.slice(1, k, k + 1),
+        eye.slice(0, k, k + 1),
+      ]);
     }
     return y;
   },
@@ -50,8 +63,8 @@ const inverseOp = defineFused('inverse', {
 });
 
 /**
- * X^-1 by Gauss-Jordan elimination without pivoting, exact to rounding for triangular matrices and for those whose symmetric part is positive
- * definite (Golub and Van Loan, Matrix Computations, 4.2.2). [.., n, n]
+ * X^-1 by Gauss-Jordan elimination without pivoting, exact to rounding for triangular matrices and for those whose
+ * symmetric part is positive definite (Golub and Van Loan, Matrix Computations, 4.2.2). [.., n, n]
  */
 export function inverse(x: Tensor): Tensor {
   side('inverse', x);
@@ -59,7 +72,8 @@ export function inverse(x: Tensor): Tensor {
 }
 
 /** A lower triangle with half its diagonal. */
-const halfLower = (x: Tensor): Tensor => x.mul(pattern(x, x.shape[x.rank - 1], (i, j) => (i > j ? 1 : i === j ? 0.5 : 0)));
+const halfLower = (x: Tensor): Tensor =>
+  x.mul(pattern(x, x.shape[x.rank - 1], (i, j) => (i > j ? 1 : i === j ? 0.5 : 0)));
 const symmetric = (x: Tensor): Tensor => x.add(x.transpose()).mul(0.5);
 
 const inverseCholeskyOp = defineFused('inverseCholesky', {
@@ -83,7 +97,8 @@ const inverseCholeskyOp = defineFused('inverseCholesky', {
     return Y as Tensor;
   },
   saves: ({ outputs }) => [...outputs],
-  // Murray 2016, Differentiation of the Cholesky decomposition, eq. 10, with L^-1 = Y: dS = Y^T half-lower(-dY Y^T) Y, symmetrised.
+  // Murray 2016, Differentiation of the Cholesky decomposition, eq. 10, with L^-1 = Y: dS = Y^T half-lower(-dY Y^T) Y,
+  // symmetrised.
   vjp({ outputs: [Y], gradient }) {
     const inner = halfLower(gradient.tril().matmulT(Y).neg());
     return [symmetric(Y.transpose().matmul(inner).matmul(Y))];
@@ -98,7 +113,10 @@ const checkedSymmetric = (op: string, S: Tensor): Tensor => {
 /** L^-1, lower triangular, of the symmetric part of S = L L^T, positive definite [.., n, n]; NaN where it is not. */
 export const inverseCholesky = (S: Tensor): Tensor => inverseCholeskyOp([checkedSymmetric('inverseCholesky', S)]);
 
-/** Enough for eigenvalues that lie within a factor of about 1e4: each round raises the smallest by 9/4 until it is near 1, and then squares its error. */
+/**
+ * Enough for eigenvalues that lie within a factor of about 1e4: each round raises the smallest by 9/4 until it is near
+ * 1, and then squares its error.
+ */
 const rounds = 18;
 
 const inverseSqrtDefinition: FusedDefinition = {
@@ -119,11 +137,20 @@ const inverseSqrtDefinition: FusedDefinition = {
   // The kernel keeps the eigenvectors (columns) and, in another matrix's first row, the eigenvalues.
   outputs: ({ inputs: [x] }) => {
     const { shape, dtype } = x as Tensor;
-    return [{ shape, dtype }, { shape, dtype }, { shape: shape.slice(0, -1), dtype }];
+    return [
+      { shape, dtype },
+      { shape, dtype },
+      { shape: shape.slice(0, -1), dtype },
+    ];
   },
   saves: ({ inputs, outputs }) => [...inputs, outputs[1], outputs[2]],
   vjp({ inputs: [S], outputs: [, vectors, values], gradient }) {
-    const made = runFused(gradient.backend, 'inverseSqrt.vjp', [vectors, values, gradient.contiguous()], [{ shape: (S as Tensor).shape, dtype: 'f32' }]);
+    const made = runFused(
+      gradient.backend,
+      'inverseSqrt.vjp',
+      [vectors, values, gradient.contiguous()],
+      [{ shape: (S as Tensor).shape, dtype: 'f32' }],
+    );
     return made && [made[0]];
   },
 };

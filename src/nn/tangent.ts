@@ -1,5 +1,5 @@
-// What the Cayley map and the matrix exponential share: a direction at a fixed base point of the Stiefel manifold, as a skew-symmetric d x d
-// matrix of rank at most 2r that is never formed.
+// What the Cayley map and the matrix exponential share: a direction at a fixed base point of the Stiefel manifold, as a
+// skew-symmetric d x d matrix of rank at most 2r that is never formed.
 
 import { create } from '../tensor/create.js';
 import type { Tensor } from '../tensor/tensor.js';
@@ -7,12 +7,14 @@ import { orthonormalRows } from './householder.js';
 import type { OrthogonalMap } from './orthogonal.js';
 
 /** Parameters at a base point: `X` [r, d], trained from 0, and `base` [r, d], fixed. */
-export const initialAt = (op: string): OrthogonalMap['initial'] => (R, target = R) => {
-  const rows = orthonormalRows(op, R);
-  const options = { dtype: target.dtype, backend: target.backend };
-  const base = create.from(Float64Array.from(rows.flatMap(row => [...row])), R.shape, options);
-  return { parameters: { X: create.zeros(R.shape, options).requireGrad(), base } };
-};
+export const initialAt =
+  (op: string): OrthogonalMap['initial'] =>
+  (R, target = R) => {
+    const rows = orthonormalRows(op, R);
+    const options = { dtype: target.dtype, backend: target.backend };
+    const base = create.from(Float64Array.from(rows.flatMap(row => [...row])), R.shape, options);
+    return { parameters: { X: create.zeros(R.shape, options).requireGrad(), base } };
+  };
 
 export interface Direction {
   /** [.., r, r], skew-symmetric: movement within the rows' own span. */

@@ -1,5 +1,6 @@
-// Measured calls as a trace that Chrome (chrome://tracing) and Perfetto open: parts, in them phases, in them sites, in them kernels; memory and
-// reads beside them. Source: "Trace Event Format", Google, docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU.
+// Measured calls as a trace that Chrome (chrome://tracing) and Perfetto open: parts, in them phases, in them sites, in
+// them kernels; memory and reads beside them. Source: "Trace Event Format", Google,
+// docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU.
 
 import type { Measured } from './report.js';
 import type { Phase, Place } from './watch.js';
@@ -54,11 +55,20 @@ export interface Recorded {
   readonly memory: readonly Memory[];
 }
 
-export function chromeTrace({ begin, parts, calls, reads, memory }: Recorded, about: Readonly<Record<string, unknown>>): ChromeTrace {
+export function chromeTrace(
+  { begin, parts, calls, reads, memory }: Recorded,
+  about: Readonly<Record<string, unknown>>,
+): ChromeTrace {
   const time = (ms: number): number => Math.round((ms - begin) * 64000) / 64;
   const on = { pid: 1, tid: 1 };
   const complete = (cat: string, name: string, start: number, end: number, args?: TraceEvent['args']): TraceEvent => ({
-    name, cat, ph: 'X', ts: time(start), dur: time(end) - time(start), ...on, ...(args ? { args } : {}),
+    name,
+    cat,
+    ph: 'X',
+    ts: time(start),
+    dur: time(end) - time(start),
+    ...on,
+    ...(args ? { args } : {}),
   });
   const events: TraceEvent[] = [
     { name: 'process_name', ph: 'M', ts: 0, ...on, args: { name: `reft (${String(about.backend)})` } },
@@ -88,9 +98,13 @@ export function chromeTrace({ begin, parts, calls, reads, memory }: Recorded, ab
   });
   endPhase(calls.length);
   reads.forEach(({ name, start, end }, id) => {
-    events.push({ name, cat: 'read', ph: 'b', ts: time(start), id, ...on }, { name, cat: 'read', ph: 'e', ts: time(end), id, ...on });
+    events.push(
+      { name, cat: 'read', ph: 'b', ts: time(start), id, ...on },
+      { name, cat: 'read', ph: 'e', ts: time(end), id, ...on },
+    );
   });
-  for (const { at, live, pooled } of memory) events.push({ name: 'memory', cat: 'memory', ph: 'C', ts: time(at), ...on, args: { live, pooled } });
+  for (const { at, live, pooled } of memory)
+    events.push({ name: 'memory', cat: 'memory', ph: 'C', ts: time(at), ...on, args: { live, pooled } });
   return { traceEvents: events, displayTimeUnit: 'ms', otherData: about };
 }
 

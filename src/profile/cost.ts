@@ -1,5 +1,6 @@
-// What a kernel call costs on paper: floating-point operations and bytes that must move, from shapes alone, and what to call it in a table.
-// Each operand counts once, however often a kernel really reads it; a repeated axis (stride 0) is not memory. No timing here.
+// What a kernel call costs on paper: floating-point operations and bytes that must move, from shapes alone, and what to
+// call it in a table. Each operand counts once, however often a kernel really reads it; a repeated axis (stride 0) is
+// not memory. No timing here.
 
 import type { FusedKernel, Kernels, Primitives, View } from '../backends/backend.js';
 import { bytesPerElement } from '../tensor/dtype.js';
@@ -30,25 +31,35 @@ const bytesOf = (...views: (View | null)[]): number => views.reduce((n, view) =>
 const free: ReadonlySet<ExprOp> = new Set(['const', 'arg', 'uniform', 'index', 'toF', 'toI', 'toU', 'custom']);
 const countOf = new WeakMap<Program, number>();
 
-/** Operations for one element: each function of an expression counts as one, an exponential too; conversions are free. */
+/**
+ * Operations for one element: each function of an expression counts as one, an exponential too; conversions are free.
+ */
 export function programFlop(program: Program): number {
   let count = countOf.get(program);
-  if (count === undefined) countOf.set(program, count = program.order.filter(e => !free.has(e.op)).length);
+  if (count === undefined) countOf.set(program, (count = program.order.filter(e => !free.has(e.op)).length));
   return count;
 }
 
 type Costs = { [K in keyof Primitives]: (call: Primitives[K]) => Cost };
 
 const costs: Costs = {
-  map: ({ program, shape, inputs, outputs }) => ({ flop: programFlop(program) * sizeOf(shape), bytes: bytesOf(...inputs, ...outputs) }),
-  reduce: ({ program, shape, inputs, output }) => ({ flop: (programFlop(program) + 1) * sizeOf(shape), bytes: bytesOf(...inputs, output) }),
+  map: ({ program, shape, inputs, outputs }) => ({
+    flop: programFlop(program) * sizeOf(shape),
+    bytes: bytesOf(...inputs, ...outputs),
+  }),
+  reduce: ({ program, shape, inputs, output }) => ({
+    flop: (programFlop(program) + 1) * sizeOf(shape),
+    bytes: bytesOf(...inputs, output),
+  }),
   matmul: ({ a, b, output, epilogue }) => ({
     flop: (2 * a.shape[a.shape.length - 1] + (epilogue ? programFlop(epilogue.program) : 0)) * sizeOf(output.shape),
     bytes: bytesOf(a, b, output, ...(epilogue?.operands ?? [])),
   }),
   copy: ({ input, output }) => ({ flop: 0, bytes: bytesOf(input, output) }),
   gather({ input, indices, output }) {
-    const row = input.packing ? packedRowBytes(input.packing, input.shape[1]) : sizeOf(input.shape.slice(1)) * bytesPerElement[input.dtype];
+    const row = input.packing
+      ? packedRowBytes(input.packing, input.shape[1])
+      : sizeOf(input.shape.slice(1)) * bytesPerElement[input.dtype];
     return { flop: 0, bytes: indices.reduce((n, i) => (i < 0 ? n : n + row), 0) + bytesOf(output) };
   },
   scatterAdd: ({ input, output }) => ({ flop: sizeOf(input.shape), bytes: bytesOf(input, output) }),
@@ -62,11 +73,23 @@ type FusedCall = Parameters<FusedKernel>[0];
 
 /** Operations for each element of the first input. */
 const perElement: Readonly<Record<string, number>> = {
-  'softmax': 5, 'softmax.vjp': 4, 'rmsNorm': 4, 'rmsNorm.vjp': 6, 'layerNorm': 7, 'layerNorm.vjp': 10, 'rope': 3, 'crossEntropy': 4, 'crossEntropy.vjp': 4,
+  softmax: 5,
+  'softmax.vjp': 4,
+  rmsNorm: 4,
+  'rmsNorm.vjp': 6,
+  layerNorm: 7,
+  'layerNorm.vjp': 10,
+  rope: 3,
+  crossEntropy: 4,
+  'crossEntropy.vjp': 4,
 };
 
 /** Pairs of a query and a key it sees; padding is not looked at. */
-function visiblePairs(queries: number, keys: number, { causal = 0, causalOffset = 0, window = 0 }: FusedCall['attributes']): number {
+function visiblePairs(
+  queries: number,
+  keys: number,
+  { causal = 0, causalOffset = 0, window = 0 }: FusedCall['attributes'],
+): number {
   let pairs = 0;
   for (let t = 0; t < queries; t++) {
     const from = window > 0 ? Math.max(0, t + causalOffset - window + 1) : 0;
@@ -90,27 +113,41 @@ function editFlop({ inputs: [, , A, b, C, e, P], indices }: FusedCall): number |
   return indices.length * (2 * r * d * (1 + Number(Boolean(A)) + Number(Boolean(C))) + (terms - 1) * r + 2 * d);
 }
 
-/** P g and u g^T, for each of A and C a product for h and one for the matrix; a sum for each bias; c g and its sum with the rest. */
+/**
+ * P g and u g^T, for each of A and C a product for h and one for the matrix; a sum for each bias; c g and its sum with
+ * the rest.
+ */
 function editVjpFlop({ inputs: [, , A, b, C, e, P], indices }: FusedCall): number | null {
   if (!P || !indices) return null;
   const [, r, d] = P.shape;
-  const [matrices, biases] = [[A, C], [b, e]].map(list => list.filter(Boolean).length);
+  const [matrices, biases] = [
+    [A, C],
+    [b, e],
+  ].map(list => list.filter(Boolean).length);
   return indices.length * (2 * r * d * (2 + 2 * matrices) + biases * r + 2 * d);
 }
 
 function fusedFlop(name: string, call: FusedCall): number | null {
   if (Object.hasOwn(perElement, name)) return perElement[name] * sizeOf(call.inputs[0]?.shape ?? [0]);
   switch (name) {
-    case 'attention': return attentionFlop(call, 2);
-    case 'attention.vjp': return attentionFlop(call, 5);
-    case 'edit': return editFlop(call);
-    case 'edit.vjp': return editVjpFlop(call);
-    default: return null;
+    case 'attention':
+      return attentionFlop(call, 2);
+    case 'attention.vjp':
+      return attentionFlop(call, 5);
+    case 'edit':
+      return editFlop(call);
+    case 'edit.vjp':
+      return editVjpFlop(call);
+    default:
+      return null;
   }
 }
 
 /** What a fused kernel's call costs. */
-export const fusedCost = (name: string, call: FusedCall): Cost => ({ flop: fusedFlop(name, call), bytes: bytesOf(...call.inputs, ...call.outputs) });
+export const fusedCost = (name: string, call: FusedCall): Cost => ({
+  flop: fusedFlop(name, call),
+  bytes: bytesOf(...call.inputs, ...call.outputs),
+});
 
 /** 't' for a matrix that lies transposed in memory, 'n' for one that does not. */
 const orientation = ({ shape, strides }: View): string => {
@@ -118,7 +155,9 @@ const orientation = ({ shape, strides }: View): string => {
   return strides[last] !== 1 && strides[last - 1] === 1 && shape[last] > 1 ? 't' : 'n';
 };
 
-/** "matmul 520x576x1536 nt": m x k x n, how a and b lie, the packing of b; a batch in front, "matmul 30 of 64x64x52 nn". */
+/**
+ * "matmul 520x576x1536 nt": m x k x n, how a and b lie, the packing of b; a batch in front, "matmul 30 of 64x64x52 nn".
+ */
 export function matmulName({ a, b, output }: Primitives['matmul']): string {
   const [m, n] = output.shape.slice(-2);
   const k = a.shape[a.shape.length - 1];

@@ -1,5 +1,6 @@
-// A profile of what a backend does: its kernels are wrapped while it runs, counted, timed and placed at the sites of the model they serve.
-// Results do not change. Costs are in cost.ts, places in watch.ts, figures in report.ts, the trace in chromeTrace.ts.
+// A profile of what a backend does: its kernels are wrapped while it runs, counted, timed and placed at the sites of
+// the model they serve. Results do not change. Costs are in cost.ts, places in watch.ts, figures in report.ts, the
+// trace in chromeTrace.ts.
 
 import type { Backend, Kernels, Primitives } from '../backends/backend.js';
 import { defaultBackend } from '../tensor/device.js';
@@ -54,13 +55,21 @@ export class Profile {
 
   /** @internal Use `startProfile`. */
   constructor({ backend = defaultBackend(), traceCalls = 200_000 }: ProfileOptions) {
-    if (!(Number.isInteger(traceCalls) && traceCalls >= 0)) throw new RangeError(`traceCalls: expected a whole number from 0 on, got ${traceCalls}`);
+    if (!(Number.isInteger(traceCalls) && traceCalls >= 0))
+      throw new RangeError(`traceCalls: expected a whole number from 0 on, got ${traceCalls}`);
     this.backend = backend;
     this.traceCalls = traceCalls;
     this.peakBytes = backend.stats().liveBytes;
     this.wrapKernels();
     this.wrapTransfers();
-    this.watch = watchEngine({ op: label => { this.label = label; }, reached: (place, phase) => { this.place(place, phase); } });
+    this.watch = watchEngine({
+      op: label => {
+        this.label = label;
+      },
+      reached: (place, phase) => {
+        this.place(place, phase);
+      },
+    });
     this.begin = this.partBegin = performance.now();
   }
 
@@ -81,14 +90,22 @@ export class Profile {
     for (const restore of this.restores) restore();
     running = null;
     const end = performance.now();
-    if (this.parts.length > 0 && this.calls.some(({ call }) => call.start >= this.partBegin)) this.parts.push({ name: 'rest', start: this.partBegin, end });
+    if (this.parts.length > 0 && this.calls.some(({ call }) => call.start >= this.partBegin))
+      this.parts.push({ name: 'rest', start: this.partBegin, end });
     if (this.readsUnderWay > 0) this.waitMs += end - this.waitBegin;
     const { backend, parts, peakBytes, waitMs } = this;
-    return this.report = {
-      backend: backend.name, recordsOnly: !backend.readSync, wallMs: end - this.begin, waitMs, reads: this.readCount,
+    return (this.report = {
+      backend: backend.name,
+      recordsOnly: !backend.readSync,
+      wallMs: end - this.begin,
+      waitMs,
+      reads: this.readCount,
       steps: parts.map(part => ({ name: part.name, ms: part.end - part.start })),
-      peakBytes, backendPeakBytes: backend.stats().peakBytes, ...this.totals.rows(), declined: Object.fromEntries(this.declined),
-    };
+      peakBytes,
+      backendPeakBytes: backend.stats().peakBytes,
+      ...this.totals.rows(),
+      declined: Object.fromEntries(this.declined),
+    });
   }
 
   /** The trace, once stopped: an object for JSON.stringify. */
@@ -96,7 +113,11 @@ export class Profile {
     if (!this.report) throw new Error('profile: the trace is there after stop');
     const { begin, parts, calls, reads, memory, leftOut, backend } = this;
     const recorded: Recorded = { begin, parts, calls, reads, memory };
-    return chromeTrace(recorded, { producer: 'reft', backend: backend.name, ...(leftOut > 0 ? { kernelsLeftOut: leftOut } : {}) });
+    return chromeTrace(recorded, {
+      producer: 'reft',
+      backend: backend.name,
+      ...(leftOut > 0 ? { kernelsLeftOut: leftOut } : {}),
+    });
   }
 
   private place(place: Place, phase: Phase): void {
@@ -127,7 +148,12 @@ export class Profile {
         const start = performance.now();
         run(call);
         const end = performance.now();
-        const name = kernel === 'matmul' ? matmulName(call as Primitives['matmul']) : label === kernel ? kernel : `${kernel} ${label}`;
+        const name =
+          kernel === 'matmul'
+            ? matmulName(call as Primitives['matmul'])
+            : label === kernel
+              ? kernel
+              : `${kernel} ${label}`;
         this.measured(name, start, end, kernelCost(kernel, call));
       }) as Kernels[K];
       this.restores.push(replace(kernels, kernel, () => timed));

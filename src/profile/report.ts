@@ -1,9 +1,12 @@
-// A profile's figures: calls, time, operations and bytes added up by op, by site and by phase, and as a table for people. Taking them is
-// profile.ts's business.
+// A profile's figures: calls, time, operations and bytes added up by op, by site and by phase, and as a table for
+// people. Taking them is profile.ts's business.
 
 import type { Place, Phase } from './watch.js';
 
-/** Calls added up. Rates are those of the time in kernels; null where operations of a call are not known, or no time passed. */
+/**
+ * Calls added up. Rates are those of the time in kernels; null where operations of a call are not known, or no time
+ * passed.
+ */
 export interface ProfileRow {
   readonly name: string;
   readonly calls: number;
@@ -86,7 +89,7 @@ function addTo(sum: Sum, { start, end, flop, bytes }: Measured): void {
 
 function at<T>(map: Map<string, T>, key: string, make: () => T): T {
   let found = map.get(key);
-  if (!found) map.set(key, found = make());
+  if (!found) map.set(key, (found = make()));
   return found;
 }
 
@@ -110,16 +113,32 @@ export class Totals {
   rows(): Pick<ProfileReport, 'kernelMs' | 'calls' | 'flop' | 'bytes' | 'ops' | 'phases' | 'components' | 'sites'> {
     const { ms: kernelMs, calls, flop, bytes } = this.all;
     const row = (name: string, { unknown, ...sum }: Sum): ProfileRow => ({
-      name, ...sum, share: kernelMs > 0 ? sum.ms / kernelMs : 0,
-      gflops: unknown || sum.ms === 0 ? null : sum.flop / sum.ms / 1e6, gbps: sum.ms === 0 ? null : sum.bytes / sum.ms / 1e6,
+      name,
+      ...sum,
+      share: kernelMs > 0 ? sum.ms / kernelMs : 0,
+      gflops: unknown || sum.ms === 0 ? null : sum.flop / sum.ms / 1e6,
+      gbps: sum.ms === 0 ? null : sum.bytes / sum.ms / 1e6,
     });
     const sorted = <R extends ProfileRow>(rows: R[]): R[] => rows.sort((a, b) => b.ms - a.ms);
     const plain = (map: Map<string, Sum>): ProfileRow[] => sorted([...map].map(([name, sum]) => row(name, sum)));
-    const placed = (map: Map<string, PlacedSum>, whole: boolean): PlaceRow[] => sorted([...map.values()].map(({ sum, phase, place }) => (
-      { ...row(whole ? place.component : place.site, sum), phase, component: place.component, layer: whole ? null : place.layer })));
+    const placed = (map: Map<string, PlacedSum>, whole: boolean): PlaceRow[] =>
+      sorted(
+        [...map.values()].map(({ sum, phase, place }) => ({
+          ...row(whole ? place.component : place.site, sum),
+          phase,
+          component: place.component,
+          layer: whole ? null : place.layer,
+        })),
+      );
     return {
-      kernelMs, calls, flop, bytes, ops: plain(this.ops), phases: plain(this.phases),
-      components: placed(this.components, true), sites: placed(this.sites, false),
+      kernelMs,
+      calls,
+      flop,
+      bytes,
+      ops: plain(this.ops),
+      phases: plain(this.phases),
+      components: placed(this.components, true),
+      sites: placed(this.sites, false),
     };
   }
 }
@@ -130,17 +149,27 @@ export function formatProfile(report: ProfileReport, { rows = 12 }: { rows?: num
   const percent = (ms: number): string => `${wallMs > 0 ? Math.round((100 * ms) / wallMs) : 0} %`;
   const rate = (amount: number): string => (kernelMs > 0 ? (amount / kernelMs / 1e6).toFixed(1) : '0');
   const lines = [
-    `profile (${backend}): ${seconds(wallMs)}${steps.length > 0 ? `, ${steps.length} parts` : ''}; ${calls} kernels ${seconds(kernelMs)} (${percent(kernelMs)}), `
-      + `waiting for reads ${seconds(waitMs)} (${percent(waitMs)}), the rest between kernels`,
-    `${(flop / 1e9).toFixed(2)} GFLOP at ${rate(flop)} GFLOP/s, ${(bytes / 1e9).toFixed(2)} GB read and written at ${rate(bytes)} GB/s, `
-      + `at most ${(peakBytes / 1e6).toFixed(1)} MB in use`,
+    `profile (${backend}): ${seconds(wallMs)}${steps.length > 0 ? `, ${steps.length} parts` : ''}; ${calls} kernels ${seconds(kernelMs)} (${percent(kernelMs)}), ` +
+      `waiting for reads ${seconds(waitMs)} (${percent(waitMs)}), the rest between kernels`,
+    `${(flop / 1e9).toFixed(2)} GFLOP at ${rate(flop)} GFLOP/s, ${(bytes / 1e9).toFixed(2)} GB read and written at ${rate(bytes)} GB/s, ` +
+      `at most ${(peakBytes / 1e6).toFixed(1)} MB in use`,
   ];
-  if (recordsOnly) lines.push('kernels only record here: times and rates are those of the host; what the device took shows as waiting for reads');
+  if (recordsOnly)
+    lines.push(
+      'kernels only record here: times and rates are those of the host; what the device took shows as waiting for reads',
+    );
   const declined = Object.entries(report.declined);
-  if (declined.length > 0) lines.push(`composed because the fused kernel declined: ${declined.map(([op, n]) => `${op} ${n}`).join(', ')}`);
+  if (declined.length > 0)
+    lines.push(`composed because the fused kernel declined: ${declined.map(([op, n]) => `${op} ${n}`).join(', ')}`);
   lines.push(
-    '', ...table('by op', report.ops, rows),
-    '', ...table('by site, layers together', report.components.map(r => ({ ...r, name: `${r.phase}  ${r.component}` })), rows),
+    '',
+    ...table('by op', report.ops, rows),
+    '',
+    ...table(
+      'by site, layers together',
+      report.components.map(r => ({ ...r, name: `${r.phase}  ${r.component}` })),
+      rows,
+    ),
   );
   return lines.join('\n');
 }
@@ -149,13 +178,25 @@ const seconds = (ms: number): string => (ms < 1000 ? `${ms.toFixed(1)} ms` : `${
 
 function table(title: string, all: readonly ProfileRow[], limit: number): string[] {
   const number = (value: number | null, digits: number): string => (value === null ? '-' : value.toFixed(digits));
-  const cells = all.slice(0, limit).map(r => [
-    r.name, String(r.calls), r.ms.toFixed(1), `${(100 * r.share).toFixed(1)} %`,
-    (r.flop / 1e9).toFixed(3), number(r.gflops, 1), (r.bytes / 1e9).toFixed(3), number(r.gbps, 1),
-  ]);
+  const cells = all
+    .slice(0, limit)
+    .map(r => [
+      r.name,
+      String(r.calls),
+      r.ms.toFixed(1),
+      `${(100 * r.share).toFixed(1)} %`,
+      (r.flop / 1e9).toFixed(3),
+      number(r.gflops, 1),
+      (r.bytes / 1e9).toFixed(3),
+      number(r.gbps, 1),
+    ]);
   const heads = [title, 'calls', 'ms', 'share', 'GFLOP', 'GFLOP/s', 'GB', 'GB/s'];
   const widths = heads.map((head, i) => Math.max(head.length, ...cells.map(c => c[i].length)));
-  const line = (row: string[]): string => row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join('  ').trimEnd();
+  const line = (row: string[]): string =>
+    row
+      .map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])))
+      .join('  ')
+      .trimEnd();
   const rest = all.slice(limit);
   const more = rest.length === 0 ? [] : [`${rest.length} more: ${rest.reduce((ms, r) => ms + r.ms, 0).toFixed(1)} ms`];
   return [line(heads), ...cells.map(line), ...more];

@@ -1,5 +1,6 @@
-// Where a kernel belongs: while a profile runs, methods of the engine and of models are wrapped, so that it hears of each site, of each node
-// on the way back, and of updates; when it ends they are put back as they were. Nothing is asked anywhere while no profile runs.
+// Where a kernel belongs: while a profile runs, methods of the engine and of models are wrapped, so that it hears of
+// each site, of each node on the way back, and of updates; when it ends they are put back as they were. Nothing is
+// asked anywhere while no profile runs.
 
 import { Node, nodeClock } from '../autograd/tape.js';
 import { CausalLM } from '../models/causalLM.js';
@@ -16,8 +17,8 @@ export type Phase = (typeof phases)[number];
 /** What kernels led to: a site, its edits, or a named part outside of all sites. */
 export interface Place {
   /**
-   * `mlp_output/3`, `block_output/15 edits`; `inputs` (before a forward pass), `head` (logits), `loss` (after a forward pass), `gradient sums` (of
-   * several uses of a tensor, and clipping), `optimizer`, `other`.
+   * `mlp_output/3`, `block_output/15 edits`; `inputs` (before a forward pass), `head` (logits), `loss` (after a forward
+   * pass), `gradient sums` (of several uses of a tensor, and clipping), `optimizer`, `other`.
    */
   readonly site: string;
   /** The same without its layer. */
@@ -40,9 +41,18 @@ export interface Watch {
 }
 
 /** Replaces a property, on the object itself or inherited; gives the way back. */
-export function replace<O extends object, K extends keyof O>(object: O, key: K, make: (original: O[K]) => O[K]): () => void {
+export function replace<O extends object, K extends keyof O>(
+  object: O,
+  key: K,
+  make: (original: O[K]) => O[K],
+): () => void {
   const own = Object.getOwnPropertyDescriptor(object, key);
-  Object.defineProperty(object, key, { configurable: true, enumerable: own?.enumerable ?? true, writable: true, value: make(object[key]) });
+  Object.defineProperty(object, key, {
+    configurable: true,
+    enumerable: own?.enumerable ?? true,
+    writable: true,
+    value: make(object[key]),
+  });
   return () => {
     if (own) Object.defineProperty(object, key, own);
     else Reflect.deleteProperty(object, key);
@@ -75,7 +85,9 @@ export function watchEngine(watcher: Watcher): Watch {
     if (ranges.length >= mostRanges) ranges = ranges.slice(mostRanges / 2);
     ranges.push({ until, place });
   };
-  const forward = (place: Place): void => { reached(place, inReuse > 0 ? 'reuse' : 'forward'); };
+  const forward = (place: Place): void => {
+    reached(place, inReuse > 0 ? 'reuse' : 'forward');
+  };
   const settle = (): void => {
     if (last === 'forward') reached(loss, 'forward');
     else if (last === 'backward') reached(sums, 'backward');
@@ -91,57 +103,79 @@ export function watchEngine(watcher: Watcher): Watch {
     return ranges[low]?.place ?? other;
   };
 
-  const step = <A extends unknown[]>(original: (...args: A) => void) => function (this: unknown, ...args: A): void {
-    settle();
-    original.apply(this, args);
-    reached(optimizer, 'optimizer');
-    last = 'other';
-  };
-  const reuse = <A extends unknown[], R>(original: (...args: A) => R) => function (this: unknown, ...args: A): R {
-    settle();
-    inReuse++;
-    try {
-      return original.apply(this, args);
-    } finally {
-      inReuse--;
-      reached(inputs, 'reuse');
-    }
-  };
-  const restores = [
-    replace(Tensor.prototype, 'view', original => function (this: Tensor, ...args) {
-      watcher.op(args[0]);
-      return original.apply(this, args);
-    }),
-    replace(CausalLM.prototype, 'forward', original => function (this: CausalLM, ...args) {
-      if (last === 'forward') forward(loss);
-      else forward(inputs);
-      const result = original.apply(this, args);
-      forward(head);
-      return result;
-    }),
-    replace(ForwardContext.prototype, 'site', original => function (this: ForwardContext, ...args) {
-      const [layer, component] = args;
-      const site = siteName({ layer, component });
-      forward({ site, component, layer });
-      const result = original.apply(this, args);
-      forward({ site: `${site} edits`, component: `${component} edits`, layer });
-      return result;
-    }),
-    replace(PrefixReuse.prototype, 'stateFor', reuse),
-    replace(PrefixReuse.prototype, 'compute', reuse),
-    replace(Node.prototype, 'gradients', original => function (this: Node, ...args) {
-      if (inNode > 0) return original.apply(this, args);
+  const step = <A extends unknown[]>(original: (...args: A) => void) =>
+    function (this: unknown, ...args: A): void {
       settle();
-      // What runs again passes its sites again, and its own nodes are placed at them.
-      if (this.op === 'recompute') return original.apply(this, args);
-      inNode++;
+      original.apply(this, args);
+      reached(optimizer, 'optimizer');
+      last = 'other';
+    };
+  const reuse = <A extends unknown[], R>(original: (...args: A) => R) =>
+    function (this: unknown, ...args: A): R {
+      settle();
+      inReuse++;
       try {
         return original.apply(this, args);
       } finally {
-        inNode--;
-        reached(placeOf(this.id), 'backward');
+        inReuse--;
+        reached(inputs, 'reuse');
       }
-    }),
+    };
+  const restores = [
+    replace(
+      Tensor.prototype,
+      'view',
+      original =>
+        function (this: Tensor, ...args) {
+          watcher.op(args[0]);
+          return original.apply(this, args);
+        },
+    ),
+    replace(
+      CausalLM.prototype,
+      'forward',
+      original =>
+        function (this: CausalLM, ...args) {
+          if (last === 'forward') forward(loss);
+          else forward(inputs);
+          const result = original.apply(this, args);
+          forward(head);
+          return result;
+        },
+    ),
+    replace(
+      ForwardContext.prototype,
+      'site',
+      original =>
+        function (this: ForwardContext, ...args) {
+          const [layer, component] = args;
+          const site = siteName({ layer, component });
+          forward({ site, component, layer });
+          const result = original.apply(this, args);
+          forward({ site: `${site} edits`, component: `${component} edits`, layer });
+          return result;
+        },
+    ),
+    replace(PrefixReuse.prototype, 'stateFor', reuse),
+    replace(PrefixReuse.prototype, 'compute', reuse),
+    replace(
+      Node.prototype,
+      'gradients',
+      original =>
+        function (this: Node, ...args) {
+          if (inNode > 0) return original.apply(this, args);
+          settle();
+          // What runs again passes its sites again, and its own nodes are placed at them.
+          if (this.op === 'recompute') return original.apply(this, args);
+          inNode++;
+          try {
+            return original.apply(this, args);
+          } finally {
+            inNode--;
+            reached(placeOf(this.id), 'backward');
+          }
+        },
+    ),
     replace(AdamW.prototype, 'step', step),
     replace(SGD.prototype, 'step', step),
   ];
@@ -149,5 +183,10 @@ export function watchEngine(watcher: Watcher): Watch {
     settle();
     last = 'other';
   };
-  return { settle: endPart, stop: () => { for (const restore of restores) restore(); } };
+  return {
+    settle: endPart,
+    stop: () => {
+      for (const restore of restores) restore();
+    },
+  };
 }

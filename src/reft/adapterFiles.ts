@@ -1,6 +1,6 @@
-// Adapters as files: adapter_config.json (everything needed to build the edits again), adapter_model.safetensors (their parameters by the
-// names of the formula, R materialised, F32) and README.md. In memory here, for browsers too; folders are adapterFilesNode.ts's work. What
-// resuming a training run needs besides is in checkpoint.ts.
+// Adapters as files: adapter_config.json (everything needed to build the edits again), adapter_model.safetensors (their
+// parameters by the names of the formula, R materialised, F32) and README.md. In memory here, for browsers too; folders
+// are adapterFilesNode.ts's work. What resuming a training run needs besides is in checkpoint.ts.
 
 import { z } from 'zod';
 import { noGrad } from '../autograd/tape.js';
@@ -55,7 +55,10 @@ const schema = z.strictObject({
 
 export type AdapterConfig = z.infer<typeof schema>;
 
-/** The adapter of a set of edits: the same edits on the same base give the same bytes. @throws Error naming a parameter that is not finite */
+/**
+ * The adapter of a set of edits: the same edits on the same base give the same bytes. @throws Error naming a parameter
+ * that is not finite
+ */
 export async function adapterToFiles(reft: ReftModel): Promise<Map<string, Uint8Array>> {
   const { base } = reft;
   const trained = trainedBaseParameters(base);
@@ -91,11 +94,21 @@ export interface LoadReftOptions {
 }
 
 /**
- * The edits of an adapter, on the base it was trained on. The files are untrusted: whatever is wrong with them is a FormatError.
- * Other weights than the adapter's own base are a warning; other sizes are an error. Weights of the base that were trained along are put into the base.
+ * The edits of an adapter, on the base it was trained on. The files are untrusted: whatever is wrong with them is a
+ * FormatError. Other weights than the adapter's own base are a warning; other sizes are an error. Weights of the base
+ * that were trained along are put into the base.
  */
-export async function adapterFromFiles(base: CausalLM, files: Files, options: LoadReftOptions = {}): Promise<ReftModel> {
-  const { onWarning = message => { console.warn(message); }, source = 'adapter' } = options;
+export async function adapterFromFiles(
+  base: CausalLM,
+  files: Files,
+  options: LoadReftOptions = {},
+): Promise<ReftModel> {
+  const {
+    onWarning = message => {
+      console.warn(message);
+    },
+    source = 'adapter',
+  } = options;
   const configName = `${source}/${adapterConfigFile}`;
   const modelName = `${source}/${adapterModelFile}`;
   const fileOf = (name: string): Uint8Array => {
@@ -106,8 +119,11 @@ export async function adapterFromFiles(base: CausalLM, files: Files, options: Lo
   const config = parseAdapterConfig(fileOf(adapterConfigFile), configName);
   const { hiddenSize, layers } = base.config;
   if (config.hidden_size !== hiddenSize || config.num_hidden_layers !== layers) {
-    throw new FormatError(configName, `was trained on ${config.base_model_name_or_path} (${config.num_hidden_layers} layers of ${config.hidden_size}); `
-      + `${base.name} has ${layers} layers of ${hiddenSize}`);
+    throw new FormatError(
+      configName,
+      `was trained on ${config.base_model_name_or_path} (${config.num_hidden_layers} layers of ${config.hidden_size}); ` +
+        `${base.name} has ${layers} layers of ${hiddenSize}`,
+    );
   }
   const configs = config.configs.map((c, i) => {
     try {
@@ -119,12 +135,16 @@ export async function adapterFromFiles(base: CausalLM, files: Files, options: Lo
   const weights = await openSafetensors(memorySource(fileOf(adapterModelFile), modelName));
   const along = baseParametersOf(base, config.base_parameters ?? [], configName);
   const expected = new Map<string, Pick<ParameterSpec, 'shape' | 'start'>>([
-    ...expectedTensors(base, configs), ...along.map(([name, { shape }]) => [`base.${name}`, { shape, start: 'linear' }] as const),
+    ...expectedTensors(base, configs),
+    ...along.map(([name, { shape }]) => [`base.${name}`, { shape, start: 'linear' }] as const),
   ]);
   checkTensors(weights, expected);
   const ids = configs.flatMap(planned).map(plan => plan.id);
   if (new Set(ids).size !== ids.length || ids.join() !== config.interventions.map(i => i.id).join()) {
-    throw new FormatError(configName, `interventions: expected ${ids.join(', ')}, got ${config.interventions.map(i => i.id).join(', ')}`);
+    throw new FormatError(
+      configName,
+      `interventions: expected ${ids.join(', ')}, got ${config.interventions.map(i => i.id).join(', ')}`,
+    );
   }
   const values = new Map<string, Float32Array>();
   for (const { name, shape } of weights.tensors.values()) {
@@ -140,19 +160,27 @@ export async function adapterFromFiles(base: CausalLM, files: Files, options: Lo
   reft.interventions.forEach((intervention, i) => {
     intervention.scale = config.interventions[i].scale;
     for (const [name, { shape }] of Object.entries(noGrad(() => intervention.parameters()))) {
-      const value = create.from(values.get(`${intervention.id}.${name}`) as Float32Array, shape, { dtype: base.dtype, backend: hostBackend(base.backend) });
+      const value = create.from(values.get(`${intervention.id}.${name}`) as Float32Array, shape, {
+        dtype: base.dtype,
+        backend: hostBackend(base.backend),
+      });
       intervention.set(name, value);
       value.storage.dispose();
     }
   });
   const fingerprint = await modelFingerprint(base, config.base_parameters);
   for (const [name, tensor] of along) {
-    const value = create.from(values.get(`base.${name}`) as Float32Array, tensor.shape, { dtype: base.dtype, backend: base.backend });
+    const value = create.from(values.get(`base.${name}`) as Float32Array, tensor.shape, {
+      dtype: base.dtype,
+      backend: base.backend,
+    });
     assign(tensor.requireGrad(), value, name);
     value.storage.dispose();
   }
   if (fingerprint !== config.base_model_fingerprint) {
-    onWarning(`${source}: was trained on other weights (${config.base_model_name_or_path}) than those of ${base.name}; its edits may not do what they did`);
+    onWarning(
+      `${source}: was trained on other weights (${config.base_model_name_or_path}) than those of ${base.name}; its edits may not do what they did`,
+    );
   }
   return reft;
 }
@@ -166,15 +194,25 @@ export function parseAdapterConfig(bytes: Uint8Array, source: string): AdapterCo
   if (peft) {
     throw new FormatError(source, `is of ${describePeft(peft)}, which changes weights, not hidden states: not loaded`);
   }
-  throw new FormatError(source, parsed.error.issues.slice(0, 3).map(i => `${i.path.join('.') || 'it'}: ${i.message}`).join('; '));
+  throw new FormatError(
+    source,
+    parsed.error.issues
+      .slice(0, 3)
+      .map(i => `${i.path.join('.') || 'it'}: ${i.message}`)
+      .join('; '),
+  );
 }
 
 /** The parameters a set of configurations has, by their names in a file. */
 function expectedTensors(base: CausalLM, configs: readonly ResolvedReftConfig[]): Map<string, ParameterSpec> {
-  return new Map(configs.flatMap(config => {
-    const specs = parameterSpecs(config, base.widthAt(config.component, config.heads?.[0]));
-    return planned(config).flatMap(({ id }) => specs.map((spec): [string, ParameterSpec] => [`${id}.${spec.name}`, spec]));
-  }));
+  return new Map(
+    configs.flatMap(config => {
+      const specs = parameterSpecs(config, base.widthAt(config.component, config.heads?.[0]));
+      return planned(config).flatMap(({ id }) =>
+        specs.map((spec): [string, ParameterSpec] => [`${id}.${spec.name}`, spec]),
+      );
+    }),
+  );
 }
 
 /** The base's weights of these names, which a file says were trained along. */
@@ -183,7 +221,11 @@ function baseParametersOf(base: CausalLM, names: readonly string[], source: stri
   return names.map((name): [string, Tensor] => {
     const tensor = own.get(name);
     if (!tensor) throw new FormatError(source, `base_parameters: ${base.name} has no weights '${name}'`);
-    if (tensor.packing) throw new FormatError(source, `base_parameters: '${name}' was trained along, and is packed (${tensor.packing}) here; load the base unpacked`);
+    if (tensor.packing)
+      throw new FormatError(
+        source,
+        `base_parameters: '${name}' was trained along, and is packed (${tensor.packing}) here; load the base unpacked`,
+      );
     return [name, tensor];
   });
 }
@@ -196,7 +238,9 @@ function checkTensors(file: TensorFile, expected: ReadonlyMap<string, Pick<Param
       throw new FormatError(file.name, `'${name}' is ${stored.dtype} [${stored.shape}], expected F32 [${shape}]`);
     }
   }
-  for (const name of file.tensors.keys()) if (!expected.has(name)) throw new FormatError(file.name, `has a tensor '${name}' that the configuration does not know`);
+  for (const name of file.tensors.keys())
+    if (!expected.has(name))
+      throw new FormatError(file.name, `has a tensor '${name}' that the configuration does not know`);
 }
 
 function checkOrthonormal(R: Float32Array, [r, d]: readonly number[], name: string, source: string): void {
@@ -206,15 +250,19 @@ function checkOrthonormal(R: Float32Array, [r, d]: readonly number[], name: stri
       for (let k = 0; k < d; k++) dot += R[i * d + k] * R[j * d + k];
       const error = Math.abs(dot - (i === j ? 1 : 0));
       if (!(error <= orthonormalTolerance)) {
-        throw new FormatError(source, `'${name}' must have orthonormal rows: rows ${j} and ${i} are off by ${error.toPrecision(3)}`);
+        throw new FormatError(
+          source,
+          `'${name}' must have orthonormal rows: rows ${j} and ${i} are off by ${error.toPrecision(3)}`,
+        );
       }
     }
   }
 }
 
 /**
- * Writes the adapter's files into a folder (Node): the adapter there is the old one or the new one, whatever stops the process. An older adapter is
- * replaced; what reft did not write is left alone, a README.md that somebody changed too. @throws RangeError naming a file that would have to go
+ * Writes the adapter's files into a folder (Node): the adapter there is the old one or the new one, whatever stops the
+ * process. An older adapter is replaced; what reft did not write is left alone, a README.md that somebody changed too.
+ * @throws RangeError naming a file that would have to go
  */
 export async function saveAdapter(reft: ReftModel, directory: string): Promise<void> {
   nodeOnly('saving into a folder', 'use adapterToFiles(reft)');
@@ -223,7 +271,10 @@ export async function saveAdapter(reft: ReftModel, directory: string): Promise<v
   if (left.length > 0) reft.onWarning(`${directory}: ${left.join(', ')} was not written by reft and is left as it is`);
 }
 
-/** The edits of an adapter folder (Node), on the base they were trained on. @throws FormatError for whatever is wrong with its files */
+/**
+ * The edits of an adapter folder (Node), on the base they were trained on. @throws FormatError for whatever is wrong
+ * with its files
+ */
 export async function loadReft(base: CausalLM, directory: string, options: LoadReftOptions = {}): Promise<ReftModel> {
   nodeOnly('loading from a folder', 'use adapterFromFiles(base, files)');
   const { readSaved } = await import('./savedFilesNode.js');

@@ -6,8 +6,16 @@ import { formatPositions } from './positions.js';
 import type { ReftModel } from './reftModel.js';
 
 export function adapterReadme(config: AdapterConfig, reft: ReftModel): string {
-  const { base_model_name_or_path: name, base_model_fingerprint: fingerprint, hidden_size: width, num_hidden_layers: layers } = config;
-  const edits = reft.configs.map(c => `| ${c.kind} | \`${kindByName(c.kind).formula}\` | ${c.component} | ${c.layers.join(', ')} | ${formatPositions(c.positions)} | ${c.rank} |`);
+  const {
+    base_model_name_or_path: name,
+    base_model_fingerprint: fingerprint,
+    hidden_size: width,
+    num_hidden_layers: layers,
+  } = config;
+  const edits = reft.configs.map(
+    c =>
+      `| ${c.kind} | \`${kindByName(c.kind).formula}\` | ${c.component} | ${c.layers.join(', ')} | ${formatPositions(c.positions)} | ${c.rank} |`,
+  );
   return `---
 base_model: ${JSON.stringify(name)}
 library_name: reft

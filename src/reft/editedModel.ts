@@ -1,5 +1,5 @@
-// A frozen model together with edits that depend on where tokens lie: what a trained set, a mixture of sets and a composition have in common.
-// Which edits those are is decided by the classes that extend this one.
+// A frozen model together with edits that depend on where tokens lie: what a trained set, a mixture of sets and a
+// composition have in common. Which edits those are is decided by the classes that extend this one.
 
 import type { Tokenizer } from '../io/tokenizer.js';
 import type { CausalLM, ForwardOptions, ForwardOutput } from '../models/causalLM.js';
@@ -24,7 +24,10 @@ export interface EditedGenerateOptions extends Omit<GenerateOptions, 'edits'> {
 
 export abstract class EditedModel implements GenerationEdits {
   abstract readonly base: CausalLM;
-  /** Needed by positions that look at the text of a prompt; a trainer with a tokenizer sets it. Its ends of a turn stop a generation. */
+  /**
+   * Needed by positions that look at the text of a prompt; a trainer with a tokenizer sets it. Its ends of a turn stop
+   * a generation.
+   */
   tokenizer: Tokenizer | undefined;
 
   /** The edits of a window of tokens, as values for the base's forward. */
@@ -36,13 +39,21 @@ export abstract class EditedModel implements GenerationEdits {
   }
 
   /** Forward with edits; `layout` says where prompts lie (see `layoutOf`), `rows` what differs from row to row. */
-  forward(options: Omit<ForwardOptions, 'edits'>, layout: SequenceLayout, training?: TrainingMode, rows?: RowOptionsFor): ForwardOutput {
+  forward(
+    options: Omit<ForwardOptions, 'edits'>,
+    layout: SequenceLayout,
+    training?: TrainingMode,
+    rows?: RowOptionsFor,
+  ): ForwardOutput {
     return this.base.forward({ ...options, edits: this.editsOnce(layout, training, rows) });
   }
 
   /** Mean cross-entropy over the labelled tokens, with edits. */
   loss(
-    options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>, labels: Int32Array, layout: SequenceLayout, training?: TrainingMode,
+    options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>,
+    labels: Int32Array,
+    layout: SequenceLayout,
+    training?: TrainingMode,
     rows?: RowOptionsFor,
   ): { loss: Tensor; labelled: number } {
     return this.base.loss({ ...options, edits: this.editsOnce(layout, training, rows) }, labels);
@@ -50,7 +61,10 @@ export abstract class EditedModel implements GenerationEdits {
 
   /** The loss's gradient at sites (any of their names), each [B, T, width], after the edits that stand there. */
   gradients(
-    options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>, labels: Int32Array, layout: SequenceLayout, sites: readonly (Site | string)[],
+    options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>,
+    labels: Int32Array,
+    layout: SequenceLayout,
+    sites: readonly (Site | string)[],
     rows?: RowOptionsFor,
   ): { loss: Tensor; gradients: Map<string, Tensor> } {
     return this.base.gradients({ ...options, edits: this.edits(layout, undefined, rows) }, labels, sites);
@@ -61,11 +75,22 @@ export abstract class EditedModel implements GenerationEdits {
     const { batch, width, promptLengths, generated, ids } = step;
     // A single new token: its row's first token lies `position` columns to the left.
     const starts = step.phase === 'prompt' ? step.starts : Int32Array.from(promptLengths, n => -(n + generated - 1));
-    return this.edits({ batch, width, starts, promptLengths, lengths: promptLengths.map(n => n + generated), ids }, undefined, rows);
+    return this.edits(
+      { batch, width, starts, promptLengths, lengths: promptLengths.map(n => n + generated), ids },
+      undefined,
+      rows,
+    );
   }
 
   /** Continues prompts with edits. @throws RangeError for `rows` that do not fit the prompts */
-  generate(prompts: Prompt | readonly Prompt[], { rows, ...options }: EditedGenerateOptions = {}): Promise<Generated[]> {
-    return this.base.generate(prompts, { tokenizer: this.tokenizer, ...options, edits: { editsFor: step => this.editsFor(step, rows) } });
+  generate(
+    prompts: Prompt | readonly Prompt[],
+    { rows, ...options }: EditedGenerateOptions = {},
+  ): Promise<Generated[]> {
+    return this.base.generate(prompts, {
+      tokenizer: this.tokenizer,
+      ...options,
+      edits: { editsFor: step => this.editsFor(step, rows) },
+    });
   }
 }

@@ -1,5 +1,5 @@
-// How well a model, with edits or without, says what labelled rows say: loss, perplexity, and how often every labelled token is its first choice,
-// which is when greedy generation would give the answer word for word.
+// How well a model, with edits or without, says what labelled rows say: loss, perplexity, and how often every labelled
+// token is its first choice, which is when greedy generation would give the answer word for word.
 
 import { noGrad } from '../autograd/tape.js';
 import { scope } from '../autograd/scope.js';
@@ -31,27 +31,33 @@ export interface EvaluateOptions {
   readonly onProgress?: (rows: number) => void;
 }
 
-const evaluateKeys: OptionKeys<EvaluateOptions> = {
-  batchSize: true, signal: true, onProgress: true,
-};
+const evaluateKeys: OptionKeys<EvaluateOptions> = { batchSize: true, signal: true, onProgress: true };
 
 /** Evaluates rows (`tokenizeRow`) with dropout off. @throws RangeError when no row has a label */
-export async function evaluate(model: CausalLM | EditedModel, examples: readonly Example[], options: EvaluateOptions = {}): Promise<RowsEvaluation> {
+export async function evaluate(
+  model: CausalLM | EditedModel,
+  examples: readonly Example[],
+  options: EvaluateOptions = {},
+): Promise<RowsEvaluation> {
   checkOptionKeys('evaluate', options, evaluateKeys);
   const { batchSize = 8, signal, onProgress } = options;
   const base = model instanceof CausalLM ? model : model.base;
-  examples.forEach((example, i) => { checkExample(example, `evaluate: example ${i}`, base.config.vocabSize); });
+  examples.forEach((example, i) => {
+    checkExample(example, `evaluate: example ${i}`, base.config.vocabSize);
+  });
   let [sum, labelled, correct, exact] = [0, 0, 0, 0];
   for (let at = 0; at < examples.length; at += batchSize) {
     await nextMacrotask();
     signal?.throwIfAborted();
     const windows = examples.slice(at, at + batchSize).map(wholeWindow);
     const { inputIds, shape, attentionMask, layout, rows, targets } = windowBatch(windows, base.config.padTokenId ?? 0);
-    const measured = noGrad(() => scope(() => {
-      const inputs = { inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows };
-      const { logits } = model instanceof CausalLM ? model.forward(inputs) : model.forward(inputs, layout);
-      return stack([crossEntropy(logits, targets), logits.argmax(-1).to(logits.dtype)]);
-    }));
+    const measured = noGrad(() =>
+      scope(() => {
+        const inputs = { inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows };
+        const { logits } = model instanceof CausalLM ? model.forward(inputs) : model.forward(inputs, layout);
+        return stack([crossEntropy(logits, targets), logits.argmax(-1).to(logits.dtype)]);
+      }),
+    );
     const values = await measured.data();
     measured.storage.dispose();
     const wrong = new Set<number>();
@@ -65,7 +71,15 @@ export async function evaluate(model: CausalLM | EditedModel, examples: readonly
     onProgress?.(at + windows.length);
   }
   if (labelled === 0) throw new RangeError('evaluate: no row has a label');
-  if (!Number.isFinite(sum)) throw new Error(`evaluate: the loss of ${base.name} is ${sum}: its weights or the edits are not finite`);
+  if (!Number.isFinite(sum))
+    throw new Error(`evaluate: the loss of ${base.name} is ${sum}: its weights or the edits are not finite`);
   const loss = sum / labelled;
-  return { loss, perplexity: Math.exp(loss), exactMatch: exact / examples.length, tokenAccuracy: correct / labelled, rows: examples.length, labelled };
+  return {
+    loss,
+    perplexity: Math.exp(loss),
+    exactMatch: exact / examples.length,
+    tokenAccuracy: correct / labelled,
+    rows: examples.length,
+    labelled,
+  };
 }

@@ -1,6 +1,6 @@
 // The course of a run's evaluations: which had the least loss, and for how many there was no progress. Keeps a copy of
-// the best parameters, and says when to stop. All of it goes into a checkpoint: a resumed run keeps and stops as the run
-// that was not interrupted.
+// the best parameters, and says when to stop. All of it goes into a checkpoint: a resumed run keeps and stops as the
+// run that was not interrupted.
 
 import { keep } from '../autograd/scope.js';
 import { create } from '../tensor/create.js';

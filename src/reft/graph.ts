@@ -1,6 +1,6 @@
-// The graph of one forward: the sites of a model in the order they are passed, with edits as nodes that can be listed, drawn, inserted, replaced,
-// removed and switched off. It runs itself, forward and backward; the model and the adapter it was traced from are never changed.
-// Drawing is in graphDrawing.ts.
+// The graph of one forward: the sites of a model in the order they are passed, with edits as nodes that can be listed,
+// drawn, inserted, replaced, removed and switched off. It runs itself, forward and backward; the model and the adapter
+// it was traced from are never changed. Drawing is in graphDrawing.ts.
 
 import { noGrad } from '../autograd/tape.js';
 import { checkIds } from '../io/tokenIds.js';
@@ -33,7 +33,12 @@ export interface EditNode extends EditDescription {
 }
 
 export interface GraphJSON {
-  readonly model: { readonly name: string; readonly architecture: string; readonly layers: number; readonly hiddenSize: number };
+  readonly model: {
+    readonly name: string;
+    readonly architecture: string;
+    readonly layers: number;
+    readonly hiddenSize: number;
+  };
   /** In the order they are passed: an edit stands before the site it changes. */
   readonly nodes: readonly (SiteNode | EditNode)[];
   /** Ids of the nodes before and after. */
@@ -66,19 +71,38 @@ export class EditGraph {
   private readonly entries: Entry[];
 
   /** Use `trace`. */
-  constructor(source: CausalLM | ReftModel, sites: readonly SiteNode[], edits: readonly { site: Site; about: EditDescription }[]) {
+  constructor(
+    source: CausalLM | ReftModel,
+    sites: readonly SiteNode[],
+    edits: readonly { site: Site; about: EditDescription }[],
+  ) {
     this.base = source instanceof CausalLM ? source : source.base;
     this.reft = source instanceof CausalLM ? null : source;
     this.sites = sites;
-    this.entries = edits.map(({ site, about }) => ({ id: about.id, site, enabled: true, own: null, description: about }));
+    this.entries = edits.map(({ site, about }) => ({
+      id: about.id,
+      site,
+      enabled: true,
+      own: null,
+      description: about,
+    }));
   }
 
   /** The edits, in the order they apply. */
   get edits(): EditNode[] {
-    return this.entries.map(({ id, site, enabled, description }) => ({ type: 'edit', ...description, id, site: siteName(site), enabled }));
+    return this.entries.map(({ id, site, enabled, description }) => ({
+      type: 'edit',
+      ...description,
+      id,
+      site: siteName(site),
+      enabled,
+    }));
   }
 
-  /** Adds an edit at its site: last there, or before or after another edit of that site. @throws RangeError when the id is taken */
+  /**
+   * Adds an edit at its site: last there, or before or after another edit of that site. @throws RangeError when the id
+   * is taken
+   */
   insert(edit: InsertedEdit, place: { before?: string; after?: string } = {}): this {
     const { base } = this;
     if (this.entries.some(e => e.id === edit.id)) throw new RangeError(`graph: there is an edit '${edit.id}' already`);
@@ -121,7 +145,8 @@ export class EditGraph {
 
   private entry(id: string): Entry {
     const found = this.entries.find(e => e.id === id);
-    if (!found) throw new RangeError(`graph: has no edit '${id}'; it has ${this.entries.map(e => e.id).join(', ') || 'none'}`);
+    if (!found)
+      throw new RangeError(`graph: has no edit '${id}'; it has ${this.entries.map(e => e.id).join(', ') || 'none'}`);
     return found;
   }
 
@@ -151,10 +176,12 @@ export class EditGraph {
   toJSON(): GraphJSON {
     const { name, config } = this.base;
     const nodes = this.sites.flatMap((site): (SiteNode | EditNode)[] => [
-      ...this.edits.filter(edit => withoutHead(edit.site) === site.id), site,
+      ...this.edits.filter(edit => withoutHead(edit.site) === site.id),
+      site,
     ]);
     return {
-      model: { name, architecture: config.modelType, layers: config.layers, hiddenSize: config.hiddenSize }, nodes,
+      model: { name, architecture: config.modelType, layers: config.layers, hiddenSize: config.hiddenSize },
+      nodes,
       edges: nodes.slice(1).map((node, i) => [nodes[i].id, node.id] as const),
     };
   }
@@ -173,7 +200,13 @@ const withoutHead = (name: string): string => name.replace(/:\d+$/, '');
 
 function describe(edit: Omit<InsertedEdit, 'site'>): EditDescription {
   const { id, kind = 'function', parameters } = edit;
-  return { id, kind, ...(parameters ? { parameters: Object.fromEntries(Object.entries(parameters).map(([name, t]) => [name, t.shape])) } : {}) };
+  return {
+    id,
+    kind,
+    ...(parameters
+      ? { parameters: Object.fromEntries(Object.entries(parameters).map(([name, t]) => [name, t.shape])) }
+      : {}),
+  };
 }
 
 function layoutFor({ inputIds, shape, attentionMask, promptLengths }: TraceInputs): SequenceLayout {
@@ -190,12 +223,15 @@ export function trace(source: CausalLM | ReftModel, inputs: TraceInputs): EditGr
   const edits = source instanceof CausalLM ? [] : source.edits(layoutFor(inputs));
   const sites: SiteNode[] = [];
   const applied: { site: Site; about: EditDescription }[] = [];
-  noGrad(() => base.forward({
-    ...options, edits,
-    onSite: (site, hiddenStates, there) => {
-      sites.push({ type: 'site', id: siteName(site), shape: hiddenStates.shape });
-      for (const edit of there) applied.push({ site: edit.site, about: edit.about as EditDescription });
-    },
-  }));
+  noGrad(() =>
+    base.forward({
+      ...options,
+      edits,
+      onSite: (site, hiddenStates, there) => {
+        sites.push({ type: 'site', id: siteName(site), shape: hiddenStates.shape });
+        for (const edit of there) applied.push({ site: edit.site, about: edit.about as EditDescription });
+      },
+    }),
+  );
   return new EditGraph(source, sites, applied);
 }

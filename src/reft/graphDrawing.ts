@@ -1,4 +1,5 @@
-// A graph of edits as text for Mermaid and as SVG. Blocks in which nothing is edited are folded into one box. Only what GraphJSON says is drawn.
+// A graph of edits as text for Mermaid and as SVG. Blocks in which nothing is edited are folded into one box. Only what
+// GraphJSON says is drawn.
 
 import type { EditNode, GraphJSON } from './graph.js';
 
@@ -8,7 +9,10 @@ interface Row {
   readonly edits: readonly EditNode[];
 }
 
-/** The residual stream from the embeddings to the final norm: a row for each run of unedited blocks and for each edited site. */
+/**
+ * The residual stream from the embeddings to the final norm: a row for each run of unedited blocks and for each edited
+ * site.
+ */
 function rowsOf({ model, nodes }: GraphJSON): Row[] {
   const at = new Map<string, EditNode[]>();
   for (const node of nodes) {
@@ -16,7 +20,10 @@ function rowsOf({ model, nodes }: GraphJSON): Row[] {
     const site = node.site.replace(/:\d+$/, '');
     at.set(site, [...(at.get(site) ?? []), node]);
   }
-  const editedIn = (layer: number): string[] => nodes.flatMap(n => (n.type === 'site' && at.has(n.id) && !isOutside(n.id) && Number(n.id.split('/')[1]) === layer ? [n.id] : []));
+  const editedIn = (layer: number): string[] =>
+    nodes.flatMap(n =>
+      n.type === 'site' && at.has(n.id) && !isOutside(n.id) && Number(n.id.split('/')[1]) === layer ? [n.id] : [],
+    );
   const rows: Row[] = [{ label: 'embeddings', edits: at.get('embeddings/0') ?? [] }];
   let from = 0;
   const fold = (to: number): void => {
@@ -30,7 +37,10 @@ function rowsOf({ model, nodes }: GraphJSON): Row[] {
     from = layer + 1;
   }
   fold(model.layers);
-  rows.push({ label: 'final_norm', edits: at.get(`final_norm/${model.layers - 1}`) ?? [] }, { label: 'logits', edits: [] });
+  rows.push(
+    { label: 'final_norm', edits: at.get(`final_norm/${model.layers - 1}`) ?? [] },
+    { label: 'logits', edits: [] },
+  );
   return rows;
 }
 
@@ -39,15 +49,21 @@ const isOutside = (id: string): boolean => id.startsWith('embeddings/') || id.st
 /** What a node says of itself, a line each. */
 function wordsOf(edit: EditNode): string[] {
   const facts = [
-    edit.rank === undefined ? '' : `rank ${edit.rank}`, edit.positions === undefined ? '' : `positions ${edit.positions}`,
+    edit.rank === undefined ? '' : `rank ${edit.rank}`,
+    edit.positions === undefined ? '' : `positions ${edit.positions}`,
     edit.scale === undefined || edit.scale === 1 ? '' : `scale ${edit.scale}`,
-  ].filter(Boolean).join(', ');
-  const parameters = Object.entries(edit.parameters ?? {}).map(([name, shape]) => `${name} [${shape.join(',')}]`).join(' ');
+  ]
+    .filter(Boolean)
+    .join(', ');
+  const parameters = Object.entries(edit.parameters ?? {})
+    .map(([name, shape]) => `${name} [${shape.join(',')}]`)
+    .join(' ');
   return [`${edit.kind}${edit.enabled ? '' : ' (off)'}  ${edit.id}`, facts, parameters].filter(Boolean);
 }
 
 export function drawMermaid(graph: GraphJSON): string {
-  const text = (s: string): string => `"${s.replaceAll('"', '#quot;').replaceAll('<', '#lt;').replaceAll('>', '#gt;')}"`;
+  const text = (s: string): string =>
+    `"${s.replaceAll('"', '#quot;').replaceAll('<', '#lt;').replaceAll('>', '#gt;')}"`;
   const lines = ['flowchart TB'];
   let previous: string | undefined;
   let edits = 0;
@@ -57,7 +73,13 @@ export function drawMermaid(graph: GraphJSON): string {
     previous = `s${i}`;
     for (const edit of row.edits) {
       const node = `e${edits++}`;
-      lines.push(`  ${node}([${wordsOf(edit).map(line => text(line).slice(1, -1)).join('<br>').replace(/^/, '"').replace(/$/, '"')}])`);
+      lines.push(
+        `  ${node}([${wordsOf(edit)
+          .map(line => text(line).slice(1, -1))
+          .join('<br>')
+          .replace(/^/, '"')
+          .replace(/$/, '"')}])`,
+      );
       lines.push(`  ${previous} ${edit.enabled ? '-->' : '-.->'} ${node}`);
       previous = node;
     }
@@ -66,7 +88,8 @@ export function drawMermaid(graph: GraphJSON): string {
 }
 
 export function drawSvg(graph: GraphJSON): string {
-  const escape = (s: string): string => s.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
+  const escape = (s: string): string =>
+    s.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
   const rows = rowsOf(graph);
   const [left, boxWidth, gap, line] = [24, 190, 22, 15];
   const editLeft = left + boxWidth + 48;
@@ -77,17 +100,35 @@ export function drawSvg(graph: GraphJSON): string {
   let bottom: number | null = null;
   for (const row of rows) {
     const heights = row.edits.map(edit => wordsOf(edit).length * line + 14);
-    const height = Math.max(30, heights.reduce((a, b) => a + b + 8, -8));
+    const height = Math.max(
+      30,
+      heights.reduce((a, b) => a + b + 8, -8),
+    );
     const middle = left + boxWidth / 2;
-    if (bottom !== null) parts.push(`<line x1="${middle}" y1="${bottom}" x2="${middle}" y2="${y - 4}" class="stream" marker-end="url(#end)"/>`);
+    if (bottom !== null)
+      parts.push(
+        `<line x1="${middle}" y1="${bottom}" x2="${middle}" y2="${y - 4}" class="stream" marker-end="url(#end)"/>`,
+      );
     const [labelY, boxTop] = [y + height / 2 + 4, y + height / 2 - 15];
-    if (row.edits.length > 0) parts.push(`<line x1="${middle}" y1="${y}" x2="${middle}" y2="${y + height}" class="stream"/>`);
-    parts.push(`<rect x="${left}" y="${boxTop}" width="${boxWidth}" height="30" rx="4" class="site"/><text x="${middle}" y="${labelY}" text-anchor="middle">${escape(row.label)}</text>`);
+    if (row.edits.length > 0)
+      parts.push(`<line x1="${middle}" y1="${y}" x2="${middle}" y2="${y + height}" class="stream"/>`);
+    parts.push(
+      `<rect x="${left}" y="${boxTop}" width="${boxWidth}" height="30" rx="4" class="site"/><text x="${middle}" y="${labelY}" text-anchor="middle">${escape(row.label)}</text>`,
+    );
     let top = y;
     row.edits.forEach((edit, i) => {
-      parts.push(`<line x1="${left + boxWidth}" y1="${y + height / 2}" x2="${editLeft}" y2="${top + heights[i] / 2}" class="link"/>`);
-      parts.push(`<g class="${edit.enabled ? 'edit' : 'edit off'}"><rect x="${editLeft}" y="${top}" width="${editWidth}" height="${heights[i]}" rx="9"/>`
-        + `${wordsOf(edit).map((words, n) => `<text x="${editLeft + 12}" y="${top + 19 + n * line}"${n === 0 ? ' class="name"' : ''}>${escape(words)}</text>`).join('')}</g>`);
+      parts.push(
+        `<line x1="${left + boxWidth}" y1="${y + height / 2}" x2="${editLeft}" y2="${top + heights[i] / 2}" class="link"/>`,
+      );
+      parts.push(
+        `<g class="${edit.enabled ? 'edit' : 'edit off'}"><rect x="${editLeft}" y="${top}" width="${editWidth}" height="${heights[i]}" rx="9"/>` +
+          `${wordsOf(edit)
+            .map(
+              (words, n) =>
+                `<text x="${editLeft + 12}" y="${top + 19 + n * line}"${n === 0 ? ' class="name"' : ''}>${escape(words)}</text>`,
+            )
+            .join('')}</g>`,
+      );
       top += heights[i] + 8;
     });
     bottom = y + height;

@@ -2,8 +2,23 @@
 
 export { getReftModel, layoutOf, ReftModel } from './reftModel.js';
 export { EditedModel, type EditedGenerateOptions, type TrainingMode } from './editedModel.js';
-export { adapterFromFiles, adapterToFiles, loadReft, saveAdapter, type Files, type LoadReftOptions } from './adapterFiles.js';
-export { EditGraph, trace, type EditNode, type GraphJSON, type InsertedEdit, type SiteNode, type TraceInputs } from './graph.js';
+export {
+  adapterFromFiles,
+  adapterToFiles,
+  loadReft,
+  saveAdapter,
+  type Files,
+  type LoadReftOptions,
+} from './adapterFiles.js';
+export {
+  EditGraph,
+  trace,
+  type EditNode,
+  type GraphJSON,
+  type InsertedEdit,
+  type SiteNode,
+  type TraceInputs,
+} from './graph.js';
 export { trainBaseParameters } from './baseParameters.js';
 export { modelFingerprint } from './fingerprint.js';
 export { ReftTrainer } from './trainer.js';
@@ -18,11 +33,27 @@ export { composedKinds, starts, type EditDefinition, type ParameterDefinition } 
 export { checkEdit, type CheckEditOptions } from './checkEdit.js';
 export { defineEdit, kindByName, kindNames } from './defineEdit.js';
 export {
-  kinds, type BiasOption, type ComposedKind, type EditContext, type EditKind, type EditOptions, type EditSize, type KindName, type PlacedKind,
+  kinds,
+  type BiasOption,
+  type ComposedKind,
+  type EditContext,
+  type EditKind,
+  type EditOptions,
+  type EditSize,
+  type KindName,
+  type PlacedKind,
 } from './kinds.js';
 export type { RowOptions, RowOptionsFor } from './rowOptions.js';
 export { editedRows, positionsOf, type Sequence, type SequenceLayout } from './layout.js';
-export { formatPositions, parsePositions, resolvePositions, type NewToken, type NewTokens, type PositionFunction, type Positions } from './positions.js';
+export {
+  formatPositions,
+  parsePositions,
+  resolvePositions,
+  type NewToken,
+  type NewTokens,
+  type PositionFunction,
+  type Positions,
+} from './positions.js';
 export * from './interchange/index.js';
 export { compose, ComposedEdits, type Composition, type Overlap } from './compose.js';
 export { MixedEdits, mixEdits, type RowEdits } from './mixedEdits.js';

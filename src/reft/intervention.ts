@@ -1,12 +1,19 @@
-// One intervention: its trained tensors at one site, and the edit they make. R is held through an orthogonal map, so that any step
-// of any optimizer leaves it orthonormal. Which tokens it edits is decided in layout.ts; what the edit computes, in applyEdit.ts.
+// One intervention: its trained tensors at one site, and the edit they make. R is held through an orthogonal map, so
+// that any step of any optimizer leaves it orthonormal. Which tokens it edits is decided in layout.ts; what the edit
+// computes, in applyEdit.ts.
 
 import { keep, scope } from '../autograd/scope.js';
 import { noGrad, shouldRecord } from '../autograd/tape.js';
 import type { Backend } from '../backends/backend.js';
 import type { Site } from '../models/sites.js';
 import {
-  cayley, compactHouseholder, matrixExponential, polarRetraction, qrRetraction, torchHouseholder, type OrthogonalMap,
+  cayley,
+  compactHouseholder,
+  matrixExponential,
+  polarRetraction,
+  qrRetraction,
+  torchHouseholder,
+  type OrthogonalMap,
 } from '../nn/orthogonal.js';
 import { linearInit, orthogonalInit } from '../nn/init.js';
 import { create } from '../tensor/create.js';
@@ -20,15 +27,25 @@ import { allSpecs, wantedSpecs, type EditKind, type EditSize, type ParameterSpec
 import type { Side } from './positions.js';
 
 export const orthogonalMaps: Readonly<Record<OrthogonalMapName, OrthogonalMap>> = {
-  householder: compactHouseholder, torchHouseholder, cayley, exponential: matrixExponential, qr: qrRetraction, polar: polarRetraction,
+  householder: compactHouseholder,
+  torchHouseholder,
+  cayley,
+  exponential: matrixExponential,
+  qr: qrRetraction,
+  polar: polarRetraction,
 };
 
-/** How far the R of a file may be from orthonormal rows to be taken as it is while nothing trains it: rounding of f32. */
+/**
+ * How far the R of a file may be from orthonormal rows to be taken as it is while nothing trains it: rounding of f32.
+ */
 const takenAsGiven = 1e-5;
 
 type ConfigOfParameters = Pick<ResolvedReftConfig, 'kind' | 'rank' | 'kindOptions' | 'bias' | 'trainScale'>;
 
-/** The parameters of an intervention on hidden states of `width` numbers, in order. @throws RangeError where they cannot be */
+/**
+ * The parameters of an intervention on hidden states of `width` numbers, in order. @throws RangeError where they cannot
+ * be
+ */
 export function parameterSpecs(config: ConfigOfParameters, width: number): readonly ParameterSpec[] {
   const kind = kindByName(config.kind);
   const size = { width, rank: config.rank, options: optionsOf(kind, config.kindOptions) };
@@ -70,7 +87,14 @@ export class Intervention {
 
   /** `number` is its place in its set: those of one seed start from streams of their own. */
   constructor(options: {
-    id: string; site: Site; side: Side; config: ResolvedReftConfig; width: number; number: number; backend: Backend; dtype: 'f32' | 'f64';
+    id: string;
+    site: Site;
+    side: Side;
+    config: ResolvedReftConfig;
+    width: number;
+    number: number;
+    backend: Backend;
+    dtype: 'f32' | 'f64';
   }) {
     const { config, width, number, backend, dtype } = options;
     this.id = options.id;
@@ -88,7 +112,12 @@ export class Intervention {
       const stream = number * all.length + all.findIndex(s => s.name === spec.name);
       const start = { seed: config.seed, stream, dtype, backend };
       if (spec.start === 'orthogonal') {
-        scope(() => this.setRotation(spec.name, orthogonalInit(spec.shape as [number, number], { ...start, backend: hostBackend(backend) })));
+        scope(() =>
+          this.setRotation(
+            spec.name,
+            orthogonalInit(spec.shape as [number, number], { ...start, backend: hostBackend(backend) }),
+          ),
+        );
       } else this.plain.set(spec.name, keep(startOf(spec, config.scale, width, start)).requireGrad());
     }
     if (config.identityStart) this.startAsIdentity();
@@ -96,19 +125,23 @@ export class Intervention {
 
   private startAsIdentity(): void {
     const from = Object.entries(this.kind.identity(this.config.activation) ?? {});
-    noGrad(() => scope(() => {
-      for (const [name, value] of from) {
-        const tensor = this.plain.get(name);
-        if (!tensor) continue; // a bias that is left out
-        const source = value === 'zeros' ? create.zeros(tensor.shape, this.target) : this.parameters()[value.copy];
-        assign(tensor, source, `${this.id}.${name}`);
-      }
-    }));
+    noGrad(() =>
+      scope(() => {
+        for (const [name, value] of from) {
+          const tensor = this.plain.get(name);
+          if (!tensor) continue; // a bias that is left out
+          const source = value === 'zeros' ? create.zeros(tensor.shape, this.target) : this.parameters()[value.copy];
+          assign(tensor, source, `${this.id}.${name}`);
+        }
+      }),
+    );
   }
 
   /** Trained tensors, R's through its map. */
   trained(): TrainedTensor[] {
-    const rotations = this.rotationTensors().filter(({ tensor }) => tensor.requiresGrad).map(t => ({ ...t, orthogonal: true }));
+    const rotations = this.rotationTensors()
+      .filter(({ tensor }) => tensor.requiresGrad)
+      .map(t => ({ ...t, orthogonal: true }));
     return [...rotations, ...this.plainState().map(t => ({ ...t, orthogonal: false }))];
   }
 
@@ -119,7 +152,8 @@ export class Intervention {
 
   private rotationTensors(): { name: string; tensor: Tensor }[] {
     return [...this.rotations].flatMap(([parameter, { parameters }]) =>
-      Object.entries(parameters).map(([name, tensor]) => ({ name: `${this.id}.${parameter}.${name}`, tensor })));
+      Object.entries(parameters).map(([name, tensor]) => ({ name: `${this.id}.${parameter}.${name}`, tensor })),
+    );
   }
 
   private plainState(): { name: string; tensor: Tensor }[] {
@@ -128,7 +162,9 @@ export class Intervention {
 
   /** The parameters by their names in the formula, with R materialised, or as it is in `rotations` (rotations.ts). */
   parameters(rotations: Readonly<Record<string, Tensor>> = {}): Record<string, Tensor> {
-    return Object.fromEntries(this.specs.map(({ name }) => [name, this.plain.get(name) ?? rotations[name] ?? this.rotation(name)]));
+    return Object.fromEntries(
+      this.specs.map(({ name }) => [name, this.plain.get(name) ?? rotations[name] ?? this.rotation(name)]),
+    );
   }
 
   /** Numbers in the formula's parameters: 2dr + r for loreft. */
@@ -136,7 +172,10 @@ export class Intervention {
     return this.specs.reduce((n, { shape }) => n + shape.reduce((a, b) => a * b, 1), 0);
   }
 
-  /** Replaces a parameter's values; R is projected into its map, and must lie in memory of the host's (see `hostBackend`). */
+  /**
+   * Replaces a parameter's values; R is projected into its map, and must lie in memory of the host's (see
+   * `hostBackend`).
+   */
   set(name: string, value: Tensor): void {
     if (this.rotations.has(name)) {
       const pinned = deviation(value) <= takenAsGiven ? value.dataSync() : null;
@@ -144,7 +183,10 @@ export class Intervention {
       // Until it is trained, R is the given one to the bit, not what its reflections round to.
       if (pinned) {
         const rotation = this.rotations.get(name) as Rotation;
-        rotation.cached = { versions: versionsOf(rotation.parameters), R: keep(create.from(pinned, value.shape, this.target)) };
+        rotation.cached = {
+          versions: versionsOf(rotation.parameters),
+          R: keep(create.from(pinned, value.shape, this.target)),
+        };
       }
       return;
     }
@@ -178,7 +220,8 @@ export class Intervention {
       const rotation = this.rotations.get(name);
       if (rotation) {
         dropCache(rotation);
-        for (const [own, t] of Object.entries(rotation.parameters)) assign(t, parameters[own], `${this.id}.${name}.${own}`);
+        for (const [own, t] of Object.entries(rotation.parameters))
+          assign(t, parameters[own], `${this.id}.${name}.${own}`);
       } else {
         for (const t of Object.values(parameters)) keep(t);
         this.rotations.set(name, { parameters, cached: null });
@@ -206,17 +249,24 @@ export class Intervention {
   }
 
   private settings(rotations?: Readonly<Record<string, Tensor>>): EditSettings {
-    return { kind: this.kind, size: this.size, activation: this.config.activation, parameters: this.parameters(rotations) };
+    return {
+      kind: this.kind,
+      size: this.size,
+      activation: this.config.activation,
+      parameters: this.parameters(rotations),
+    };
   }
 
-  /** The bank of one slot for the edit op: matrices [1, r, d], vectors [1, r]. Kinds that are compositions have none. */
+  /**
+   * The bank of one slot for the edit op: matrices [1, r, d], vectors [1, r]. Kinds that are compositions have none.
+   */
   bank(): EditBank {
     return bankOf(this.settings());
   }
 
   /**
-   * h [.., d] with the given rows edited: h + c (edited - h), c the product of `scale`, the trained scale and the rows' own. `rotations` stands for
-   * what the orthogonal map would compute.
+   * h [.., d] with the given rows edited: h + c (edited - h), c the product of `scale`, the trained scale and the rows'
+   * own. `rotations` stands for what the orthogonal map would compute.
    */
   apply(h: Tensor, rows: EditedRows, rotations?: Readonly<Record<string, Tensor>>): Tensor {
     const settings = this.settings(rotations);
@@ -224,12 +274,16 @@ export class Intervention {
     const { scale: trained } = this.config.trainScale ? settings.parameters : {};
     let scale = rows.scale;
     if (trained) scale = scale ? scale.mul(trained) : trained.expand([m]);
-    if (this.scale !== 1) scale = scale ? scale.mul(this.scale) : create.full([m], this.scale, { dtype: h.dtype, backend: h.backend });
+    if (this.scale !== 1)
+      scale = scale ? scale.mul(this.scale) : create.full([m], this.scale, { dtype: h.dtype, backend: h.backend });
     return applyEdit(h, settings, { ...rows, ...(scale ? { scale } : {}) });
   }
 }
 
-const versionsOf = (parameters: Readonly<Record<string, Tensor>>): string => Object.values(parameters).map(t => t.storage.version).join(',');
+const versionsOf = (parameters: Readonly<Record<string, Tensor>>): string =>
+  Object.values(parameters)
+    .map(t => t.storage.version)
+    .join(',');
 
 function dropCache(rotation: Rotation): void {
   rotation.cached?.R.storage.dispose();
@@ -237,7 +291,12 @@ function dropCache(rotation: Rotation): void {
 }
 
 /** The value a parameter starts with, that of the trained scale being the configuration's. */
-function startOf(spec: ParameterSpec, scale: number, width: number, options: { seed: number; stream: number; dtype: 'f32' | 'f64'; backend: Backend }): Tensor {
+function startOf(
+  spec: ParameterSpec,
+  scale: number,
+  width: number,
+  options: { seed: number; stream: number; dtype: 'f32' | 'f64'; backend: Backend },
+): Tensor {
   const { shape, start } = spec;
   if (start === 'zeros') return create.zeros(shape, options);
   if (start === 'ones') return create.full(shape, spec.name === 'scale' ? scale : 1, options);
@@ -262,7 +321,8 @@ export function deviation(R: Tensor): number {
 
 /** Copies a value into a trained tensor, in place. */
 export function assign(target: Tensor, value: Tensor, name: string): void {
-  if (target.shape.join() !== value.shape.join()) throw new RangeError(`${name}: expected shape [${target.shape.join(',')}], got [${value.shape.join(',')}]`);
+  if (target.shape.join() !== value.shape.join())
+    throw new RangeError(`${name}: expected shape [${target.shape.join(',')}], got [${value.shape.join(',')}]`);
   target.storage.version++;
   scope(() => {
     const { dtype, backend } = target;

@@ -1,6 +1,7 @@
-// The kinds of intervention. Those of the paper (arXiv 2404.03592, section 3) are data: parameters and their places in the one edit op (editOp.ts).
-// The others are compositions of ordinary ops on the edited rows (composedKinds.ts, and a user's own: defineEdit.ts). Names follow the paper:
-// `direft` is h + W2^T (W1 h + b), which pyreft calls NodireftIntervention.
+// The kinds of intervention. Those of the paper (arXiv 2404.03592, section 3) are data: parameters and their places in
+// the one edit op (editOp.ts). The others are compositions of ordinary ops on the edited rows (composedKinds.ts, and a
+// user's own: defineEdit.ts). Names follow the paper: `direft` is h + W2^T (W1 h + b), which pyreft calls
+// NodireftIntervention.
 
 import type { Tensor } from '../tensor/tensor.js';
 import type { EditActivation, EditBank } from './editOp.js';
@@ -9,7 +10,8 @@ import type { EditActivation, EditBank } from './editOp.js';
 export type ParameterStart = 'orthogonal' | 'linear' | 'unit' | 'zeros' | 'ones';
 
 /**
- * Which biases there are. true: all; 'inner': those inside the activation, not noreft's b2 (pyreft's addBias=False); false: none.
+ * Which biases there are. true: all; 'inner': those inside the activation, not noreft's b2 (pyreft's addBias=False);
+ * false: none.
  */
 export type BiasOption = boolean | 'inner';
 
@@ -20,7 +22,9 @@ export interface ParameterSpec {
   readonly bias?: 'inner' | 'outer';
 }
 
-/** What a kind's parameters may depend on: numbers of a hidden state at the site, the rank, and the kind's own options. */
+/**
+ * What a kind's parameters may depend on: numbers of a hidden state at the site, the rank, and the kind's own options.
+ */
 export interface EditSize {
   readonly width: number;
   readonly rank: number;
@@ -36,7 +40,10 @@ export type IdentityStart = Readonly<Record<string, 'zeros' | { readonly copy: s
 interface KindBase {
   readonly name: string;
   readonly formula: string;
-  /** What `identityStart` puts in place of starting values; null where the kind, or the kind with that activation, cannot start as the identity. */
+  /**
+   * What `identityStart` puts in place of starting values; null where the kind, or the kind with that activation,
+   * cannot start as the identity.
+   */
   identity(activation: EditActivation): IdentityStart | null;
 }
 
@@ -59,7 +66,10 @@ export interface PlacedKind extends KindBase {
 export interface EditContext extends EditSize {
   /** The configuration's activation. */
   activation(x: Tensor): Tensor;
-  /** Coordinates [m, .., rank] of the edited rows with those outside each row's subspace set to 0; unchanged where no subspaces are given. */
+  /**
+   * Coordinates [m, .., rank] of the edited rows with those outside each row's subspace set to 0; unchanged where no
+   * subspaces are given.
+   */
   subspace(coordinates: Tensor): Tensor;
 }
 
@@ -85,49 +95,68 @@ export function allSpecs(kind: EditKind, size: EditSize): readonly ParameterSpec
 
 /** The parameters an intervention has. */
 export function wantedSpecs(kind: EditKind, size: EditSize, bias: BiasOption): readonly ParameterSpec[] {
-  return allSpecs(kind, size).filter(s => s.bias === undefined || bias === true || (bias === 'inner' && s.bias === 'inner'));
+  return allSpecs(kind, size).filter(
+    s => s.bias === undefined || bias === true || (bias === 'inner' && s.bias === 'inner'),
+  );
 }
 
 const R: PlacedParameter = { name: 'R', shape: 'matrix', start: 'orthogonal' };
 const matrix = (name: string): PlacedParameter => ({ name, shape: 'matrix', start: 'linear' });
-const bias = (name: string, where: 'inner' | 'outer' = 'inner'): PlacedParameter => ({ name, shape: 'vector', start: 'linear', bias: where });
+const bias = (name: string, where: 'inner' | 'outer' = 'inner'): PlacedParameter => ({
+  name,
+  shape: 'vector',
+  start: 'linear',
+  bias: where,
+});
 const constant: PlacedParameter = { name: 's', shape: 'vector', start: 'unit' };
 
 /** W = R and b = 0, which needs an activation that does nothing. */
-export const startAtR = (activation: EditActivation): IdentityStart | null => (activation === 'linear' ? { W: { copy: 'R' }, b: 'zeros' } : null);
+export const startAtR = (activation: EditActivation): IdentityStart | null =>
+  activation === 'linear' ? { W: { copy: 'R' }, b: 'zeros' } : null;
 /** Of all activations only sigmoid(0) is not 0. */
 const vanishesAtZero = (activation: EditActivation): boolean => activation !== 'sigmoid';
 
 /** The kinds of the paper. */
 export const kinds = {
   loreft: {
-    name: 'loreft', formula: "h' = h + R^T (act(W h + b) - R h)", parameters: [R, matrix('W'), bias('b')],
+    name: 'loreft',
+    formula: "h' = h + R^T (act(W h + b) - R h)",
+    parameters: [R, matrix('W'), bias('b')],
     place: p => ({ A: p.W, b: p.b, C: p.R, P: p.R }),
     identity: startAtR,
   },
   direft: {
-    name: 'direft', formula: "h' = h + W2^T act(W1 h + b)", parameters: [matrix('W1'), bias('b'), matrix('W2')],
+    name: 'direft',
+    formula: "h' = h + W2^T act(W1 h + b)",
+    parameters: [matrix('W1'), bias('b'), matrix('W2')],
     place: p => ({ A: p.W1, b: p.b, P: p.W2 }),
     identity: () => ({ W2: 'zeros' }),
   },
   direftOrthogonal: {
-    name: 'direftOrthogonal', formula: "h' = h + R^T act(W h + b)", parameters: [R, matrix('W'), bias('b')],
+    name: 'direftOrthogonal',
+    formula: "h' = h + R^T act(W h + b)",
+    parameters: [R, matrix('W'), bias('b')],
     place: p => ({ A: p.W, b: p.b, P: p.R }),
     identity: activation => (vanishesAtZero(activation) ? { W: 'zeros', b: 'zeros' } : null),
   },
   noreft: {
-    name: 'noreft', formula: "h' = h + W2^T (act(W1 h + b) - (W2 h + b2))",
+    name: 'noreft',
+    formula: "h' = h + W2^T (act(W1 h + b) - (W2 h + b2))",
     parameters: [matrix('W1'), bias('b'), matrix('W2'), bias('b2', 'outer')],
     place: p => ({ A: p.W1, b: p.b, C: p.W2, e: p.b2, P: p.W2 }),
     identity: activation => (activation === 'linear' ? { W1: { copy: 'W2' }, b: 'zeros', b2: 'zeros' } : null),
   },
   consreft: {
-    name: 'consreft', formula: "h' = h + R^T (s - R h)", parameters: [R, constant],
+    name: 'consreft',
+    formula: "h' = h + R^T (s - R h)",
+    parameters: [R, constant],
     place: p => ({ b: p.s, C: p.R, P: p.R }),
     identity: () => null,
   },
   lobireft: {
-    name: 'lobireft', formula: "h' = h + R^T s", parameters: [R, constant],
+    name: 'lobireft',
+    formula: "h' = h + R^T s",
+    parameters: [R, constant],
     place: p => ({ b: p.s, P: p.R }),
     identity: () => ({ s: 'zeros' }),
   },

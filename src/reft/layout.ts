@@ -1,5 +1,5 @@
-// Where the tokens of a batch lie, and from that which rows of the hidden states each intervention edits. Works for padding on
-// either side, for windows that start after a cached prefix, and for single new tokens.
+// Where the tokens of a batch lie, and from that which rows of the hidden states each intervention edits. Works for
+// padding on either side, for windows that start after a cached prefix, and for single new tokens.
 
 import type { Tokenizer } from '../io/tokenizer.js';
 import type { Intervention } from './intervention.js';
@@ -28,10 +28,18 @@ export interface Sequence {
 }
 
 /** The tokens an intervention edits in one sequence. @throws Error or RangeError naming the intervention */
-export function positionsOf(intervention: Intervention, { promptLength, length, ids }: Sequence, tokenizer?: Tokenizer): ResolvedPositions {
+export function positionsOf(
+  intervention: Intervention,
+  { promptLength, length, ids }: Sequence,
+  tokenizer?: Tokenizer,
+): ResolvedPositions {
   const { config, side, id } = intervention;
   try {
-    return resolvePositions(config.positions, promptLength, length, side, { newTokens: config.newTokens, tokenizer, ...(ids ? { ids } : {}) });
+    return resolvePositions(config.positions, promptLength, length, side, {
+      newTokens: config.newTokens,
+      tokenizer,
+      ...(ids ? { ids } : {}),
+    });
   } catch (error) {
     const Kind = error instanceof RangeError ? RangeError : Error;
     throw new Kind(`${id}: ${(error as Error).message}`, { cause: error });
@@ -39,7 +47,11 @@ export function positionsOf(intervention: Intervention, { promptLength, length, 
 }
 
 /** Rows b * width + column that an intervention edits in this window, and how many slots short prompts left out. */
-export function editedRows(intervention: Intervention, layout: SequenceLayout, tokenizer?: Tokenizer): { indices: Int32Array; dropped: number } {
+export function editedRows(
+  intervention: Intervention,
+  layout: SequenceLayout,
+  tokenizer?: Tokenizer,
+): { indices: Int32Array; dropped: number } {
   const { batch, width, starts, promptLengths, lengths, only } = layout;
   const { config, side } = intervention;
   const { newTokens } = config;
@@ -50,13 +62,16 @@ export function editedRows(intervention: Intervention, layout: SequenceLayout, t
     const [start, promptLength, ids] = [starts[b], promptLengths[b], layout.ids?.[b]];
     try {
       // A window behind the prompt asks nothing of it.
-      const inPrompt = start + promptLength > 0 ? promptPositions(config.positions, promptLength, side, { tokenizer, ...(ids ? { ids } : {}) })
-        : { positions: [], dropped: 0 };
+      const inPrompt =
+        start + promptLength > 0
+          ? promptPositions(config.positions, promptLength, side, { tokenizer, ...(ids ? { ids } : {}) })
+          : { positions: [], dropped: 0 };
       dropped += inPrompt.dropped;
       for (const p of inPrompt.positions) if (start + p >= 0 && start + p < width) indices.push(b * width + start + p);
       if (newTokens === 'none' || side === 'prefix') continue;
       for (let column = Math.max(0, start + promptLength); column < Math.min(width, start + lengths[b]); column++) {
-        if (isScheduled(newTokens, column - start - promptLength, column - start, ids)) indices.push(b * width + column);
+        if (isScheduled(newTokens, column - start - promptLength, column - start, ids))
+          indices.push(b * width + column);
       }
     } catch (error) {
       const Kind = error instanceof RangeError ? RangeError : Error;
@@ -66,7 +81,10 @@ export function editedRows(intervention: Intervention, layout: SequenceLayout, t
   return { indices: Int32Array.from(indices), dropped };
 }
 
-/** Which of some rows b * width + column are not padding, and their places among the real tokens; all of them where `places` is absent. */
+/**
+ * Which of some rows b * width + column are not padding, and their places among the real tokens; all of them where
+ * `places` is absent.
+ */
 export function rowsAmongReal(rows: Int32Array, places?: Int32Array): { rows: Int32Array; at: Int32Array } {
   if (!places) return { rows, at: rows };
   const real = rows.filter(row => places[row] >= 0);
@@ -75,5 +93,8 @@ export function rowsAmongReal(rows: Int32Array, places?: Int32Array): { rows: In
 
 /** The first position any of the interventions edits in a sequence; its length when none does. */
 export function firstEdited(interventions: readonly Intervention[], sequence: Sequence, tokenizer?: Tokenizer): number {
-  return Math.min(sequence.length, ...interventions.flatMap(i => positionsOf(i, sequence, tokenizer).positions.slice(0, 1)));
+  return Math.min(
+    sequence.length,
+    ...interventions.flatMap(i => positionsOf(i, sequence, tokenizer).positions.slice(0, 1)),
+  );
 }

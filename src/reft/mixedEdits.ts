@@ -1,6 +1,7 @@
-// A batch in which every row has edits of its own: none, a set, or several sets stacked in order. Edits of one form that stand at one site go
-// through the edit op together, from a bank with a slot for each set, so that hundreds of adapters cost one kernel. Sets keep their own
-// switches and scales, which act at once. What a set does is its own business.
+// A batch in which every row has edits of its own: none, a set, or several sets stacked in order. Edits of one form
+// that stand at one site go through the edit op together, from a bank with a slot for each set, so that hundreds of
+// adapters cost one kernel. Sets keep their own switches and scales, which act at once. What a set does is its own
+// business.
 
 import { keep, scope } from '../autograd/scope.js';
 import { shouldRecord } from '../autograd/tape.js';
@@ -37,22 +38,34 @@ export class MixedEdits extends EditedModel {
   /** @throws RangeError for sets of different models, or none at all without a `base` */
   constructor(rows: readonly RowEdits[], base?: CausalLM) {
     super();
-    this.stacks = rows.map(row => (row === null ? [] : Array.isArray(row) ? (row as readonly ReftModel[]) : [row as ReftModel]));
+    this.stacks = rows.map(row =>
+      row === null ? [] : Array.isArray(row) ? (row as readonly ReftModel[]) : [row as ReftModel],
+    );
     const all = this.stacks.flat();
     const found = base ?? all[0]?.base;
     if (!found) throw new RangeError('mixEdits: no row has edits; give the model as the second argument');
     this.base = found;
-    for (const reft of all) if (reft.base !== found) throw new RangeError(`mixEdits: the sets belong to different models, ${found.name} and ${reft.base.name}`);
+    for (const reft of all)
+      if (reft.base !== found)
+        throw new RangeError(`mixEdits: the sets belong to different models, ${found.name} and ${reft.base.name}`);
   }
 
   edits(layout: SequenceLayout, training?: TrainingMode, rows: RowOptionsFor = {}): SiteEdit[] {
-    if (layout.batch !== this.stacks.length) throw new RangeError(`mixEdits: edits for ${this.stacks.length} rows, a batch of ${layout.batch}`);
+    if (layout.batch !== this.stacks.length)
+      throw new RangeError(`mixEdits: edits for ${this.stacks.length} rows, a batch of ${layout.batch}`);
     const depth = Math.max(0, ...this.stacks.map(stack => stack.length));
     return Array.from({ length: depth }, (_, level) => this.level(level, layout, training, rows)).flat();
   }
 
-  /** The sets that stand at one place of their rows' lists: each edits rows of its own, so their order does not matter. */
-  private level(level: number, layout: SequenceLayout, training: TrainingMode | undefined, options: RowOptionsFor): SiteEdit[] {
+  /**
+   * The sets that stand at one place of their rows' lists: each edits rows of its own, so their order does not matter.
+   */
+  private level(
+    level: number,
+    layout: SequenceLayout,
+    training: TrainingMode | undefined,
+    options: RowOptionsFor,
+  ): SiteEdit[] {
     const rowsOf = new Map<ReftModel, Set<number>>();
     this.stacks.forEach((stack, b) => {
       if (!stack[level]) return;
@@ -75,30 +88,53 @@ export class MixedEdits extends EditedModel {
     return [...alone, ...[...groups.values()].map(uses => this.together(uses, level, layout, options))];
   }
 
-  private together(uses: readonly Use[], level: number, { batch, width }: SequenceLayout, options: RowOptionsFor): SiteEdit {
+  private together(
+    uses: readonly Use[],
+    level: number,
+    { batch, width }: SequenceLayout,
+    options: RowOptionsFor,
+  ): SiteEdit {
     const [{ intervention: first }] = uses;
     const name = siteName(first.site);
     const apply = (h: Tensor, places?: Int32Array): Tensor => {
       const placed = uses.map(use => ({ ...use, ...rowsAmongReal(use.indices, places) }));
       const indices = Int32Array.from(placed.flatMap(use => [...use.at]));
       const slots = Int32Array.from(placed.flatMap((use, slot) => Array.from(use.at, () => slot)));
-      const scales = placed.flatMap(({ intervention, at: { length } }) => new Array<number>(length).fill(intervention.scale));
+      const scales = placed.flatMap(({ intervention, at: { length } }) =>
+        new Array<number>(length).fill(intervention.scale),
+      );
       const { dtype, backend } = h;
-      const own = scales.every(c => c === 1) ? null : create.from(Float64Array.from(scales), [scales.length], { dtype, backend });
+      const own = scales.every(c => c === 1)
+        ? null
+        : create.from(Float64Array.from(scales), [scales.length], { dtype, backend });
       const scaleOf = (intervention: Intervention, rows: Int32Array): Tensor => {
-        const { scale } = rowOptionsAt(rowOptionsOf(options, intervention), rows, { batch, width, rank: first.config.rank }, h);
+        const { scale } = rowOptionsAt(
+          rowOptionsOf(options, intervention),
+          rows,
+          { batch, width, rank: first.config.rank },
+          h,
+        );
         return scale ?? create.ones([rows.length], { dtype, backend });
       };
       const scaled = uses.some(use => rowOptionsOf(options, use.intervention).scale);
       const byRow = scaled ? concat(placed.map(({ intervention, rows }) => scaleOf(intervention, rows))) : null;
-      const both = own && byRow ? own.mul(byRow) : own ?? byRow;
+      const both = own && byRow ? own.mul(byRow) : (own ?? byRow);
       const scale = both ? { scale: both } : {};
-      const meta = { id: `${name}@${level}`, kind: first.kind.name, site: name, rank: first.config.rank, sets: uses.length };
+      const meta = {
+        id: `${name}@${level}`,
+        kind: first.kind.name,
+        site: name,
+        rank: first.config.rank,
+        sets: uses.length,
+      };
       return edit(h, this.bank(uses.map(use => use.intervention)), { indices, slots, ...scale }, meta);
     };
     const rows = uses.flatMap(use => [...use.indices]);
     return {
-      site: first.site, apply: h => apply(h), applyToReal: apply, rows: Int32Array.from(rows),
+      site: first.site,
+      apply: h => apply(h),
+      applyToReal: apply,
+      rows: Int32Array.from(rows),
       about: { id: `${name}@${level}`, kind: first.kind.name, rank: first.config.rank, rows },
     };
   }
@@ -151,7 +187,14 @@ function joined(interventions: readonly Intervention[]): EditBank {
     const parts = banks.flatMap(bank => bank[matrix] ?? []);
     return parts.length > 0 ? concat(parts, 0) : null;
   };
-  return { A: join('A'), b: join('b'), C: join('C'), e: join('e'), P: join('P') as Tensor, ...(banks[0].activation ? { activation: banks[0].activation } : {}) };
+  return {
+    A: join('A'),
+    b: join('b'),
+    C: join('C'),
+    e: join('e'),
+    P: join('P') as Tensor,
+    ...(banks[0].activation ? { activation: banks[0].activation } : {}),
+  };
 }
 
 /** What must agree for edits to share a bank; null for an edit that cannot. */
@@ -160,7 +203,10 @@ function formOf({ kind, config, site }: Intervention, training: TrainingMode | u
   return [siteName(site), kind.name, config.rank, config.activation, String(config.bias)].join('|');
 }
 
-/** A different set of edits (or none, or several in order) for each row of a batch: `mixEdits([a, null, [a, b]]).generate(prompts)`. */
+/**
+ * A different set of edits (or none, or several in order) for each row of a batch: `mixEdits([a, null, [a,
+ * b]]).generate(prompts)`.
+ */
 export function mixEdits(rows: readonly RowEdits[], base?: CausalLM): MixedEdits {
   return new MixedEdits(rows, base);
 }

@@ -1,5 +1,5 @@
-// What a run minimises: the cross-entropy of labelled tokens, or preferences between two answers (DPO) with the unedited base as the reference.
-// Batches and steps are the trainer's.
+// What a run minimises: the cross-entropy of labelled tokens, or preferences between two answers (DPO) with the
+// unedited base as the reference. Batches and steps are the trainer's.
 
 import { noGrad } from '../autograd/tape.js';
 import { scope } from '../autograd/scope.js';
@@ -38,8 +38,9 @@ export const likelihood: Objective = {
 };
 
 /**
- * Direct preference optimisation: the mean over pairs (chosen, rejected) of -log sigmoid(beta ((log p(chosen) - log p_base(chosen)) - (the same of
- * rejected))). Examples come as chosen, rejected, chosen, rejected, .. Source: Rafailov et al. 2023, arXiv 2305.18290, equation 7.
+ * Direct preference optimisation: the mean over pairs (chosen, rejected) of -log sigmoid(beta ((log p(chosen) - log
+ * p_base(chosen)) - (the same of rejected))). Examples come as chosen, rejected, chosen, rejected, .. Source: Rafailov
+ * et al. 2023, arXiv 2305.18290, equation 7.
  */
 export function preference(beta: number): Objective {
   if (!(beta > 0 && Number.isFinite(beta))) throw new RangeError(`beta: expected a number above 0, got ${beta}`);
@@ -68,17 +69,40 @@ export function preference(beta: number): Objective {
     },
     loss(reft, windows, options, training) {
       const { dtype, backend } = reft.base;
-      const gained = logProbabilities(reft, windows, options, training).sub(create.from(
-        Float64Array.from(windows, w => reference.get(w.example) as number), [windows.length], { dtype, backend },
-      )).reshape([windows.length / 2, 2]);
+      const gained = logProbabilities(reft, windows, options, training)
+        .sub(
+          create.from(
+            Float64Array.from(windows, w => reference.get(w.example) as number),
+            [windows.length],
+            { dtype, backend },
+          ),
+        )
+        .reshape([windows.length / 2, 2]);
       return gained.select(1, 0).sub(gained.select(1, 1)).mul(-beta).softplus().sum();
     },
   };
 }
 
 /** The summed log-probability of each window's labelled tokens: [windows]. */
-function logProbabilities(reft: ReftModel, windows: readonly Window[], options: WindowOptions, training?: TrainingMode): Tensor {
-  const { inputIds, shape, attentionMask, layout, rows, targets } = windowBatch(windows, reft.base.config.padTokenId ?? 0);
-  const { logits } = reft.forward({ inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows, ...options }, layout, training);
-  return crossEntropy(logits, targets).neg().scatterAddRows(rows.map(row => Math.floor(row / shape[1])), windows.length);
+function logProbabilities(
+  reft: ReftModel,
+  windows: readonly Window[],
+  options: WindowOptions,
+  training?: TrainingMode,
+): Tensor {
+  const { inputIds, shape, attentionMask, layout, rows, targets } = windowBatch(
+    windows,
+    reft.base.config.padTokenId ?? 0,
+  );
+  const { logits } = reft.forward(
+    { inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows, ...options },
+    layout,
+    training,
+  );
+  return crossEntropy(logits, targets)
+    .neg()
+    .scatterAddRows(
+      rows.map(row => Math.floor(row / shape[1])),
+      windows.length,
+    );
 }

@@ -1,4 +1,5 @@
-// Which files of a folder reft wrote, told from what is in them. Only those are ever replaced or removed; all others are somebody's. Node only.
+// Which files of a folder reft wrote, told from what is in them. Only those are ever replaced or removed; all others
+// are somebody's. Node only.
 
 import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,10 +12,12 @@ const mostTextBytes = 2 ** 27;
 
 type Json = Record<string, unknown>;
 
-const jsonWhere = (is: (json: Json) => boolean) => async (path: string): Promise<boolean> => {
-  const json: unknown = JSON.parse(await textOf(path));
-  return typeof json === 'object' && json !== null && is(json as Json);
-};
+const jsonWhere =
+  (is: (json: Json) => boolean) =>
+  async (path: string): Promise<boolean> => {
+    const json: unknown = JSON.parse(await textOf(path));
+    return typeof json === 'object' && json !== null && is(json as Json);
+  };
 const configOf = (format: string): Test => jsonWhere(json => json['format'] === format);
 const isText: Test = async path => isSigned(await textOf(path));
 
@@ -30,7 +33,10 @@ const tests: readonly (readonly [name: RegExp, test: Test])[] = [
   [/^(adapter|interchange)_model\.safetensors$/, path => weightsAreOurs(path)],
   [/^trainer_state\.safetensors$/, async path => typeof (await metadataOf(path))['state'] === 'string'],
   // pyreft's folders have no place for a mark; what is replaced there is another such folder.
-  [/^config\.json$/, jsonWhere(json => Array.isArray(json['sorted_keys']) && Array.isArray(json['intervention_types']))],
+  [
+    /^config\.json$/,
+    jsonWhere(json => Array.isArray(json['sorted_keys']) && Array.isArray(json['intervention_types'])),
+  ],
   [/^intkey_.*\.bin$/, path => isOurs(join(path, '..'), 'config.json')],
 ];
 
@@ -43,10 +49,12 @@ export async function isOurs(directory: string, name: string): Promise<boolean> 
 }
 
 /** A trace of `--profile`: those are long, and their end says who made them. */
-export const isTrace = async (path: string): Promise<boolean> => (await pieceOf(path, size => Math.max(0, size - pieceBytes))).includes('"otherData":{"producer":"reft"');
+export const isTrace = async (path: string): Promise<boolean> =>
+  (await pieceOf(path, size => Math.max(0, size - pieceBytes))).includes('"otherData":{"producer":"reft"');
 
 /** A control vector in a GGUF. */
-export const isControlVector = async (path: string): Promise<boolean> => /^GGUF[^]*general\.architecture[^]*controlvector/.test(await pieceOf(path, () => 0));
+export const isControlVector = async (path: string): Promise<boolean> =>
+  /^GGUF[^]*general\.architecture[^]*controlvector/.test(await pieceOf(path, () => 0));
 
 export interface Found {
   readonly ours: string[];
@@ -58,8 +66,11 @@ export interface Found {
 export async function findFiles(directory: string, names: readonly string[]): Promise<Found> {
   const found: Found = { ours: [], others: [] };
   for (const name of names) {
-    const there = await stat(join(directory, name)).then(() => true, (error: NodeJS.ErrnoException) => error.code !== 'ENOENT' && error.code !== 'ENOTDIR');
-    if (there) found[await isOurs(directory, name) ? 'ours' : 'others'].push(name);
+    const there = await stat(join(directory, name)).then(
+      () => true,
+      (error: NodeJS.ErrnoException) => error.code !== 'ENOENT' && error.code !== 'ENOTDIR',
+    );
+    if (there) found[(await isOurs(directory, name)) ? 'ours' : 'others'].push(name);
   }
   return found;
 }
@@ -94,7 +105,12 @@ async function pieceOf(path: string, position: (size: number) => number): Promis
   if (!(await stat(path)).isFile()) return '';
   const file = await open(path);
   try {
-    const { buffer, bytesRead } = await file.read(Buffer.alloc(pieceBytes), 0, pieceBytes, position((await file.stat()).size));
+    const { buffer, bytesRead } = await file.read(
+      Buffer.alloc(pieceBytes),
+      0,
+      pieceBytes,
+      position((await file.stat()).size),
+    );
     return buffer.toString('latin1', 0, bytesRead);
   } finally {
     await file.close();

@@ -1,5 +1,6 @@
-// pyreft's own coding of positions as location lists, padding slots included: for reading and checking its data, nothing else. What
-// edits are resolved with here is positions.ts and layout.ts. Source: pyreft 0.1.0, dataset.py, get_intervention_locations.
+// pyreft's own coding of positions as location lists, padding slots included: for reading and checking its data,
+// nothing else. What edits are resolved with here is positions.ts and layout.ts. Source: pyreft 0.1.0, dataset.py,
+// get_intervention_locations.
 
 import { parsePositions } from './positions.js';
 
@@ -16,10 +17,17 @@ export interface PyreftLocationsOptions {
 }
 
 /**
- * One list of locations for each intervention, all of one width. Tied, or where one side is empty: prefix, suffix, then all padding, the
- * same list for everyone. Else the first half of the interventions has the prefix and the second half the suffix, each filled up at its end.
+ * One list of locations for each intervention, all of one width. Tied, or where one side is empty: prefix, suffix, then
+ * all padding, the same list for everyone. Else the first half of the interventions has the prefix and the second half
+ * the suffix, each filled up at its end.
  */
-export function pyreftLocations({ positions, promptLength, interventions, tied, padMode }: PyreftLocationsOptions): number[][] {
+export function pyreftLocations({
+  positions,
+  promptLength,
+  interventions,
+  tied,
+  padMode,
+}: PyreftLocationsOptions): number[][] {
   const parsed = parsePositions(positions);
   if (parsed.type !== 'ends') throw new RangeError(`positions '${positions}': pyreft knows f<N>, l<M> and f<N>+l<M>`);
   const half = Math.floor(promptLength / 2);
@@ -27,7 +35,10 @@ export function pyreftLocations({ positions, promptLength, interventions, tied, 
   const prefix = Array.from({ length: first }, (_, i) => i);
   const suffix = Array.from({ length: last }, (_, i) => promptLength - last + i);
   const filler = padMode === 'first' ? -1 : promptLength;
-  const filled = (list: readonly number[], width: number): number[] => [...list, ...Array.from({ length: width - list.length }, () => filler)];
+  const filled = (list: readonly number[], width: number): number[] => [
+    ...list,
+    ...Array.from({ length: width - list.length }, () => filler),
+  ];
   if (tied || first === 0 || last === 0) {
     const all = filled([...prefix, ...suffix], parsed.first + parsed.last);
     return Array.from({ length: interventions }, () => [...all]);

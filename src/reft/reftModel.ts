@@ -1,5 +1,5 @@
-// A frozen model with a set of interventions: forward, loss and generation with edits in place. The base is never changed; edits are
-// values given to its forward. Training is in trainer.ts, files in adapterFiles.ts.
+// A frozen model with a set of interventions: forward, loss and generation with edits in place. The base is never
+// changed; edits are values given to its forward. Training is in trainer.ts, files in adapterFiles.ts.
 
 import { noGrad } from '../autograd/tape.js';
 import { checkPromptLength, shownValue } from '../io/tokenIds.js';
@@ -30,12 +30,17 @@ export class ReftModel extends EditedModel {
     super();
     this.base = base;
     this.configs = configs;
-    const plans = configs.flatMap(config => planned(config).map(plan => ({ ...plan, config, width: base.widthAt(config.component, config.heads?.[0]) })));
-    this.interventions = plans.map((plan, number) => new Intervention({ ...plan, number, backend: base.backend, dtype: base.dtype }));
+    const plans = configs.flatMap(config =>
+      planned(config).map(plan => ({ ...plan, config, width: base.widthAt(config.component, config.heads?.[0]) })),
+    );
+    this.interventions = plans.map(
+      (plan, number) => new Intervention({ ...plan, number, backend: base.backend, dtype: base.dtype }),
+    );
     const ids = this.interventions.map(i => i.id);
     // Several groups at one site are told apart by number.
     ids.forEach((id, i) => {
-      if (ids.indexOf(id) !== i) throw new RangeError(`two interventions at ${id}: within one set a layer and component may be named once`);
+      if (ids.indexOf(id) !== i)
+        throw new RangeError(`two interventions at ${id}: within one set a layer and component may be named once`);
     });
   }
 
@@ -54,10 +59,15 @@ export class ReftModel extends EditedModel {
     const total = this.base.parameterCount;
     const lines = this.configs.map(c => {
       const usual = c.newTokens === (c.positions.type === 'all' ? 'all' : 'none');
-      return `${c.kind} at ${c.component} of layers ${c.layers.join(', ')}${c.heads ? `, heads ${c.heads.join(', ')}` : ''}, positions ${describePositions(c.positions)}`
-        + `${usual ? '' : `, new tokens ${describeNewTokens(c.newTokens)}`}, rank ${c.rank}${c.tied ? ', tied' : ''}`;
+      return (
+        `${c.kind} at ${c.component} of layers ${c.layers.join(', ')}${c.heads ? `, heads ${c.heads.join(', ')}` : ''}, positions ${describePositions(c.positions)}` +
+        `${usual ? '' : `, new tokens ${describeNewTokens(c.newTokens)}`}, rank ${c.rank}${c.tied ? ', tied' : ''}`
+      );
     });
-    return [...lines, `${trained.toLocaleString('en')} trained of ${total.toLocaleString('en')} (${((100 * trained) / total).toFixed(4)} %)`].join('\n');
+    return [
+      ...lines,
+      `${trained.toLocaleString('en')} trained of ${total.toLocaleString('en')} (${((100 * trained) / total).toFixed(4)} %)`,
+    ].join('\n');
   }
 
   /** The edits of a window of tokens, as values for the base's forward. */
@@ -81,13 +91,18 @@ export class ReftModel extends EditedModel {
       const { indices, dropped } = editedRows(intervention, layout, this.tokenizer);
       if (dropped > 0 && !this.warned) {
         this.warned = true;
-        this.onWarning(`positions ${describePositions(intervention.config.positions)}: some prompts are too short; their missing positions are left out`);
+        this.onWarning(
+          `positions ${describePositions(intervention.config.positions)}: some prompts are too short; their missing positions are left out`,
+        );
       }
       const name = siteName(intervention.site);
       const rows = taken.get(name) ?? new Set<number>();
       taken.set(name, rows);
       for (const row of indices) {
-        if (rows.has(row)) throw new RangeError(`${name}: two interventions of one set edit token ${row % layout.width} of row ${Math.floor(row / layout.width)}`);
+        if (rows.has(row))
+          throw new RangeError(
+            `${name}: two interventions of one set edit token ${row % layout.width} of row ${Math.floor(row / layout.width)}`,
+          );
         rows.add(row);
       }
       return indices.length === 0 ? [] : [{ intervention, number, indices }];
@@ -96,7 +111,10 @@ export class ReftModel extends EditedModel {
 
   /** What one of them does, as a value for the base's forward. */
   siteEdit(
-    { intervention, number, indices }: Use, { batch, width }: SequenceLayout, training: TrainingMode | undefined, rows: RowOptionsFor = {},
+    { intervention, number, indices }: Use,
+    { batch, width }: SequenceLayout,
+    training: TrainingMode | undefined,
+    rows: RowOptionsFor = {},
     shared?: SharedRotations,
   ): SiteEdit {
     const { id, site, config, kind, scale } = intervention;
@@ -111,17 +129,32 @@ export class ReftModel extends EditedModel {
       return intervention.apply(h, { indices: own.at, meta, ...dropout, ...given }, shared?.get(intervention));
     };
     return {
-      site, apply: h => apply(h), applyToReal: apply,
+      site,
+      apply: h => apply(h),
+      applyToReal: apply,
       // Dropout draws for the tokens that are there.
       ...(training && p > 0 ? {} : { rows: indices }),
       get about() {
-        const parameters = Object.fromEntries(Object.entries(noGrad(() => intervention.parameters())).map(([name, t]) => [name, t.shape]));
-        return { id, kind: kind.name, rank: config.rank, positions: describePositions(config.positions), scale, parameters, rows: [...indices] };
+        const parameters = Object.fromEntries(
+          Object.entries(noGrad(() => intervention.parameters())).map(([name, t]) => [name, t.shape]),
+        );
+        return {
+          id,
+          kind: kind.name,
+          rank: config.rank,
+          positions: describePositions(config.positions),
+          scale,
+          parameters,
+          rows: [...indices],
+        };
       },
     };
   }
 
-  /** Writes an adapter folder (Node): adapter_config.json, adapter_model.safetensors, README.md. `loadReft` reads it back. */
+  /**
+   * Writes an adapter folder (Node): adapter_config.json, adapter_model.safetensors, README.md. `loadReft` reads it
+   * back.
+   */
   async save(directory: string): Promise<void> {
     const { saveAdapter } = await import('./adapterFiles.js');
     await saveAdapter(this, directory);
@@ -137,23 +170,41 @@ export interface Use {
   readonly indices: Int32Array;
 }
 
-/** The interventions of a configuration, in order: what each is called, where it stands, which side of the positions it takes. */
+/**
+ * The interventions of a configuration, in order: what each is called, where it stands, which side of the positions it
+ * takes.
+ */
 export function planned(config: ResolvedReftConfig): { id: string; site: Site; side: Side }[] {
   const { positions, tied, layers, component, heads } = config;
   const pair = !tied && positions.type === 'ends' && positions.first > 0 && positions.last > 0;
   const sides: Side[] = pair ? ['prefix', 'suffix'] : ['both'];
-  const sites = layers.flatMap((layer): Site[] => (heads ?? [undefined]).map(head => ({ layer, component, ...(head === undefined ? {} : { head }) })));
-  return sides.flatMap((side, n) => sites.map(site => ({ id: `${siteName(site)}${n > 0 ? `#${n}` : ''}`, site, side })));
+  const sites = layers.flatMap((layer): Site[] =>
+    (heads ?? [undefined]).map(head => ({ layer, component, ...(head === undefined ? {} : { head }) })),
+  );
+  return sides.flatMap((side, n) =>
+    sites.map(site => ({ id: `${siteName(site)}${n > 0 ? `#${n}` : ''}`, site, side })),
+  );
 }
 
 /** Puts a set of edits on a frozen model: `getReftModel(model, { layers: [10, 20], positions: 'l1', rank: 4 })`. */
 export function getReftModel(base: CausalLM, config: ReftConfig | readonly ReftConfig[]): ReftModel {
   const list = Array.isArray(config) ? (config as readonly ReftConfig[]) : [config as ReftConfig];
-  return new ReftModel(base, list.map(c => resolveConfig(c, base.config)));
+  return new ReftModel(
+    base,
+    list.map(c => resolveConfig(c, base.config)),
+  );
 }
 
-/** The layout of a padded batch [B, T] whose real tokens are the ones of `attentionMask`; `inputIds` where positions depend on them. */
-export function layoutOf(attentionMask: Int32Array, shape: readonly number[], promptLengths: readonly number[], inputIds?: Int32Array): SequenceLayout {
+/**
+ * The layout of a padded batch [B, T] whose real tokens are the ones of `attentionMask`; `inputIds` where positions
+ * depend on them.
+ */
+export function layoutOf(
+  attentionMask: Int32Array,
+  shape: readonly number[],
+  promptLengths: readonly number[],
+  inputIds?: Int32Array,
+): SequenceLayout {
   const [batch, width] = shape;
   const { keyStart: starts, keyEnd } = paddingOf(attentionMask, shape);
   const lengths = keyEnd.map((end, b) => end - starts[b]);
@@ -161,7 +212,10 @@ export function layoutOf(attentionMask: Int32Array, shape: readonly number[], pr
     const given = Array.isArray(promptLengths) ? `${promptLengths.length} of them` : shownValue(promptLengths);
     throw new RangeError(`promptLengths: expected one for each of ${batch} rows, got ${given}`);
   }
-  lengths.forEach((length, b) => { checkPromptLength(`row ${b}`, promptLengths[b], length); });
-  const ids = inputIds && Array.from(starts, (start, b) => inputIds.subarray(b * width + start, b * width + start + lengths[b]));
+  lengths.forEach((length, b) => {
+    checkPromptLength(`row ${b}`, promptLengths[b], length);
+  });
+  const ids =
+    inputIds && Array.from(starts, (start, b) => inputIds.subarray(b * width + start, b * width + start + lengths[b]));
   return { batch, width, starts, promptLengths, lengths, ...(ids ? { ids } : {}) };
 }

@@ -1,7 +1,7 @@
-// What a frozen decoder lets training compute once, exactly. Below the lowest edited layer no hidden state ever changes, and no key or
-// value before the first edited token does, at any layer: they are kept for each example. A step then computes the tokens from the first
-// edited one on, in the layers from the lowest edited one up. They are kept in memory up to a bound, and in a folder up to another
-// (reuseFiles.ts); examples beyond both are computed in full.
+// What a frozen decoder lets training compute once, exactly. Below the lowest edited layer no hidden state ever
+// changes, and no key or value before the first edited token does, at any layer: they are kept for each example. A step
+// then computes the tokens from the first edited one on, in the layers from the lowest edited one up. They are kept in
+// memory up to a bound, and in a folder up to another (reuseFiles.ts); examples beyond both are computed in full.
 
 import { keep, scope } from '../autograd/scope.js';
 import { noGrad } from '../autograd/tape.js';
@@ -43,11 +43,20 @@ export class PrefixReuse {
   private readonly coming = new Map<Example, Promise<StoredStates | null>>();
   private files: ReuseFiles | null = null;
 
-  /** Which examples are kept is decided here, in their order, so that it does not depend on when they are visited. Use `open` for a folder. */
-  constructor(reft: ReftModel, examples: readonly Example[], { budgetBytes = defaultReuseBytes, directory }: ReuseOptions = {}) {
+  /**
+   * Which examples are kept is decided here, in their order, so that it does not depend on when they are visited. Use
+   * `open` for a folder.
+   */
+  constructor(
+    reft: ReftModel,
+    examples: readonly Example[],
+    { budgetBytes = defaultReuseBytes, directory }: ReuseOptions = {},
+  ) {
     this.reft = reft;
     const lowest = Math.min(...reft.interventions.map(i => i.site.layer));
-    const afterBlock = reft.interventions.every(i => i.site.layer > lowest || i.site.component === 'block_output' || i.site.component === 'final_norm');
+    const afterBlock = reft.interventions.every(
+      i => i.site.layer > lowest || i.site.component === 'block_output' || i.site.component === 'final_norm',
+    );
     const atEmbeddings = reft.interventions.some(i => i.site.component === 'embeddings');
     this.site = { layer: lowest, component: atEmbeddings ? 'embeddings' : afterBlock ? 'block_output' : 'block_input' };
     let [bytes, fileBytes] = [0, 0];
@@ -55,7 +64,10 @@ export class PrefixReuse {
       if (this.windows.has(example)) continue;
       const { first, end } = labelledSpan(example);
       // Predictions before the first edit count in the loss too: their tokens stay in the window.
-      const start = Math.min(first, firstEdited(reft.interventions, { ...example, length: example.ids.length }, reft.tokenizer));
+      const start = Math.min(
+        first,
+        firstEdited(reft.interventions, { ...example, length: example.ids.length }, reft.tokenizer),
+      );
       const window = { example, start, end };
       bytes += this.bytesOf(window);
       fileBytes += ReuseFiles.fileBytes(this.bytesOf(window), reft.base.config.layers - this.firstLayer);
@@ -72,7 +84,10 @@ export class PrefixReuse {
     const { directory } = options;
     if (!directory) return reuse;
     const files = await ReuseFiles.open(directory.path, directory.budgetBytes, reft.base);
-    await files.claim([...reuse.inFolder].map(example => reuse.windows.get(example) as Window), reuse.site);
+    await files.claim(
+      [...reuse.inFolder].map(example => reuse.windows.get(example) as Window),
+      reuse.site,
+    );
     reuse.files = files;
     return reuse;
   }
@@ -93,7 +108,10 @@ export class PrefixReuse {
     return this.windows.get(example);
   }
 
-  /** Brings what is kept of these examples in the folder into memory, before a step that needs it: steps wait for nothing. */
+  /**
+   * Brings what is kept of these examples in the folder into memory, before a step that needs it: steps wait for
+   * nothing.
+   */
   async fetch(examples: readonly Example[]): Promise<void> {
     const { files } = this;
     if (!files) return;
@@ -104,15 +122,20 @@ export class PrefixReuse {
         const window = this.windows.get(example) as Window;
         const found = await (coming ?? files.begin(window, this.firstLayer).states);
         if (found) this.kept.set(example, files.place(found));
-        else await files.write(window, noGrad(() => this.compute(window)));
+        else
+          await files.write(
+            window,
+            noGrad(() => this.compute(window)),
+          );
       }
       this.coming.delete(example);
     }
   }
 
   /**
-   * Begins to read what a coming `fetch` of these examples needs, so that it is read beside what is computed until then. Resolves once the system is
-   * at it. What keeps a file from being read is thrown by that `fetch`. Which they are is only asked where there is a folder.
+   * Begins to read what a coming `fetch` of these examples needs, so that it is read beside what is computed until
+   * then. Resolves once the system is at it. What keeps a file from being read is thrown by that `fetch`. Which they
+   * are is only asked where there is a folder.
    */
   async ahead(examples: () => readonly Example[]): Promise<void> {
     const { files } = this;
@@ -143,22 +166,36 @@ export class PrefixReuse {
     return noGrad(() => {
       const parts = windows.map(w => this.kept.get(w.example) ?? this.compute(w));
       const width = Math.max(...windows.map(w => w.end - w.start));
-      const rows = parts.map(({ hiddenStates: h }) => (h.shape[1] < width ? pad(h, [0, 0, 0], [0, width - h.shape[1], 0]) : h));
+      const rows = parts.map(({ hiddenStates: h }) =>
+        h.shape[1] < width ? pad(h, [0, 0, 0], [0, width - h.shape[1], 0]) : h,
+      );
       const from = { ...this.site, hiddenStates: concat(rows, 0) };
-      return parts.some(p => p.prefix.length > 0) ? { from, cache: KVCache.joined(parts.map(p => p.prefix)) } : { from };
+      return parts.some(p => p.prefix.length > 0)
+        ? { from, cache: KVCache.joined(parts.map(p => p.prefix)) }
+        : { from };
     });
   }
 
-  /** One pass over an example, alone, so that what is kept does not depend on its neighbours. It stays until `release` or `close`. */
+  /**
+   * One pass over an example, alone, so that what is kept does not depend on its neighbours. It stays until `release`
+   * or `close`.
+   */
   compute({ example, start, end }: Window): KeptStates {
     const kept = scope(() => {
       const cache = new KVCache(end);
       try {
         const { collected } = this.reft.base.forward({
-          inputIds: example.ids.subarray(0, end), shape: [1, end], cache, collect: [this.site], logitsAt: new Int32Array(0),
+          inputIds: example.ids.subarray(0, end),
+          shape: [1, end],
+          cache,
+          collect: [this.site],
+          logitsAt: new Int32Array(0),
         });
         const hiddenStates = collected.get(siteName(this.site)) as Tensor;
-        return { hiddenStates: keep(hiddenStates.slice(1, start, end).mul(1)), prefix: cache.prefix(start, this.firstLayer) };
+        return {
+          hiddenStates: keep(hiddenStates.slice(1, start, end).mul(1)),
+          prefix: cache.prefix(start, this.firstLayer),
+        };
       } finally {
         cache.dispose();
       }

@@ -1,5 +1,6 @@
-// Texts that people may change after they were written (a model card, a drawing): the last line, a comment in Markdown and in SVG, holds the hash
-// of what stands above. A text whose hash is not right any more is somebody's work and is never replaced.
+// Texts that people may change after they were written (a model card, a drawing): the last line, a comment in Markdown
+// and in SVG, holds the hash of what stands above. A text whose hash is not right any more is somebody's work and is
+// never replaced.
 
 import { sha256 } from './fingerprint.js';
 
@@ -13,5 +14,5 @@ export async function signed(text: string): Promise<string> {
 /** Whether a text is one of ours as it was written. */
 export async function isSigned(text: string): Promise<boolean> {
   const [line, hash] = signature.exec(text) ?? [];
-  return line !== undefined && await hashOf(text.slice(0, -line.length)) === hash;
+  return line !== undefined && (await hashOf(text.slice(0, -line.length))) === hash;
 }

@@ -1,4 +1,5 @@
-// Which part of a prompt's text each of its tokens stands for, so that positions can be found in the text. Special tokens count as text.
+// Which part of a prompt's text each of its tokens stands for, so that positions can be found in the text. Special
+// tokens count as text.
 
 import type { Tokenizer } from '../io/tokenizer.js';
 import { TextStreamer } from '../io/tokenizerStream.js';
@@ -42,8 +43,8 @@ export function tokenSpans(ids: Int32Array, tokenizer: Tokenizer): TokenSpans {
 }
 
 /**
- * Tokens whose text came in one piece of several characters, because a decoder held it back: the text of the tokens up to one of them ends its
- * part, where the whole text begins with it.
+ * Tokens whose text came in one piece of several characters, because a decoder held it back: the text of the tokens up
+ * to one of them ends its part, where the whole text begins with it.
  */
 function refine(text: string, starts: number[], ends: number[], textOf: (count: number) => string): void {
   for (let first = 0; first < starts.length;) {

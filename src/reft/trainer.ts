@@ -1,6 +1,6 @@
-// Training edits: the loop. A step clears gradients, adds up those of its micro-batches, clips them, reads the loss back once and updates.
-// Options are in trainerOptions.ts, rows are checked in trainerData.ts, batches made in trainerWindows.ts, what a frozen base allows to keep is
-// in reuse.ts, files in checkpoint.ts.
+// Training edits: the loop. A step clears gradients, adds up those of its micro-batches, clips them, reads the loss
+// back once and updates. Options are in trainerOptions.ts, rows are checked in trainerData.ts, batches made in
+// trainerWindows.ts, what a frozen base allows to keep is in reuse.ts, files in checkpoint.ts.
 
 import { scope } from '../autograd/scope.js';
 import { backward, noGrad } from '../autograd/tape.js';
@@ -24,7 +24,13 @@ import type { ReftModel } from './reftModel.js';
 import { canReuse, PrefixReuse } from './reuse.js';
 import { checkEdited, labelCount, prepareExamples, stepsOfEpoch } from './trainerData.js';
 import {
-  checkTrainerKeys, withDefaults, type Evaluation, type ResolvedTrainerOptions, type TrainerOptions, type TrainResult, type TrainStep,
+  checkTrainerKeys,
+  withDefaults,
+  type Evaluation,
+  type ResolvedTrainerOptions,
+  type TrainerOptions,
+  type TrainResult,
+  type TrainStep,
 } from './trainerOptions.js';
 import { wholeWindow, type Window } from './trainerWindows.js';
 import type { TrainingRecord } from './trainingRecord.js';
@@ -74,9 +80,12 @@ export class ReftTrainer {
     this.reft = reft;
     reft.tokenizer ??= options.tokenizer;
     const { preferences } = options;
-    if (preferences && (options.rows || options.examples || options.evaluation)) throw new RangeError('training: preferences take the place of rows, examples and evaluation');
+    if (preferences && (options.rows || options.examples || options.evaluation))
+      throw new RangeError('training: preferences take the place of rows, examples and evaluation');
     this.objective = preferences ? preference(preferences.beta ?? 0.1) : likelihood;
-    const data = preferences ? { examples: preferences.pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]) } : options;
+    const data = preferences
+      ? { examples: preferences.pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]) }
+      : options;
     this.examples = prepareExamples('training', data, reft, options);
     checkEdited(this.examples, reft);
     const { evaluation } = options;
@@ -87,7 +96,9 @@ export class ReftTrainer {
     this.stepsPerEpoch = Math.ceil(Math.ceil(n / this.options.batchSize) / this.options.gradientAccumulation);
     this.totalSteps = options.steps ?? (options.epochs as number) * this.stepsPerEpoch;
     const edits = reft.trained();
-    const base = [...reft.base.namedParameters()].flatMap(([name, tensor]) => (tensor.requiresGrad ? [{ name: `base.${name}`, tensor }] : []));
+    const base = [...reft.base.namedParameters()].flatMap(([name, tensor]) =>
+      tensor.requiresGrad ? [{ name: `base.${name}`, tensor }] : [],
+    );
     const [orthogonal, free] = [edits.filter(t => t.orthogonal), [...edits.filter(t => !t.orthogonal), ...base]];
     this.trained = [...orthogonal, ...free];
     this.optimizer = new AdamW([
@@ -111,7 +122,10 @@ export class ReftTrainer {
     return this.evaluated !== null && asked && this.course.state.evaluated < this.done;
   }
 
-  /** Runs the steps that are left. A loop that is left early can be taken up again. @throws Error naming the step where the loss is not finite */
+  /**
+   * Runs the steps that are left. A loop that is left early can be taken up again. @throws Error naming the step where
+   * the loss is not finite
+   */
   async *steps(): AsyncGenerator<TrainStep, void, undefined> {
     if (this.running) throw new Error('trainer: its steps are already being run');
     this.claim();
@@ -184,11 +198,17 @@ export class ReftTrainer {
     return this.saved;
   }
 
-  /** An error of the device itself ends a run whose state may be gone; after any other one the steps that were done are saved. */
+  /**
+   * An error of the device itself ends a run whose state may be gone; after any other one the steps that were done are
+   * saved.
+   */
   private async afterError(error: unknown): Promise<unknown> {
     const { checkpoint } = this.options;
     if (error instanceof Error && error.name === 'WebGPUError') {
-      return new Error(`training: step ${this.done + 1} of ${this.totalSteps}: ${error.message}; ${this.whatIsSaved()}`, { cause: error });
+      return new Error(
+        `training: step ${this.done + 1} of ${this.totalSteps}: ${error.message}; ${this.whatIsSaved()}`,
+        { cause: error },
+      );
     }
     const lost = !(error instanceof RunError) && !this.updating && this.saved?.step !== this.done && this.done > 0;
     // The first error is the one to tell.
@@ -197,10 +217,15 @@ export class ReftTrainer {
   }
 
   private whatIsSaved(): string {
-    return this.saved ? `${this.saved.directory} holds the run up to step ${this.saved.step}: resume from there` : 'nothing of the run was saved';
+    return this.saved
+      ? `${this.saved.directory} holds the run up to step ${this.saved.step}: resume from there`
+      : 'nothing of the run was saved';
   }
 
-  /** After a step that went wrong: a checkpoint of the parameters before it, unless there is an earlier one. Says what there is. */
+  /**
+   * After a step that went wrong: a checkpoint of the parameters before it, unless there is an earlier one. Says what
+   * there is.
+   */
   private async afterBadStep(): Promise<string> {
     const { checkpoint } = this.options;
     const asBefore = 'the parameters are as the step before left them';
@@ -213,19 +238,28 @@ export class ReftTrainer {
     return this.saved?.step === this.done ? `${asBefore}, saved in ${this.saved.directory}` : this.whatIsSaved();
   }
 
-  /** Runs the steps to the end, then measures the loss on the training data. @throws Error where a loss is not finite, in the end too */
+  /**
+   * Runs the steps to the end, then measures the loss on the training data. @throws Error where a loss is not finite,
+   * in the end too
+   */
   async train(onStep?: (step: TrainStep) => void): Promise<TrainResult> {
     const { signal, checkpoint } = this.options;
     for await (const step of this.steps()) onStep?.(step);
     const measured = this.over ? await this.measure(this.examples, signal) : null;
     if (!measured && this.over && checkpoint) await this.saveCheckpoint(checkpoint.directory);
     if (measured && !Number.isFinite(measured.loss)) {
-      throw new Error(`training: the loss after the last step is ${measured.loss}: it diverged; ${this.whatIsSaved()}. ${this.calmer()}`);
+      throw new Error(
+        `training: the loss after the last step is ${measured.loss}: it diverged; ${this.whatIsSaved()}. ${this.calmer()}`,
+      );
     }
     return {
-      steps: this.done, loss: measured?.loss ?? this.lastLoss, seconds: this.seconds,
-      trainableParameters: this.reft.parameterCount, aborted: !measured,
-      stoppedEarly: this.course.stopped && this.done < this.totalSteps, best: this.course.state.best,
+      steps: this.done,
+      loss: measured?.loss ?? this.lastLoss,
+      seconds: this.seconds,
+      trainableParameters: this.reft.parameterCount,
+      aborted: !measured,
+      stoppedEarly: this.course.stopped && this.done < this.totalSteps,
+      best: this.course.state.best,
     };
   }
 
@@ -235,7 +269,7 @@ export class ReftTrainer {
 
   /** The loss on examples (default: the training data), dropout off. */
   async evaluate(examples: readonly Example[] = this.examples): Promise<Evaluation> {
-    return await this.measure(prepareExamples('evaluation', { examples }, this.reft, {})) as Evaluation;
+    return (await this.measure(prepareExamples('evaluation', { examples }, this.reft, {}))) as Evaluation;
   }
 
   private async measure(examples: readonly Example[], signal?: AbortSignal): Promise<Evaluation | null> {
@@ -250,7 +284,13 @@ export class ReftTrainer {
       const batch = batchAt(at);
       await this.reuse?.fetch(batch);
       await this.reuse?.ahead(() => batchAt(at + batchSize));
-      const loss = noGrad(() => scope(() => this.groups(batch).map(windows => this.lossOf(windows)).reduce((a, b) => a.add(b))));
+      const loss = noGrad(() =>
+        scope(() =>
+          this.groups(batch)
+            .map(windows => this.lossOf(windows))
+            .reduce((a, b) => a.add(b)),
+        ),
+      );
       sum += await loss.item();
       loss.storage.dispose();
       this.reuse?.release();
@@ -270,14 +310,23 @@ export class ReftTrainer {
     const count = this.objective.count(examples);
     this.optimizer.zeroGrad();
     await this.reuse?.fetch(examples);
-    if (this.reuse && this.done + 1 < this.totalSteps) await this.reuse.ahead(() => this.groupsOf(this.done + 1).flat().map(w => w.example));
+    if (this.reuse && this.done + 1 < this.totalSteps)
+      await this.reuse.ahead(() =>
+        this.groupsOf(this.done + 1)
+          .flat()
+          .map(w => w.example),
+      );
     const measured = scope(() => {
       // A stream of dropout for each micro-batch; a step never has more of them than there are examples.
-      const losses = groups.map((windows, k) => this.addGradients(windows, count, { seed, step: this.done * this.examples.length + k }));
+      const losses = groups.map((windows, k) =>
+        this.addGradients(windows, count, { seed, step: this.done * this.examples.length + k }),
+      );
       const tensors = this.optimizer.parameters;
       const { dtype, backend } = this.reft.base;
       // A step whose prompts are all too short to be edited has no gradients.
-      const norm = tensors.some(t => t.grad) ? clipGradNorm(tensors, maxGradNorm || Infinity) : create.zeros([], { dtype, backend });
+      const norm = tensors.some(t => t.grad)
+        ? clipGradNorm(tensors, maxGradNorm || Infinity)
+        : create.zeros([], { dtype, backend });
       return noGrad(() => stack([losses.reduce((a, b) => a.add(b)), norm]));
     });
     const [loss, gradNorm] = await measured.data();
@@ -298,7 +347,14 @@ export class ReftTrainer {
     const seconds = (performance.now() - begin) / 1000;
     this.seconds += seconds;
     return {
-      index: this.done, total: this.totalSteps, epoch: epoch + 1, loss, learningRate, gradNorm, seconds, labelled,
+      index: this.done,
+      total: this.totalSteps,
+      epoch: epoch + 1,
+      loss,
+      learningRate,
+      gradNorm,
+      seconds,
+      labelled,
       tokens: examples.reduce((n, e) => n + e.ids.length, 0),
     };
   }
@@ -306,8 +362,9 @@ export class ReftTrainer {
   /** The micro-batches of a step (from 0), each parted into groups. */
   private groupsOf(step: number): Window[][] {
     const units = this.units(this.examples);
-    return stepsOfEpoch(units.length, this.options, Math.floor(step / this.stepsPerEpoch))[step % this.stepsPerEpoch]
-      .flatMap(numbers => this.groups(numbers.flatMap(i => units[i])));
+    return stepsOfEpoch(units.length, this.options, Math.floor(step / this.stepsPerEpoch))[
+      step % this.stepsPerEpoch
+    ].flatMap(numbers => this.groups(numbers.flatMap(i => units[i])));
   }
 
   /** Adds the gradients of these windows' share of the step's mean loss; gives that share. */
@@ -340,19 +397,25 @@ export class ReftTrainer {
     return this.objective.loss(this.reft, windows, { ...kept, recompute: this.options.recompute ?? false }, training);
   }
 
-  /** What a checkpoint holds, as files: the state of the run, and the adapter. @throws Error where a parameter is not finite */
+  /**
+   * What a checkpoint holds, as files: the state of the run, and the adapter. @throws Error where a parameter is not
+   * finite
+   */
   async checkpointFiles(): Promise<Map<string, Uint8Array>> {
     const state = {
-      step: this.done, optimizerStep: this.optimizer.state().step, record: this.record,
-      settings: await this.settings(), tensors: this.stateTensors(),
+      step: this.done,
+      optimizerStep: this.optimizer.state().step,
+      record: this.record,
+      settings: await this.settings(),
+      tensors: this.stateTensors(),
       ...(this.evaluated ? { evaluation: this.course.state } : {}),
     };
-    return new Map([...await stateToFiles(state), ...await adapterToFiles(this.reft)]);
+    return new Map([...(await stateToFiles(state)), ...(await adapterToFiles(this.reft))]);
   }
 
   /**
-   * Writes a checkpoint folder (Node), which is the old one or the new one, whatever stops the process; also an adapter folder, which `loadReft`
-   * reads. @throws Error where a parameter is not finite; the checkpoint there stays
+   * Writes a checkpoint folder (Node), which is the old one or the new one, whatever stops the process; also an adapter
+   * folder, which `loadReft` reads. @throws Error where a parameter is not finite; the checkpoint there stays
    */
   async saveCheckpoint(directory: string): Promise<void> {
     nodeOnly('a checkpoint in a folder', 'use checkpointFiles()');
@@ -361,12 +424,17 @@ export class ReftTrainer {
       await writeFolder(directory, await this.checkpointFiles());
     } catch (error) {
       if (error instanceof RangeError) throw error;
-      throw new RunError(`${directory}: the checkpoint of step ${this.done} could not be saved: ${(error as Error).message}; ${this.whatIsSaved()}`, { cause: error });
+      throw new RunError(
+        `${directory}: the checkpoint of step ${this.done} could not be saved: ${(error as Error).message}; ${this.whatIsSaved()}`,
+        { cause: error },
+      );
     }
     this.saved = { step: this.done, directory };
   }
 
-  /** Goes on from a checkpoint, bit for bit. @throws RangeError naming a setting that differs, FormatError for bad files */
+  /**
+   * Goes on from a checkpoint, bit for bit. @throws RangeError naming a setting that differs, FormatError for bad files
+   */
   async loadCheckpoint(from: string | Files): Promise<void> {
     let files: Files;
     if (typeof from === 'string') {
@@ -374,20 +442,28 @@ export class ReftTrainer {
       const { readFolder } = await import('./adapterFilesNode.js');
       files = await readFolder(from, [stateTensorsFile]);
     } else files = from;
-    await stateFromFiles(files, typeof from === 'string' ? from : 'checkpoint', await this.settings(), this.stateTensors(), state => {
-      if (state.step > this.totalSteps) throw new RangeError(`resume: the checkpoint is at step ${state.step} of ${this.totalSteps}`);
-      const [moments, best] = [new Map<string, Tensor>(), new Map<string, Tensor>()];
-      for (const [name, tensor] of state.tensors) {
-        if (name.startsWith(momentsPrefix)) moments.set(name.slice(momentsPrefix.length), tensor);
-        else if (name.startsWith(bestPrefix)) best.set(name.slice(bestPrefix.length), tensor);
-        else this.restore(name, tensor);
-      }
-      this.optimizer.loadState({ step: state.optimizerStep, tensors: moments });
-      if (state.evaluation) this.course.load(state.evaluation, best);
-      this.done = state.step;
-      this.lastLoss = state.record.losses.at(-1)?.loss ?? NaN;
-      for (const name of ['losses', 'evaluation'] as const) this.record[name].splice(0, Infinity, ...state.record[name]);
-    });
+    await stateFromFiles(
+      files,
+      typeof from === 'string' ? from : 'checkpoint',
+      await this.settings(),
+      this.stateTensors(),
+      state => {
+        if (state.step > this.totalSteps)
+          throw new RangeError(`resume: the checkpoint is at step ${state.step} of ${this.totalSteps}`);
+        const [moments, best] = [new Map<string, Tensor>(), new Map<string, Tensor>()];
+        for (const [name, tensor] of state.tensors) {
+          if (name.startsWith(momentsPrefix)) moments.set(name.slice(momentsPrefix.length), tensor);
+          else if (name.startsWith(bestPrefix)) best.set(name.slice(bestPrefix.length), tensor);
+          else this.restore(name, tensor);
+        }
+        this.optimizer.loadState({ step: state.optimizerStep, tensors: moments });
+        if (state.evaluation) this.course.load(state.evaluation, best);
+        this.done = state.step;
+        this.lastLoss = state.record.losses.at(-1)?.loss ?? NaN;
+        for (const name of ['losses', 'evaluation'] as const)
+          this.record[name].splice(0, Infinity, ...state.record[name]);
+      },
+    );
     if (typeof from === 'string') this.saved = { step: this.done, directory: from };
     this.toResume = undefined;
   }
@@ -399,8 +475,8 @@ export class ReftTrainer {
   }
 
   private stateTensors(): Map<string, Tensor> {
-    const prefixed = (prefix: string, tensors: ReadonlyMap<string, Tensor>): [string, Tensor][] => (
-      [...tensors].map(([name, tensor]) => [prefix + name, tensor]));
+    const prefixed = (prefix: string, tensors: ReadonlyMap<string, Tensor>): [string, Tensor][] =>
+      [...tensors].map(([name, tensor]) => [prefix + name, tensor]);
     const moments = prefixed(momentsPrefix, this.optimizer.state().tensors);
     return new Map([...this.parameterTensors(), ...moments, ...prefixed(bestPrefix, this.course.tensors())]);
   }
@@ -413,19 +489,45 @@ export class ReftTrainer {
   }
 
   private async settings(): Promise<TrainerSettings> {
-    const { batchSize, gradientAccumulation, learningRate, schedule, warmup, weightDecay, maxGradNorm, seed, reuse, reuseBudgetBytes } = this.options;
+    const {
+      batchSize,
+      gradientAccumulation,
+      learningRate,
+      schedule,
+      warmup,
+      weightDecay,
+      maxGradNorm,
+      seed,
+      reuse,
+      reuseBudgetBytes,
+    } = this.options;
     const { reuseDirectory, reuseDirectoryBudgetBytes, keepBest, earlyStopping, evaluation } = this.options;
     const { base, configs } = this.reft;
     return {
-      totalSteps: this.totalSteps, batchSize, gradientAccumulation, learningRate, schedule, warmup, weightDecay, maxGradNorm, seed, reuse, reuseBudgetBytes,
-      // Where files are does not matter, how many there may be does: an example that is computed in full rounds otherwise.
+      totalSteps: this.totalSteps,
+      batchSize,
+      gradientAccumulation,
+      learningRate,
+      schedule,
+      warmup,
+      weightDecay,
+      maxGradNorm,
+      seed,
+      reuse,
+      reuseBudgetBytes,
+      // Where files are does not matter, how many there may be does: an example that is computed in full rounds
+      // otherwise.
       ...(reuseDirectory === undefined ? {} : { reuseDirectoryBudgetBytes }),
       // Evaluations decide nothing else.
-      ...(this.evaluated && (keepBest || earlyStopping) ? {
-        keepBest: keepBest ?? false, patience: earlyStopping?.patience ?? 0, minDelta: earlyStopping?.minDelta ?? 0,
-        evaluateEvery: evaluation?.every ?? this.stepsPerEpoch,
-        evaluationData: await examplesFingerprint(this.evaluated),
-      } : {}),
+      ...(this.evaluated && (keepBest || earlyStopping)
+        ? {
+            keepBest: keepBest ?? false,
+            patience: earlyStopping?.patience ?? 0,
+            minDelta: earlyStopping?.minDelta ?? 0,
+            evaluateEvery: evaluation?.every ?? this.stepsPerEpoch,
+            evaluationData: await examplesFingerprint(this.evaluated),
+          }
+        : {}),
       edits: JSON.stringify(configs.map(configToJSON)),
       scales: this.reft.interventions.map(i => i.scale).join(),
       trained: this.trained.map(t => t.name).join(),

@@ -1,5 +1,5 @@
-// What a trainer is given, checked before the first step: rows or examples, whether their positions exist, the order of steps. Nothing
-// here knows of tensors.
+// What a trainer is given, checked before the first step: rows or examples, whether their positions exist, the order of
+// steps. Nothing here knows of tensors.
 
 import { batches } from '../data/collate.js';
 import { checkExample, tokenizeRow, type Example } from '../data/examples.js';
@@ -17,14 +17,24 @@ export interface TrainingData {
 }
 
 /** Rows as examples, each checked against the model's context and the positions its edits need. Errors name the row. */
-export function prepareExamples(what: string, data: TrainingData, reft: ReftModel, options: { tokenizer?: Tokenizer; maxLength?: number }): Example[] {
+export function prepareExamples(
+  what: string,
+  data: TrainingData,
+  reft: ReftModel,
+  options: { tokenizer?: Tokenizer; maxLength?: number },
+): Example[] {
   const { rows, examples } = data;
-  if ((rows === undefined) === (examples === undefined)) throw new RangeError(`${what}: expected either rows or examples`);
+  if ((rows === undefined) === (examples === undefined))
+    throw new RangeError(`${what}: expected either rows or examples`);
   const { tokenizer, maxLength } = options;
   if (rows && !tokenizer) throw new RangeError(`${what}: rows need a tokenizer`);
-  const prepared = rows ? rows.map(row => tokenizeRow(row, tokenizer as Tokenizer, { maxLength })) : [...(examples as readonly Example[])];
+  const prepared = rows
+    ? rows.map(row => tokenizeRow(row, tokenizer as Tokenizer, { maxLength }))
+    : [...(examples as readonly Example[])];
   if (prepared.length === 0) throw new RangeError(`${what}: there are no rows`);
-  prepared.forEach((example, i) => { checkTrainable(example, reft, `${what}: example ${i}`); });
+  prepared.forEach((example, i) => {
+    checkTrainable(example, reft, `${what}: example ${i}`);
+  });
   return prepared;
 }
 
@@ -33,13 +43,17 @@ function checkTrainable(example: Example, reft: ReftModel, what: string): void {
   checkExample(example, what, vocabSize);
   const { ids, labels, promptLength, where = what } = example;
   if (ids.length > maxPositions) {
-    throw new RangeError(`${where}: has ${ids.length} tokens, the model's context is ${maxPositions}; give a maxLength to cut the prompt`);
+    throw new RangeError(
+      `${where}: has ${ids.length} tokens, the model's context is ${maxPositions}; give a maxLength to cut the prompt`,
+    );
   }
   if (!labels.some((label, t) => t > 0 && label >= 0)) throw new RangeError(`${where}: no token has a label to learn`);
   for (const intervention of reft.interventions) {
     const { positions, newTokens } = intervention.config;
     if (newTokens === 'none' && promptLength === 0) {
-      throw new RangeError(`${where}: a row without a prompt has no positions ${describePositions(positions)}; use 'all', or prompt and completion`);
+      throw new RangeError(
+        `${where}: a row without a prompt has no positions ${describePositions(positions)}; use 'all', or prompt and completion`,
+      );
     }
     try {
       positionsOf(intervention, { promptLength, length: ids.length, ids }, reft.tokenizer);
@@ -51,10 +65,15 @@ function checkTrainable(example: Example, reft: ReftModel, what: string): void {
 
 /** Refuses data on which nothing could be learned: no token of any row is edited. */
 export function checkEdited(examples: readonly Example[], reft: ReftModel): void {
-  const edited = examples.some(e => reft.interventions.some(i => i.enabled
-    && positionsOf(i, { ...e, length: e.ids.length }, reft.tokenizer).positions.length > 0));
+  const edited = examples.some(e =>
+    reft.interventions.some(
+      i => i.enabled && positionsOf(i, { ...e, length: e.ids.length }, reft.tokenizer).positions.length > 0,
+    ),
+  );
   if (!reft.enabled || !edited) {
-    const why = reft.enabled ? 'the prompts are too short for their positions, or the interventions are switched off' : 'the edits are switched off';
+    const why = reft.enabled
+      ? 'the prompts are too short for their positions, or the interventions are switched off'
+      : 'the edits are switched off';
     throw new RangeError(`training: no token of any row is edited: ${why}`);
   }
 }
@@ -65,8 +84,14 @@ export function labelCount({ labels }: Pick<Example, 'labels'>): number {
 }
 
 /** The steps of an epoch: each the micro-batches of example numbers whose gradients are added up. */
-export function stepsOfEpoch(n: number, options: { batchSize: number; gradientAccumulation: number; seed: number }, epoch: number): number[][][] {
+export function stepsOfEpoch(
+  n: number,
+  options: { batchSize: number; gradientAccumulation: number; seed: number },
+  epoch: number,
+): number[][][] {
   const { batchSize, gradientAccumulation, seed } = options;
   const all = batches(n, batchSize, seed, epoch);
-  return Array.from({ length: Math.ceil(all.length / gradientAccumulation) }, (_, i) => all.slice(i * gradientAccumulation, (i + 1) * gradientAccumulation));
+  return Array.from({ length: Math.ceil(all.length / gradientAccumulation) }, (_, i) =>
+    all.slice(i * gradientAccumulation, (i + 1) * gradientAccumulation),
+  );
 }

@@ -1,4 +1,5 @@
-// A trainer's options: their defaults, what is checked of them, and what a run reports. What they do is trainer.ts's business.
+// A trainer's options: their defaults, what is checked of them, and what a run reports. What they do is trainer.ts's
+// business.
 
 import type { Example } from '../data/examples.js';
 import type { PreferencePair } from '../data/preferences.js';
@@ -17,8 +18,14 @@ export interface TrainerOptions {
   readonly rows?: readonly Row[];
   /** From `tokenizeRow`, in place of rows. */
   readonly examples?: readonly Example[];
-  /** In place of rows: which of two answers is better (DPO), the unedited base being the reference. `batchSize` then counts pairs. */
-  readonly preferences?: { readonly pairs: readonly PreferencePair[]; /** How far to move from the base. Default 0.1. */ readonly beta?: number };
+  /**
+   * In place of rows: which of two answers is better (DPO), the unedited base being the reference. `batchSize` then
+   * counts pairs.
+   */
+  readonly preferences?: {
+    readonly pairs: readonly PreferencePair[];
+    /** How far to move from the base. Default 0.1. */ readonly beta?: number;
+  };
   /** Either epochs or steps. */
   readonly epochs?: number;
   readonly steps?: number;
@@ -51,19 +58,22 @@ export interface TrainerOptions {
   /** Most bytes kept for that in memory. Default 1 GiB. */
   readonly reuseBudgetBytes?: number;
   /**
-   * A folder (Node) in which it is kept too: beyond memory's bound, and for later runs over the same model and rows, which read it. What is there is
-   * found by the hash of all that decides it; a damaged file is made again.
+   * A folder (Node) in which it is kept too: beyond memory's bound, and for later runs over the same model and rows,
+   * which read it. What is there is found by the hash of all that decides it; a damaged file is made again.
    */
   readonly reuseDirectory?: string;
   /** Most bytes in that folder; what was used longest ago goes first. Default 16 GiB. */
   readonly reuseDirectoryBudgetBytes?: number;
-  /** Keep nothing inside the model's blocks for the backward pass, which runs each again: less memory, more time, the same steps. Default false. */
+  /**
+   * Keep nothing inside the model's blocks for the backward pass, which runs each again: less memory, more time, the
+   * same steps. Default false.
+   */
   readonly recompute?: boolean;
   /** Ends the run at its next step, after a checkpoint where one is configured. */
   readonly signal?: AbortSignal;
   /**
-   * Where a checkpoint is written (Node): on an abort, and after every `everySteps` steps. Default: never in between where memory is the
-   * host's, every 25 steps on a device that can be lost with all it holds.
+   * Where a checkpoint is written (Node): on an abort, and after every `everySteps` steps. Default: never in between
+   * where memory is the host's, every 25 steps on a device that can be lost with all it holds.
    */
   readonly checkpoint?: { readonly directory: string; readonly everySteps?: number };
   /** A checkpoint to go on from: a folder (Node), or its files. */
@@ -114,15 +124,54 @@ export interface TrainResult {
   readonly best: EvaluatedStep | null;
 }
 
-export type ResolvedTrainerOptions = Required<Pick<TrainerOptions, 'batchSize' | 'gradientAccumulation' | 'learningRate' | 'schedule' | 'warmup'
-  | 'weightDecay' | 'maxGradNorm' | 'seed' | 'reuse' | 'reuseBudgetBytes' | 'reuseDirectoryBudgetBytes'>> & TrainerOptions;
+export type ResolvedTrainerOptions = Required<
+  Pick<
+    TrainerOptions,
+    | 'batchSize'
+    | 'gradientAccumulation'
+    | 'learningRate'
+    | 'schedule'
+    | 'warmup'
+    | 'weightDecay'
+    | 'maxGradNorm'
+    | 'seed'
+    | 'reuse'
+    | 'reuseBudgetBytes'
+    | 'reuseDirectoryBudgetBytes'
+  >
+> &
+  TrainerOptions;
 
 const trainerKeys: OptionKeys<TrainerOptions> = {
-  tokenizer: true, rows: true, examples: true, preferences: true, epochs: true, steps: true, batchSize: true,
-  gradientAccumulation: true, learningRate: true, schedule: true, warmup: true, weightDecay: true, maxGradNorm: true,
-  seed: true, maxLength: true, evaluation: true, keepBest: true, earlyStopping: true, reuse: true,
-  reuseBudgetBytes: true, reuseDirectory: true, reuseDirectoryBudgetBytes: true, recompute: true, signal: true,
-  checkpoint: true, resume: true, onStep: true, onCheckpoint: true, onEvaluation: true,
+  tokenizer: true,
+  rows: true,
+  examples: true,
+  preferences: true,
+  epochs: true,
+  steps: true,
+  batchSize: true,
+  gradientAccumulation: true,
+  learningRate: true,
+  schedule: true,
+  warmup: true,
+  weightDecay: true,
+  maxGradNorm: true,
+  seed: true,
+  maxLength: true,
+  evaluation: true,
+  keepBest: true,
+  earlyStopping: true,
+  reuse: true,
+  reuseBudgetBytes: true,
+  reuseDirectory: true,
+  reuseDirectoryBudgetBytes: true,
+  recompute: true,
+  signal: true,
+  checkpoint: true,
+  resume: true,
+  onStep: true,
+  onCheckpoint: true,
+  onEvaluation: true,
 };
 
 /** @throws RangeError for an option that there is not */
@@ -133,10 +182,17 @@ export function checkTrainerKeys(options: TrainerOptions): void {
 /** Options with their defaults, for `n` rows (or pairs). @throws RangeError naming the one that is wrong */
 export function withDefaults(options: TrainerOptions, n: number): ResolvedTrainerOptions {
   const resolved = {
-    ...options, batchSize: Math.min(n, options.batchSize ?? 8), gradientAccumulation: options.gradientAccumulation ?? 1,
-    learningRate: options.learningRate ?? 9e-4, schedule: options.schedule ?? 'linear', warmup: options.warmup ?? 0,
-    weightDecay: options.weightDecay ?? 0, maxGradNorm: options.maxGradNorm ?? 1, seed: options.seed ?? 0,
-    reuse: options.reuse ?? true, reuseBudgetBytes: options.reuseBudgetBytes ?? defaultReuseBytes,
+    ...options,
+    batchSize: Math.min(n, options.batchSize ?? 8),
+    gradientAccumulation: options.gradientAccumulation ?? 1,
+    learningRate: options.learningRate ?? 9e-4,
+    schedule: options.schedule ?? 'linear',
+    warmup: options.warmup ?? 0,
+    weightDecay: options.weightDecay ?? 0,
+    maxGradNorm: options.maxGradNorm ?? 1,
+    seed: options.seed ?? 0,
+    reuse: options.reuse ?? true,
+    reuseBudgetBytes: options.reuseBudgetBytes ?? defaultReuseBytes,
     reuseDirectoryBudgetBytes: options.reuseDirectoryBudgetBytes ?? defaultReuseDirectoryBytes,
   };
   checkOptions(resolved);
@@ -144,12 +200,21 @@ export function withDefaults(options: TrainerOptions, n: number): ResolvedTraine
 }
 
 /** Options that are numbers from 0 on. */
-const numbers = ['learningRate', 'weightDecay', 'maxGradNorm', 'reuseBudgetBytes', 'reuseDirectoryBudgetBytes', 'warmup'] as const;
+const numbers = [
+  'learningRate',
+  'weightDecay',
+  'maxGradNorm',
+  'reuseBudgetBytes',
+  'reuseDirectoryBudgetBytes',
+  'warmup',
+] as const;
 
 function checkOptions(o: ResolvedTrainerOptions): void {
-  if ((o.epochs === undefined) === (o.steps === undefined)) throw new RangeError('training: expected either epochs or steps');
+  if ((o.epochs === undefined) === (o.steps === undefined))
+    throw new RangeError('training: expected either epochs or steps');
   const whole = (name: string, value: number | undefined, least: number): void => {
-    if (value !== undefined && !(Number.isInteger(value) && value >= least)) throw new RangeError(`${name}: expected a whole number from ${least} on, got ${value}`);
+    if (value !== undefined && !(Number.isInteger(value) && value >= least))
+      throw new RangeError(`${name}: expected a whole number from ${least} on, got ${value}`);
   };
   for (const name of ['epochs', 'steps', 'batchSize', 'gradientAccumulation'] as const) whole(name, o[name], 1);
   whole('evaluation.every', o.evaluation?.every, 1);
@@ -165,8 +230,10 @@ function checkOptions(o: ResolvedTrainerOptions): void {
   whole('seed', o.seed, 0);
   if (o.reuseDirectory !== undefined && !o.reuse) throw new RangeError('reuseDirectory: has no meaning without reuse');
   const atLeast0 = (name: (typeof numbers)[number]): void => {
-    if (!(o[name] >= 0 && Number.isFinite(o[name]))) throw new RangeError(`${name}: expected a number from 0 on, got ${o[name]}`);
+    if (!(o[name] >= 0 && Number.isFinite(o[name])))
+      throw new RangeError(`${name}: expected a number from 0 on, got ${o[name]}`);
   };
   for (const name of numbers) atLeast0(name);
-  if (!scheduleNames.includes(o.schedule)) throw new RangeError(`schedule: expected ${scheduleNames.join(', ')}, got '${o.schedule}'`);
+  if (!scheduleNames.includes(o.schedule))
+    throw new RangeError(`schedule: expected ${scheduleNames.join(', ')}, got '${o.schedule}'`);
 }

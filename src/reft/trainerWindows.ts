@@ -1,6 +1,6 @@
-// The part of each example that a step computes, as one padded batch, and the loss over it. Tokens after the last labelled prediction are
-// input to nothing and left out; tokens before `start` are left out when their keys and values are kept (reuse.ts). Padding is computed only
-// where it is too little to matter (models/realTokens.ts).
+// The part of each example that a step computes, as one padded batch, and the loss over it. Tokens after the last
+// labelled prediction are input to nothing and left out; tokens before `start` are left out when their keys and values
+// are kept (reuse.ts). Padding is computed only where it is too little to matter (models/realTokens.ts).
 
 import type { Example } from '../data/examples.js';
 import { crossEntropy } from '../nn/crossEntropy.js';
@@ -19,7 +19,10 @@ export interface Window {
 
 /** Predictions of an example that have labels: from the first one's position to one past the last one's. */
 export function labelledSpan({ labels }: Pick<Example, 'labels'>): { first: number; end: number } {
-  return { first: labels.findIndex((label, t) => t > 0 && label >= 0) - 1, end: labels.findLastIndex(label => label >= 0) };
+  return {
+    first: labels.findIndex((label, t) => t > 0 && label >= 0) - 1,
+    end: labels.findLastIndex(label => label >= 0),
+  };
 }
 
 export const wholeWindow = (example: Example): Window => ({ example, start: 0, end: labelledSpan(example).end });
@@ -55,17 +58,41 @@ export function windowBatch(windows: readonly Window[], padTokenId: number): Win
     }
   });
   const layout = {
-    batch, width, starts: windows.map(w => -w.start), promptLengths: windows.map(w => w.example.promptLength), lengths: windows.map(w => w.end),
+    batch,
+    width,
+    starts: windows.map(w => -w.start),
+    promptLengths: windows.map(w => w.example.promptLength),
+    lengths: windows.map(w => w.end),
     ids: windows.map(w => w.example.ids),
   };
-  return { inputIds, shape: [batch, width], attentionMask, layout, rows: Int32Array.from(rows), targets: Int32Array.from(targets) };
+  return {
+    inputIds,
+    shape: [batch, width],
+    attentionMask,
+    layout,
+    rows: Int32Array.from(rows),
+    targets: Int32Array.from(targets),
+  };
 }
 
-/** The cross-entropy of all labelled tokens of the windows, summed: []. `options` has what stands for what lies before them. */
+/**
+ * The cross-entropy of all labelled tokens of the windows, summed: []. `options` has what stands for what lies before
+ * them.
+ */
 export function windowLoss(
-  reft: ReftModel, windows: readonly Window[], options: Pick<ForwardOptions, 'from' | 'cache' | 'recompute'>, training?: TrainingMode,
+  reft: ReftModel,
+  windows: readonly Window[],
+  options: Pick<ForwardOptions, 'from' | 'cache' | 'recompute'>,
+  training?: TrainingMode,
 ): Tensor {
-  const { inputIds, shape, attentionMask, layout, rows, targets } = windowBatch(windows, reft.base.config.padTokenId ?? 0);
-  const { logits } = reft.forward({ inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows, ...options }, layout, training);
+  const { inputIds, shape, attentionMask, layout, rows, targets } = windowBatch(
+    windows,
+    reft.base.config.padTokenId ?? 0,
+  );
+  const { logits } = reft.forward(
+    { inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows, ...options },
+    layout,
+    training,
+  );
   return crossEntropy(logits, targets).sum();
 }

@@ -1,4 +1,5 @@
-// What a training run measured on the way. It is part of a checkpoint, so that a resumed run's record has neither gaps nor doubles.
+// What a training run measured on the way. It is part of a checkpoint, so that a resumed run's record has neither gaps
+// nor doubles.
 
 import { z } from 'zod';
 
@@ -15,6 +16,12 @@ export interface TrainingRecord {
 }
 
 // JSON has no NaN: a loss on other rows that was not finite is null there.
-const point = z.strictObject({ step: z.number().int().positive(), loss: z.number().nullable().transform(loss => loss ?? NaN) });
+const point = z.strictObject({
+  step: z.number().int().positive(),
+  loss: z
+    .number()
+    .nullable()
+    .transform(loss => loss ?? NaN),
+});
 
 export const recordSchema = z.strictObject({ losses: z.array(point), evaluation: z.array(point) });

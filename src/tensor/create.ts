@@ -1,4 +1,5 @@
-// Making tensors from nothing or from host data. Every function takes { dtype, backend }; random ones also { seed, stream }.
+// Making tensors from nothing or from host data. Every function takes { dtype, backend }; random ones also { seed,
+// stream }.
 
 import type { Backend } from '../backends/backend.js';
 import { constant, program } from './expr.js';
@@ -33,24 +34,41 @@ export function allocatePacked(label: string, shape: Shape, packing: Packing, ba
   const { blockLength } = packings[packing];
   if (shape.length !== 2 || shape[1] < 2 || shape[1] % blockLength !== 0) {
     const blocks = blockLength > 1 ? `a multiple of ${blockLength}` : '2 or more';
-    throw new ShapeError(`${label}: ${packing} needs a matrix [rows, columns] with columns ${blocks}, got ${formatShape(shape)}`);
+    throw new ShapeError(
+      `${label}: ${packing} needs a matrix [rows, columns] with columns ${blocks}, got ${formatShape(shape)}`,
+    );
   }
   const storage = new Storage(backend, shape[0] * packedRowBytes(packing, shape[1]) + packedSlack, label);
   return new Tensor(storage, 'f32', shape, contiguousStrides(shape), 0, packing);
 }
 
-function fill(label: string, shape: Shape, value: number, { dtype = 'f32', backend = defaultBackend() }: CreateOptions): Tensor {
+function fill(
+  label: string,
+  shape: Shape,
+  value: number,
+  { dtype = 'f32', backend = defaultBackend() }: CreateOptions,
+): Tensor {
   const result = allocate(label, shape, dtype, backend);
   const type = isFloat(dtype) ? 'f' : dtype === 'i32' ? 'i' : 'b';
   backend.kernels.map({
-    program: program([constant(value, type)], 0), shape, inputs: [], outputs: [result.view(label)], uniforms: [],
+    program: program([constant(value, type)], 0),
+    shape,
+    inputs: [],
+    outputs: [result.view(label)],
+    uniforms: [],
   });
   return result;
 }
 
-function fromData(label: string, data: TypedArray | readonly number[], shape: Shape, { dtype, backend = defaultBackend() }: CreateOptions): Tensor {
+function fromData(
+  label: string,
+  data: TypedArray | readonly number[],
+  shape: Shape,
+  { dtype, backend = defaultBackend() }: CreateOptions,
+): Tensor {
   const kind: DType = dtype ?? (data instanceof Float64Array ? 'f64' : data instanceof Int32Array ? 'i32' : 'f32');
-  if (data.length !== sizeOf(shape)) throw new ShapeError(`${label}: ${data.length} numbers do not fill shape ${formatShape(shape)}`);
+  if (data.length !== sizeOf(shape))
+    throw new ShapeError(`${label}: ${data.length} numbers do not fill shape ${formatShape(shape)}`);
   const result = allocate(label, shape, kind, backend);
   let typed: TypedArray;
   if (kind === 'f32' && data instanceof Float32Array) typed = data;
@@ -68,18 +86,33 @@ function shapeOf(value: NestedArray): number[] {
   return Array.isArray(value) ? [value.length, ...(value.length > 0 ? shapeOf(value[0]) : [])] : [];
 }
 
-/** From nested arrays (rectangular), or a typed array with its shape. Booleans give bool, else f32 unless a dtype is given. */
-function from(value: NestedArray | TypedArray, shapeOrOptions?: Shape | CreateOptions, options: CreateOptions = {}): Tensor {
+/**
+ * From nested arrays (rectangular), or a typed array with its shape. Booleans give bool, else f32 unless a dtype is
+ * given.
+ */
+function from(
+  value: NestedArray | TypedArray,
+  shapeOrOptions?: Shape | CreateOptions,
+  options: CreateOptions = {},
+): Tensor {
   if (ArrayBuffer.isView(value)) {
     const shape = Array.isArray(shapeOrOptions) ? (shapeOrOptions as Shape) : [value.length];
-    return fromData('tensor', value, shape, Array.isArray(shapeOrOptions) ? options : ((shapeOrOptions as CreateOptions) ?? {}));
+    return fromData(
+      'tensor',
+      value,
+      shape,
+      Array.isArray(shapeOrOptions) ? options : ((shapeOrOptions as CreateOptions) ?? {}),
+    );
   }
   const shape = shapeOf(value);
   const flat: number[] = [];
   let booleans = true;
   const walk = (v: NestedArray, axis: number): void => {
     if (Array.isArray(v)) {
-      if (v.length !== shape[axis]) throw new ShapeError(`tensor: expected ${shape[axis] ?? 'a number instead of'} entries on axis ${axis}, got ${v.length}`);
+      if (v.length !== shape[axis])
+        throw new ShapeError(
+          `tensor: expected ${shape[axis] ?? 'a number instead of'} entries on axis ${axis}, got ${v.length}`,
+        );
       v.forEach(x => walk(x, axis + 1));
     } else {
       if (axis !== shape.length) throw new ShapeError(`tensor: expected an array on axis ${axis}, got ${v}`);
@@ -90,21 +123,40 @@ function from(value: NestedArray | TypedArray, shapeOrOptions?: Shape | CreateOp
   walk(value, 0);
   const given = Array.isArray(shapeOrOptions) ? options : ((shapeOrOptions as CreateOptions) ?? {});
   const shaped = Array.isArray(shapeOrOptions) ? (shapeOrOptions as Shape) : shape;
-  return fromData('tensor', flat, shaped, { ...given, dtype: given.dtype ?? (booleans && flat.length > 0 ? 'bool' : 'f32') });
+  return fromData('tensor', flat, shaped, {
+    ...given,
+    dtype: given.dtype ?? (booleans && flat.length > 0 ? 'bool' : 'f32'),
+  });
 }
 
-function randomFill(label: string, shape: Shape, { dtype = 'f32', backend = defaultBackend(), seed, stream = 0 }: RandomOptions, next: (r: Random) => number): Tensor {
+function randomFill(
+  label: string,
+  shape: Shape,
+  { dtype = 'f32', backend = defaultBackend(), seed, stream = 0 }: RandomOptions,
+  next: (r: Random) => number,
+): Tensor {
   const random = new Random(seed, stream);
   const data = typedArray(dtype, sizeOf(shape));
   for (let i = 0; i < data.length; i++) data[i] = next(random);
   return fromData(label, data, shape, { dtype, backend });
 }
 
-/** Frozen weights kept small, from bytes in the row layout of tensor/packing.ts. Products, `takeRows` and `unpack` read them; no gradient. */
-function packed(bytes: Uint8Array, shape: Shape, packing: Packing, { backend = defaultBackend() }: { backend?: Backend } = {}): Tensor {
+/**
+ * Frozen weights kept small, from bytes in the row layout of tensor/packing.ts. Products, `takeRows` and `unpack` read
+ * them; no gradient.
+ */
+function packed(
+  bytes: Uint8Array,
+  shape: Shape,
+  packing: Packing,
+  { backend = defaultBackend() }: { backend?: Backend } = {},
+): Tensor {
   const result = allocatePacked('packed', shape, packing, backend);
   const { byteLength } = result;
-  if (bytes.byteLength !== byteLength) throw new ShapeError(`packed: ${bytes.byteLength} bytes do not fill ${packing}${formatShape(shape)}, which takes ${byteLength}`);
+  if (bytes.byteLength !== byteLength)
+    throw new ShapeError(
+      `packed: ${bytes.byteLength} bytes do not fill ${packing}${formatShape(shape)}, which takes ${byteLength}`,
+    );
   // Rows are whole 4-byte words, which is what every backend writes.
   const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
   backend.write(result.storage.allocation, 0, new Int32Array(aligned.buffer, aligned.byteOffset, byteLength / 4));
@@ -122,7 +174,12 @@ export const create = {
   arange: (start: number, end: number, options: CreateOptions & { step?: number } = {}): Tensor => {
     const { step = 1 } = options;
     const length = Math.max(0, Math.ceil((end - start) / step));
-    return fromData('arange', Array.from({ length }, (_, i) => start + i * step), [length], options);
+    return fromData(
+      'arange',
+      Array.from({ length }, (_, i) => start + i * step),
+      [length],
+      options,
+    );
   },
   /** Ones on the diagonal. */
   eye: (n: number, options: CreateOptions = {}): Tensor => {
@@ -142,5 +199,8 @@ export const create = {
   },
 };
 
-/** `tensor([[1, 2], [3, 4]])`, `tensor(Float32Array, shape)`, and `tensor.zeros`, `.ones`, `.full`, `.arange`, `.eye`, `.normal`, `.uniform`. */
+/**
+ * `tensor([[1, 2], [3, 4]])`, `tensor(Float32Array, shape)`, and `tensor.zeros`, `.ones`, `.full`, `.arange`, `.eye`,
+ * `.normal`, `.uniform`.
+ */
 export const tensor = Object.assign(from, create);

@@ -35,7 +35,9 @@ export class DeviceError extends Error {
 
 let host: Backend | null = null;
 
-/** `backend` itself where its memory is the host's, else a CPU backend beside it, for values that must be read at once. */
+/**
+ * `backend` itself where its memory is the host's, else a CPU backend beside it, for values that must be read at once.
+ */
 export function hostBackend(backend: Backend): Backend {
   if (backend.readSync) return backend;
   host ??= createCpuBackend();
@@ -56,8 +58,9 @@ function cpuWith(threads: number): Backend {
 }
 
 /**
- * Opens a device by name, once a process (a CPU with another number of threads: each time). 'webgpu' never falls back: without an adapter
- * it throws a DeviceError that says what is missing. 'auto' is the CPU: until the fused kernels are there on WebGPU too, it is the faster one.
+ * Opens a device by name, once a process (a CPU with another number of threads: each time). 'webgpu' never falls back:
+ * without an adapter it throws a DeviceError that says what is missing. 'auto' is the CPU: until the fused kernels are
+ * there on WebGPU too, it is the faster one.
  * @throws DeviceError for a device that is not there, or threads of one that is no CPU
  */
 export async function openDevice(name: DeviceName = 'auto', { threads }: DeviceOptions = {}): Promise<Backend> {

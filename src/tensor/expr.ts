@@ -1,18 +1,51 @@
 // The scalar expression language: what one element of an elementwise kernel computes. An expression is an immutable,
-// hash-consed graph, so equal expressions are the same object and repeated parts are computed once. Backends emit it (JavaScript,
-// WASM SIMD, WGSL) and autograd/derive.ts differentiates it; neither emission nor derivatives belong here.
-// Values that change from call to call (a learning rate, a seed) are uniforms: as constants each would compile a new kernel.
+// hash-consed graph, so equal expressions are the same object and repeated parts are computed once. Backends emit it
+// (JavaScript, WASM SIMD, WGSL) and autograd/derive.ts differentiates it; neither emission nor derivatives belong here.
+// Values that change from call to call (a learning rate, a seed) are uniforms: as constants each would compile a new
+// kernel.
 
 /** f: the float width of the kernel (f32 or f64); i: i32; u: u32, wrapping; b: bool. */
 export type ScalarType = 'f' | 'i' | 'u' | 'b';
 
 export type ExprOp =
-  | 'const' | 'arg' | 'uniform' | 'index'
-  | 'add' | 'sub' | 'mul' | 'div' | 'neg' | 'min' | 'max' | 'abs' | 'floor'
-  | 'exp' | 'log' | 'sqrt' | 'rsqrt' | 'tanh' | 'erf' | 'sin' | 'cos'
-  | 'lt' | 'le' | 'eq' | 'ne' | 'and' | 'or' | 'not' | 'where'
-  | 'bitAnd' | 'bitOr' | 'bitXor' | 'shl' | 'shr'
-  | 'toF' | 'toI' | 'toU' | 'custom';
+  | 'const'
+  | 'arg'
+  | 'uniform'
+  | 'index'
+  | 'add'
+  | 'sub'
+  | 'mul'
+  | 'div'
+  | 'neg'
+  | 'min'
+  | 'max'
+  | 'abs'
+  | 'floor'
+  | 'exp'
+  | 'log'
+  | 'sqrt'
+  | 'rsqrt'
+  | 'tanh'
+  | 'erf'
+  | 'sin'
+  | 'cos'
+  | 'lt'
+  | 'le'
+  | 'eq'
+  | 'ne'
+  | 'and'
+  | 'or'
+  | 'not'
+  | 'where'
+  | 'bitAnd'
+  | 'bitOr'
+  | 'bitXor'
+  | 'shl'
+  | 'shr'
+  | 'toF'
+  | 'toI'
+  | 'toU'
+  | 'custom';
 
 export interface Expr {
   readonly id: number;
@@ -102,11 +135,13 @@ export function neg(a: Operand): Expr {
   return x.op === 'neg' ? x.args[0] : node('neg', x.type, [x]);
 }
 
-const unaryFloat = (op: ExprOp, fold?: (x: number) => number) => (a: Operand): Expr => {
-  const x = lift(a, 'f');
-  if (x.type !== 'f') throw new Error(`${op}: takes a float, not ${x.type}`);
-  return fold && folds(x) ? constant(fold(x.value)) : node(op, 'f', [x]);
-};
+const unaryFloat =
+  (op: ExprOp, fold?: (x: number) => number) =>
+  (a: Operand): Expr => {
+    const x = lift(a, 'f');
+    if (x.type !== 'f') throw new Error(`${op}: takes a float, not ${x.type}`);
+    return fold && folds(x) ? constant(fold(x.value)) : node(op, 'f', [x]);
+  };
 
 export const exp = unaryFloat('exp', Math.exp);
 export const log = unaryFloat('log');
@@ -119,16 +154,31 @@ export const cos = unaryFloat('cos', Math.cos);
 export const floor = unaryFloat('floor', Math.floor);
 
 export const abs = (a: Expr): Expr => node('abs', a.type, [a]);
-export const min = (a: Operand, b: Operand): Expr => { const [x, y] = pair('min', a, b); return node('min', x.type, [x, y]); };
-export const max = (a: Operand, b: Operand): Expr => { const [x, y] = pair('max', a, b); return node('max', x.type, [x, y]); };
+export const min = (a: Operand, b: Operand): Expr => {
+  const [x, y] = pair('min', a, b);
+  return node('min', x.type, [x, y]);
+};
+export const max = (a: Operand, b: Operand): Expr => {
+  const [x, y] = pair('max', a, b);
+  return node('max', x.type, [x, y]);
+};
 
-const compare = (op: ExprOp) => (a: Operand, b: Operand): Expr => node(op, 'b', pair(op, a, b));
+const compare =
+  (op: ExprOp) =>
+  (a: Operand, b: Operand): Expr =>
+    node(op, 'b', pair(op, a, b));
 export const lt = compare('lt');
 export const le = compare('le');
 export const eq = compare('eq');
 export const ne = compare('ne');
-export const gt = (a: Operand, b: Operand): Expr => { const [x, y] = pair('gt', a, b); return lt(y, x); };
-export const ge = (a: Operand, b: Operand): Expr => { const [x, y] = pair('ge', a, b); return le(y, x); };
+export const gt = (a: Operand, b: Operand): Expr => {
+  const [x, y] = pair('gt', a, b);
+  return lt(y, x);
+};
+export const ge = (a: Operand, b: Operand): Expr => {
+  const [x, y] = pair('ge', a, b);
+  return le(y, x);
+};
 
 export const and = (a: Expr, b: Expr): Expr => node('and', 'b', [a, b]);
 export const or = (a: Expr, b: Expr): Expr => node('or', 'b', [a, b]);
@@ -140,11 +190,13 @@ export function where(condition: Expr, a: Operand, b: Operand): Expr {
   return x === y ? x : node('where', x.type, [condition, x, y]);
 }
 
-const bits = (op: ExprOp) => (a: Operand, b: Operand): Expr => {
-  const [x, y] = pair(op, a, b);
-  if (x.type !== 'i' && x.type !== 'u') throw new Error(`${op}: takes integers, not ${x.type}`);
-  return node(op, x.type, [x, y]);
-};
+const bits =
+  (op: ExprOp) =>
+  (a: Operand, b: Operand): Expr => {
+    const [x, y] = pair(op, a, b);
+    if (x.type !== 'i' && x.type !== 'u') throw new Error(`${op}: takes integers, not ${x.type}`);
+    return node(op, x.type, [x, y]);
+  };
 export const bitAnd = bits('bitAnd');
 export const bitOr = bits('bitOr');
 export const bitXor = bits('bitXor');
@@ -160,7 +212,10 @@ export const toI = (a: Expr): Expr => (a.type === 'i' ? a : node('toI', 'i', [a]
 export const toU = (a: Expr): Expr => (a.type === 'u' ? a : node('toU', 'u', [toI(a)]));
 export const toB = (a: Expr): Expr => (a.type === 'b' ? a : ne(a, 0));
 
-/** The cotangent of the variable `x` of a custom node `self`, given that of the node; the parameters are what the node was given. */
+/**
+ * The cotangent of the variable `x` of a custom node `self`, given that of the node; the parameters are what the node
+ * was given.
+ */
 export type CustomRule = (self: Expr, g: Expr, x: Expr, ...parameters: Expr[]) => Expr;
 
 const customRules: CustomRule[] = [];
@@ -171,9 +226,9 @@ export function customRule(rule: CustomRule): number {
 }
 
 /**
- * `value`, with its derivative with respect to `x` given by a rule rather than derived: for functions whose symbolic derivative is numerically poor.
- * Emitted as `value`. A rule that refers to the node itself is differentiated through itself again, so that derivatives of every order are as good as
- * the first. Nothing flows to the parameters.
+ * `value`, with its derivative with respect to `x` given by a rule rather than derived: for functions whose symbolic
+ * derivative is numerically poor. Emitted as `value`. A rule that refers to the node itself is differentiated through
+ * itself again, so that derivatives of every order are as good as the first. Nothing flows to the parameters.
  */
 export const custom = (value: Expr, x: Expr, rule: number, parameters: readonly Expr[] = []): Expr =>
   node('custom', 'f', [value, x, ...parameters], rule);
@@ -222,8 +277,8 @@ export function program(outputs: readonly Expr[], argCount: number): Program {
 }
 
 /**
- * The nodes an evaluation needs, each after its arguments. Of a custom node only argument `customArgument` is followed: its value (0, for
- * evaluation) or its variable (1, for differentiation).
+ * The nodes an evaluation needs, each after its arguments. Of a custom node only argument `customArgument` is followed:
+ * its value (0, for evaluation) or its variable (1, for differentiation).
  */
 export function topological(outputs: readonly Expr[], customArgument: 0 | 1 = 0): Expr[] {
   const seen = new Set<Expr>();
@@ -252,13 +307,20 @@ export function substitute(e: Expr, leaf: (e: Expr) => Expr, done = new Map<Expr
 function rebuild(e: Expr, args: Expr[]): Expr {
   if (args.every((a, i) => a === e.args[i])) return e;
   switch (e.op) {
-    case 'add': return add(args[0], args[1]);
-    case 'sub': return sub(args[0], args[1]);
-    case 'mul': return mul(args[0], args[1]);
-    case 'div': return div(args[0], args[1]);
-    case 'neg': return neg(args[0]);
-    case 'where': return where(args[0], args[1], args[2]);
-    default: return node(e.op, e.type, args, e.value);
+    case 'add':
+      return add(args[0], args[1]);
+    case 'sub':
+      return sub(args[0], args[1]);
+    case 'mul':
+      return mul(args[0], args[1]);
+    case 'div':
+      return div(args[0], args[1]);
+    case 'neg':
+      return neg(args[0]);
+    case 'where':
+      return where(args[0], args[1], args[2]);
+    default:
+      return node(e.op, e.type, args, e.value);
   }
 }
 
@@ -266,7 +328,15 @@ function rebuild(e: Expr, args: Expr[]): Expr {
 export function argumentsOf(outputs: readonly Expr[]): ReadonlySet<number> {
   const key = outputs.map(o => o.id).join();
   let found = argumentSets.get(key);
-  if (!found) argumentSets.set(key, (found = new Set(topological(outputs).filter(e => e.op === 'arg').map(e => e.value))));
+  if (!found)
+    argumentSets.set(
+      key,
+      (found = new Set(
+        topological(outputs)
+          .filter(e => e.op === 'arg')
+          .map(e => e.value),
+      )),
+    );
   return found;
 }
 const argumentSets = new Map<string, ReadonlySet<number>>();

@@ -1,13 +1,15 @@
-// Frozen weights that stay as small as their file has them: how one row of a matrix [rows, columns] lies in memory in each format, and what
-// it decodes to. The same layout on every backend, so that a row range is a window; kernels unpack as they read. No files here, and of
-// kernels only the plain decoder that defines the formats.
-// Source of the block formats: ggml-common.h and ggml-quants.c of llama.cpp; there scales and weights are interleaved, here a row's weights come first.
+// Frozen weights that stay as small as their file has them: how one row of a matrix [rows, columns] lies in memory in
+// each format, and what it decodes to. The same layout on every backend, so that a row range is a window; kernels
+// unpack as they read. No files here, and of kernels only the plain decoder that defines the formats.
+// Source of the block formats: ggml-common.h and ggml-quants.c of llama.cpp; there scales and weights are interleaved,
+// here a row's weights come first.
 
 /**
  * Formats of packed weights. A row is padded to 4 bytes; it has at least 2 columns. f16 numbers are finite.
  * - f16, bf16: `columns` halves.
  * - q8_0: `columns` int8, then `columns / 32` f16 scales d: w = d q.
- * - q4_0: 16 bytes for each 32 weights (low nibbles are weights 0..15, high ones 16..31), then f16 scales d: w = d (q - 8).
+ * - q4_0: 16 bytes for each 32 weights (low nibbles are weights 0..15, high ones 16..31), then f16 scales d: w = d (q -
+ *   8).
  * - q4_1: the same 16 bytes, then f16 pairs (d, m) for each 32 weights: w = d q + m.
  */
 export type Packing = 'f16' | 'bf16' | 'q8_0' | 'q4_0' | 'q4_1';
@@ -59,7 +61,12 @@ export interface PackedMatrix {
 }
 
 /** Reads a packed view's shape and strides; its leading axes, if any, have stride 0. */
-export function packedMatrix(view: { packing?: Packing | null; shape: readonly number[]; strides: readonly number[]; offset: number }): PackedMatrix {
+export function packedMatrix(view: {
+  packing?: Packing | null;
+  shape: readonly number[];
+  strides: readonly number[];
+  offset: number;
+}): PackedMatrix {
   const { packing, shape, strides, offset } = view;
   if (!packing) throw new Error('packedMatrix: the view is not packed');
   const last = shape.length - 1;
@@ -88,10 +95,17 @@ export function halfToFloatTable(): Float32Array {
 }
 
 /**
- * Decodes one row at byte `at` of `bytes` (`bytes.byteOffset + at` is even) into out[start ..]: the definition that kernels are held to. A weight is
- * rounded to f32 once, after the sum: d q is exact.
+ * Decodes one row at byte `at` of `bytes` (`bytes.byteOffset + at` is even) into out[start ..]: the definition that
+ * kernels are held to. A weight is rounded to f32 once, after the sum: d q is exact.
  */
-export function decodePackedRow(packing: Packing, bytes: Uint8Array, at: number, columns: number, out: Float32Array, start: number): void {
+export function decodePackedRow(
+  packing: Packing,
+  bytes: Uint8Array,
+  at: number,
+  columns: number,
+  out: Float32Array,
+  start: number,
+): void {
   const half = halfToFloatTable();
   const words = new Uint16Array(bytes.buffer, bytes.byteOffset + at, packedRowBytes(packing, columns) >> 1);
   const scales = words.subarray(packedWeightBytes(packing, columns) >> 1);
@@ -107,7 +121,8 @@ export function decodePackedRow(packing: Packing, bytes: Uint8Array, at: number,
       const block = i >> 5;
       const pair = bytes[at + 16 * block + (i & 15)];
       const q = i & 16 ? pair >> 4 : pair & 15;
-      out[start + i] = packing === 'q4_0' ? half[scales[block]] * (q - 8) : half[scales[2 * block]] * q + half[scales[2 * block + 1]];
+      out[start + i] =
+        packing === 'q4_0' ? half[scales[block]] * (q - 8) : half[scales[2 * block]] * q + half[scales[2 * block + 1]];
     }
   }
 }

@@ -1,5 +1,6 @@
 // Sums, extremes and what is composed of them. Axes default to all; reduced axes disappear unless keepDims is given.
-// Values at the ends of the number line are torch's: a NaN is the largest and the smallest of all, a sum of nothing is 0, its mean NaN.
+// Values at the ends of the number line are torch's: a NaN is the largest and the smallest of all, a sum of nothing is
+// 0, its mean NaN.
 
 import { apply, scalarType } from '../autograd/primitives.js';
 import { cast, sub } from '../autograd/elementwise.js';
@@ -24,7 +25,14 @@ export function sum(x: Tensor, axes?: Axes, options: AxisOptions = {}): Tensor {
   const list = normalizeAxes('sum', axes, x.rank);
   const leaf = arg(0, scalarType(x.dtype));
   const dtype = isFloat(x.dtype) ? x.dtype : 'i32';
-  const reduced = apply('reduceSum', [x], { output: isFloat(dtype) ? toF(leaf) : toI(leaf), shape: x.shape, axes: list, uniforms: [], dtype, label: 'sum' })[0];
+  const reduced = apply('reduceSum', [x], {
+    output: isFloat(dtype) ? toF(leaf) : toI(leaf),
+    shape: x.shape,
+    axes: list,
+    uniforms: [],
+    dtype,
+    label: 'sum',
+  })[0];
   return finish(x, reduced, list, options);
 }
 
@@ -36,7 +44,8 @@ export function mean(x: Tensor, axes?: Axes, options: AxisOptions = {}): Tensor 
 /** The axes of an extremum, none of them empty. */
 function extremumAxes(label: string, x: Tensor, axes: Axes | undefined): number[] {
   const list = normalizeAxes(label, axes, x.rank);
-  if (list.some(a => x.shape[a] === 0)) throw new ShapeError(`${label}: no elements along axes [${list.join(',')}] of ${formatShape(x.shape)}`);
+  if (list.some(a => x.shape[a] === 0))
+    throw new ShapeError(`${label}: no elements along axes [${list.join(',')}] of ${formatShape(x.shape)}`);
   return list;
 }
 
@@ -54,8 +63,8 @@ export function min(x: Tensor, axes?: Axes, options: AxisOptions = {}): Tensor {
 }
 
 /**
- * Mean squared distance from the mean; `correction` 1 divides by n - 1. As in torch a divisor below 0 counts as 0: NaN for nothing and for
- * values that are all the same, else infinity.
+ * Mean squared distance from the mean; `correction` 1 divides by n - 1. As in torch a divisor below 0 counts as 0: NaN
+ * for nothing and for values that are all the same, else infinity.
  */
 export function variance(x: Tensor, axes?: Axes, options: AxisOptions & { correction?: number } = {}): Tensor {
   const list = normalizeAxes('variance', axes, x.rank);
@@ -64,7 +73,10 @@ export function variance(x: Tensor, axes?: Axes, options: AxisOptions & { correc
   return sum(centred.square(), list, options).div(Math.max(0, n - (options.correction ?? 0)));
 }
 
-/** log(sum(exp(x))), shifted by the largest so that nothing overflows; where that is infinite it is the result. -Infinity of nothing. */
+/**
+ * log(sum(exp(x))), shifted by the largest so that nothing overflows; where that is infinite it is the result.
+ * -Infinity of nothing.
+ */
 export function logSumExp(x: Tensor, axis: number, options: AxisOptions = {}): Tensor {
   const at = normalizeAxis('logSumExp', axis, x.rank);
   const values = asFloat(x);
@@ -101,7 +113,8 @@ function firstTrue(hit: Tensor, axis: number, options: AxisOptions): Tensor {
 
 export function topk(x: Tensor, k: number): { values: Tensor; indices: Tensor } {
   const n = x.shape[x.rank - 1];
-  if (x.rank === 0 || !Number.isInteger(k) || k < 1 || k > n) throw new ShapeError(`topk: expected k from 1 to ${n ?? 0}, got ${k}`);
+  if (x.rank === 0 || !Number.isInteger(k) || k < 1 || k > n)
+    throw new ShapeError(`topk: expected k from 1 to ${n ?? 0}, got ${k}`);
   const last = x.rank - 1;
   const at = positions(x, last);
   const lowest = isFloat(x.dtype) ? -Infinity : x.dtype === 'i32' ? -0x80000000 : 0;
@@ -144,10 +157,16 @@ export function logSoftmax(x: Tensor, axis: number): Tensor {
   return values.sub(logSumExp(values, at, { keepDims: true }));
 }
 
-/** Square root of the sum of squares, of values divided by the largest: it overflows only where the result does. Its gradient at 0 is 0, as torch's. */
+/**
+ * Square root of the sum of squares, of values divided by the largest: it overflows only where the result does. Its
+ * gradient at 0 is 0, as torch's.
+ */
 export function norm(x: Tensor): Tensor {
   const values = asFloat(x);
-  const top = largest(values.detach().abs(), values.shape.map((_, axis) => axis));
+  const top = largest(
+    values.detach().abs(),
+    values.shape.map((_, axis) => axis),
+  );
   // Of nothing, the largest is -Infinity.
   const scale = top.gt(0).and(top.lt(Infinity)).where(top, 1);
   const squares = sum(values.div(scale).square());

@@ -58,7 +58,9 @@ export function broadcastShapes(op: string, ...shapes: Shape[]): number[] {
       const at = rank - shape.length + i;
       if (shape[i] === 1) continue;
       if (result[at] !== 1 && result[at] !== shape[i]) {
-        throw new ShapeError(`${op}: shapes ${shapes.map(formatShape).join(' and ')} do not broadcast (axis ${at - rank})`);
+        throw new ShapeError(
+          `${op}: shapes ${shapes.map(formatShape).join(' and ')} do not broadcast (axis ${at - rank})`,
+        );
       }
       result[at] = shape[i];
     }
@@ -75,14 +77,17 @@ export function broadcastStrides(shape: Shape, strides: Shape, to: Shape): numbe
 /** A negative axis counts from the end. */
 export function normalizeAxis(op: string, axis: number, rank: number): number {
   const at = axis < 0 ? axis + rank : axis;
-  if (!Number.isInteger(axis) || at < 0 || at >= rank) throw new ShapeError(`${op}: axis ${axis} is out of range for rank ${rank}`);
+  if (!Number.isInteger(axis) || at < 0 || at >= rank)
+    throw new ShapeError(`${op}: axis ${axis} is out of range for rank ${rank}`);
   return at;
 }
 
 /** Sorted, distinct, non-negative axes; undefined means all. */
 export function normalizeAxes(op: string, axes: number | readonly number[] | undefined, rank: number): number[] {
   if (axes === undefined) return Array.from({ length: rank }, (_, i) => i);
-  const list = (typeof axes === 'number' ? [axes] : [...axes]).map(a => normalizeAxis(op, a, rank)).sort((a, b) => a - b);
+  const list = (typeof axes === 'number' ? [axes] : [...axes])
+    .map(a => normalizeAxis(op, a, rank))
+    .sort((a, b) => a - b);
   for (let i = 1; i < list.length; i++) {
     if (list[i] === list[i - 1]) throw new ShapeError(`${op}: axis ${list[i]} is named twice`);
   }

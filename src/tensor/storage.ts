@@ -1,5 +1,6 @@
-// A block of a backend's memory as tensors see it: who owns it, which op made it, whether it is still there; and the scopes that
-// give memory back without dispose(). Several tensors (views) share one storage. Nothing about shapes belongs here.
+// A block of a backend's memory as tensors see it: who owns it, which op made it, whether it is still there; and the
+// scopes that give memory back without dispose(). Several tensors (views) share one storage. Nothing about shapes
+// belongs here.
 
 import type { Allocation, Backend } from '../backends/backend.js';
 import { OutOfMemoryError } from '../backends/backend.js';
@@ -26,7 +27,8 @@ export class Storage {
     try {
       this.allocation = backend.allocate(byteLength);
     } catch (error) {
-      if (error instanceof OutOfMemoryError) throw new OutOfMemoryError(`${error.message}, in ${label}. ${describeLargest(backend)}`, byteLength);
+      if (error instanceof OutOfMemoryError)
+        throw new OutOfMemoryError(`${error.message}, in ${label}. ${describeLargest(backend)}`, byteLength);
       throw error;
     }
     live.set(this.allocation, { backend, byteLength, label });
@@ -35,7 +37,10 @@ export class Storage {
     else this.collect();
   }
 
-  /** Nothing frees it but the garbage collector. Not needed within a scope, and too slow for every tensor that lives for a moment. */
+  /**
+   * Nothing frees it but the garbage collector. Not needed within a scope, and too slow for every tensor that lives for
+   * a moment.
+   */
   private collect(): void {
     if (this.collected) return;
     this.collected = true;
@@ -45,7 +50,9 @@ export class Storage {
   /** Throws when the memory is gone. */
   check(op: string): void {
     if (this.disposed) {
-      throw new Error(`${op}: this tensor, made by ${this.label}, was used after its scope ended; return it from the scope or keep() it`);
+      throw new Error(
+        `${op}: this tensor, made by ${this.label}, was used after its scope ended; return it from the scope or keep() it`,
+      );
     }
   }
 
@@ -74,7 +81,9 @@ function release(backend: Backend, allocation: Allocation): void {
 }
 
 // The net under scopes, never the plan: it does not run inside synchronous loops.
-const collector = new FinalizationRegistry<{ backend: Backend; allocation: Allocation }>(({ backend, allocation }) => release(backend, allocation));
+const collector = new FinalizationRegistry<{ backend: Backend; allocation: Allocation }>(({ backend, allocation }) =>
+  release(backend, allocation),
+);
 
 /** Drops the books of a closed backend, whose memory is gone as a whole. */
 export function forgetBackend(backend: Backend): void {
@@ -110,7 +119,9 @@ export function enterScope(): ScopeFrame {
   return current;
 }
 
-/** Ends `frame`: what `survives` goes to the parent (orphans only until backward is done with them), the rest is freed. */
+/**
+ * Ends `frame`: what `survives` goes to the parent (orphans only until backward is done with them), the rest is freed.
+ */
 export function leaveScope(frame: ScopeFrame, survives: (storage: Storage) => 'kept' | 'saved' | 'free'): void {
   if (current !== frame) throw new Error('scope: scopes must end in the reverse order of their beginning');
   current = frame.parent;

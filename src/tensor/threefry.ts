@@ -1,5 +1,5 @@
-// Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), written once over an abstract
-// word type: as numbers for values made on the host, as expressions inside kernels. Same bits everywhere.
+// Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), written once over
+// an abstract word type: as numbers for values made on the host, as expressions inside kernels. Same bits everywhere.
 
 export interface WordArithmetic<T> {
   word(value: number): T;
@@ -35,7 +35,8 @@ const numbers: WordArithmetic<number> = {
 
 /** A seed as two 32-bit words; seeds are integers from 0 to 2^53 - 1. */
 export function seedWords(seed: number): [number, number] {
-  if (!Number.isSafeInteger(seed) || seed < 0) throw new RangeError(`seed: expected an integer from 0 to 2^53 - 1, got ${seed}`);
+  if (!Number.isSafeInteger(seed) || seed < 0)
+    throw new RangeError(`seed: expected an integer from 0 to 2^53 - 1, got ${seed}`);
   return [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0];
 }
 

@@ -1,4 +1,5 @@
-// Golden cases over HTTP, for the checks of scripts/conformance in a browser: a folder as scripts/browser/server.ts serves it.
+// Golden cases over HTTP, for the checks of scripts/conformance in a browser: a folder as scripts/browser/server.ts
+// serves it.
 
 import { memorySource, type ByteSource } from '../../src/io/byteSource.js';
 import { openCheckpoint } from '../../src/models/auto.js';

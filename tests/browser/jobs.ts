@@ -1,5 +1,5 @@
-// What is checked inside a browser, on the page or in a worker: golden cases on a device, and training that gives the CPU's losses. The
-// runner is scripts/browser/run.ts; which jobs run where is decided there.
+// What is checked inside a browser, on the page or in a worker: golden cases on a device, and training that gives the
+// CPU's losses. The runner is scripts/browser/run.ts; which jobs run where is decided there.
 
 import { findCases } from '../../scripts/conformance/cases.js';
 import { RunContext } from '../../scripts/conformance/context.js';
@@ -58,7 +58,11 @@ async function memory(backend: Backend, report: Report): Promise<void> {
   const block = backend.allocate(64);
   const shared = !(backend.hostView?.(block, 'f32', 0, 16).buffer instanceof ArrayBuffer);
   backend.free(block);
-  await report({ name: 'memory', status: shared && threadsHere() === 1 ? 'fail' : 'pass', detail: shared ? `shared by ${threadsHere()} threads` : 'unshared, one thread' });
+  await report({
+    name: 'memory',
+    status: shared && threadsHere() === 1 ? 'fail' : 'pass',
+    detail: shared ? `shared by ${threadsHere()} threads` : 'unshared, one thread',
+  });
 }
 
 async function conformance({ cases, device }: Job, backend: Backend, report: Report): Promise<void> {
@@ -69,7 +73,11 @@ async function conformance({ cases, device }: Job, backend: Backend, report: Rep
     const { result, message } = await runCase(c, context, device);
     const { status, maxRel, maxAbs, tolerance, tensor } = result;
     const figure = (x: number | null): string => x?.toExponential(1) ?? '-';
-    await report({ name: c.path, status, detail: message ?? `error ${figure(maxRel ?? maxAbs)}, bar ${figure(tolerance)}, ${tensor ?? ''}` });
+    await report({
+      name: c.path,
+      status,
+      detail: message ?? `error ${figure(maxRel ?? maxAbs)}, bar ${figure(tolerance)}, ${tensor ?? ''}`,
+    });
   }
 }
 
@@ -86,7 +94,12 @@ function exampleRows(vocabulary: number): Example[] {
 async function lossesOf(model: CausalLM): Promise<number[]> {
   const layers = [...new Set([1, model.config.layers - 2])];
   const reft = getReftModel(model, { kind: 'loreft', layers, positions: 'f1+l1', rank: 4, seed: 3 });
-  const trainer = new ReftTrainer(reft, { examples: exampleRows(model.config.vocabSize), steps: 20, batchSize: 3, learningRate: 1e-2 });
+  const trainer = new ReftTrainer(reft, {
+    examples: exampleRows(model.config.vocabSize),
+    steps: 20,
+    batchSize: 3,
+    learningRate: 1e-2,
+  });
   const losses: number[] = [];
   for await (const step of trainer.steps()) losses.push(step.loss);
   trainer.dispose();
@@ -100,7 +113,11 @@ async function training({ cases, models }: Job, backend: Backend, report: Report
     ['tiny-llama', async device => loadCausalLM(await (await files.model('tiny-llama')).open(), { device })],
   ];
   for (const path of await listFiles(models)) {
-    if (/(^|\/)stories[^/]*\.bin$/.test(path)) open.push([path, async device => loadCausalLM(await openCheckpoint(await fetchSource(models + path)), { device })]);
+    if (/(^|\/)stories[^/]*\.bin$/.test(path))
+      open.push([
+        path,
+        async device => loadCausalLM(await openCheckpoint(await fetchSource(models + path)), { device }),
+      ]);
   }
   const cpu = createCpuBackend();
   for (const [name, load] of open) {
@@ -108,7 +125,8 @@ async function training({ cases, models }: Job, backend: Backend, report: Report
     const error = Math.max(...expected.map((loss, i) => Math.abs(losses[i] - loss) / Math.abs(loss)));
     const falls = losses[19] < losses[0];
     await report({
-      name: `20 steps of loreft on ${name}`, status: losses.length === 20 && error <= 1e-4 && falls ? 'pass' : 'fail',
+      name: `20 steps of loreft on ${name}`,
+      status: losses.length === 20 && error <= 1e-4 && falls ? 'pass' : 'fail',
       detail: `loss ${losses[0].toFixed(4)} to ${losses[19].toFixed(4)}, error against the CPU ${error.toExponential(1)}, bar 1.0e-4`,
     });
   }
@@ -117,9 +135,16 @@ async function training({ cases, models }: Job, backend: Backend, report: Report
 
 /** Where there is no navigator.gpu: 'webgpu' is an error that says so, and the rest works. */
 async function withoutWebGpu(report: Report): Promise<void> {
-  const error = await openDevice('webgpu').then(() => undefined, (e: unknown) => e);
+  const error = await openDevice('webgpu').then(
+    () => undefined,
+    (e: unknown) => e,
+  );
   const said = error instanceof DeviceError && /navigator\.gpu/.test(error.message);
-  await report({ name: "device 'webgpu' says what is missing", status: said ? 'pass' : 'fail', detail: error instanceof Error ? error.message : 'it opened' });
+  await report({
+    name: "device 'webgpu' says what is missing",
+    status: said ? 'pass' : 'fail',
+    detail: error instanceof Error ? error.message : 'it opened',
+  });
   const { name } = await openDevice('auto');
   await report({ name: "device 'auto' is the CPU", status: name === 'cpu' ? 'pass' : 'fail', detail: name });
 }

@@ -1,5 +1,5 @@
-// Attention where numbers or keys end: what a query does not see must not reach it, whatever it is, forward and backward; no keys at all;
-// scores that are not finite. For machines of any kind.
+// Attention where numbers or keys end: what a query does not see must not reach it, whatever it is, forward and
+// backward; no keys at all; scores that are not finite. For machines of any kind.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -28,12 +28,28 @@ const settings: readonly (readonly [string, Setting])[] = [
   ['few queries', { B: 1, H: 2, KV: 1, T: 4, S: 6, options: { causal: true, causalOffset: 2 } }],
   ['a window', { B: 1, H: 1, KV: 1, T: 20, S: 20, options: { causal: true, window: 3 } }],
   ['a window without causal order', { B: 1, H: 1, KV: 1, T: 12, S: 12, options: { window: 4 } }],
-  ['padding', { B: 2, H: 2, KV: 1, T: 10, S: 10, options: { causal: true, keyStart: lists(3, 0), keyEnd: lists(10, 7) } }],
-  ['padding without causal order', { B: 2, H: 1, KV: 1, T: 8, S: 11, options: { keyStart: lists(2, 0), keyEnd: lists(11, 5) } }],
+  [
+    'padding',
+    { B: 2, H: 2, KV: 1, T: 10, S: 10, options: { causal: true, keyStart: lists(3, 0), keyEnd: lists(10, 7) } },
+  ],
+  [
+    'padding without causal order',
+    { B: 2, H: 1, KV: 1, T: 8, S: 11, options: { keyStart: lists(2, 0), keyEnd: lists(11, 5) } },
+  ],
 ];
 
-function sees({ S, options: { causal, causalOffset = 0, window = 0, keyStart, keyEnd } }: Setting, b: number, t: number, s: number): boolean {
-  return s >= (keyStart?.[b] ?? 0) && s < (keyEnd?.[b] ?? S) && (!causal || s <= t + causalOffset) && (window === 0 || s > t + causalOffset - window);
+function sees(
+  { S, options: { causal, causalOffset = 0, window = 0, keyStart, keyEnd } }: Setting,
+  b: number,
+  t: number,
+  s: number,
+): boolean {
+  return (
+    s >= (keyStart?.[b] ?? 0) &&
+    s < (keyEnd?.[b] ?? S) &&
+    (!causal || s <= t + causalOffset) &&
+    (window === 0 || s > t + causalOffset - window)
+  );
 }
 
 interface Inputs {
@@ -60,16 +76,25 @@ async function run({ options }: Setting, inputs: Inputs, machine: Machine): Prom
 }
 
 /** `h` with row `row` of every head of batch row 0 replaced. */
-const poisoned = (h: Host, row: number, value: number): Host => build(h.shape, i => (i[0] === 0 && i[2] === row ? value : h.data[
-  ((i[0] * h.shape[1] + i[1]) * h.shape[2] + i[2]) * D + i[3]]));
+const poisoned = (h: Host, row: number, value: number): Host =>
+  build(h.shape, i =>
+    i[0] === 0 && i[2] === row ? value : h.data[((i[0] * h.shape[1] + i[1]) * h.shape[2] + i[2]) * D + i[3]],
+  );
 
 /** Rows that `touched` says nothing reached are as they were; `nan` says which of the others are NaN throughout. */
 function compare(
-  actual: number[], clean: number[], rows: number, touched: (b: number, row: number) => boolean, nan: boolean, perBatch: number, what: string,
+  actual: number[],
+  clean: number[],
+  rows: number,
+  touched: (b: number, row: number) => boolean,
+  nan: boolean,
+  perBatch: number,
+  what: string,
 ): void {
   actual.forEach((x, i) => {
     const [row, b] = [Math.floor(i / D) % rows, Math.floor(i / perBatch)];
-    if (!touched(b, row)) assert.ok(Math.abs(x - clean[i]) < 1e-4, `${what}: batch ${b}, row ${row}: ${x}, expected ${clean[i]}`);
+    if (!touched(b, row))
+      assert.ok(Math.abs(x - clean[i]) < 1e-4, `${what}: batch ${b}, row ${row}: ${x}, expected ${clean[i]}`);
     else if (nan) assert.ok(Number.isNaN(x), `${what}: batch ${b}, row ${row}: ${x}, expected NaN`);
   });
 }
@@ -92,7 +117,8 @@ export function checkAttentionEdges(machines: readonly Machine[]): void {
           ] as const) {
             const seen = (b: number, t: number): boolean => b === 0 && sees(setting, b, t, s);
             /** Whether a query sees both keys. */
-            const together = (b: number, other: number): boolean => b === 0 && range(T).some(t => sees(setting, b, t, s) && sees(setting, b, t, other));
+            const together = (b: number, other: number): boolean =>
+              b === 0 && range(T).some(t => sees(setting, b, t, s) && sees(setting, b, t, other));
             const { o, dq, dk, dv } = await run(setting, changed, machine);
             compare(o, clean.o, T, seen, nan, perQuery, `${what} in key ${s}, output`);
             compare(dq, clean.dq, T, seen, nan, perQuery, `${what} in key ${s}, dq`);
@@ -112,10 +138,12 @@ export function checkAttentionEdges(machines: readonly Machine[]): void {
           const query = await run(setting, { ...inputs, q: poisoned(inputs.q, t, NaN) }, machine);
           compare(query.o, clean.o, T, own, true, perQuery, `query ${t}, output`);
           compare(query.dq, clean.dq, T, own, true, perQuery, `query ${t}, dq`);
-          for (const gradient of ['dk', 'dv'] as const) compare(query[gradient], clean[gradient], S, seen, true, perKey, `query ${t}, ${gradient}`);
+          for (const gradient of ['dk', 'dv'] as const)
+            compare(query[gradient], clean[gradient], S, seen, true, perKey, `query ${t}, ${gradient}`);
           const cotangent = await run(setting, { ...inputs, g: poisoned(inputs.g, t, NaN) }, machine);
           compare(cotangent.dq, clean.dq, T, own, true, perQuery, `gradient ${t}, dq`);
-          for (const gradient of ['dk', 'dv'] as const) compare(cotangent[gradient], clean[gradient], S, seen, true, perKey, `gradient ${t}, ${gradient}`);
+          for (const gradient of ['dk', 'dv'] as const)
+            compare(cotangent[gradient], clean[gradient], S, seen, true, perKey, `gradient ${t}, ${gradient}`);
         }
       });
     }
@@ -132,27 +160,55 @@ export function checkAttentionEdges(machines: readonly Machine[]): void {
     });
 
     test(`attention: scores that are infinite (${machine.name})`, async () => {
-      const make = (values: number[]): Tensor => place(build([1, 1, values.length, 4], ([, , t]) => values[t]), machine);
+      const make = (values: number[]): Tensor =>
+        place(
+          build([1, 1, values.length, 4], ([, , t]) => values[t]),
+          machine,
+        );
       const numbers = async (x: Tensor): Promise<number[]> => Array.from(await x.data()).filter((_, i) => i % 4 === 0);
       for (const T of [1, 2, 9]) {
         const each = (x: number): number[] => new Array<number>(T).fill(x);
         // All that are seen -Infinity: nothing has weight, as in torch. Some: they have none.
-        assert.deepEqual(await numbers(attention(make(each(1)), make([-Infinity, -Infinity]), make([2, 3]))), each(0), `${T} queries, all -Infinity`);
-        assert.deepEqual(await numbers(attention(make(each(1)), make([-Infinity, 1]), make([2, 3]))), each(3), `${T} queries, one -Infinity`);
-        assert.deepEqual(await numbers(attention(make(each(1)), make([Infinity, 1]), make([2, 3]))), each(NaN), `${T} queries, one Infinity`);
+        assert.deepEqual(
+          await numbers(attention(make(each(1)), make([-Infinity, -Infinity]), make([2, 3]))),
+          each(0),
+          `${T} queries, all -Infinity`,
+        );
+        assert.deepEqual(
+          await numbers(attention(make(each(1)), make([-Infinity, 1]), make([2, 3]))),
+          each(3),
+          `${T} queries, one -Infinity`,
+        );
+        assert.deepEqual(
+          await numbers(attention(make(each(1)), make([Infinity, 1]), make([2, 3]))),
+          each(NaN),
+          `${T} queries, one Infinity`,
+        );
       }
-      assert.deepEqual(await numbers(attention(make([1, 1]), make([-Infinity, 1]), make([2, 3]), { causal: true })), [0, 3]);
+      assert.deepEqual(
+        await numbers(attention(make([1, 1]), make([-Infinity, 1]), make([2, 3]), { causal: true })),
+        [0, 3],
+      );
     });
 
     test(`attention: what is refused (${machine.name})`, () => {
-      const make = (dtype: 'f32' | 'f64' | 'i32', ...shape: number[]): Tensor => tensor.zeros(shape, { dtype, backend: machine.backend });
+      const make = (dtype: 'f32' | 'f64' | 'i32', ...shape: number[]): Tensor =>
+        tensor.zeros(shape, { dtype, backend: machine.backend });
       const q = make(machine.dtype, 1, 1, 2, 4);
       const integers = make('i32', 1, 1, 2, 4);
       const types = `attention: expected three f32 or three f64 tensors, got ${machine.dtype}, ${machine.dtype} and i32`;
       assert.throws(() => attention(q, q, integers), { name: 'ShapeError', message: types });
-      assert.throws(() => attention(integers, integers, integers), { message: 'attention: expected three f32 or three f64 tensors, got i32, i32 and i32' });
-      assert.throws(() => attention(q, q, q, { keyEnd: lists(-1) }), { name: 'RangeError', message: 'attention: row 0 sees keys 0 to -1 of 2' });
-      assert.throws(() => attention(q, q, q, { scale: NaN }), { name: 'RangeError', message: 'attention: scale must be a finite number, got NaN' });
+      assert.throws(() => attention(integers, integers, integers), {
+        message: 'attention: expected three f32 or three f64 tensors, got i32, i32 and i32',
+      });
+      assert.throws(() => attention(q, q, q, { keyEnd: lists(-1) }), {
+        name: 'RangeError',
+        message: 'attention: row 0 sees keys 0 to -1 of 2',
+      });
+      assert.throws(() => attention(q, q, q, { scale: NaN }), {
+        name: 'RangeError',
+        message: 'attention: scale must be a finite number, got NaN',
+      });
     });
   }
 }

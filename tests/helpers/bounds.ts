@@ -1,4 +1,5 @@
-// How far numbers may be off: entry by entry relative to a magnitude, or relative to the largest entry. No tensors here.
+// How far numbers may be off: entry by entry relative to a magnitude, or relative to the largest entry. No tensors
+// here.
 
 import assert from 'node:assert/strict';
 import type { DType } from '../../src/tensor/dtype.js';
@@ -21,8 +22,16 @@ export function hostOf({ shape, dtype, data }: Values): Host {
   return { shape, data: Float64Array.from(data), dtype: dtype === 'i32' || dtype === 'bool' ? dtype : 'float' };
 }
 
-/** |actual - expected| <= roundings * eps * magnitude, entry by entry; the magnitude is |expected| where none is given. */
-export function compareValues(actual: Values, expected: Host, magnitude: Host | undefined, roundings: number, machine: Machine): void {
+/**
+ * |actual - expected| <= roundings * eps * magnitude, entry by entry; the magnitude is |expected| where none is given.
+ */
+export function compareValues(
+  actual: Values,
+  expected: Host,
+  magnitude: Host | undefined,
+  roundings: number,
+  machine: Machine,
+): void {
   assert.deepEqual([...actual.shape], [...expected.shape], `${machine.name}: shape`);
   assert.equal(actual.dtype, dtypeOn(expected, machine), `${machine.name}: dtype`);
   const { data } = actual;
@@ -30,7 +39,8 @@ export function compareValues(actual: Values, expected: Host, magnitude: Host | 
   for (let k = 0; k < data.length; k++) {
     const want = expected.data[k];
     const bound = roundings === 0 ? 0 : roundings * unit * Math.max(Math.abs(want), magnitude?.data[k] ?? 0) + floor32;
-    const close = Object.is(data[k], want) || Math.abs(data[k] - want) <= bound || (Number.isNaN(data[k]) && Number.isNaN(want));
+    const close =
+      Object.is(data[k], want) || Math.abs(data[k] - want) <= bound || (Number.isNaN(data[k]) && Number.isNaN(want));
     if (!close)
       assert.fail(
         `${machine.name}: entry ${k} of [${expected.shape.join(',')}] is ${data[k]}, expected ${want}, off by ${Math.abs(data[k] - want)}, allowed ${bound}`,
@@ -39,11 +49,16 @@ export function compareValues(actual: Values, expected: Host, magnitude: Host | 
 }
 
 /**
- * Values where inputs are not finite, zero or subnormal: NaN, infinities and, on the CPU, signs of zeros must be the expected ones, finite values within
- * the roundings of their magnitude. A device that is no CPU may take a subnormal for 0, as input and as result.
+ * Values where inputs are not finite, zero or subnormal: NaN, infinities and, on the CPU, signs of zeros must be the
+ * expected ones, finite values within the roundings of their magnitude. A device that is no CPU may take a subnormal
+ * for 0, as input and as result.
  */
 export function compareExtremes(actual: Values, c: Case, machine: Machine): void {
-  const [expected, whenFlushed, magnitude] = [c.reference(...c.inputs), c.reference(...c.inputs.map(flushed)), c.magnitude?.(...c.inputs)];
+  const [expected, whenFlushed, magnitude] = [
+    c.reference(...c.inputs),
+    c.reference(...c.inputs.map(flushed)),
+    c.magnitude?.(...c.inputs),
+  ];
   assert.deepEqual([...actual.shape], [...expected.shape], `${machine.name}: shape`);
   assert.equal(actual.dtype, dtypeOn(expected, machine), `${machine.name}: dtype`);
   const isCpu = Boolean(machine.backend.readSync);
@@ -54,18 +69,23 @@ export function compareExtremes(actual: Values, c: Case, machine: Machine): void
     const close = (x: number): boolean => {
       const want = stored(x);
       if (Object.is(got, want) || (want === 0 && Math.abs(got) < 2 ** -126 && !isCpu)) return true;
-      const bound = c.roundings * unit * Math.max(Math.abs(want), stored(magnitude?.data[k] ?? 0)) + (isCpu ? 2 ** -148 : 2 ** -126);
+      const bound =
+        c.roundings * unit * Math.max(Math.abs(want), stored(magnitude?.data[k] ?? 0)) +
+        (isCpu ? 2 ** -148 : 2 ** -126);
       return Number.isFinite(want) && want !== 0 && Math.abs(got - want) <= bound;
     };
     if (close(expected.data[k]) || (!isCpu && close(whenFlushed.data[k]))) continue;
-    assert.fail(`${machine.name}: f(${c.inputs.map(h => h.data[k]).join(', ')}) is ${text(got)}, expected ${text(stored(expected.data[k]))}`);
+    assert.fail(
+      `${machine.name}: f(${c.inputs.map(h => h.data[k]).join(', ')}) is ${text(got)}, expected ${text(stored(expected.data[k]))}`,
+    );
   }
 }
 
 const text = (x: number): string => (Object.is(x, -0) ? '-0' : String(x));
 
 /** What a device that has no subnormal numbers may make of the inputs. */
-const flushed = (h: Host): Host => (h.dtype === 'float' ? { ...h, data: h.data.map(x => (Math.abs(x) < 2 ** -126 ? x * 0 : x)) } : h);
+const flushed = (h: Host): Host =>
+  h.dtype === 'float' ? { ...h, data: h.data.map(x => (Math.abs(x) < 2 ** -126 ? x * 0 : x)) } : h;
 
 /** Entry by entry, relative to the largest (or to `scale`, where that is more), and `beyond`. */
 export function closeTo(
@@ -81,6 +101,9 @@ export function closeTo(
   const bound = roundings * eps32 * largest + beyond + floor32;
   actual.forEach((x, k) => {
     const off = Math.abs(x - expected[k]);
-    if (!(off <= bound)) assert.fail(`${what}: entry ${k} of ${expected.length} is ${x}, expected ${expected[k]}, off by ${off}, allowed ${bound}`);
+    if (!(off <= bound))
+      assert.fail(
+        `${what}: entry ${k} of ${expected.length} is ${x}, expected ${expected[k]}, off by ${off}, allowed ${bound}`,
+      );
   });
 }

@@ -1,4 +1,5 @@
-// Lays a case of tests/fixtures/cases out in a temporary folder, with the files that are kept compressed in its `blobs/`.
+// Lays a case of tests/fixtures/cases out in a temporary folder, with the files that are kept compressed in its
+// `blobs/`.
 
 import { cp, mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -8,7 +9,10 @@ import { gunzipSync } from 'node:zlib';
 
 const cases = fileURLToPath(new URL('../fixtures/cases', import.meta.url));
 
-/** The path of a folder that holds the case `name` ("01-qwen2-window-layers"), whole. It is a copy: tests may write in it. */
+/**
+ * The path of a folder that holds the case `name` ("01-qwen2-window-layers"), whole. It is a copy: tests may write in
+ * it.
+ */
 export async function caseFolder(name: string): Promise<string> {
   const links = JSON.parse(await readFile(join(cases, 'blobs/links.json'), 'utf8')) as Record<string, string>;
   const mine = Object.entries(links).filter(([file]) => file.startsWith(`${name}/`));

@@ -1,5 +1,5 @@
-// What is done with a case on any machine, whether results are then read at once or awaited: its gradients, how far rounding moves them,
-// and its inputs in other layouts. What is asserted is in ./checks.ts and ./checksAwaited.ts.
+// What is done with a case on any machine, whether results are then read at once or awaited: its gradients, how far
+// rounding moves them, and its inputs in other layouts. What is asserted is in ./checks.ts and ./checksAwaited.ts.
 
 import assert from 'node:assert/strict';
 import { gradientsOf, scope } from '../../src/autograd/index.js';
@@ -46,7 +46,9 @@ export function gradientsOn(
   cotangent: (shape: readonly number[]) => Host,
   machine: Machine,
 ): number[][] {
-  return scope(() => gradientTensors(f, inputs, cotangent, machine).map((g, i) => (g ? Array.from(g.dataSync()) : zerosLike(inputs[i]))));
+  return scope(() =>
+    gradientTensors(f, inputs, cotangent, machine).map((g, i) => (g ? Array.from(g.dataSync()) : zerosLike(inputs[i]))),
+  );
 }
 
 export const zerosLike = (h: Host): number[] => new Array<number>(sizeOf(h.shape)).fill(0);
@@ -61,20 +63,33 @@ export const cotangentFor =
 
 export const floats = (c: Case): Host[] => c.inputs.filter(h => h.dtype === 'float');
 
-/** How far the oracle's gradients move, at most, when every number that goes in is off by 2^-24: what no f32 computation can undercut. */
+/**
+ * How far the oracle's gradients move, at most, when every number that goes in is off by 2^-24: what no f32 computation
+ * can undercut.
+ */
 export function movedByRounding(c: Case, expected: readonly number[][]): number[] {
   const farthest = expected.map(() => 0);
   for (let sample = 1; sample <= 2; sample++) {
     const next = seededRandom(sample);
     const nudge = (h: Host): Host => ({ ...h, data: h.data.map(x => x * (1 + (next() < 0.5 ? -eps32 : eps32))) });
     const nudged: Case = { ...c, inputs: c.inputs.map(h => (h.dtype === 'float' ? nudge(h) : h)) };
-    const gradients = gradientsOn(floatFunction(nudged)[0], floats(nudged), shape => nudge(cotangentFor(7)(shape)), oracle);
-    gradients.forEach((g, i) => g.forEach((x, k) => (farthest[i] = Math.max(farthest[i], Math.abs(x - expected[i][k])))));
+    const gradients = gradientsOn(
+      floatFunction(nudged)[0],
+      floats(nudged),
+      shape => nudge(cotangentFor(7)(shape)),
+      oracle,
+    );
+    gradients.forEach((g, i) =>
+      g.forEach((x, k) => (farthest[i] = Math.max(farthest[i], Math.abs(x - expected[i][k])))),
+    );
   }
   return farthest;
 }
 
-/** The same values in another layout: axes swapped in memory, a window of something larger, or repeated by a stride of 0. */
+/**
+ * The same values in another layout: axes swapped in memory, a window of something larger, or repeated by a stride of
+ * 0.
+ */
 export function disguise(h: Host, way: number, machine: Machine): Tensor {
   const rank = h.shape.length;
   const kind = way % 3;
@@ -134,6 +149,8 @@ const firstAlong = (h: Host, axis: number, side: number): Host =>
 /** The inputs as another layout can hold them: equal along the axis that `disguise` repeats. */
 export function flattened(c: Case, way: number): Host[] {
   return c.inputs.map(h =>
-    way % 3 === 2 && h.shape.length >= 1 && sizeOf(h.shape) > 0 ? firstAlong(h, way % h.shape.length, h.shape[way % h.shape.length]) : h,
+    way % 3 === 2 && h.shape.length >= 1 && sizeOf(h.shape) > 0
+      ? firstAlong(h, way % h.shape.length, h.shape[way % h.shape.length])
+      : h,
   );
 }

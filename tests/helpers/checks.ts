@@ -1,5 +1,5 @@
-// What every op with a recipe must pass, on every machine: values, gradients, linearity, layouts, empty shapes, messages.
-// One test a property; a failure names op, machine and entry, and fast-check adds seed and path.
+// What every op with a recipe must pass, on every machine: values, gradients, linearity, layouts, empty shapes,
+// messages. One test a property; a failure names op, machine and entry, and fast-check adds seed and path.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -18,8 +18,13 @@ const forwardCap = 3000;
 const gradientCap = 100;
 
 const read = (t: Tensor): Values => ({ shape: t.shape, dtype: t.dtype, data: t.dataSync() });
-const compare = (actual: Tensor, expected: Host, magnitude: Host | undefined, roundings: number, machine: Machine): void =>
-  compareValues(read(actual), expected, magnitude, roundings, machine);
+const compare = (
+  actual: Tensor,
+  expected: Host,
+  magnitude: Host | undefined,
+  roundings: number,
+  machine: Machine,
+): void => compareValues(read(actual), expected, magnitude, roundings, machine);
 
 /** The tests of one recipe. `label` tells recipes of one op apart. */
 function checkRecipe(r: Recipe, label: string): void {
@@ -41,7 +46,8 @@ function checkRecipe(r: Recipe, label: string): void {
   if (ulps)
     test(`${label}: within ${ulps[0]} ulp in f32 for every exponent`, () => {
       const c = sweepCase(r);
-      for (const machine of [referenceF32, cpu, cpuPlain]) scope(() => compareUlps(read(c.run(...c.inputs.map(h => place(h, machine)))), c, ulps, machine));
+      for (const machine of [referenceF32, cpu, cpuPlain])
+        scope(() => compareUlps(read(c.run(...c.inputs.map(h => place(h, machine)))), c, ulps, machine));
     });
   if (r.views !== false)
     test(`${label}: views equal copies`, () =>
@@ -84,7 +90,8 @@ function checkRecipe(r: Recipe, label: string): void {
       ));
   }
   if (r.errors?.length)
-    test(`${label}: messages for bad inputs`, () => r.errors?.forEach(([call, message]) => assert.throws(call, { message })));
+    test(`${label}: messages for bad inputs`, () =>
+      r.errors?.forEach(([call, message]) => assert.throws(call, { message })));
 }
 
 export function checkTable(table: readonly Recipe[]): void {
@@ -100,7 +107,8 @@ function parity(c: Case): void {
 }
 
 function extremes(c: Case): void {
-  for (const machine of machines) scope(() => compareExtremes(read(c.run(...c.inputs.map(h => place(h, machine)))), c, machine));
+  for (const machine of machines)
+    scope(() => compareExtremes(read(c.run(...c.inputs.map(h => place(h, machine)))), c, machine));
 }
 
 function gradientParity(c: Case, roundings: number): void {
@@ -108,7 +116,9 @@ function gradientParity(c: Case, roundings: number): void {
   const moved = movedByRounding(c, expected);
   for (const machine of [referenceF32, cpu, cpuPlain]) {
     const actual = gradientsOn(floatFunction(c, machine)[0], floats(c), cotangentFor(7), machine);
-    actual.forEach((g, i) => closeTo(g, expected[i], roundings, `${machine.name}: gradient of input ${i}`, c.gradientScale, 16 * moved[i]));
+    actual.forEach((g, i) =>
+      closeTo(g, expected[i], roundings, `${machine.name}: gradient of input ${i}`, c.gradientScale, 16 * moved[i]),
+    );
   }
 }
 
@@ -116,7 +126,8 @@ function linear(c: Case, seed: number): void {
   const [f] = floatFunction(c);
   const [p, q] = [1.7, -0.6];
   const [v, w] = [cotangentFor(seed), cotangentFor(seed + 1)];
-  const vjp = (cotangent: (shape: readonly number[]) => Host): number[][] => gradientsOn(f, floats(c), cotangent, oracle);
+  const vjp = (cotangent: (shape: readonly number[]) => Host): number[][] =>
+    gradientsOn(f, floats(c), cotangent, oracle);
   const [left, a, b] = [vjp(s => build(s, i => p * get(v(s), i) + q * get(w(s), i))), vjp(v), vjp(w)];
   left.forEach((g, i) =>
     g.forEach((x, k) => {
@@ -137,7 +148,13 @@ function viewsEqualCopies(c: Case, way: number): void {
       const copies = c.run(...flat.map(h => place(h, machine)));
       const views = c.run(...flat.map(h => disguise(h, way, machine)));
       // The reference kernels read elements one by one: the same bits. Others may take another path.
-      compare(views, hostOf(read(copies)), magnitude, machine.backend === oracle.backend ? 0 : 2 * c.roundings, machine);
+      compare(
+        views,
+        hostOf(read(copies)),
+        magnitude,
+        machine.backend === oracle.backend ? 0 : 2 * c.roundings,
+        machine,
+      );
     });
   }
 }
@@ -159,6 +176,8 @@ function kernelGradients(c: Case, roundings: number): void {
   for (const machine of [cpu, cpuPlain]) {
     const run = (): number[][] => gradientsOn(floatFunction(c, machine)[0], floats(c), cotangentFor(7), machine);
     const composed = withoutKernels(machine, run);
-    run().forEach((g, i) => closeTo(g, composed[i], 2 * roundings, `${machine.name}: gradient of input ${i}`, c.gradientScale, 32 * moved[i]));
+    run().forEach((g, i) =>
+      closeTo(g, composed[i], 2 * roundings, `${machine.name}: gradient of input ${i}`, c.gradientScale, 32 * moved[i]),
+    );
   }
 }

@@ -27,8 +27,14 @@ export async function reft(args: readonly string[], options: RunOptions = {}): P
   return withEvents(args, await start([main, ...args], options));
 }
 
-/** Runs several command lines in one process, one after the other. A list that begins with `< TEXT` is given that text as its input. */
-export async function reftEach(commands: readonly (readonly string[])[], env: Readonly<Record<string, string>> = {}): Promise<Run[]> {
+/**
+ * Runs several command lines in one process, one after the other. A list that begins with `< TEXT` is given that text
+ * as its input.
+ */
+export async function reftEach(
+  commands: readonly (readonly string[])[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<Run[]> {
   const { code, stdout, stderr } = await start([several], { input: JSON.stringify(commands), env });
   if (code !== 0) throw new Error(stderr);
   return (JSON.parse(stdout) as Omit<Run, 'events' | 'args'>[]).map((run, i) => withEvents(commands[i], run));
@@ -43,9 +49,15 @@ function withEvents(args: readonly string[], run: Omit<Run, 'events' | 'args'>):
   }
 }
 
-function start(args: readonly string[], { input = '', env = {}, onLine }: RunOptions): Promise<Omit<Run, 'events' | 'args'>> {
+function start(
+  args: readonly string[],
+  { input = '', env = {}, onLine }: RunOptions,
+): Promise<Omit<Run, 'events' | 'args'>> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', ...args], { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...env } });
+    const child = spawn(process.execPath, ['--import', 'tsx', ...args], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...process.env, ...env },
+    });
     let stdout = '';
     let stderr = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -54,9 +66,13 @@ function start(args: readonly string[], { input = '', env = {}, onLine }: RunOpt
       const lines = stdout.slice(begin).split('\n').slice(0, -1);
       for (const line of lines) onLine?.(line, signal => child.kill(signal));
     });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => { stderr += text; });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      stderr += text;
+    });
     child.on('error', reject);
-    child.on('close', code => { resolve({ code, stdout, stderr }); });
+    child.on('close', code => {
+      resolve({ code, stdout, stderr });
+    });
     child.stdin.end(input);
   });
 }

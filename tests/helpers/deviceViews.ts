@@ -20,9 +20,14 @@ export function dense(backend: WebGpuBackend, shape: readonly number[], data?: F
 }
 
 /** The transpose of a matrix. */
-export const turned = (view: View): View => ({ ...view, shape: [view.shape[1], view.shape[0]], strides: [view.strides[1], view.strides[0]] });
+export const turned = (view: View): View => ({
+  ...view,
+  shape: [view.shape[1], view.shape[0]],
+  strides: [view.strides[1], view.strides[0]],
+});
 
-export const read = (backend: WebGpuBackend, view: View) => backend.read(view.allocation, 'f32', view.offset, sizeOf(view.shape));
+export const read = (backend: WebGpuBackend, view: View) =>
+  backend.read(view.allocation, 'f32', view.offset, sizeOf(view.shape));
 
 export function normals(count: number, seed: number): Float32Array {
   const random = new Random(seed, 3);

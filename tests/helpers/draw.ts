@@ -1,5 +1,6 @@
-// What fast-check draws for an op, { sides, seed, scale, kind }, and how a recipe turns it into shapes and values. The values come from
-// our own generator, so shrinking works on shapes. Kinks are avoided by construction, never by throwing cases away.
+// What fast-check draws for an op, { sides, seed, scale, kind }, and how a recipe turns it into shapes and values. The
+// values come from our own generator, so shrinking works on shapes. Kinks are avoided by construction, never by
+// throwing cases away.
 
 import fc from 'fast-check';
 import { build, sizeOf, type Host } from './host.js';
@@ -16,9 +17,15 @@ export interface Drawn {
   kind: Kind;
 }
 
-/** The seed and number of runs of every property: FC_SEED and FC_RUNS change them. fast-check prints seed and path on failure. */
+/**
+ * The seed and number of runs of every property: FC_SEED and FC_RUNS change them. fast-check prints seed and path on
+ * failure.
+ */
 export const seed = Number(process.env['FC_SEED'] ?? 20_240_404);
-export const runs = (usual: number): { seed: number; numRuns: number } => ({ seed, numRuns: Number(process.env['FC_RUNS'] ?? usual) });
+export const runs = (usual: number): { seed: number; numRuns: number } => ({
+  seed,
+  numRuns: Number(process.env['FC_RUNS'] ?? usual),
+});
 
 const small = [1, 2, 3, 4, 5, 7, 8, 0];
 /** On and beside the edges of vector lanes and tiles. */
@@ -142,7 +149,10 @@ export class Draw {
     return build(shape, i => Math.fround(at(h, i) < 0 ? at(h, i) - gap : at(h, i) + gap));
   }
 
-  /** For functions with kinks where values meet or cross 0: all magnitudes different when gradients are taken, any values else. */
+  /**
+   * For functions with kinks where values meet or cross 0: all magnitudes different when gradients are taken, any
+   * values else.
+   */
   kinked(shape: readonly number[]): Host {
     return this.smooth ? this.distinct(shape) : this.values(shape);
   }

@@ -1,5 +1,6 @@
-// Stands in for the disk below a folder: counts what is done there, and fails or stops the world where a test says so. A process that is killed does
-// nothing more: the call at which it "dies" never returns (a write is left half done), nor does any later one.
+// Stands in for the disk below a folder: counts what is done there, and fails or stops the world where a test says so.
+// A process that is killed does nothing more: the call at which it "dies" never returns (a write is left half done),
+// nor does any later one.
 
 import { constants } from 'node:fs';
 import fs, { type FileHandle } from 'node:fs/promises';
@@ -18,18 +19,27 @@ export interface FailingDisk {
 /** What happens at a call: it is done, the process dies in it, or it fails with this error. */
 export type Fate = 'done' | 'dies' | Error;
 
-const onlyReads = (flags: string | number): boolean => (
-  typeof flags === 'string' ? flags === 'r' : (flags & (constants.O_WRONLY | constants.O_RDWR | constants.O_CREAT)) === 0);
+const onlyReads = (flags: string | number): boolean =>
+  typeof flags === 'string'
+    ? flags === 'r'
+    : (flags & (constants.O_WRONLY | constants.O_RDWR | constants.O_CREAT)) === 0;
 
 export function failingDisk(folder: string, fate: (number: number, call: string) => Fate): FailingDisk {
   const real = { open: fs.open, rename: fs.rename, rm: fs.rm, rmdir: fs.rmdir, mkdir: fs.mkdir };
   const calls: string[] = [];
   let dead = false;
   let die: () => void = () => undefined;
-  const died = new Promise<void>(resolve => { die = resolve; });
+  const died = new Promise<void>(resolve => {
+    die = resolve;
+  });
   const never = new Promise<never>(() => undefined);
 
-  async function at<T>(what: string, path: unknown, body: () => Promise<T>, half: () => Promise<unknown> = async () => undefined): Promise<T> {
+  async function at<T>(
+    what: string,
+    path: unknown,
+    body: () => Promise<T>,
+    half: () => Promise<unknown> = async () => undefined,
+  ): Promise<T> {
     if (!String(path).startsWith(folder)) return body();
     if (dead) return never;
     const call = `${what} ${basename(String(path))}`;
@@ -48,15 +58,23 @@ export function failingDisk(folder: string, fate: (number: number, call: string)
     const write = handle.write.bind(handle) as (bytes: Uint8Array, from: number, length: number) => Promise<unknown>;
     const sync = handle.sync.bind(handle);
     return Object.assign(handle, {
-      writeFile: (data: Uint8Array | string) => at('write', path, () => writeFile(data), () => writeFile(data.slice(0, data.length / 2))),
+      writeFile: (data: Uint8Array | string) =>
+        at(
+          'write',
+          path,
+          () => writeFile(data),
+          () => writeFile(data.slice(0, data.length / 2)),
+        ),
       write: (bytes: Uint8Array, from: number, length: number) => at('write', path, () => write(bytes, from, length)),
       sync: () => at('sync', path, sync),
     });
   }
 
   const replaced = {
-    open: (path: string, flags: string | number = 'r', mode?: number) => (onlyReads(flags)
-      ? real.open(path, flags, mode) : at('open', path, async () => watched(await real.open(path, flags, mode), path))),
+    open: (path: string, flags: string | number = 'r', mode?: number) =>
+      onlyReads(flags)
+        ? real.open(path, flags, mode)
+        : at('open', path, async () => watched(await real.open(path, flags, mode), path)),
     rename: (from: string, to: string) => at('rename', to, () => real.rename(from, to)),
     rm: (path: string, options: object) => at('rm', path, () => real.rm(path, options)),
     rmdir: (path: string) => at('rmdir', path, () => real.rmdir(path)),
@@ -65,7 +83,8 @@ export function failingDisk(folder: string, fate: (number: number, call: string)
   Object.assign(fs, replaced);
   syncBuiltinESMExports();
   return {
-    calls, died,
+    calls,
+    died,
     restore() {
       Object.assign(fs, real);
       syncBuiltinESMExports();

@@ -1,9 +1,13 @@
-// Writes small GGUF files for tests, sound or broken on purpose: every field that a reader must check can be overridden.
+// Writes small GGUF files for tests, sound or broken on purpose: every field that a reader must check can be
+// overridden.
 
 type GgufScalar = number | bigint | boolean | string;
 
 export type GgufValue =
-  | { readonly type: 'u8' | 'i8' | 'u16' | 'i16' | 'u32' | 'i32' | 'f32' | 'f64' | 'u64' | 'i64'; readonly value: number | bigint }
+  | {
+      readonly type: 'u8' | 'i8' | 'u16' | 'i16' | 'u32' | 'i32' | 'f32' | 'f64' | 'u64' | 'i64';
+      readonly value: number | bigint;
+    }
   | { readonly type: 'bool'; readonly value: boolean }
   | { readonly type: 'string'; readonly value: string }
   | { readonly type: 'array'; readonly of: string; readonly value: readonly GgufScalar[]; readonly count?: bigint };
@@ -133,7 +137,12 @@ export function smallGguf(): GgufSpec {
       { name: 'norm', sides: [4], type: 0, data: bytesOf(Float32Array.of(1, -2.5, 3, 0.1)) },
       { name: 'blk.0.a.weight', sides: [64, 2], type: 3, data: block(20, 4) },
       { name: 'blk.0.b.weight', sides: [32, 1], type: 2, data: block(18, 1) },
-      { name: 'half', sides: [3, 2], type: 1, data: bytesOf(Uint16Array.of(0x3c00, 0xc000, 0x7bff, 1, 0x8000, 0x7c00)) },
+      {
+        name: 'half',
+        sides: [3, 2],
+        type: 1,
+        data: bytesOf(Uint16Array.of(0x3c00, 0xc000, 0x7bff, 1, 0x8000, 0x7c00)),
+      },
     ],
   };
 }

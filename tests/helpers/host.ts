@@ -1,5 +1,5 @@
-// Plain arrays for the references of the op table: naive, f64, one element at a time. Nothing of the engine may be used here,
-// or its mistakes would be on both sides.
+// Plain arrays for the references of the op table: naive, f64, one element at a time. Nothing of the engine may be used
+// here, or its mistakes would be on both sides.
 
 export interface Host {
   readonly shape: readonly number[];
@@ -29,7 +29,8 @@ export function build(shape: readonly number[], f: (index: number[]) => number, 
 export function get(h: Host, index: readonly number[]): number {
   const lead = index.length - h.shape.length;
   let at = 0;
-  for (let axis = 0; axis < h.shape.length; axis++) at = at * h.shape[axis] + (h.shape[axis] === 1 ? 0 : index[lead + axis]);
+  for (let axis = 0; axis < h.shape.length; axis++)
+    at = at * h.shape[axis] + (h.shape[axis] === 1 ? 0 : index[lead + axis]);
   return h.data[at];
 }
 
@@ -94,7 +95,8 @@ export function product(a: Host, b: Host, f: (x: number) => number = x => x): Ho
 function at2(h: Host, lead: readonly number[], i: number, j: number): number {
   const own = h.shape.length - 2;
   let at = 0;
-  for (let axis = 0; axis < own; axis++) at = at * h.shape[axis] + (h.shape[axis] === 1 ? 0 : lead[lead.length - own + axis]);
+  for (let axis = 0; axis < own; axis++)
+    at = at * h.shape[axis] + (h.shape[axis] === 1 ? 0 : lead[lead.length - own + axis]);
   return h.data[(at * h.shape[own] + i) * h.shape[own + 1] + j];
 }
 

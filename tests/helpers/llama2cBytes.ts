@@ -1,4 +1,5 @@
-// A small llama2.c v0 checkpoint for tests: weights count up from 0 in steps of 1/8, so that each place of the file is told by its value.
+// A small llama2.c v0 checkpoint for tests: weights count up from 0 in steps of 1/8, so that each place of the file is
+// told by its value.
 
 export interface Llama2cSpec {
   readonly dim?: number;

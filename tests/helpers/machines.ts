@@ -1,5 +1,5 @@
-// The machines an op is tested on. The oracle computes in f64 on the reference kernels; its f32 rounds when storing. Fused
-// multiply-add is behind a flag on Node 20, set here before the first kernel is compiled.
+// The machines an op is tested on. The oracle computes in f64 on the reference kernels; its f32 rounds when storing.
+// Fused multiply-add is behind a flag on Node 20, set here before the first kernel is compiled.
 
 import { setFlagsFromString } from 'node:v8';
 import { createCpuBackend, type Backend } from '../../src/backends/index.js';
@@ -48,7 +48,11 @@ export const oracle: Machine = { name: 'reference f64', backend: reference, dtyp
 export const referenceF32: Machine = { name: 'reference f32', backend: reference, dtype: 'f32' };
 export const cpu: Machine = { name: 'cpu', backend: counted(createCpuBackend(), accepted), dtype: 'f32' };
 /** Without fused multiply-add: other machine code, other rounding. */
-export const cpuPlain: Machine = { name: 'cpu, plain SIMD', backend: counted(createCpuBackend({ relaxed: false }), accepted), dtype: 'f32' };
+export const cpuPlain: Machine = {
+  name: 'cpu, plain SIMD',
+  backend: counted(createCpuBackend({ relaxed: false }), accepted),
+  dtype: 'f32',
+};
 export const machines: readonly Machine[] = [oracle, referenceF32, cpu, cpuPlain];
 
 export function dtypeOn(h: Host, machine: Machine): DType {
@@ -63,6 +67,7 @@ export function beside(x: Tensor, h: Host): Tensor {
 /** The values as a contiguous tensor of the machine. */
 export function place(h: Host, machine: Machine): Tensor {
   const dtype = dtypeOn(h, machine);
-  const data: TypedArray = dtype === 'f64' ? h.data : dtype === 'f32' ? Float32Array.from(h.data) : Int32Array.from(h.data);
+  const data: TypedArray =
+    dtype === 'f64' ? h.data : dtype === 'f32' ? Float32Array.from(h.data) : Int32Array.from(h.data);
   return create.from(data, h.shape, { dtype, backend: machine.backend });
 }

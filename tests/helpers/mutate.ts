@@ -14,7 +14,15 @@ export function seededRandom(seed: number): () => number {
 export const below = (next: () => number, limit: number): number => Math.floor(next() * limit);
 export const pick = <T>(next: () => number, items: readonly T[]): T => items[below(next, items.length)];
 
-const extremes = [0n, 1n, 2n, 7n, 255n, 65535n, ...[31n, 32n, 40n, 53n, 63n, 64n].flatMap(power => [2n ** power - 1n, 2n ** power + 1n])];
+const extremes = [
+  0n,
+  1n,
+  2n,
+  7n,
+  255n,
+  65535n,
+  ...[31n, 32n, 40n, 53n, 63n, 64n].flatMap(power => [2n ** power - 1n, 2n ** power + 1n]),
+];
 
 /**
  * One to three kinds of damage: cut, longer, bits flipped, extreme integers, parts copied, removed, inserted or zeroed;
@@ -31,7 +39,10 @@ export function mutateBytes(original: Uint8Array, next: () => number, focus: num
         bytes = bytes.slice(0, at);
         break;
       case 1:
-        bytes = join(bytes, Uint8Array.from({ length: 1 + below(next, 200) }, () => below(next, 256)));
+        bytes = join(
+          bytes,
+          Uint8Array.from({ length: 1 + below(next, 200) }, () => below(next, 256)),
+        );
         break;
       case 2:
       case 3:
@@ -51,7 +62,10 @@ export function mutateBytes(original: Uint8Array, next: () => number, focus: num
         bytes = join(bytes.slice(0, at), bytes.slice(at + length));
         break;
       default:
-        bytes = next() < 0.5 ? join(bytes.slice(0, at), new Uint8Array(length), bytes.slice(at)) : bytes.fill(0, at, at + length);
+        bytes =
+          next() < 0.5
+            ? join(bytes.slice(0, at), new Uint8Array(length), bytes.slice(at))
+            : bytes.fill(0, at, at + length);
     }
   }
   return bytes;
@@ -70,7 +84,9 @@ export function join(...parts: Uint8Array[]): Uint8Array {
 const oddNumbers = ['-1', '0', '0.5', '1e308', '9007199254740993', '18446744073709551615'];
 const oddJson = [...oddNumbers, 'null', '[]', '{}', '"F16"', '"I64"', '"X"', '[[[[0]]]]', '"__proto__"'];
 
-/** JSON text with one to three tokens (numbers, strings) replaced by odd or other ones, or a piece of it given twice. */
+/**
+ * JSON text with one to three tokens (numbers, strings) replaced by odd or other ones, or a piece of it given twice.
+ */
 export function mutateJson(json: string, next: () => number): string {
   let text = json;
   for (let round = below(next, 3); round >= 0; round--) {

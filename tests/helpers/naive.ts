@@ -36,7 +36,10 @@ export const naive = {
   sum: (xs: readonly Scalar[]): Scalar => xs.reduce((s, x) => naive.add(s, x), new Scalar(0)),
 };
 
-/** d (sum of seeds[i] * outputs[i]) added to `grad` of everything below; `grad` of what was walked before is cleared first. */
+/**
+ * d (sum of seeds[i] * outputs[i]) added to `grad` of everything below; `grad` of what was walked before is cleared
+ * first.
+ */
 export function naiveBackward(outputs: readonly Scalar[], seeds: readonly number[]): void {
   const order: Scalar[] = [];
   const seen = new Set<Scalar>();

@@ -1,5 +1,5 @@
-// Random packed weights in the row layout of tensor/packing.ts and in ggml's blocks, with the values they stand for in f64, computed from
-// codes and scales here. Nothing of the engine's decoders is used.
+// Random packed weights in the row layout of tensor/packing.ts and in ggml's blocks, with the values they stand for in
+// f64, computed from codes and scales here. Nothing of the engine's decoders is used.
 
 import type { Packing } from '../../src/tensor/packing.js';
 import { Random } from '../../src/tensor/threefry.js';
@@ -33,8 +33,10 @@ export function randomHalf(random: Random, shift = 0): number {
 /** `shift` up to 7 makes scales (or f16 and bf16 numbers) smaller by 2 ** shift. */
 export function randomPacked(packing: Packing, rows: number, columns: number, seed: number, shift = 0): PackedWeights {
   const random = new Random(seed, 11);
-  const rowBytes = packing === 'f16' || packing === 'bf16' ? 4 * Math.ceil(columns / 2)
-    : 4 * Math.ceil((columns / 32) * ({ q8_0: 34, q4_0: 18, q4_1: 20 }[packing]) / 4);
+  const rowBytes =
+    packing === 'f16' || packing === 'bf16'
+      ? 4 * Math.ceil(columns / 2)
+      : 4 * Math.ceil(((columns / 32) * { q8_0: 34, q4_0: 18, q4_1: 20 }[packing]) / 4);
   const bytes = new Uint8Array(rows * rowBytes);
   const stored: number[] = [];
   const values = new Float64Array(rows * columns);
@@ -47,7 +49,10 @@ export function randomPacked(packing: Packing, rows: number, columns: number, se
     const start = row * rowBytes;
     if (packing === 'f16' || packing === 'bf16') {
       for (let j = 0; j < columns; j++) {
-        const word = packing === 'f16' ? randomHalf(random, shift) : (random.integer(2) << 15) | ((118 - shift + random.integer(10)) << 7) | random.integer(128);
+        const word =
+          packing === 'f16'
+            ? randomHalf(random, shift)
+            : (random.integer(2) << 15) | ((118 - shift + random.integer(10)) << 7) | random.integer(128);
         put(start + 2 * j, word);
         const bf16 = (): number => (word >> 15 ? -1 : 1) * (128 + (word & 127)) * 2 ** (((word >> 7) & 255) - 134);
         values[row * columns + j] = packing === 'f16' ? halfValue(word) : bf16();
@@ -59,7 +64,9 @@ export function randomPacked(packing: Packing, rows: number, columns: number, se
       const d = randomHalf(random, shift);
       const m = randomHalf(random, shift);
       const scales = packing === 'q4_1' ? [d, m] : [d];
-      scales.forEach((s, i) => { put(scalesAt + 2 * (block * scales.length + i), s); });
+      scales.forEach((s, i) => {
+        put(scalesAt + 2 * (block * scales.length + i), s);
+      });
       const codes = Array.from({ length: 32 }, () => random.integer(packing === 'q8_0' ? 256 : 16));
       const pairs = packing === 'q8_0' ? codes : codes.slice(0, 16).map((low, i) => low + 16 * codes[16 + i]);
       pairs.forEach((byte, i) => {
@@ -67,8 +74,12 @@ export function randomPacked(packing: Packing, rows: number, columns: number, se
         stored.push(byte);
       });
       codes.forEach((q, i) => {
-        const exact = packing === 'q8_0' ? halfValue(d) * (q < 128 ? q : q - 256)
-          : packing === 'q4_0' ? halfValue(d) * (q - 8) : halfValue(d) * q + halfValue(m);
+        const exact =
+          packing === 'q8_0'
+            ? halfValue(d) * (q < 128 ? q : q - 256)
+            : packing === 'q4_0'
+              ? halfValue(d) * (q - 8)
+              : halfValue(d) * q + halfValue(m);
         values[row * columns + 32 * block + i] = Math.fround(exact);
       });
     }
@@ -77,4 +88,5 @@ export function randomPacked(packing: Packing, rows: number, columns: number, se
 }
 
 /** A side along the rows that the packing takes, about `n`. */
-export const columnsFor = (packing: Packing, n: number): number => (packing === 'f16' || packing === 'bf16' ? Math.max(2, n) : 32 * Math.max(1, Math.round(n / 32)));
+export const columnsFor = (packing: Packing, n: number): number =>
+  packing === 'f16' || packing === 'bf16' ? Math.max(2, n) : 32 * Math.max(1, Math.round(n / 32));

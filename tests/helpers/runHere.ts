@@ -1,4 +1,5 @@
-// Runs a command line of `reft` in the test's own process, and keeps what it says: for tests that look at files or stand in for the disk.
+// Runs a command line of `reft` in the test's own process, and keeps what it says: for tests that look at files or
+// stand in for the disk.
 
 import { Output } from '../../src/cli/output.js';
 import { run } from '../../src/cli/program.js';
@@ -15,13 +16,20 @@ export interface RunHere {
 }
 
 /** One command after the other: what is said is not told apart. `onEvent` sees each event as it comes. */
-export async function runHere(args: readonly string[], onEvent?: (event: Record<string, unknown>) => void): Promise<RunHere> {
+export async function runHere(
+  args: readonly string[],
+  onEvent?: (event: Record<string, unknown>) => void,
+): Promise<RunHere> {
   const { event, say, note, stream } = Output.prototype;
   const lines: string[] = [];
   const events: Record<string, unknown>[] = [];
-  const line = (text: string): void => { lines.push(text); };
+  const line = (text: string): void => {
+    lines.push(text);
+  };
   Object.assign(Output.prototype, {
-    say: line, note: line, stream: line,
+    say: line,
+    note: line,
+    stream: line,
     event(name: string, fields: Readonly<Record<string, unknown>>): void {
       events.push({ event: name, ...fields });
       onEvent?.({ event: name, ...fields });

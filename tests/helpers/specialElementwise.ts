@@ -1,5 +1,6 @@
-// Gradients and second-order gradients of elementwise ops where they are not smooth or not ordinary: kinks, ties, bounds, zeros, infinities, NaN,
-// and the far ends where a formula may overflow. The values are torch's, of its f64 where f32 overflows on the way.
+// Gradients and second-order gradients of elementwise ops where they are not smooth or not ordinary: kinks, ties,
+// bounds, zeros, infinities, NaN, and the far ends where a formula may overflow. The values are torch's, of its f64
+// where f32 overflows on the way.
 
 import assert from 'node:assert/strict';
 import { gradientsOf, holdIntermediates } from '../../src/autograd/index.js';
@@ -24,7 +25,12 @@ function derivatives(x: Tensor, f: F, orders: number): Tensor[] {
   });
 }
 
-async function expectDerivatives(what: string, x: Tensor, f: F, expected: readonly (readonly number[])[]): Promise<void> {
+async function expectDerivatives(
+  what: string,
+  x: Tensor,
+  f: F,
+  expected: readonly (readonly number[])[],
+): Promise<void> {
   const found = derivatives(x, f, expected.length);
   const at = await numbers(x);
   for (const [n, wanted] of expected.entries()) {
@@ -59,8 +65,16 @@ everywhere('derivatives at kinks, bounds, zeros, infinities and NaN', async make
     'pow 1': [x => x.pow(1), [1, 1, 1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0, 0, 0]],
     'pow 2': [x => x.pow(2), [NaN, inf, -inf, 0, 0, 2, -2, 6, -6], [2, 2, 2, 2, 2, 2, 2, 2, 2]],
     'pow 3': [x => x.pow(3), [NaN, inf, inf, 0, 0, 3, 3, 27, 27], [NaN, inf, -inf, 0, 0, 6, -6, 18, -18]],
-    'pow -1': [x => x.pow(-1), [NaN, 0, 0, -inf, -inf, -1, -1, -1 / 9, -1 / 9], [NaN, 0, 0, inf, -inf, 2, -2, 2 / 27, -2 / 27]],
-    'pow -2': [x => x.pow(-2), [NaN, 0, 0, -inf, inf, -2, 2, -2 / 27, 2 / 27], [NaN, 0, 0, inf, inf, 6, 6, 6 / 81, 6 / 81]],
+    'pow -1': [
+      x => x.pow(-1),
+      [NaN, 0, 0, -inf, -inf, -1, -1, -1 / 9, -1 / 9],
+      [NaN, 0, 0, inf, -inf, 2, -2, 2 / 27, -2 / 27],
+    ],
+    'pow -2': [
+      x => x.pow(-2),
+      [NaN, 0, 0, -inf, inf, -2, 2, -2 / 27, 2 / 27],
+      [NaN, 0, 0, inf, inf, 6, 6, 6 / 81, 6 / 81],
+    ],
     'pow 65': [x => x.pow(65), [NaN, inf, inf, 0, 0, 65, 65], [NaN, inf, -inf, 0, 0, 4160, -4160]],
     'pow 66': [x => x.pow(66), [NaN, inf, -inf, 0, 0, 66, -66], [NaN, inf, inf, 0, 0, 4290, 4290]],
     'pow -65': [x => x.pow(-65), [NaN, 0, 0, -inf, -inf, -65, -65], [NaN, 0, 0, inf, -inf, 4290, -4290]],
@@ -74,20 +88,36 @@ everywhere('derivatives at kinks, bounds, zeros, infinities and NaN', async make
 everywhere('powers near 0 and beyond 64 have their derivatives', async make => {
   await expectDerivatives('pow -1', make([1e-15, -1e-15]), x => x.pow(-1), [[-1e30, -1e30]]);
   await expectDerivatives('pow -3', make([1e-8, -1e-8]), x => x.pow(-3), [[-3e32, -3e32]]);
-  await expectDerivatives('pow 70', make([-1.25, 1.25]), x => x.pow(70), [[-70 * 1.25 ** 69, 70 * 1.25 ** 69], [4830 * 1.25 ** 68, 4830 * 1.25 ** 68]]);
+  await expectDerivatives('pow 70', make([-1.25, 1.25]), x => x.pow(70), [
+    [-70 * 1.25 ** 69, 70 * 1.25 ** 69],
+    [4830 * 1.25 ** 68, 4830 * 1.25 ** 68],
+  ]);
   await expectDerivatives('pow -71', make([-0.75]), x => x.pow(-71), [[-71 * 0.75 ** -72]]);
 });
 
 everywhere('a tie shares the gradient of maximum and minimum, and a NaN takes it from nobody', async make => {
-  const [a, b] = [[NaN, 1, NaN, inf, inf, -inf, 0, 2, 2], [1, NaN, NaN, inf, 1, -inf, -0, 2, 1]];
+  const [a, b] = [
+    [NaN, 1, NaN, inf, inf, -inf, 0, 2, 2],
+    [1, NaN, NaN, inf, 1, -inf, -0, 2, 1],
+  ];
   const expected = {
-    maximum: [[1, 1, 1, 0.5, 1, 0.5, 0.5, 0.5, 1], [1, 1, 1, 0.5, 0, 0.5, 0.5, 0.5, 0]],
-    minimum: [[1, 1, 1, 0.5, 0, 0.5, 0.5, 0.5, 0], [1, 1, 1, 0.5, 1, 0.5, 0.5, 0.5, 1]],
+    maximum: [
+      [1, 1, 1, 0.5, 1, 0.5, 0.5, 0.5, 1],
+      [1, 1, 1, 0.5, 0, 0.5, 0.5, 0.5, 0],
+    ],
+    minimum: [
+      [1, 1, 1, 0.5, 0, 0.5, 0.5, 0.5, 0],
+      [1, 1, 1, 0.5, 1, 0.5, 0.5, 0.5, 1],
+    ],
   };
   for (const name of ['maximum', 'minimum'] as const) {
     const inputs = [make(a).requireGrad(), make(b).requireGrad()];
     const gradients = gradientsOf(inputs[0][name](inputs[1]).sum(), inputs);
-    assert.deepEqual([await numbers(gradients[0] as Tensor), await numbers(gradients[1] as Tensor)], expected[name], name);
+    assert.deepEqual(
+      [await numbers(gradients[0] as Tensor), await numbers(gradients[1] as Tensor)],
+      expected[name],
+      name,
+    );
   }
 });
 
@@ -106,8 +136,16 @@ everywhere('derivatives of every order are finite over the whole range', async (
   const near = Array.from({ length: 400 }, (_, i) => 2 * i + 0.3);
   const at = [...sizes, ...near].flatMap(x => [x, -x]);
   const functions: Record<string, F> = {
-    sigmoid: x => x.sigmoid(), softplus: x => x.softplus(), silu: x => x.silu(), gelu: x => x.gelu(), geluTanh: x => x.geluTanh(), tanh: x => x.tanh(),
-    erf: x => x.erf(), relu: x => x.relu(), logSigmoid: x => x.neg().softplus().neg(), sin: x => x.sin(),
+    sigmoid: x => x.sigmoid(),
+    softplus: x => x.softplus(),
+    silu: x => x.silu(),
+    gelu: x => x.gelu(),
+    geluTanh: x => x.geluTanh(),
+    tanh: x => x.tanh(),
+    erf: x => x.erf(),
+    relu: x => x.relu(),
+    logSigmoid: x => x.neg().softplus().neg(),
+    sin: x => x.sin(),
   };
   for (const [name, f] of Object.entries(functions)) {
     for (const [n, t] of derivatives(make(at), f, 3).entries()) {
@@ -119,43 +157,70 @@ everywhere('derivatives of every order are finite over the whole range', async (
 
 everywhere('the second derivative of sigmoid and silu is exact where exp(-x) overflows', async (make, dtype) => {
   const x = dtype === 'f64' ? -720 : -90;
-  await expectDerivatives('sigmoid', make([-80]), v => v.sigmoid(), [[Math.exp(-80)], [Math.exp(-80)], [Math.exp(-80)]]);
+  await expectDerivatives('sigmoid', make([-80]), v => v.sigmoid(), [
+    [Math.exp(-80)],
+    [Math.exp(-80)],
+    [Math.exp(-80)],
+  ]);
   const [first, second] = derivatives(make([x]), v => v.silu().mul(1e5), 2);
-  const [p, q] = [[1, 1 + x], [2, 2 + x]].map(([, factor]) => 1e5 * factor * Math.exp(x));
-  for (const [t, want] of [[first, p], [second, q]] as const) {
+  const [p, q] = [
+    [1, 1 + x],
+    [2, 2 + x],
+  ].map(([, factor]) => 1e5 * factor * Math.exp(x));
+  for (const [t, want] of [
+    [first, p],
+    [second, q],
+  ] as const) {
     const [got] = await numbers(t);
     // Subnormal on the way: a device may flush it.
     assert.ok(got === 0 || Math.abs(got - want) <= 1e-3 * Math.abs(want), `${got}, expected ${want}`);
   }
 });
 
-everywhere('integers stay integers in relu, floor, clamp and whole powers, and what is no i32 makes floats', async make => {
-  const { backend } = make([0]);
-  const x = tensor([3, -2, 2147483647, -2147483648], { dtype: 'i32', backend });
-  assert.deepEqual([x.relu(), x.floor(), x.clamp(0, 5), x.pow(3)].map(t => t.dtype), Array(4).fill('i32'));
-  assert.deepEqual(await numbers(x.relu()), [3, 0, 2147483647, 0]);
-  assert.deepEqual(await numbers(x.floor()), [3, -2, 2147483647, -2147483648]);
-  assert.deepEqual(await numbers(x.clamp(-1, 5)), [3, -1, 5, -1]);
-  assert.deepEqual(await numbers(x.clamp(5, -1)), [-1, -1, -1, -1]);
-  assert.deepEqual(await numbers(x.pow(3)), [27, -8, 2147483647, 0]);
-  assert.deepEqual(await numbers(x.pow(0)), [1, 1, 1, 1]);
-  assert.deepEqual(await numbers(x.pow(-1)), [1 / 3, -0.5, 2 ** -31, -(2 ** -31)].map(Math.fround));
-  assert.deepEqual(await numbers(x.neg()), [-3, 2, -2147483647, -2147483648]);
-  assert.deepEqual(await numbers(x.abs()), [3, 2, 2147483647, -2147483648]);
-  assert.deepEqual(await numbers(x.clamp(-0.5, 2.5)), [2.5, -0.5, 2.5, -0.5]);
-  // 3e9 would wrap as an i32.
-  assert.deepEqual(await numbers(x.lt(3e9)), [1, 1, 1, 1]);
-  assert.deepEqual([x.add(3e9).dtype, (await numbers(x.add(3e9)))[0]], ['f32', 3e9]);
-  assert.deepEqual(await numbers(x.lt(0).where(3e9, x)), [3, 3e9, 2147483648, 3e9].map(Math.fround));
-  assert.deepEqual(await numbers(tensor([0, 1, -2], { dtype: 'i32', backend }).div(0)), [NaN, inf, -inf]);
-});
+everywhere(
+  'integers stay integers in relu, floor, clamp and whole powers, and what is no i32 makes floats',
+  async make => {
+    const { backend } = make([0]);
+    const x = tensor([3, -2, 2147483647, -2147483648], { dtype: 'i32', backend });
+    assert.deepEqual(
+      [x.relu(), x.floor(), x.clamp(0, 5), x.pow(3)].map(t => t.dtype),
+      Array(4).fill('i32'),
+    );
+    assert.deepEqual(await numbers(x.relu()), [3, 0, 2147483647, 0]);
+    assert.deepEqual(await numbers(x.floor()), [3, -2, 2147483647, -2147483648]);
+    assert.deepEqual(await numbers(x.clamp(-1, 5)), [3, -1, 5, -1]);
+    assert.deepEqual(await numbers(x.clamp(5, -1)), [-1, -1, -1, -1]);
+    assert.deepEqual(await numbers(x.pow(3)), [27, -8, 2147483647, 0]);
+    assert.deepEqual(await numbers(x.pow(0)), [1, 1, 1, 1]);
+    assert.deepEqual(await numbers(x.pow(-1)), [1 / 3, -0.5, 2 ** -31, -(2 ** -31)].map(Math.fround));
+    assert.deepEqual(await numbers(x.neg()), [-3, 2, -2147483647, -2147483648]);
+    assert.deepEqual(await numbers(x.abs()), [3, 2, 2147483647, -2147483648]);
+    assert.deepEqual(await numbers(x.clamp(-0.5, 2.5)), [2.5, -0.5, 2.5, -0.5]);
+    // 3e9 would wrap as an i32.
+    assert.deepEqual(await numbers(x.lt(3e9)), [1, 1, 1, 1]);
+    assert.deepEqual([x.add(3e9).dtype, (await numbers(x.add(3e9)))[0]], ['f32', 3e9]);
+    assert.deepEqual(await numbers(x.lt(0).where(3e9, x)), [3, 3e9, 2147483648, 3e9].map(Math.fround));
+    assert.deepEqual(await numbers(tensor([0, 1, -2], { dtype: 'i32', backend }).div(0)), [NaN, inf, -inf]);
+  },
+);
 
 everywhere('bools: arithmetic of two gives a bool, sums of rows count', async make => {
   const [a, b] = [make([1, 1, 0, 0]).to('bool'), make([1, 0, 1, 0]).to('bool')];
   const two = [a.add(b), a.mul(b), a.maximum(b), a.minimum(b)];
-  assert.deepEqual(two.map(t => t.dtype), Array(4).fill('bool'));
-  assert.deepEqual(await Promise.all(two.map(numbers)), [[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]]);
-  assert.deepEqual([a.add(1), a.sub(b), a.square(), a.neg()].map(t => t.dtype), Array(4).fill('i32'));
+  assert.deepEqual(
+    two.map(t => t.dtype),
+    Array(4).fill('bool'),
+  );
+  assert.deepEqual(await Promise.all(two.map(numbers)), [
+    [1, 1, 1, 0],
+    [1, 0, 0, 0],
+    [1, 1, 1, 0],
+    [1, 0, 0, 0],
+  ]);
+  assert.deepEqual(
+    [a.add(1), a.sub(b), a.square(), a.neg()].map(t => t.dtype),
+    Array(4).fill('i32'),
+  );
   const rows = a.scatterAddRows([0, 0, 1, 1], 2);
   assert.deepEqual([rows.dtype, await numbers(rows)], ['i32', [2, 0]]);
 });
@@ -169,5 +234,12 @@ everywhere('expand keeps a side of -1', async make => {
 
 everywhere('a number meets a tensor in its precision', async make => {
   const x = make([0.1, 1 / 3]);
-  assert.deepEqual([await numbers(x.eq(0.1)), await numbers(x.ge(1 / 3)), await numbers(x.gt(1 / 3))], [[1, 0], [0, 1], [0, 0]]);
+  assert.deepEqual(
+    [await numbers(x.eq(0.1)), await numbers(x.ge(1 / 3)), await numbers(x.gt(1 / 3))],
+    [
+      [1, 0],
+      [0, 1],
+      [0, 0],
+    ],
+  );
 });

@@ -1,4 +1,5 @@
-// Values at the ends of the number line, mixed dtypes, and integers: what the drawn recipes leave out, for machines of any kind.
+// Values at the ends of the number line, mixed dtypes, and integers: what the drawn recipes leave out, for machines of
+// any kind.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -15,7 +16,8 @@ interface Special {
 const specials: Special[] = [];
 
 /** Registers a test for every machine. */
-export const everywhere = (name: string, body: Special['body'], { onlyCpu = false } = {}): void => void specials.push({ name, body, onlyCpu });
+export const everywhere = (name: string, body: Special['body'], { onlyCpu = false } = {}): void =>
+  void specials.push({ name, body, onlyCpu });
 
 /** One test of each special on each machine. */
 export function checkSpecials(machines: readonly Machine[], { cpu = true } = {}): void {
@@ -33,7 +35,9 @@ const near = async (actual: Tensor, expected: number[], tolerance = 1e-6): Promi
   assert.equal(data.length, expected.length);
   data.forEach((x, i) =>
     assert.ok(
-      Object.is(x, expected[i]) || x === expected[i] || Math.abs(x - expected[i]) <= tolerance * Math.max(1, Math.abs(expected[i])),
+      Object.is(x, expected[i]) ||
+        x === expected[i] ||
+        Math.abs(x - expected[i]) <= tolerance * Math.max(1, Math.abs(expected[i])),
       `entry ${i}: ${x}, expected ${expected[i]}`,
     ),
   );
@@ -56,7 +60,9 @@ everywhere('functions saturate and do not overflow', async make => {
 everywhere('functions of arguments near 0 keep their digits', async make => {
   const x = [1e-6, -3e-5, 2e-4, -1e-3, 0];
   const relative = async (actual: Tensor, f: (v: number) => number): Promise<void> => {
-    (await numbers(actual)).forEach((y, i) => assert.ok(Math.abs(y - f(Math.fround(x[i]))) <= 1e-6 * Math.abs(f(x[i])), `at ${x[i]}: ${y}`));
+    (await numbers(actual)).forEach((y, i) =>
+      assert.ok(Math.abs(y - f(Math.fround(x[i]))) <= 1e-6 * Math.abs(f(x[i])), `at ${x[i]}: ${y}`),
+    );
   };
   await relative(make(x).tanh(), Math.tanh);
   await relative(make(x).sin(), Math.sin);
@@ -68,7 +74,10 @@ everywhere('gradients stay finite where functions saturate', async make => {
   for (const f of ['sigmoid', 'tanh', 'softplus', 'silu', 'gelu', 'geluTanh', 'erf'] as const) {
     const x = make([-150, -40, 0, 40, 150]).requireGrad();
     x[f]().sum().backward();
-    assert.ok((await numbers(x.grad as Tensor)).every(Number.isFinite), `${f}: ${(await numbers(x.grad as Tensor)).join(' ')}`);
+    assert.ok(
+      (await numbers(x.grad as Tensor)).every(Number.isFinite),
+      `${f}: ${(await numbers(x.grad as Tensor)).join(' ')}`,
+    );
   }
 });
 
@@ -86,21 +95,28 @@ everywhere('NaN is not hidden', async make => {
 });
 
 // WGSL leaves comparisons of NaN to the device.
-everywhere('NaN is equal to nothing', async make => {
-  const x = make([NaN, 1]);
-  assert.deepEqual(await numbers(x.eq(x)), [0, 1]);
-  assert.deepEqual(await numbers(x.ne(x)), [1, 0]);
-  assert.deepEqual(await numbers(x.lt(2)), [0, 1]);
-}, { onlyCpu: true });
+everywhere(
+  'NaN is equal to nothing',
+  async make => {
+    const x = make([NaN, 1]);
+    assert.deepEqual(await numbers(x.eq(x)), [0, 1]);
+    assert.deepEqual(await numbers(x.ne(x)), [1, 0]);
+    assert.deepEqual(await numbers(x.lt(2)), [0, 1]);
+  },
+  { onlyCpu: true },
+);
 
-everywhere('argmax and topk take the first of equals, and distinct entries where only -Infinity is left', async make => {
-  assert.deepEqual(await numbers(make([1, 3, 3, 2]).argmax(0)), [1]);
-  assert.deepEqual(await numbers(make([3, 1, 1]).argmin(0)), [1]);
-  const { values, indices } = make([1, -Infinity, -Infinity]).topk(3);
-  assert.deepEqual(await numbers(indices), [0, 1, 2]);
-  assert.deepEqual(await numbers(values), [1, -Infinity, -Infinity]);
-  assert.deepEqual(await numbers(make([2, 5, 5, 1]).topk(3).indices), [1, 2, 0]);
-});
+everywhere(
+  'argmax and topk take the first of equals, and distinct entries where only -Infinity is left',
+  async make => {
+    assert.deepEqual(await numbers(make([1, 3, 3, 2]).argmax(0)), [1]);
+    assert.deepEqual(await numbers(make([3, 1, 1]).argmin(0)), [1]);
+    const { values, indices } = make([1, -Infinity, -Infinity]).topk(3);
+    assert.deepEqual(await numbers(indices), [0, 1, 2]);
+    assert.deepEqual(await numbers(values), [1, -Infinity, -Infinity]);
+    assert.deepEqual(await numbers(make([2, 5, 5, 1]).topk(3).indices), [1, 2, 0]);
+  },
+);
 
 everywhere('ties share the gradient of max', async make => {
   const x = make([2, 5, 5]).requireGrad();
@@ -116,8 +132,14 @@ everywhere('ties share the gradient of max', async make => {
 everywhere('integers stay integers, fractions make floats', async make => {
   const x = make([1, -2, 3]).to('i32');
   const { backend } = x;
-  assert.deepEqual([x.add(1).dtype, x.mul(x).dtype, x.neg().dtype, x.abs().dtype, x.square().dtype, x.sum().dtype], Array(6).fill('i32'));
-  assert.deepEqual([await numbers(x.mul(x)), await numbers(x.sum()), await numbers(x.max()), await numbers(x.square())], [[1, 4, 9], [2], [3], [1, 4, 9]]);
+  assert.deepEqual(
+    [x.add(1).dtype, x.mul(x).dtype, x.neg().dtype, x.abs().dtype, x.square().dtype, x.sum().dtype],
+    Array(6).fill('i32'),
+  );
+  assert.deepEqual(
+    [await numbers(x.mul(x)), await numbers(x.sum()), await numbers(x.max()), await numbers(x.square())],
+    [[1, 4, 9], [2], [3], [1, 4, 9]],
+  );
   assert.equal(x.add(0.5).dtype, 'f32');
   assert.deepEqual(await numbers(x.add(0.5)), [1.5, -1.5, 3.5]);
   assert.equal(x.div(2).dtype, 'f32');
@@ -145,20 +167,27 @@ everywhere('bools count and mix with numbers', async (make, dtype) => {
 });
 
 everywhere('floats become integers toward zero, saturating, NaN as 0', async make => {
-  assert.deepEqual(await numbers(make([1.9, -1.9, 3e9, -3e9, NaN, Infinity]).to('i32')), [1, -1, 2147483647, -2147483648, 0, 2147483647]);
+  assert.deepEqual(
+    await numbers(make([1.9, -1.9, 3e9, -3e9, NaN, Infinity]).to('i32')),
+    [1, -1, 2147483647, -2147483648, 0, 2147483647],
+  );
 });
 
-everywhere('f32 and f64 meet in f64', async make => {
-  const x = make([1, 2]);
-  const wide = x.to('f64').requireGrad();
-  const narrow = x.to('f32').detach().requireGrad();
-  const y = wide.mul(narrow);
-  assert.equal(y.dtype, 'f64');
-  y.sum().backward();
-  assert.equal(narrow.grad?.dtype, 'f32');
-  assert.equal(wide.grad?.dtype, 'f64');
-  assert.deepEqual(await numbers(narrow.grad as Tensor), [1, 2]);
-}, { onlyCpu: true });
+everywhere(
+  'f32 and f64 meet in f64',
+  async make => {
+    const x = make([1, 2]);
+    const wide = x.to('f64').requireGrad();
+    const narrow = x.to('f32').detach().requireGrad();
+    const y = wide.mul(narrow);
+    assert.equal(y.dtype, 'f64');
+    y.sum().backward();
+    assert.equal(narrow.grad?.dtype, 'f32');
+    assert.equal(wide.grad?.dtype, 'f64');
+    assert.deepEqual(await numbers(narrow.grad as Tensor), [1, 2]);
+  },
+  { onlyCpu: true },
+);
 
 everywhere('comparisons and indices take no gradient', make => {
   const x = make([1, 2]).requireGrad();

@@ -1,4 +1,5 @@
-// The accuracy of functions over the whole range of f32: a few numbers of every exponent and sign, in ulps against the recipe's f64 reference.
+// The accuracy of functions over the whole range of f32: a few numbers of every exponent and sign, in ulps against the
+// recipe's f64 reference.
 
 import assert from 'node:assert/strict';
 import type { Machine } from './machines.js';
@@ -12,7 +13,8 @@ export function sweepCase({ extremes }: Recipe): Case {
   const next = seededRandom(5);
   const numbers: number[] = [];
   for (let exponent = -149; exponent < 128; exponent++) {
-    for (let i = 0; i < 8; i++) numbers.push(Math.fround((i % 2 === 0 ? 1 : -1) * (1 + next() * (1 - 2 ** -23)) * 2 ** exponent));
+    for (let i = 0; i < 8; i++)
+      numbers.push(Math.fround((i % 2 === 0 ? 1 : -1) * (1 + next() * (1 - 2 ** -23)) * 2 ** exponent));
   }
   return { ...extremes, inputs: [{ shape: [numbers.length], data: Float64Array.from(numbers), dtype: 'float' }] };
 }
@@ -21,7 +23,12 @@ export function sweepCase({ extremes }: Recipe): Case {
 const ulp = (x: number): number => 2 ** (Math.max(-126, Math.floor(Math.log2(Math.abs(x)))) - 23);
 
 /** Within `ulps` of the result, or of the magnitude that the recipe's errors are relative to. */
-export function compareUlps(actual: Values, c: Case, [onCpu, onGpu]: readonly [number, number], machine: Machine): void {
+export function compareUlps(
+  actual: Values,
+  c: Case,
+  [onCpu, onGpu]: readonly [number, number],
+  machine: Machine,
+): void {
   const isCpu = Boolean(machine.backend.readSync);
   const [expected, magnitude] = [c.reference(...c.inputs), c.magnitude?.(...c.inputs)];
   // Exponentials that are subnormal have few digits, or none where a device flushes them.

@@ -1,4 +1,5 @@
-// CPU backends with several threads, all of them there, cutting every call however small: what tests hold to one thread's bits.
+// CPU backends with several threads, all of them there, cutting every call however small: what tests hold to one
+// thread's bits.
 
 import assert from 'node:assert/strict';
 import { createCpuBackend, type CpuOptions } from '../../src/backends/cpu/cpu.js';
@@ -25,4 +26,5 @@ export function threadedMachine(threads: number, options: CpuOptions = {}): Mach
 }
 
 /** The bits of numbers, so that NaNs and zeros of both signs can be compared. */
-export const bitsOf = (values: ArrayLike<number>): string => Buffer.from(Float32Array.from(values).buffer).toString('base64');
+export const bitsOf = (values: ArrayLike<number>): string =>
+  Buffer.from(Float32Array.from(values).buffer).toString('base64');

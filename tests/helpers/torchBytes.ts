@@ -1,4 +1,5 @@
-// Writes small torch zip files for tests, sound or broken on purpose: a stored zip of any entries, and pickles from a few opcodes.
+// Writes small torch zip files for tests, sound or broken on purpose: a stored zip of any entries, and pickles from a
+// few opcodes.
 
 const encoder = new TextEncoder();
 
@@ -16,14 +17,32 @@ export function zipBytes(entries: readonly (readonly [string, Uint8Array])[], me
     const sizes = [...little(4, data.length), ...little(4, data.length), ...little(2, text.length)];
     const common = [...little(2, 20), ...little(2, flags), ...little(2, method), ...little(8, 0), ...sizes];
     bytes.push(...little(4, 0x04034b50), ...common, ...little(2, 0), ...text, ...data);
-    directory.push(...little(4, 0x02014b50), ...little(2, 20), ...common, ...little(12, 0), ...little(4, start), ...text);
+    directory.push(
+      ...little(4, 0x02014b50),
+      ...little(2, 20),
+      ...common,
+      ...little(12, 0),
+      ...little(4, start),
+      ...text,
+    );
   }
   const end = [...little(4, 0x06054b50), ...little(4, 0), ...little(2, entries.length), ...little(2, entries.length)];
-  return Uint8Array.from([...bytes, ...directory, ...end, ...little(4, directory.length), ...little(4, bytes.length), ...little(2, 0)]);
+  return Uint8Array.from([
+    ...bytes,
+    ...directory,
+    ...end,
+    ...little(4, directory.length),
+    ...little(4, bytes.length),
+    ...little(2, 0),
+  ]);
 }
 
 /** A torch file of one folder from its pickle and its storages by key. */
-export function torchBytes(pickle: readonly number[], storages: Readonly<Record<string, Uint8Array>> = {}, order = 'little'): Uint8Array {
+export function torchBytes(
+  pickle: readonly number[],
+  storages: Readonly<Record<string, Uint8Array>> = {},
+  order = 'little',
+): Uint8Array {
   return zipBytes([
     ['archive/data.pkl', Uint8Array.from(pickle)],
     ['archive/byteorder', encoder.encode(order)],
@@ -31,7 +50,11 @@ export function torchBytes(pickle: readonly number[], storages: Readonly<Record<
   ]);
 }
 
-export const text = (value: string): number[] => [0x58, ...little(4, encoder.encode(value).length), ...encoder.encode(value)];
+export const text = (value: string): number[] => [
+  0x58,
+  ...little(4, encoder.encode(value).length),
+  ...encoder.encode(value),
+];
 export const int = (value: number): number[] => [0x4a, ...little(4, value)];
 export const tuple = (...items: number[][]): number[] => [0x28, ...items.flat(), 0x74];
 export const global = (module: string, name: string): number[] => [0x63, ...encoder.encode(`${module}\n${name}\n`)];

@@ -1,5 +1,5 @@
-// A WebAssembly memory for kernel tests: places tensors with gaps of canary values between them, reads them back, and tells which
-// bytes outside the expected outputs a kernel has touched.
+// A WebAssembly memory for kernel tests: places tensors with gaps of canary values between them, reads them back, and
+// tells which bytes outside the expected outputs a kernel has touched.
 
 import assert from 'node:assert/strict';
 import { bytesPerElement, typedArray, type DType } from '../../src/tensor/dtype.js';
@@ -11,10 +11,12 @@ import type { WasmContext } from '../../src/backends/cpu/wasm/context.js';
 const canary = 0x7fc12345; // as an f32 a NaN: a read outside a view shows in the result
 const scratchBytes = 1 << 20;
 
-const scratchFrom = (start: number) => (bytes: number): number => {
-  assert.ok(bytes <= scratchBytes / 2 - 64, `${bytes} bytes of scratch`);
-  return start;
-};
+const scratchFrom =
+  (start: number) =>
+  (bytes: number): number => {
+    assert.ok(bytes <= scratchBytes / 2 - 64, `${bytes} bytes of scratch`);
+    return start;
+  };
 
 interface Placed {
   readonly byteOffset: number;
@@ -48,7 +50,10 @@ export class Arena {
   }
 
   /** A view with these strides over a fresh block; negative strides are allowed. Values by row-major number. */
-  view(shape: Shape, options: { dtype?: DType; strides?: Shape; value?: (i: number) => number; atEnd?: boolean } = {}): View {
+  view(
+    shape: Shape,
+    options: { dtype?: DType; strides?: Shape; value?: (i: number) => number; atEnd?: boolean } = {},
+  ): View {
     const { dtype = 'f32', strides = contiguousStrides(shape), value } = options;
     let [low, high] = [0, 0];
     shape.forEach((side, d) => {
@@ -70,7 +75,8 @@ export class Arena {
     const { shape, strides, offset } = view;
     const dense = contiguousStrides(shape);
     return Array.from({ length: sizeOf(shape) }, (_, i) =>
-      shape.reduce((at, side, d) => at + (Math.floor(i / dense[d]) % side) * strides[d], offset));
+      shape.reduce((at, side, d) => at + (Math.floor(i / dense[d]) % side) * strides[d], offset),
+    );
   }
 
   private host(view: View): Float32Array | Float64Array | Int32Array {
@@ -95,7 +101,8 @@ export class Arena {
     const done = kernel();
     const after = new Int32Array(this.memory.buffer, 0, words);
     const mine = new Set<number>();
-    for (const view of outputs) for (const at of this.offsets(view)) mine.add((view.allocation as Placed).byteOffset / 4 + at);
+    for (const view of outputs)
+      for (const at of this.offsets(view)) mine.add((view.allocation as Placed).byteOffset / 4 + at);
     for (let i = scratchBytes / 4; i < after.length; i++) {
       if (after[i] !== before[i] && !mine.has(i)) assert.fail(`wrote outside its outputs, at byte ${4 * i}`);
     }

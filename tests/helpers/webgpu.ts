@@ -1,8 +1,13 @@
-// A WebGPU device for tests. Without an adapter the tests of a file are not registered and the reason is printed; with REQUIRE_WEBGPU=1
-// that is an error.
+// A WebGPU device for tests. Without an adapter the tests of a file are not registered and the reason is printed; with
+// REQUIRE_WEBGPU=1 that is an error.
 
 import { after } from 'node:test';
-import { createWebGpuBackend, WebGPUError, type WebGpuBackend, type WebGpuOptions } from '../../src/backends/webgpu/index.js';
+import {
+  createWebGpuBackend,
+  WebGPUError,
+  type WebGpuBackend,
+  type WebGpuOptions,
+} from '../../src/backends/webgpu/index.js';
 import { referenceKernels } from '../../src/backends/cpu/reference.js';
 import type { Allocation, Primitives, View } from '../../src/backends/backend.js';
 import { typedArray, type DType, type TypedArray } from '../../src/tensor/dtype.js';
@@ -50,7 +55,10 @@ export class Mirror {
   }
 
   /** A view in an allocation of its own (or a given one) with room before and after it, filled in row-major order. */
-  view(shape: Shape, options: { dtype?: DType; strides?: Shape; value?: (i: number) => number; on?: Allocation; at?: number } = {}): View {
+  view(
+    shape: Shape,
+    options: { dtype?: DType; strides?: Shape; value?: (i: number) => number; on?: Allocation; at?: number } = {},
+  ): View {
     const { dtype = 'f32', strides = contiguousStrides(shape), value, on, at = 5 } = options;
     let [low, high] = [0, 0];
     shape.forEach((side, d) => {
@@ -58,7 +66,13 @@ export class Mirror {
       if (reach < 0) low += reach;
       else high += reach;
     });
-    const view: View = { allocation: on ?? this.allocation(high - low + 1 + 2 * at, dtype), dtype, shape, strides, offset: at - low };
+    const view: View = {
+      allocation: on ?? this.allocation(high - low + 1 + 2 * at, dtype),
+      dtype,
+      shape,
+      strides,
+      offset: at - low,
+    };
     if (value) {
       const host = this.host(view.allocation);
       this.offsets(view).forEach((to, i) => (host[to] = value(i)));
@@ -69,7 +83,9 @@ export class Mirror {
 
   offsets({ shape, strides, offset }: View): number[] {
     const dense = contiguousStrides(shape);
-    return Array.from({ length: sizeOf(shape) }, (_, i) => shape.reduce((at, side, d) => at + (Math.floor(i / dense[d]) % side) * strides[d], offset));
+    return Array.from({ length: sizeOf(shape) }, (_, i) =>
+      shape.reduce((at, side, d) => at + (Math.floor(i / dense[d]) % side) * strides[d], offset),
+    );
   }
 
   /** The elements the reference has computed. */
@@ -88,14 +104,23 @@ export class Mirror {
     (this.reference[name] as (call: Primitives[K]) => void)(call);
   }
 
-  /** Every allocation, gaps between elements included, equals the reference's (floats within `bound` of each element). Frees all. */
+  /**
+   * Every allocation, gaps between elements included, equals the reference's (floats within `bound` of each element).
+   * Frees all.
+   */
   async compare(what: string, bound: (expected: number) => number = () => 0): Promise<void> {
     for (const [allocation, copy] of this.copies) {
       const dtype: DType = copy instanceof Float32Array ? 'f32' : 'i32';
       const data = await this.backend.read(allocation, dtype, 0, copy.length);
       for (let i = 0; i < copy.length; i++) {
-        const close = data[i] === copy[i] || Math.abs(data[i] - copy[i]) <= bound(copy[i]) || (Number.isNaN(data[i]) && Number.isNaN(copy[i]));
-        if (!close) throw new Error(`${what}: element ${i} of an allocation of ${copy.length} is ${data[i]}, expected ${copy[i]}`);
+        const close =
+          data[i] === copy[i] ||
+          Math.abs(data[i] - copy[i]) <= bound(copy[i]) ||
+          (Number.isNaN(data[i]) && Number.isNaN(copy[i]));
+        if (!close)
+          throw new Error(
+            `${what}: element ${i} of an allocation of ${copy.length} is ${data[i]}, expected ${copy[i]}`,
+          );
       }
     }
     this.clear();
@@ -108,4 +133,7 @@ export class Mirror {
 }
 
 /** Small multiples of 1/4: sums and products of some thousand of them are exact in f32. */
-export const quarters = (seed: number) => (i: number): number => (((i * 7919 + seed * 104729) % 33) - 16) / 4;
+export const quarters =
+  (seed: number) =>
+  (i: number): number =>
+    (((i * 7919 + seed * 104729) % 33) - 16) / 4;

@@ -185,8 +185,8 @@ export const patches: Patches = {
   ],
   'src/cli/train.ts': [
     ['--keep-best', 'keepBest: flags.keepBest,\n', 'keepBest: false,\n', 'cli-train-evaluation', 'keeps the best'],
-    ['--new-tokens', 'newTokens: flags.newTokens, ', '', 'cli-train-evaluation', '--new-tokens'],
-    ['--dropout-on', 'dropoutOn: flags.dropoutOn, ', '', 'cli-train-evaluation', '--new-tokens'],
+    ['--new-tokens', 'newTokens: flags.newTokens,\n    component', 'component', 'cli-train-evaluation', '--new-tokens'],
+    ['--dropout-on', 'dropoutOn: flags.dropoutOn,\n    seed', 'seed', 'cli-train-evaluation', '--new-tokens'],
     [
       'the loss of the frozen model',
       'await evaluate(reft.base, examples)',

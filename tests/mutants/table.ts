@@ -1,6 +1,7 @@
-// Kept patches, each of which breaks one thing that a test must notice: a VJP term, a tail loop, a broadcast sum, a mask, an optimizer
-// line, the freeing of memory, a check. `search` occurs exactly once in its file; `tests` and `only` (a pattern of test names) say who
-// notices. `npm run mutants` runs them; a patch that no longer applies must be renewed with the line it breaks.
+// Kept patches, each of which breaks one thing that a test must notice: a VJP term, a tail loop, a broadcast sum, a
+// mask, an optimizer line, the freeing of memory, a check. `search` occurs exactly once in its file; `tests` and `only`
+// (a pattern of test names) say who notices. `npm run mutants` runs them; a patch that no longer applies must be
+// renewed with the line it breaks.
 
 import { patches as elementwiseEdges } from './elementwiseEdges.js';
 import { patches as engine } from './engine.js';
@@ -14,9 +15,28 @@ import { patches as tokenizers } from './tokenizers.js';
 import { patches as trainingText } from './trainingText.js';
 import type { Mutant } from './mutant.js';
 
-const all = [engine, savedWork, hostileInput, modelFiles, trainingText, tokenizers, elementwiseEdges, reductionEdges, firstContact, options];
+const all = [
+  engine,
+  savedWork,
+  hostileInput,
+  modelFiles,
+  trainingText,
+  tokenizers,
+  elementwiseEdges,
+  reductionEdges,
+  firstContact,
+  options,
+];
 
-export const mutants: readonly Mutant[] = all.flatMap(patches => Object.entries(patches)).flatMap(([file, list]) =>
-  list.map(([name, search, replace, tests, only]) => ({
-    name, file, search, replace, tests: tests.split(' ').map(t => `tests/${t}.test.ts`), only,
-  })));
+export const mutants: readonly Mutant[] = all
+  .flatMap(patches => Object.entries(patches))
+  .flatMap(([file, list]) =>
+    list.map(([name, search, replace, tests, only]) => ({
+      name,
+      file,
+      search,
+      replace,
+      tests: tests.split(' ').map(t => `tests/${t}.test.ts`),
+      only,
+    })),
+  );

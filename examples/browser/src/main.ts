@@ -1,4 +1,5 @@
-// The page: what a person does becomes requests to the worker, and its replies become what is shown. No model code is here.
+// The page: what a person does becomes requests to the worker, and its replies become what is shown. No model code is
+// here.
 
 import lighthouse from '../../lighthouse.jsonl?raw';
 import type { ExampleText, Reply, Request } from './messages.js';
@@ -44,10 +45,13 @@ function warn(message: string): void {
 }
 
 /** The rows of `npm start`. */
-const examples = lighthouse.trim().split('\n').map((line): ExampleText => {
-  const { instruction, output } = JSON.parse(line) as { instruction: string; output: string };
-  return { prompt: instruction, completion: output };
-});
+const examples = lighthouse
+  .trim()
+  .split('\n')
+  .map((line): ExampleText => {
+    const { instruction, output } = JSON.parse(line) as { instruction: string; output: string };
+    return { prompt: instruction, completion: output };
+  });
 
 function addRow({ prompt, completion }: ExampleText = { prompt: '', completion: '' }): void {
   const row = document.createElement('div');
@@ -61,7 +65,9 @@ function addRow({ prompt, completion }: ExampleText = { prompt: '', completion: 
   const remove = document.createElement('button');
   Object.assign(remove, { type: 'button', textContent: '×', title: 'Remove this example' });
   remove.setAttribute('aria-label', 'Remove this example');
-  remove.addEventListener('click', () => { row.remove(); });
+  remove.addEventListener('click', () => {
+    row.remove();
+  });
   row.append(field('Prompt', prompt), field('Answer to learn', completion), remove);
   element('rows').append(row);
 }
@@ -78,16 +84,22 @@ function take(files: readonly File[]): void {
   const adapter = files.find(f => /\.zip$/i.test(f.name));
   if (adapter) return send({ type: 'open adapter', file: adapter });
   if (files.length === 0) return;
-  const chosen = document.querySelector<HTMLInputElement>('input[name=device]:checked')?.value === 'cpu' ? 'cpu' : 'webgpu';
+  const chosen =
+    document.querySelector<HTMLInputElement>('input[name=device]:checked')?.value === 'cpu' ? 'cpu' : 'webgpu';
   status.textContent = `Opening ${files.map(f => f.name).join(', ')}`;
   send({ type: 'load', files, device: chosen });
 }
 
 /** Files of a drop, those of dropped folders too. */
 async function droppedFiles(transfer: DataTransfer): Promise<File[]> {
-  const fileOf = (entry: FileSystemFileEntry): Promise<File> => new Promise((resolve, reject) => { entry.file(resolve, reject); });
+  const fileOf = (entry: FileSystemFileEntry): Promise<File> =>
+    new Promise((resolve, reject) => {
+      entry.file(resolve, reject);
+    });
   const entriesOf = (entry: FileSystemDirectoryEntry): Promise<FileSystemEntry[]> =>
-    new Promise((resolve, reject) => { entry.createReader().readEntries(resolve, reject); });
+    new Promise((resolve, reject) => {
+      entry.createReader().readEntries(resolve, reject);
+    });
   const walk = async (entry: FileSystemEntry): Promise<File[]> => {
     if (entry.isFile) return [await fileOf(entry as FileSystemFileEntry)];
     return (await Promise.all((await entriesOf(entry as FileSystemDirectoryEntry)).map(walk))).flat();
@@ -99,8 +111,15 @@ async function droppedFiles(transfer: DataTransfer): Promise<File[]> {
 }
 
 function answer(sides: readonly ('before' | 'after')[]): void {
-  for (const side of sides) element(side).textContent = side === 'after' && !hasEdits ? 'Train, or drop an adapter, first.' : '…';
-  send({ type: 'answer', prompt: input('prompt').value, strength: input('strength').valueAsNumber, longest: input('longest').valueAsNumber, sides });
+  for (const side of sides)
+    element(side).textContent = side === 'after' && !hasEdits ? 'Train, or drop an adapter, first.' : '…';
+  send({
+    type: 'answer',
+    prompt: input('prompt').value,
+    strength: input('strength').valueAsNumber,
+    longest: input('longest').valueAsNumber,
+    sides,
+  });
 }
 
 const drop = element<HTMLElement>('drop');
@@ -108,14 +127,19 @@ for (const type of ['dragover', 'dragleave', 'drop'] as const) {
   document.addEventListener(type, event => {
     event.preventDefault();
     drop.classList.toggle('over', type === 'dragover');
-    if (type === 'drop' && event.dataTransfer) droppedFiles(event.dataTransfer).then(take, (error: unknown) => { warn(String(error)); });
+    if (type === 'drop' && event.dataTransfer)
+      droppedFiles(event.dataTransfer).then(take, (error: unknown) => {
+        warn(String(error));
+      });
   });
 }
 input('files').addEventListener('change', () => {
-  take([...input('files').files ?? []]);
+  take([...(input('files').files ?? [])]);
   input('files').value = '';
 });
-element('add-row').addEventListener('click', () => { addRow(); });
+element('add-row').addEventListener('click', () => {
+  addRow();
+});
 element('training').addEventListener('submit', event => {
   event.preventDefault();
   losses.length = 0;
@@ -123,16 +147,27 @@ element('training').addEventListener('submit', event => {
   trained.value = 0;
   trainingStatus.textContent = 'Preparing the examples';
   const layers = input('layers').value.split(',').map(Number);
-  const settings = { layers, rank: input('rank').valueAsNumber, epochs: input('epochs').valueAsNumber, learningRate: input('rate').valueAsNumber };
+  const settings = {
+    layers,
+    rank: input('rank').valueAsNumber,
+    epochs: input('epochs').valueAsNumber,
+    learningRate: input('rate').valueAsNumber,
+  };
   send({ type: 'train', examples: readRows(), settings });
 });
-stop.addEventListener('click', () => { send({ type: 'stop' }); });
-download.addEventListener('click', () => { send({ type: 'save' }); });
+stop.addEventListener('click', () => {
+  send({ type: 'stop' });
+});
+download.addEventListener('click', () => {
+  send({ type: 'save' });
+});
 element('asking').addEventListener('submit', event => {
   event.preventDefault();
   answer(['before', 'after']);
 });
-input('strength').addEventListener('input', () => { element('strength-value').textContent = input('strength').valueAsNumber.toFixed(1); });
+input('strength').addEventListener('input', () => {
+  element('strength-value').textContent = input('strength').valueAsNumber.toFixed(1);
+});
 input('strength').addEventListener('change', () => {
   if (hasEdits && busy === 0) answer(['after']);
 });
@@ -178,7 +213,9 @@ function show(message: Reply): void {
       link.href = URL.createObjectURL(new Blob([message.zip], { type: 'application/zip' }));
       link.download = message.name;
       link.click();
-      setTimeout(() => { URL.revokeObjectURL(link.href); }, 10_000);
+      setTimeout(() => {
+        URL.revokeObjectURL(link.href);
+      }, 10_000);
       break;
     }
     case 'warning':
@@ -194,8 +231,12 @@ function show(message: Reply): void {
       break;
   }
 }
-worker.addEventListener('message', ({ data }: MessageEvent<Reply>) => { show(data); });
-worker.addEventListener('error', event => { warn(`the worker failed: ${event.message}`); });
+worker.addEventListener('message', ({ data }: MessageEvent<Reply>) => {
+  show(data);
+});
+worker.addEventListener('error', event => {
+  warn(`the worker failed: ${event.message}`);
+});
 
 for (const example of examples) addRow(example);
 drawLosses(plot, [], 1);

@@ -19,7 +19,13 @@ export type Request =
   | { readonly type: 'train'; readonly examples: readonly ExampleText[]; readonly settings: TrainingSettings }
   /** Ends training or an answer at its next step. */
   | { readonly type: 'stop' }
-  | { readonly type: 'answer'; readonly prompt: string; readonly strength: number; readonly longest: number; readonly sides: readonly Side[] }
+  | {
+      readonly type: 'answer';
+      readonly prompt: string;
+      readonly strength: number;
+      readonly longest: number;
+      readonly sides: readonly Side[];
+    }
   | { readonly type: 'save' }
   | { readonly type: 'open adapter'; readonly file: File };
 
@@ -28,7 +34,13 @@ export type Reply =
   | { readonly type: 'device'; readonly device: string; readonly fallback?: string }
   | { readonly type: 'loading'; readonly done: number; readonly total: number }
   | { readonly type: 'model'; readonly name: string; readonly parameters: number; readonly layers: number }
-  | { readonly type: 'step'; readonly index: number; readonly total: number; readonly loss: number; readonly seconds: number }
+  | {
+      readonly type: 'step';
+      readonly index: number;
+      readonly total: number;
+      readonly loss: number;
+      readonly seconds: number;
+    }
   /** There are edits now: trained (perhaps stopped early), or from an adapter. */
   | { readonly type: 'edits'; readonly summary: string; readonly from: 'trained' | 'stopped' | 'adapter' }
   | { readonly type: 'answer'; readonly side: Side; readonly text: string }

@@ -1,8 +1,19 @@
-// From files that a person chose to an open model and its tokenizer. Nothing is read whole but small texts: weights stay in the files.
+// From files that a person chose to an open model and its tokenizer. Nothing is read whole but small texts: weights
+// stay in the files.
 
 import {
-  blobSource, configFromHF, openCheckpoint, openGguf, openSafetensors, openShardedSafetensors, parseLlama2cVocabulary, tokenizerFromFiles,
-  tokenizerFromGGUF, tokenizerFromLlama2c, type OpenCheckpoint, type Tokenizer,
+  blobSource,
+  configFromHF,
+  openCheckpoint,
+  openGguf,
+  openSafetensors,
+  openShardedSafetensors,
+  parseLlama2cVocabulary,
+  tokenizerFromFiles,
+  tokenizerFromGGUF,
+  tokenizerFromLlama2c,
+  type OpenCheckpoint,
+  type Tokenizer,
 } from '../../../src/index.js';
 
 interface OpenModel {
@@ -35,14 +46,25 @@ export async function openModelFiles(files: readonly File[]): Promise<OpenModel>
   if (model) {
     if (!vocabulary) throw new Error(`${model.name}: a llama2.c model needs its vocabulary (tokenizer.bin) beside it`);
     const bytes = new Uint8Array(await vocabulary.arrayBuffer());
-    return { checkpoint: await openCheckpoint(source(model)), tokenizer: tokenizerFromLlama2c(parseLlama2cVocabulary(bytes, vocabulary.name)) };
+    return {
+      checkpoint: await openCheckpoint(source(model)),
+      tokenizer: tokenizerFromLlama2c(parseLlama2cVocabulary(bytes, vocabulary.name)),
+    };
   }
 
-  const [configFile, tokenizerFile, index] = ['config.json', 'tokenizer.json', 'model.safetensors.index.json'].map(named);
+  const [configFile, tokenizerFile, index] = ['config.json', 'tokenizer.json', 'model.safetensors.index.json'].map(
+    named,
+  );
   const weights = named('model.safetensors') ?? files.find(f => /\.safetensors$/i.test(f.name));
-  const missing = [...(weights ? [] : ['model.safetensors']), ...(configFile ? [] : ['config.json']), ...(tokenizerFile ? [] : ['tokenizer.json'])];
+  const missing = [
+    ...(weights ? [] : ['model.safetensors']),
+    ...(configFile ? [] : ['config.json']),
+    ...(tokenizerFile ? [] : ['tokenizer.json']),
+  ];
   if (!weights || !configFile || !tokenizerFile) {
-    throw new Error(`${files.map(f => f.name).join(', ')}: choose a .gguf file, or a model's files together; missing: ${missing.join(', ')}`);
+    throw new Error(
+      `${files.map(f => f.name).join(', ')}: choose a .gguf file, or a model's files together; missing: ${missing.join(', ')}`,
+    );
   }
   const text = (name: string): Promise<string> | undefined => named(name)?.text();
   const tokenizer = tokenizerFromFiles({

@@ -24,16 +24,30 @@ export function drawLosses(svg: SVGElement, losses: readonly number[], total: nu
   const tick = tickOf(high);
   for (let value = 0; value <= high; value += tick) {
     parts.push(element('line', { class: 'grid', x1: left, x2: width - right, y1: y(value), y2: y(value) }));
-    parts.push(element('text', { x: left - 8, y: y(value) + 4, 'text-anchor': 'end' }, String(Number(value.toPrecision(6)))));
+    parts.push(
+      element('text', { x: left - 8, y: y(value) + 4, 'text-anchor': 'end' }, String(Number(value.toPrecision(6)))),
+    );
   }
-  parts.push(element('text', { x: left, y: height - 6 }, 'step 1'), element('text', { x: width - right, y: height - 6, 'text-anchor': 'end' }, `step ${total}`));
+  parts.push(
+    element('text', { x: left, y: height - 6 }, 'step 1'),
+    element('text', { x: width - right, y: height - 6, 'text-anchor': 'end' }, `step ${total}`),
+  );
   if (losses.length > 0) {
     const last = losses.length;
-    parts.push(element('polyline', { class: 'curve', points: losses.map((loss, i) => `${x(i + 1).toFixed(1)},${y(loss).toFixed(1)}`).join(' ') }));
+    parts.push(
+      element('polyline', {
+        class: 'curve',
+        points: losses.map((loss, i) => `${x(i + 1).toFixed(1)},${y(loss).toFixed(1)}`).join(' '),
+      }),
+    );
     parts.push(element('circle', { class: 'end', r: 3.5, cx: x(last), cy: y(losses[last - 1]) }));
   }
   svg.replaceChildren(...parts);
   const [first, now] = [losses[0], losses.at(-1)];
-  svg.setAttribute('aria-label', first === undefined || now === undefined ? 'Training loss: no steps yet'
-    : `Training loss over ${losses.length} of ${total} steps: from ${first.toFixed(3)} to ${now.toFixed(3)}`);
+  svg.setAttribute(
+    'aria-label',
+    first === undefined || now === undefined
+      ? 'Training loss: no steps yet'
+      : `Training loss over ${losses.length} of ${total} steps: from ${first.toFixed(3)} to ${now.toFixed(3)}`,
+  );
 }

@@ -1,8 +1,20 @@
-// The model's side of the app, off the page's thread: loads, trains, answers, saves. One request after another; 'stop' goes at once.
+// The model's side of the app, off the page's thread: loads, trains, answers, saves. One request after another; 'stop'
+// goes at once.
 
 import {
-  adapterFromFiles, adapterToFiles, createCpuBackend, getReftModel, loadCausalLM, openDevice, ReftTrainer,
-  type Backend, type CausalLM, type CpuOptions, type ReftModel, type Row, type Tokenizer,
+  adapterFromFiles,
+  adapterToFiles,
+  createCpuBackend,
+  getReftModel,
+  loadCausalLM,
+  openDevice,
+  ReftTrainer,
+  type Backend,
+  type CausalLM,
+  type CpuOptions,
+  type ReftModel,
+  type Row,
+  type Tokenizer,
 } from '../../../src/index.js';
 import type { ExampleText, Reply, Request, Side } from './messages.js';
 import { openModelFiles } from './modelFiles.js';
@@ -18,7 +30,9 @@ let loaded: Loaded | undefined;
 let edits: ReftModel | undefined;
 let stopping = new AbortController();
 
-const reply = (message: Reply): void => { postMessage(message); };
+const reply = (message: Reply): void => {
+  postMessage(message);
+};
 
 function need(): Loaded {
   if (!loaded) throw new Error('there is no model yet');
@@ -27,7 +41,9 @@ function need(): Loaded {
 
 /** Threads share memory, which only an isolated page may do. */
 function openCpu(): Backend {
-  const options: CpuOptions & { threads: number } = { threads: crossOriginIsolated ? Math.min(8, navigator.hardwareConcurrency) : 1 };
+  const options: CpuOptions & { threads: number } = {
+    threads: crossOriginIsolated ? Math.min(8, navigator.hardwareConcurrency) : 1,
+  };
   return createCpuBackend(options);
 }
 
@@ -59,28 +75,34 @@ async function load(files: readonly File[], device: 'webgpu' | 'cpu'): Promise<v
   const backend = await openBackend(device);
   const model = await loadCausalLM(checkpoint, {
     device: backend,
-    progressCallback: ({ loaded: done, total }) => { reply({ type: 'loading', done, total }); },
+    progressCallback: ({ loaded: done, total }) => {
+      reply({ type: 'loading', done, total });
+    },
   });
   loaded = { backend, model, tokenizer };
   reply({ type: 'model', name: model.name, parameters: model.parameterCount, layers: model.config.layers });
 }
 
 /** A conversation where the model has a template for one, else the text as it is. */
-const rowOf = ({ prompt, completion }: ExampleText, i: number, { tokenizer }: Loaded): Row => (tokenizer.chatTemplate === undefined
-  ? { kind: 'completion', prompt, completion, where: `example ${i + 1}` }
-  : { kind: 'chat', before: [{ role: 'user', content: prompt }], answer: completion, where: `example ${i + 1}` });
+const rowOf = ({ prompt, completion }: ExampleText, i: number, { tokenizer }: Loaded): Row =>
+  tokenizer.chatTemplate === undefined
+    ? { kind: 'completion', prompt, completion, where: `example ${i + 1}` }
+    : { kind: 'chat', before: [{ role: 'user', content: prompt }], answer: completion, where: `example ${i + 1}` };
 
 async function train({ examples, settings }: Request & { type: 'train' }): Promise<void> {
   const { model, tokenizer } = need();
   const { layers, rank, epochs, learningRate } = settings;
   const edited = { layers: [...layers], positions: 'l1', newTokens: 'all' } as const;
   const reft = getReftModel(model, { kind: 'loreft', ...edited, rank, identityStart: true });
-  reft.onWarning = message => { reply({ type: 'warning', message }); };
+  reft.onWarning = message => {
+    reply({ type: 'warning', message });
+  };
   const { signal } = stopping;
   const rows = examples.map((example, i) => rowOf(example, i, need()));
   const trainer = new ReftTrainer(reft, { tokenizer, rows, epochs, batchSize: 4, learningRate, signal });
   try {
-    for await (const { index, total, loss, seconds } of trainer.steps()) reply({ type: 'step', index, total, loss, seconds });
+    for await (const { index, total, loss, seconds } of trainer.steps())
+      reply({ type: 'step', index, total, loss, seconds });
   } finally {
     trainer.dispose();
   }
@@ -92,10 +114,14 @@ async function answer(side: Side, { prompt, strength, longest }: Request & { typ
   const { model, tokenizer } = need();
   if (side === 'after' && !edits) return;
   const ids: number[] = [];
-  const tell = (): void => { reply({ type: 'answer', side, text: tokenizer.decode(ids, { skipSpecialTokens: true }).trim() }); };
+  const tell = (): void => {
+    reply({ type: 'answer', side, text: tokenizer.decode(ids, { skipSpecialTokens: true }).trim() });
+  };
   const start = tokenizer.chatTemplate === undefined ? tokenizer.encodePrompt(prompt) : tokenizer.chat(prompt).ids;
   const options = {
-    maxNewTokens: longest, stopTokenIds: tokenizer.stopTokenIds, signal: stopping.signal,
+    maxNewTokens: longest,
+    stopTokenIds: tokenizer.stopTokenIds,
+    signal: stopping.signal,
     onToken: (_: number, id: number) => {
       ids.push(id);
       tell();
@@ -115,28 +141,44 @@ async function save(): Promise<void> {
 
 async function openAdapter(file: File): Promise<void> {
   const files = await unzip(new Uint8Array(await file.arrayBuffer()));
-  edits = await adapterFromFiles(need().model, files, { source: file.name, onWarning: message => { reply({ type: 'warning', message }); } });
+  edits = await adapterFromFiles(need().model, files, {
+    source: file.name,
+    onWarning: message => {
+      reply({ type: 'warning', message });
+    },
+  });
   reply({ type: 'edits', summary: edits.summary(), from: 'adapter' });
 }
 
 async function handle(request: Request): Promise<void> {
   stopping = new AbortController();
   switch (request.type) {
-    case 'load': return load(request.files, request.device);
-    case 'train': return train(request);
+    case 'load':
+      return load(request.files, request.device);
+    case 'train':
+      return train(request);
     case 'answer':
       for (const side of request.sides) await answer(side, request);
       return;
-    case 'save': return save();
-    case 'open adapter': return openAdapter(request.file);
-    case 'stop': return;
+    case 'save':
+      return save();
+    case 'open adapter':
+      return openAdapter(request.file);
+    case 'stop':
+      return;
   }
 }
 
 let queue = Promise.resolve();
 addEventListener('message', ({ data }: MessageEvent<Request>) => {
   if (data.type === 'stop') return stopping.abort();
-  queue = queue.then(() => handle(data)).catch((error: unknown) => {
-    if (!stopping.signal.aborted) reply({ type: 'error', message: error instanceof Error ? error.message : String(error) });
-  }).then(() => { reply({ type: 'idle' }); });
+  queue = queue
+    .then(() => handle(data))
+    .catch((error: unknown) => {
+      if (!stopping.signal.aborted)
+        reply({ type: 'error', message: error instanceof Error ? error.message : String(error) });
+    })
+    .then(() => {
+      reply({ type: 'idle' });
+    });
 });

@@ -1,5 +1,6 @@
-// An adapter's few files as one zip, which `unzip` and the `reft` command's folders understand, and back. Files are stored, not compressed;
-// reading also takes the deflate of other programs. Source: PKWARE APPNOTE.TXT 4.3.7, 4.3.12, 4.3.16.
+// An adapter's few files as one zip, which `unzip` and the `reft` command's folders understand, and back. Files are
+// stored, not compressed; reading also takes the deflate of other programs. Source: PKWARE APPNOTE.TXT 4.3.7, 4.3.12,
+// 4.3.16.
 
 const crcTable = Uint32Array.from({ length: 256 }, (_, n) => {
   let c = n;
@@ -14,7 +15,12 @@ function crc32(bytes: Uint8Array): number {
 }
 
 export function zip(files: ReadonlyMap<string, Uint8Array>): Uint8Array<ArrayBuffer> {
-  const entries = [...files].map(([name, bytes]) => ({ name: new TextEncoder().encode(name), bytes, crc: crc32(bytes), at: 0 }));
+  const entries = [...files].map(([name, bytes]) => ({
+    name: new TextEncoder().encode(name),
+    bytes,
+    crc: crc32(bytes),
+    at: 0,
+  }));
   const size = entries.reduce((n, { name, bytes }) => n + 30 + 46 + 2 * name.length + bytes.length, 22);
   const out = new Uint8Array(size);
   const view = new DataView(out.buffer);
@@ -68,7 +74,11 @@ export async function unzip(bytes: Uint8Array<ArrayBuffer>): Promise<Map<string,
     let at = view.getUint32(end + 16, true);
     for (let n = view.getUint16(end + 10, true); n > 0; n--) {
       if (view.getUint32(at, true) !== 0x02014b50) fail();
-      const [method, crc, packed] = [view.getUint16(at + 10, true), view.getUint32(at + 16, true), view.getUint32(at + 20, true)];
+      const [method, crc, packed] = [
+        view.getUint16(at + 10, true),
+        view.getUint32(at + 16, true),
+        view.getUint32(at + 20, true),
+      ];
       const [nameLength, local] = [view.getUint16(at + 28, true), view.getUint32(at + 42, true)];
       const name = new TextDecoder().decode(bytes.subarray(at + 46, at + 46 + nameLength));
       at += 46 + nameLength + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);

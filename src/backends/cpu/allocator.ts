@@ -1,5 +1,5 @@
-// Hands out blocks of one growing WebAssembly memory: size classes (eight to an octave) with free lists, neighbours merged only when
-// the memory would otherwise have to grow past its limit. No tensors here, only offsets and bytes.
+// Hands out blocks of one growing WebAssembly memory: size classes (eight to an octave) with free lists, neighbours
+// merged only when the memory would otherwise have to grow past its limit. No tensors here, only offsets and bytes.
 
 import { OutOfMemoryError, type MemoryStats } from '../backend.js';
 import { sizeClass } from '../sizeClass.js';
@@ -36,7 +36,8 @@ export class Allocator {
     const offset = this.reuse(capacity) ?? this.extend(capacity) ?? this.reuseMerged(capacity);
     if (offset === undefined) {
       throw new OutOfMemoryError(
-        `out of memory: ${byteLength} bytes asked for, ${this.liveBytes} in use, limit ${this.limitBytes}`, byteLength,
+        `out of memory: ${byteLength} bytes asked for, ${this.liveBytes} in use, limit ${this.limitBytes}`,
+        byteLength,
       );
     }
     this.liveBytes += capacity;
@@ -53,7 +54,11 @@ export class Allocator {
 
   stats(): MemoryStats {
     return {
-      liveBytes: this.liveBytes, pooledBytes: this.freeBytes, peakBytes: this.peakBytes, liveAllocations: this.liveCount, limitBytes: this.limitBytes,
+      liveBytes: this.liveBytes,
+      pooledBytes: this.freeBytes,
+      peakBytes: this.peakBytes,
+      liveAllocations: this.liveCount,
+      limitBytes: this.limitBytes,
     };
   }
 
@@ -68,7 +73,9 @@ export class Allocator {
   private reuse(capacity: number, most = 2 * capacity): number | undefined {
     let best = Infinity;
     if (this.free.get(capacity)?.length) best = capacity;
-    else for (const [size, list] of this.free) if (list.length > 0 && size >= capacity && size <= most && size < best) best = size;
+    else
+      for (const [size, list] of this.free)
+        if (list.length > 0 && size >= capacity && size <= most && size < best) best = size;
     const offset = this.free.get(best)?.pop();
     if (offset === undefined) return undefined;
     this.freeBytes -= best;

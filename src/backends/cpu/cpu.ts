@@ -1,5 +1,5 @@
-// The CPU backend: one WebAssembly memory, the reference kernels over it, and in front of them the SIMD kernels of ./wasm, each
-// of which may decline a call (another dtype, an unusual layout). No kernel is written here.
+// The CPU backend: one WebAssembly memory, the reference kernels over it, and in front of them the SIMD kernels of
+// ./wasm, each of which may decline a call (another dtype, an unusual layout). No kernel is written here.
 
 import { bytesPerElement, typedArray } from '../../tensor/dtype.js';
 import type { Allocation, Backend, FusedKernel, Kernels, MemoryStats, View } from '../backend.js';
@@ -16,8 +16,9 @@ export interface CpuOptions {
   /** Most bytes the memory may grow to; at most 4 GiB. */
   limitBytes?: number;
   /**
-   * Threads that compute, this one among them: a number of at least 1 (the default), or 'cores'. Results do not depend on it. More than one need
-   * shared memory: a page that is not isolated from other origins, or a limit below 16 MiB, gets one.
+   * Threads that compute, this one among them: a number of at least 1 (the default), or 'cores'. Results do not depend
+   * on it. More than one need shared memory: a page that is not isolated from other origins, or a limit below 16 MiB,
+   * gets one.
    */
   threads?: number | 'cores';
   /** Work, in multiply-adds, from which on a kernel is cut for several threads; for tests. */
@@ -45,11 +46,16 @@ function threadsFor({ threads = 1, simd }: CpuOptions, limitBytes: number): numb
 /** @throws RangeError for a limit below two pages, or threads that are no whole number of at least 1 */
 export function createCpuBackend(options: CpuOptions = {}): CpuBackend {
   const limitBytes = Math.min(options.limitBytes ?? most, most);
-  if (!(limitBytes >= 2 * pageBytes)) throw new RangeError(`limitBytes: expected at least ${2 * pageBytes}, got ${options.limitBytes}`);
+  if (!(limitBytes >= 2 * pageBytes))
+    throw new RangeError(`limitBytes: expected at least ${2 * pageBytes}, got ${options.limitBytes}`);
   const maximum = Math.ceil(limitBytes / pageBytes);
   const seats = threadsFor(options, limitBytes);
   const shared = seats > 1;
-  const memory = new WebAssembly.Memory({ initial: shared ? threadsBytes / pageBytes : Math.min(16, maximum), maximum, shared });
+  const memory = new WebAssembly.Memory({
+    initial: shared ? threadsBytes / pageBytes : Math.min(16, maximum),
+    maximum,
+    shared,
+  });
   const threads = shared ? openThreads(memory, seats, options.leastWork) : oneThread(memory);
   const allocator = new Allocator(memory, shared ? threadsBytes : 64, limitBytes);
   let closed = false;
@@ -58,10 +64,16 @@ export function createCpuBackend(options: CpuOptions = {}): CpuBackend {
     if (closed) throw new Error('cpu: this backend was closed');
     return allocation as Block;
   };
-  const byteOffsetOf = (view: View): number => blockOf(view.allocation).byteOffset + view.offset * bytesPerElement[view.dtype];
+  const byteOffsetOf = (view: View): number =>
+    blockOf(view.allocation).byteOffset + view.offset * bytesPerElement[view.dtype];
   const host = (view: View) => {
     const block = blockOf(view.allocation);
-    return typedArray(view.dtype, memory.buffer, block.byteOffset, Math.floor(block.byteLength / bytesPerElement[view.dtype]));
+    return typedArray(
+      view.dtype,
+      memory.buffer,
+      block.byteOffset,
+      Math.floor(block.byteLength / bytesPerElement[view.dtype]),
+    );
   };
 
   /** A region for what a kernel needs while it runs: packed panels, descriptors, decoded weights. */
@@ -79,9 +91,18 @@ export function createCpuBackend(options: CpuOptions = {}): CpuBackend {
 
   const reference = referenceKernels(host);
   const wasm: WasmKernels | undefined =
-    options.simd === false ? undefined : createWasmKernels({
-      memory, threads, scratch: region(), decoded: region(), halves: region(), panels: region(), byteOffsetOf, relaxed: options.relaxed ?? true,
-    });
+    options.simd === false
+      ? undefined
+      : createWasmKernels({
+          memory,
+          threads,
+          scratch: region(),
+          decoded: region(),
+          halves: region(),
+          panels: region(),
+          byteOffsetOf,
+          relaxed: options.relaxed ?? true,
+        });
 
   const kernels: Kernels = {
     map: call => void (wasm?.map(call) || reference.map(call)),
@@ -96,7 +117,10 @@ export function createCpuBackend(options: CpuOptions = {}): CpuBackend {
   const window = (allocation: Allocation, dtype: View['dtype'], offset: number, length: number) => {
     const block = blockOf(allocation);
     const bytes = bytesPerElement[dtype];
-    if (offset < 0 || (offset + length) * bytes > block.byteLength) throw new RangeError(`cpu: elements ${offset}..${offset + length} lie outside a block of ${block.byteLength} bytes`);
+    if (offset < 0 || (offset + length) * bytes > block.byteLength)
+      throw new RangeError(
+        `cpu: elements ${offset}..${offset + length} lie outside a block of ${block.byteLength} bytes`,
+      );
     return typedArray(dtype, memory.buffer, block.byteOffset + offset * bytes, length);
   };
 
@@ -115,8 +139,14 @@ export function createCpuBackend(options: CpuOptions = {}): CpuBackend {
     },
     write: (allocation, byteOffset, data) => {
       const block = blockOf(allocation);
-      if (byteOffset + data.byteLength > block.byteLength) throw new RangeError(`cpu: ${data.byteLength} bytes do not fit a block of ${block.byteLength} at ${byteOffset}`);
-      new Uint8Array(memory.buffer).set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), block.byteOffset + byteOffset);
+      if (byteOffset + data.byteLength > block.byteLength)
+        throw new RangeError(
+          `cpu: ${data.byteLength} bytes do not fit a block of ${block.byteLength} at ${byteOffset}`,
+        );
+      new Uint8Array(memory.buffer).set(
+        new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+        block.byteOffset + byteOffset,
+      );
     },
     read: async (allocation, dtype, offset, length) => window(allocation, dtype, offset, length).slice(),
     readSync: (allocation, dtype, offset, length) => window(allocation, dtype, offset, length).slice(),

@@ -1,5 +1,6 @@
-// Programs as plain JavaScript: a generated function where the page allows it, an interpreter where a content security policy
-// forbids `new Function`. Floats are computed in f64 whatever they are stored in. Only expressions become code: no text from outside.
+// Programs as plain JavaScript: a generated function where the page allows it, an interpreter where a content security
+// policy forbids `new Function`. Floats are computed in f64 whatever they are stored in. Only expressions become code:
+// no text from outside.
 
 import type { Expr, Program } from '../../tensor/expr.js';
 import { erf } from './erf.js';
@@ -13,44 +14,84 @@ const helpers = {
   truncate: (x: number): number => (Number.isNaN(x) ? 0 : Math.max(-2147483648, Math.min(2147483647, Math.trunc(x)))),
 };
 
-const wrap = (e: Expr, code: string): string => (e.type === 'i' ? `(${code}) | 0` : e.type === 'u' ? `(${code}) >>> 0` : code);
-const multiply = (e: Expr, x: string, y: string): string => (e.type === 'f' ? `${x} * ${y}` : wrap(e, `Math.imul(${x}, ${y})`));
+const wrap = (e: Expr, code: string): string =>
+  e.type === 'i' ? `(${code}) | 0` : e.type === 'u' ? `(${code}) >>> 0` : code;
+const multiply = (e: Expr, x: string, y: string): string =>
+  e.type === 'f' ? `${x} * ${y}` : wrap(e, `Math.imul(${x}, ${y})`);
 
 function code(e: Expr, v: (e: Expr) => string): string {
   const [x, y, z] = e.args.map(v);
   switch (e.op) {
-    case 'const': return e.type === 'b' ? String(e.value ? 1 : 0) : Object.is(e.value, -0) ? '-0' : String(e.value);
-    case 'arg': return e.type === 'u' ? `args[${e.value}] >>> 0` : `args[${e.value}]`;
-    case 'uniform': return wrap(e, `uniforms[${e.value}]`);
-    case 'index': return 'index >>> 0';
-    case 'add': return wrap(e, `${x} + ${y}`);
-    case 'sub': return wrap(e, `${x} - ${y}`);
-    case 'mul': return multiply(e, x, y);
-    case 'div': return `${x} / ${y}`;
-    case 'neg': return wrap(e, `-${x}`);
-    case 'min': return `Math.min(${x}, ${y})`;
-    case 'max': return `Math.max(${x}, ${y})`;
-    case 'abs': return wrap(e, `Math.abs(${x})`);
-    case 'floor': case 'exp': case 'log': case 'sqrt': case 'tanh': case 'sin': case 'cos': return `Math.${e.op}(${x})`;
-    case 'rsqrt': return `1 / Math.sqrt(${x})`;
-    case 'erf': return `helpers.erf(${x})`;
-    case 'lt': return `${x} < ${y} ? 1 : 0`;
-    case 'le': return `${x} <= ${y} ? 1 : 0`;
-    case 'eq': return `${x} === ${y} ? 1 : 0`;
-    case 'ne': return `${x} !== ${y} ? 1 : 0`;
-    case 'and': return `${x} & ${y}`;
-    case 'or': return `${x} | ${y}`;
-    case 'not': return `1 - ${x}`;
-    case 'where': return `${x} ? ${y} : ${z}`;
-    case 'bitAnd': return wrap(e, `${x} & ${y}`);
-    case 'bitOr': return wrap(e, `${x} | ${y}`);
-    case 'bitXor': return wrap(e, `${x} ^ ${y}`);
-    case 'shl': return wrap(e, `${x} << ${y}`);
-    case 'shr': return e.type === 'u' ? `${x} >>> ${y}` : `${x} >> ${y}`;
-    case 'toF': return x;
-    case 'toI': return e.args[0].type === 'f' ? `helpers.truncate(${x})` : `${x} | 0`;
-    case 'toU': return `${x} >>> 0`;
-    case 'custom': return x;
+    case 'const':
+      return e.type === 'b' ? String(e.value ? 1 : 0) : Object.is(e.value, -0) ? '-0' : String(e.value);
+    case 'arg':
+      return e.type === 'u' ? `args[${e.value}] >>> 0` : `args[${e.value}]`;
+    case 'uniform':
+      return wrap(e, `uniforms[${e.value}]`);
+    case 'index':
+      return 'index >>> 0';
+    case 'add':
+      return wrap(e, `${x} + ${y}`);
+    case 'sub':
+      return wrap(e, `${x} - ${y}`);
+    case 'mul':
+      return multiply(e, x, y);
+    case 'div':
+      return `${x} / ${y}`;
+    case 'neg':
+      return wrap(e, `-${x}`);
+    case 'min':
+      return `Math.min(${x}, ${y})`;
+    case 'max':
+      return `Math.max(${x}, ${y})`;
+    case 'abs':
+      return wrap(e, `Math.abs(${x})`);
+    case 'floor':
+    case 'exp':
+    case 'log':
+    case 'sqrt':
+    case 'tanh':
+    case 'sin':
+    case 'cos':
+      return `Math.${e.op}(${x})`;
+    case 'rsqrt':
+      return `1 / Math.sqrt(${x})`;
+    case 'erf':
+      return `helpers.erf(${x})`;
+    case 'lt':
+      return `${x} < ${y} ? 1 : 0`;
+    case 'le':
+      return `${x} <= ${y} ? 1 : 0`;
+    case 'eq':
+      return `${x} === ${y} ? 1 : 0`;
+    case 'ne':
+      return `${x} !== ${y} ? 1 : 0`;
+    case 'and':
+      return `${x} & ${y}`;
+    case 'or':
+      return `${x} | ${y}`;
+    case 'not':
+      return `1 - ${x}`;
+    case 'where':
+      return `${x} ? ${y} : ${z}`;
+    case 'bitAnd':
+      return wrap(e, `${x} & ${y}`);
+    case 'bitOr':
+      return wrap(e, `${x} | ${y}`);
+    case 'bitXor':
+      return wrap(e, `${x} ^ ${y}`);
+    case 'shl':
+      return wrap(e, `${x} << ${y}`);
+    case 'shr':
+      return e.type === 'u' ? `${x} >>> ${y}` : `${x} >> ${y}`;
+    case 'toF':
+      return x;
+    case 'toI':
+      return e.args[0].type === 'f' ? `helpers.truncate(${x})` : `${x} | 0`;
+    case 'toU':
+      return `${x} >>> 0`;
+    case 'custom':
+      return x;
   }
 }
 
@@ -58,7 +99,9 @@ function generate(program: Program): Evaluate {
   const name = (e: Expr): string => `v${e.id}`;
   const lines = program.order.map(e => `const ${name(e)} = ${code(e, name)};`);
   program.outputs.forEach((o, j) => lines.push(`out[${j}] = ${name(o)};`));
-  const build = new Function('helpers', `return (args, uniforms, index, out) => {\n${lines.join('\n')}\n};`) as (h: typeof helpers) => Evaluate;
+  const build = new Function('helpers', `return (args, uniforms, index, out) => {\n${lines.join('\n')}\n};`) as (
+    h: typeof helpers,
+  ) => Evaluate;
   return build(helpers);
 }
 

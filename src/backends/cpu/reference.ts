@@ -1,5 +1,5 @@
-// The reference kernels: plain loops over typed arrays, any dtype, any strides. They are the oracle other kernels are held to,
-// so they stay obvious; speed belongs in ./wasm. Floats are computed in f64 and rounded when stored.
+// The reference kernels: plain loops over typed arrays, any dtype, any strides. They are the oracle other kernels are
+// held to, so they stay obvious; speed belongs in ./wasm. Floats are computed in f64 and rounded when stored.
 
 import type { TypedArray } from '../../tensor/dtype.js';
 import type { Program } from '../../tensor/expr.js';
@@ -12,12 +12,17 @@ import { evaluator } from './emitJs.js';
 export type Host = (view: View) => TypedArray;
 
 /** Calls `visit` for each index of `shape` in row-major order with the element offset of each stride list. */
-function iterate(shape: Shape, strides: readonly Shape[], offsets: readonly number[], visit: (at: number[], n: number) => void): void {
+function iterate(
+  shape: Shape,
+  strides: readonly Shape[],
+  offsets: readonly number[],
+  visit: (at: number[], n: number) => void,
+): void {
   const size = sizeOf(shape);
   if (size === 0) return;
   const at = [...offsets];
   const counter = new Array<number>(shape.length).fill(0);
-  for (let n = 0; ; ) {
+  for (let n = 0; ;) {
     visit(at, n);
     if (++n === size) return;
     for (let axis = shape.length - 1; axis >= 0; axis--) {
@@ -36,11 +41,15 @@ function decoded(host: Host, view: View): { data: Float32Array; offset: number }
   const memory = host({ ...view, dtype: 'f32' });
   const bytes = new Uint8Array(memory.buffer, memory.byteOffset, memory.byteLength);
   const data = new Float32Array(rows * columns);
-  for (let row = 0; row < rows; row++) decodePackedRow(packing, bytes, byteOffset + row * rowBytes, columns, data, row * columns);
+  for (let row = 0; row < rows; row++)
+    decodePackedRow(packing, bytes, byteOffset + row * rowBytes, columns, data, row * columns);
   return { data, offset: 0 };
 }
 
-/** The numbers given with a call as kernels of f32 have them: a tensor of 0.1 then equals the number 0.1, whichever kernel compares. */
+/**
+ * The numbers given with a call as kernels of f32 have them: a tensor of 0.1 then equals the number 0.1, whichever
+ * kernel compares.
+ */
 function uniformsOf(program: Program, uniforms: readonly number[], views: readonly View[]): readonly number[] {
   if (views.some(v => v.dtype === 'f64')) return uniforms;
   return uniforms.map((u, n) => (program.uniformTypes[n] === 'f' ? Math.fround(u) : u));
@@ -48,7 +57,8 @@ function uniformsOf(program: Program, uniforms: readonly number[], views: readon
 
 export function referenceKernels(host: Host): Kernels {
   // What a view holds, and where its element 0 is in that.
-  const open = (view: View): { data: TypedArray; offset: number } => (view.packing ? decoded(host, view) : { data: host(view), offset: view.offset });
+  const open = (view: View): { data: TypedArray; offset: number } =>
+    view.packing ? decoded(host, view) : { data: host(view), offset: view.offset };
   return {
     map({ program, shape, inputs, outputs, uniforms }) {
       const evaluate = evaluator(program);
@@ -57,11 +67,16 @@ export function referenceKernels(host: Host): Kernels {
       const args = new Float64Array(inputs.length);
       const out = new Float64Array(outputs.length);
       const given = uniformsOf(program, uniforms, views);
-      iterate(shape, views.map(v => v.strides), views.map(v => v.offset), (at, n) => {
-        for (let i = 0; i < inputs.length; i++) args[i] = arrays[i][at[i]];
-        evaluate(args, given, n, out);
-        for (let j = 0; j < outputs.length; j++) arrays[inputs.length + j][at[inputs.length + j]] = out[j];
-      });
+      iterate(
+        shape,
+        views.map(v => v.strides),
+        views.map(v => v.offset),
+        (at, n) => {
+          for (let i = 0; i < inputs.length; i++) args[i] = arrays[i][at[i]];
+          evaluate(args, given, n, out);
+          for (let j = 0; j < outputs.length; j++) arrays[inputs.length + j][at[inputs.length + j]] = out[j];
+        },
+      );
     },
 
     reduce({ op, program, shape, axes, inputs, output, uniforms }) {
@@ -98,17 +113,24 @@ export function referenceKernels(host: Host): Kernels {
       const [m, n] = output.shape.slice(-2);
       const k = a.shape[rank - 1];
       const batch = output.shape.slice(0, -2);
-      iterate(batch, [a, b, output].map(v => v.strides.slice(0, -2)), [a.offset, bOffset, output.offset], ([ao, bo, oo]) => {
-        for (let i = 0; i < m; i++) {
-          for (let j = 0; j < n; j++) {
-            let sum = 0;
-            for (let p = 0; p < k; p++) {
-              sum += x[ao + i * a.strides[rank - 2] + p * a.strides[rank - 1]] * y[bo + p * b.strides[rank - 2] + j * b.strides[rank - 1]];
+      iterate(
+        batch,
+        [a, b, output].map(v => v.strides.slice(0, -2)),
+        [a.offset, bOffset, output.offset],
+        ([ao, bo, oo]) => {
+          for (let i = 0; i < m; i++) {
+            for (let j = 0; j < n; j++) {
+              let sum = 0;
+              for (let p = 0; p < k; p++) {
+                sum +=
+                  x[ao + i * a.strides[rank - 2] + p * a.strides[rank - 1]] *
+                  y[bo + p * b.strides[rank - 2] + j * b.strides[rank - 1]];
+              }
+              z[oo + i * output.strides[rank - 2] + j * output.strides[rank - 1]] = sum;
             }
-            z[oo + i * output.strides[rank - 2] + j * output.strides[rank - 1]] = sum;
           }
-        }
-      });
+        },
+      );
       if (epilogue) this.map(epilogueMap({ output, epilogue }));
     },
 
@@ -125,9 +147,14 @@ export function referenceKernels(host: Host): Kernels {
       const row = output.shape.slice(1);
       indices.forEach((source, i) => {
         const start = output.offset + i * output.strides[0];
-        iterate(row, [input.strides.slice(1), output.strides.slice(1)], [offset + source * input.strides[0], start], at => {
-          to[at[1]] = source < 0 ? 0 : from[at[0]];
-        });
+        iterate(
+          row,
+          [input.strides.slice(1), output.strides.slice(1)],
+          [offset + source * input.strides[0], start],
+          at => {
+            to[at[1]] = source < 0 ? 0 : from[at[0]];
+          },
+        );
       });
     },
 

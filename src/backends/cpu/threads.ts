@@ -1,7 +1,8 @@
-// Threads over one shared WebAssembly memory. A kernel call that is cut in tiles becomes a job: the arguments of every tile are written to
-// shared memory, and the main thread and the resident workers take tiles until none is left (threadsLoop.ts). Nothing is sent: a
-// worker compiles a module when it first meets it, from bytes in the memory. Tiles write to different places, so results do not depend on who
-// computes what. Which calls are cut, and where, is each kernel's own business.
+// Threads over one shared WebAssembly memory. A kernel call that is cut in tiles becomes a job: the arguments of every
+// tile are written to shared memory, and the main thread and the resident workers take tiles until none is left
+// (threadsLoop.ts). Nothing is sent: a worker compiles a module when it first meets it, from bytes in the memory. Tiles
+// write to different places, so results do not depend on who computes what. Which calls are cut, and where, is each
+// kernel's own business.
 
 import { instantiate, type WasmFunction } from './wasm/assembler.js';
 import { attend, takeTiles, word, type Seat } from './threadsLoop.js';
@@ -10,8 +11,9 @@ export interface Threads {
   /** Threads that may compute, the main thread among them. */
   readonly seats: number;
   /**
-   * How many tiles a call of so much work, counted in multiply-adds of two numbers near at hand, should be cut in: 1 where it is not worth
-   * sharing; for much work several a thread, so that what they wait for at its end is a small part.
+   * How many tiles a call of so much work, counted in multiply-adds of two numbers near at hand, should be cut in: 1
+   * where it is not worth sharing; for much work several a thread, so that what they wait for at its end is a small
+   * part.
    */
   parts(work: number): number;
   /** Threads that are there by now. */
@@ -19,8 +21,9 @@ export interface Threads {
   /** Compiles a module for this memory; the exported functions by name. */
   link(bytes: Uint8Array<ArrayBuffer>): Record<string, WasmFunction>;
   /**
-   * Calls a linked function once with each list of arguments (all equally long), in any order and on any thread, and returns when all have
-   * returned. The calls must not depend on each other. After its arguments the function is given scratchAt + thread * scratchStride.
+   * Calls a linked function once with each list of arguments (all equally long), in any order and on any thread, and
+   * returns when all have returned. The calls must not depend on each other. After its arguments the function is given
+   * scratchAt + thread * scratchStride.
    */
   run(f: WasmFunction, calls: readonly (readonly number[])[], scratchAt?: number, scratchStride?: number): void;
   /** Ends the workers. */
@@ -50,7 +53,9 @@ function fromNode<T>(module: string): T | undefined {
 /** Whether memory can be shared with workers here: a page must be isolated from other origins. */
 export function canShareMemory(): boolean {
   if (typeof SharedArrayBuffer === 'undefined') return false;
-  return fromNode('node:worker_threads') !== undefined || (typeof Worker !== 'undefined' && globalThis.crossOriginIsolated);
+  return (
+    fromNode('node:worker_threads') !== undefined || (typeof Worker !== 'undefined' && globalThis.crossOriginIsolated)
+  );
 }
 
 /** Cores that this process may use. */
@@ -59,7 +64,10 @@ export function coreCount(): number {
   return os ? os.availableParallelism() : (globalThis.navigator?.hardwareConcurrency ?? 1);
 }
 
-/** Bytes at the start of the memory that threads need: control block, arguments, and code that has been run on several threads. */
+/**
+ * Bytes at the start of the memory that threads need: control block, arguments, and code that has been run on several
+ * threads.
+ */
 export const threadsBytes = 2 ** 22;
 const controlAt = 64;
 const controlWords = 96;
@@ -108,9 +116,16 @@ const seat = { memory, thread, linked: [], error: undefined,
 }
 
 /** A worker that the process does not wait for; gives what ends it. */
-function openInNode({ Worker }: typeof import('node:worker_threads'), source: string, start: unknown): () => Promise<unknown> {
+function openInNode(
+  { Worker }: typeof import('node:worker_threads'),
+  source: string,
+  start: unknown,
+): () => Promise<unknown> {
   const worker = new Worker(`const start = process.getBuiltinModule('node:worker_threads').workerData;\n${source}`, {
-    eval: true, workerData: start, execArgv: [], env: {},
+    eval: true,
+    workerData: start,
+    execArgv: [],
+    env: {},
   });
   worker.unref();
   worker.on('error', () => undefined);
@@ -119,9 +134,13 @@ function openInNode({ Worker }: typeof import('node:worker_threads'), source: st
 
 /** From a Blob, so that a bundler has nothing to find. */
 function openInPage(source: string, start: unknown): () => Promise<unknown> {
-  const url = URL.createObjectURL(new Blob([`onmessage = ({ data: start }) => {\n${source}\nclose();\n};`], { type: 'text/javascript' }));
+  const url = URL.createObjectURL(
+    new Blob([`onmessage = ({ data: start }) => {\n${source}\nclose();\n};`], { type: 'text/javascript' }),
+  );
   const worker = new Worker(url);
-  worker.onerror = event => { event.preventDefault(); };
+  worker.onerror = event => {
+    event.preventDefault();
+  };
   worker.postMessage(start);
   return async () => {
     worker.terminate();
@@ -143,8 +162,9 @@ interface Code {
 }
 
 /**
- * `seats` threads over a shared memory whose first `threadsBytes` are theirs. Workers start with the first call that is cut; until they
- * are there, and where they cannot be had, the main thread computes alone. A call of less than `leastWork` is not cut.
+ * `seats` threads over a shared memory whose first `threadsBytes` are theirs. Workers start with the first call that is
+ * cut; until they are there, and where they cannot be had, the main thread computes alone. A call of less than
+ * `leastWork` is not cut.
  */
 export function openThreads(memory: WebAssembly.Memory, seats: number, leastWork = worthCutting): Threads {
   const words = new Int32Array(memory.buffer, controlAt, controlWords);
@@ -167,7 +187,12 @@ export function openThreads(memory: WebAssembly.Memory, seats: number, leastWork
   };
 
   /** One job of as many tiles as its arguments have room for. */
-  const runTiles = ({ code, index }: Place, calls: readonly (readonly number[])[], scratchAt: number, scratchStride: number): void => {
+  const runTiles = (
+    { code, index }: Place,
+    calls: readonly (readonly number[])[],
+    scratchAt: number,
+    scratchStride: number,
+  ): void => {
     const argCount = calls[0].length;
     let at = 0;
     for (const call of calls) for (let i = 0; i < argCount; i++) args[at++] = call[i];
@@ -196,7 +221,10 @@ export function openThreads(memory: WebAssembly.Memory, seats: number, leastWork
 
   const threads: Threads = {
     seats,
-    parts: work => (work < leastWork ? 1 : Math.max(seats, Math.min(tilesOfThread * seats, Math.floor(work / leastWork) || tilesOfThread * seats))),
+    parts: work =>
+      work < leastWork
+        ? 1
+        : Math.max(seats, Math.min(tilesOfThread * seats, Math.floor(work / leastWork) || tilesOfThread * seats)),
     present: () => 1 + Atomics.load(words, word.alive),
     link: bytes => {
       const exported = instantiate(bytes, memory);
@@ -220,7 +248,9 @@ export function openThreads(memory: WebAssembly.Memory, seats: number, leastWork
       }
       const most = Math.floor(mostArgs / Math.max(1, calls[0].length));
       if (calls.length <= most) runTiles(place, calls, scratchAt, scratchStride);
-      else for (let i = 0; i < calls.length; i += most) runTiles(place, calls.slice(i, i + most), scratchAt, scratchStride);
+      else
+        for (let i = 0; i < calls.length; i += most)
+          runTiles(place, calls.slice(i, i + most), scratchAt, scratchStride);
     },
     close: () => stop(crew),
   };

@@ -1,10 +1,11 @@
-// What every thread does: take tiles of the current job until none is left, and, on workers, wait for the next. The text of these two
-// functions is also the source of the workers, so they import nothing, define no functions inside, and use no syntax that a compiler
-// turns into a call of a helper. How a job is described and started is threads.ts's business.
+// What every thread does: take tiles of the current job until none is left, and, on workers, wait for the next. The
+// text of these two functions is also the source of the workers, so they import nothing, define no functions inside,
+// and use no syntax that a compiler turns into a call of a helper. How a job is described and started is threads.ts's
+// business.
 
 /**
- * Words of the control block, in shared memory. `alive` to `failed`, `left` and `done` are changed by all threads, the rest only between jobs. What is
- * changed while others look at it has a cache line of its own.
+ * Words of the control block, in shared memory. `alive` to `failed`, `left` and `done` are changed by all threads, the
+ * rest only between jobs. What is changed while others look at it has a cache line of its own.
  */
 export const word = {
   /** Workers that have come to their loop. */
@@ -16,10 +17,16 @@ export const word = {
   failed: 4,
   /** Changes with every job; workers wait on it. */
   turn: 16,
-  /** Tiles that nobody has taken yet; below 0 once they are gone. Who takes one may rely on the description until the tile is counted as done. */
+  /**
+   * Tiles that nobody has taken yet; below 0 once they are gone. Who takes one may rely on the description until the
+   * tile is counted as done.
+   */
   left: 32,
   done: 48,
-  /** The job: its number of tiles, a module (number, address and length of its bytes), a function (place among the exports). */
+  /**
+   * The job: its number of tiles, a module (number, address and length of its bytes), a function (place among the
+   * exports).
+   */
   tiles: 64,
   module: 65,
   bytesAt: 66,

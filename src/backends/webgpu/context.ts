@@ -1,4 +1,5 @@
-// What every kernel is given: the queue it records to, memory for intermediate results, and the settings that choose between variants.
+// What every kernel is given: the queue it records to, memory for intermediate results, and the settings that choose
+// between variants.
 
 import type { View } from '../backend.js';
 import type { DType } from '../../tensor/dtype.js';
@@ -7,9 +8,15 @@ import type { Block } from './pool.js';
 import type { Queue } from './queue.js';
 
 export interface Settings {
-  /** 'register': a tile of the product for each invocation, for software; 'workgroup': tiles in shared memory, for real GPUs. */
+  /**
+   * 'register': a tile of the product for each invocation, for software; 'workgroup': tiles in shared memory, for real
+   * GPUs.
+   */
   readonly matmul: 'register' | 'workgroup';
-  /** Rows and columns of the largest tile of one invocation in the register kernel: 8, or 16, which takes longer to compile. */
+  /**
+   * Rows and columns of the largest tile of one invocation in the register kernel: 8, or 16, which takes longer to
+   * compile.
+   */
   readonly tile: 8 | 16;
   /** The most invocations that share the k of one register tile (few rows, a long k); 1: none do. */
   readonly slices: number;

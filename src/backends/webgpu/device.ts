@@ -1,5 +1,5 @@
-// Opening a GPU: the browser's `navigator.gpu`, in Node the `webgpu` package (Dawn). Nothing is touched before `createWebGpuBackend` is
-// called. What the kernels compute is not decided here.
+// Opening a GPU: the browser's `navigator.gpu`, in Node the `webgpu` package (Dawn). Nothing is touched before
+// `createWebGpuBackend` is called. What the kernels compute is not decided here.
 
 import { bytesPerElement, typedArray, type DType } from '../../tensor/dtype.js';
 import type { Allocation, Backend, FusedKernel } from '../backend.js';
@@ -53,15 +53,23 @@ export async function findGpu(): Promise<GPU> {
   const native = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
   if (native) return native;
   if (typeof process === 'undefined' || !process.versions?.node) {
-    throw new WebGPUError('unavailable', 'webgpu', 'this browser (or this page, if it is not served over https or from localhost) has no navigator.gpu');
+    throw new WebGPUError(
+      'unavailable',
+      'webgpu',
+      'this browser (or this page, if it is not served over https or from localhost) has no navigator.gpu',
+    );
   }
   // A variable keeps bundlers from looking for the package.
   const name = 'webgpu' as string;
   let dawn: { create(options: string[]): GPU };
   try {
-    dawn = await import(/* @vite-ignore */ name) as typeof dawn;
+    dawn = (await import(/* @vite-ignore */ name)) as typeof dawn;
   } catch (error) {
-    throw new WebGPUError('unavailable', 'webgpu', `Node has no WebGPU of its own, and the package 'webgpu' (>= 0.6.2) cannot be loaded: npm install webgpu. ${(error as Error).message}`);
+    throw new WebGPUError(
+      'unavailable',
+      'webgpu',
+      `Node has no WebGPU of its own, and the package 'webgpu' (>= 0.6.2) cannot be loaded: npm install webgpu. ${(error as Error).message}`,
+    );
   }
   return dawn.create([]);
 }
@@ -69,25 +77,35 @@ export async function findGpu(): Promise<GPU> {
 function describe(adapter: GPUAdapter): AdapterDescription {
   const { vendor, architecture, device, description } = adapter.info;
   const fallback = (adapter.info as { isFallbackAdapter?: boolean }).isFallbackAdapter ?? false;
-  const software = fallback || /swiftshader|llvmpipe|lavapipe|software|basic render/i.test(`${vendor} ${architecture} ${device} ${description}`);
+  const software =
+    fallback ||
+    /swiftshader|llvmpipe|lavapipe|software|basic render/i.test(`${vendor} ${architecture} ${device} ${description}`);
   return { vendor, architecture, device, description, software, features: [...adapter.features].sort() };
 }
 
 /**
- * Opens a device and its kernels. Kernels record and return; what goes wrong on the device is thrown by the next `read` or `flush`.
+ * Opens a device and its kernels. Kernels record and return; what goes wrong on the device is thrown by the next `read`
+ * or `flush`.
  * @throws {WebGPUError} 'unavailable' without a GPU object, an adapter or a device.
  */
 export async function createWebGpuBackend(options: WebGpuOptions = {}): Promise<WebGpuBackend> {
   // Dawn ends its adapters and devices with this object: it is kept by the backend.
-  const gpu = options.gpu ?? await findGpu();
+  const gpu = options.gpu ?? (await findGpu());
   const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance', ...options.adapter });
   if (!adapter) {
-    throw new WebGPUError('unavailable', 'webgpu', 'no adapter: WebGPU finds neither a GPU with a driver (Vulkan, Metal or Direct3D 12) nor a software one (SwiftShader, named by VK_ICD_FILENAMES)');
+    throw new WebGPUError(
+      'unavailable',
+      'webgpu',
+      'no adapter: WebGPU finds neither a GPU with a driver (Vulkan, Metal or Direct3D 12) nor a software one (SwiftShader, named by VK_ICD_FILENAMES)',
+    );
   }
   const { maxStorageBufferBindingSize, maxBufferSize } = adapter.limits;
   let device: GPUDevice;
   try {
-    device = await adapter.requestDevice({ label: options.label ?? 'reft', requiredLimits: { maxStorageBufferBindingSize, maxBufferSize } });
+    device = await adapter.requestDevice({
+      label: options.label ?? 'reft',
+      requiredLimits: { maxStorageBufferBindingSize, maxBufferSize },
+    });
   } catch (error) {
     throw new WebGPUError('unavailable', 'webgpu', `the adapter gives no device: ${(error as Error).message}`);
   }
@@ -104,14 +122,25 @@ export async function createWebGpuBackend(options: WebGpuOptions = {}): Promise<
   };
   const queue = new Queue(device, options.batchSize ?? 128);
   const limits = { bufferBytes: maxBufferSize, totalBytes: options.limitBytes ?? Number.MAX_SAFE_INTEGER };
-  const pool = new BufferPool(limits, byteLength => queue.storageBuffer(byteLength), buffer => queue.destroy(buffer));
-  const context: KernelContext = { queue, settings, allocate: byteLength => pool.allocate(byteLength), free: block => pool.release(block) };
+  const pool = new BufferPool(
+    limits,
+    byteLength => queue.storageBuffer(byteLength),
+    buffer => queue.destroy(buffer),
+  );
+  const context: KernelContext = {
+    queue,
+    settings,
+    allocate: byteLength => pool.allocate(byteLength),
+    free: block => pool.release(block),
+  };
   const maps = createMap(context);
   const rows = createRows(context);
 
   const span = (allocation: Allocation, byteOffset: number, byteLength: number): Block => {
     if (byteOffset < 0 || byteOffset + byteLength > allocation.byteLength) {
-      throw new RangeError(`webgpu: bytes ${byteOffset}..${byteOffset + byteLength} lie outside a block of ${allocation.byteLength} bytes`);
+      throw new RangeError(
+        `webgpu: bytes ${byteOffset}..${byteOffset + byteLength} lie outside a block of ${allocation.byteLength} bytes`,
+      );
     }
     return allocation as Block;
   };
@@ -158,4 +187,3 @@ export async function createWebGpuBackend(options: WebGpuOptions = {}): Promise<
   registerFused(backend.fused, context);
   return backend;
 }
-

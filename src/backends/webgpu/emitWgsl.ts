@@ -1,5 +1,6 @@
-// Programs as WGSL statements over one element. Only expressions become code. What is not finite (a constant -Infinity) is no WGSL
-// literal: its bits travel with the call, after the uniforms. Loops, bindings and indices belong to the kernels.
+// Programs as WGSL statements over one element. Only expressions become code. What is not finite (a constant -Infinity)
+// is no WGSL literal: its bits travel with the call, after the uniforms. Loops, bindings and indices belong to the
+// kernels.
 
 import type { Expr, Program, ScalarType } from '../../tensor/expr.js';
 import { functionTexts, literal } from './mathWgsl.js';
@@ -38,7 +39,9 @@ export interface UniformWords {
 
 export function addUniforms(params: Params, program: Program, values: readonly number[]): UniformWords {
   return {
-    uniforms: program.uniformTypes.map((type, n) => (type === 'f' ? params.addFloat(values[n]) : params.add(values[n]))),
+    uniforms: program.uniformTypes.map((type, n) =>
+      type === 'f' ? params.addFloat(values[n]) : params.add(values[n]),
+    ),
     specials: factsOf(program).specials.map(e => params.add(floatBits(e.value))),
   };
 }
@@ -55,11 +58,15 @@ export interface Emitted {
 }
 
 /**
- * The kernel has named its parameters with `holdWords`; `also` are functions that it calls itself. WGSL lets a device assume that no number is a NaN:
- * what a NaN decides is asked of its bits.
+ * The kernel has named its parameters with `holdWords`; `also` are functions that it calls itself. WGSL lets a device
+ * assume that no number is a NaN: what a NaN decides is asked of its bits.
  */
 export function emitProgram(
-  program: Program, words: UniformWords, load: (argument: number) => string, index: string, also: readonly string[] = [],
+  program: Program,
+  words: UniformWords,
+  load: (argument: number) => string,
+  index: string,
+  also: readonly string[] = [],
 ): Emitted {
   const { specials } = factsOf(program);
   const calls = new Set<string>(also);
@@ -77,7 +84,13 @@ export function emitProgram(
     return special >= 0 ? `bitcast<f32>(${held(words.specials[special])})` : literal(e.value);
   };
   const typed = (type: ScalarType, bits: string): string =>
-    type === 'f' ? `bitcast<f32>(${bits})` : type === 'i' ? `bitcast<i32>(${bits})` : type === 'b' ? `(${bits} != 0u)` : bits;
+    type === 'f'
+      ? `bitcast<f32>(${bits})`
+      : type === 'i'
+        ? `bitcast<i32>(${bits})`
+        : type === 'b'
+          ? `(${bits} != 0u)`
+          : bits;
 
   const mayBeNan = (args: readonly Expr[]): Expr[] =>
     [...new Set(args)].filter(a => a.type === 'f' && a.op !== 'toF' && !(a.op === 'const' && !Number.isNaN(a.value)));
@@ -88,45 +101,86 @@ export function emitProgram(
   };
   /** min or max of floats: a NaN if either is one. */
   const extremum = (e: Expr): string =>
-    mayBeNan(e.args).reduce((rest, a) => `select(${rest}, ${name(a)}, ${call('isNan', name(a))})`, `${e.op}(${e.args.map(name).join(', ')})`);
+    mayBeNan(e.args).reduce(
+      (rest, a) => `select(${rest}, ${name(a)}, ${call('isNan', name(a))})`,
+      `${e.op}(${e.args.map(name).join(', ')})`,
+    );
 
   const code = (e: Expr): string => {
     const [x, y, z] = e.args.map(name);
     const bools = e.args[0]?.type === 'b';
     switch (e.op) {
-      case 'const': return constant(e);
-      case 'arg': return load(e.value);
-      case 'uniform': return typed(e.type, held(words.uniforms[e.value]));
-      case 'index': return index;
-      case 'add': return `${x} + ${y}`;
-      case 'sub': return `${x} - ${y}`;
-      case 'mul': return `${x} * ${y}`;
-      case 'div': return `${x} / ${y}`;
-      case 'neg': return e.type === 'u' ? `0u - ${x}` : `-${x}`;
-      case 'min': return bools ? `${x} && ${y}` : extremum(e);
-      case 'max': return bools ? `${x} || ${y}` : extremum(e);
-      case 'abs': return e.type === 'f' || e.type === 'i' ? `abs(${x})` : x;
-      case 'floor': return `floor(${x})`;
-      case 'sqrt': return `sqrt(${x})`;
-      case 'rsqrt': return `inverseSqrt(${x})`;
-      case 'exp': case 'log': case 'tanh': case 'erf': case 'sin': case 'cos': return call(`${e.op}Of`, x);
-      case 'lt': return bools ? `!${x} && ${y}` : compared(e, `${x} < ${y}`);
-      case 'le': return bools ? `!${x} || ${y}` : compared(e, `${x} <= ${y}`);
-      case 'eq': return compared(e, `${x} == ${y}`);
-      case 'ne': return compared(e, `${x} != ${y}`, true);
-      case 'and': return `${x} && ${y}`;
-      case 'or': return `${x} || ${y}`;
-      case 'not': return `!${x}`;
-      case 'where': return `select(${z}, ${y}, ${x})`;
-      case 'bitAnd': return `${x} & ${y}`;
-      case 'bitOr': return `${x} | ${y}`;
-      case 'bitXor': return `${x} ^ ${y}`;
-      case 'shl': return `${x} << ${e.args[1].value}u`;
-      case 'shr': return `${x} >> ${e.args[1].value}u`;
-      case 'toF': return `f32(${x})`;
-      case 'toI': return e.args[0].type === 'f' ? call('toInt', x) : `i32(${x})`;
-      case 'toU': return `u32(${x})`;
-      case 'custom': return x;
+      case 'const':
+        return constant(e);
+      case 'arg':
+        return load(e.value);
+      case 'uniform':
+        return typed(e.type, held(words.uniforms[e.value]));
+      case 'index':
+        return index;
+      case 'add':
+        return `${x} + ${y}`;
+      case 'sub':
+        return `${x} - ${y}`;
+      case 'mul':
+        return `${x} * ${y}`;
+      case 'div':
+        return `${x} / ${y}`;
+      case 'neg':
+        return e.type === 'u' ? `0u - ${x}` : `-${x}`;
+      case 'min':
+        return bools ? `${x} && ${y}` : extremum(e);
+      case 'max':
+        return bools ? `${x} || ${y}` : extremum(e);
+      case 'abs':
+        return e.type === 'f' || e.type === 'i' ? `abs(${x})` : x;
+      case 'floor':
+        return `floor(${x})`;
+      case 'sqrt':
+        return `sqrt(${x})`;
+      case 'rsqrt':
+        return `inverseSqrt(${x})`;
+      case 'exp':
+      case 'log':
+      case 'tanh':
+      case 'erf':
+      case 'sin':
+      case 'cos':
+        return call(`${e.op}Of`, x);
+      case 'lt':
+        return bools ? `!${x} && ${y}` : compared(e, `${x} < ${y}`);
+      case 'le':
+        return bools ? `!${x} || ${y}` : compared(e, `${x} <= ${y}`);
+      case 'eq':
+        return compared(e, `${x} == ${y}`);
+      case 'ne':
+        return compared(e, `${x} != ${y}`, true);
+      case 'and':
+        return `${x} && ${y}`;
+      case 'or':
+        return `${x} || ${y}`;
+      case 'not':
+        return `!${x}`;
+      case 'where':
+        return `select(${z}, ${y}, ${x})`;
+      case 'bitAnd':
+        return `${x} & ${y}`;
+      case 'bitOr':
+        return `${x} | ${y}`;
+      case 'bitXor':
+        return `${x} ^ ${y}`;
+      case 'shl':
+        return `${x} << ${e.args[1].value}u`;
+      case 'shr':
+        return `${x} >> ${e.args[1].value}u`;
+      case 'toF':
+        return `f32(${x})`;
+      case 'toI':
+        return e.args[0].type === 'f' ? call('toInt', x) : `i32(${x})`;
+      case 'toU':
+        return `u32(${x})`;
+      case 'custom':
+        return x;
     }
   };
   const body = program.order.map(e => `let ${name(e)}: ${wgslType[e.type]} = ${code(e)};`).join('\n  ');

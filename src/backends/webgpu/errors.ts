@@ -1,6 +1,8 @@
-// What can go wrong on a GPU, as one class. Errors of the device arrive late: they are thrown where a result is awaited.
+// What can go wrong on a GPU, as one class. Errors of the device arrive late: they are thrown where a result is
+// awaited.
 
-export type WebGPUErrorKind = 'unavailable' | 'unsupported' | 'validation' | 'out-of-memory' | 'internal' | 'lost' | 'closed';
+export type WebGPUErrorKind =
+  'unavailable' | 'unsupported' | 'validation' | 'out-of-memory' | 'internal' | 'lost' | 'closed';
 
 /** `kind` says what happened, `op` in which operation (the last one recorded, where the device does not say). */
 export class WebGPUError extends Error {

@@ -1,5 +1,5 @@
-// Elementwise kernels and strided copies: one invocation for one or more elements. Calls that would bind too many buffers go through a packed temporary;
-// spaces that reach over more than may be bound are halved until they do not.
+// Elementwise kernels and strided copies: one invocation for one or more elements. Calls that would bind too many
+// buffers go through a packed temporary; spaces that reach over more than may be bound are halved until they do not.
 
 import { arg, constant, program as makeProgram, type Program, type ScalarType } from '../../tensor/expr.js';
 import { contiguousStrides, sizeOf } from '../../tensor/shape.js';
@@ -7,7 +7,19 @@ import type { Primitives, View } from '../backend.js';
 import type { KernelContext } from './context.js';
 import { addUniforms, emitProgram, factsOf } from './emitWgsl.js';
 import { WebGPUError } from './errors.js';
-import { Access, addAxes, bind, checkDtype, emitOffsets, halves, operandOf, spaceOf, type Bound, type Operand, type Space } from './operands.js';
+import {
+  Access,
+  addAxes,
+  bind,
+  checkDtype,
+  emitOffsets,
+  halves,
+  operandOf,
+  spaceOf,
+  type Bound,
+  type Operand,
+  type Space,
+} from './operands.js';
 import { held, holdWords, Params } from './params.js';
 import type { Block } from './pool.js';
 
@@ -38,7 +50,14 @@ export function createMap(context: KernelContext): MapKernels {
     run(label, program, second, uniforms, indexBase + size);
   }
 
-  function record(label: string, program: Program, space: Space, bound: Bound, uniforms: readonly number[], indexBase: number): void {
+  function record(
+    label: string,
+    program: Program,
+    space: Space,
+    bound: Bound,
+    uniforms: readonly number[],
+    indexBase: number,
+  ): void {
     const { operands } = space;
     // One element is a row of one: the same pipeline.
     const axes = space.axes.length > 0 ? space.axes : [{ size: 1, reduced: false, steps: operands.map(() => 0) }];
@@ -54,8 +73,15 @@ export function createMap(context: KernelContext): MapKernels {
     const uniformWords = addUniforms(params, program, uniforms);
     const access = new Access(operands, bound);
     const source = (): string => {
-      const emitted = emitProgram(program, uniformWords, n => access.load(facts.args.indexOf(n), `a${facts.args.indexOf(n)}`), 'index');
-      const stores = emitted.outputs.map((value, j) => access.store(facts.args.length + j, `a${facts.args.length + j}`, value));
+      const emitted = emitProgram(
+        program,
+        uniformWords,
+        n => access.load(facts.args.indexOf(n), `a${facts.args.indexOf(n)}`),
+        'index',
+      );
+      const stores = emitted.outputs.map((value, j) =>
+        access.store(facts.args.length + j, `a${facts.args.length + j}`, value),
+      );
       return `${access.declarations}
 ${emitted.functions}
 @compute @workgroup_size(${invocations})
@@ -70,13 +96,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 }`;
     };
     const key = `map ${program.key}|${axes.length}|${access.key}`;
-    const pipeline = queue.pipeline(label, key, bound.bindings.map(b => b.write), params.words.length, source);
+    const pipeline = queue.pipeline(
+      label,
+      key,
+      bound.bindings.map(b => b.write),
+      params.words.length,
+      source,
+    );
     queue.dispatch({ pipeline, bindings: bound.bindings, params: params.words, groups: [groups, 1, 1] });
   }
 
   /**
-   * The call with some of its buffers replaced by one temporary: inputs on them are copied in, outputs on them copied out. Fewer buffers
-   * are bound then, each element is still read and written where it was.
+   * The call with some of its buffers replaced by one temporary: inputs on them are copied in, outputs on them copied
+   * out. Fewer buffers are bound then, each element is still read and written where it was.
    */
   function packed(label: string, call: Primitives['map'], used: readonly number[]): void {
     const { inputs, outputs } = call;
@@ -95,20 +127,36 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       places.push({ view, at: length, shape, strides, isOutput });
       length += sizeOf(shape);
     };
-    const find = (view: View) => places.find(p => p.view.allocation === view.allocation && p.view.offset === view.offset && p.view.dtype === view.dtype
-      && p.view.shape.every((side, d) => side === view.shape[d]) && p.view.strides.every((s, d) => s === view.strides[d]));
+    const find = (view: View) =>
+      places.find(
+        p =>
+          p.view.allocation === view.allocation &&
+          p.view.offset === view.offset &&
+          p.view.dtype === view.dtype &&
+          p.view.shape.every((side, d) => side === view.shape[d]) &&
+          p.view.strides.every((s, d) => s === view.strides[d]),
+      );
     outputs.forEach(view => place(view, true));
     used.forEach(n => place(inputs[n], false));
     const block = context.allocate(4 * length);
-    const there = (p: (typeof places)[number], shape: readonly number[]): View =>
-      ({ allocation: block, dtype: p.view.dtype, shape, strides: p.strides, offset: p.at });
+    const there = (p: (typeof places)[number], shape: readonly number[]): View => ({
+      allocation: block,
+      dtype: p.view.dtype,
+      shape,
+      strides: p.strides,
+      offset: p.at,
+    });
     const isRead = (p: (typeof places)[number]): boolean => used.some(n => find(inputs[n]) === p);
-    for (const p of places) if (isRead(p)) copy({ input: { ...p.view, shape: p.shape }, output: there(p, p.shape) }, label);
+    for (const p of places)
+      if (isRead(p)) copy({ input: { ...p.view, shape: p.shape }, output: there(p, p.shape) }, label);
     const swap = (view: View): View => {
       const p = find(view);
       return p ? there(p, view.shape) : view;
     };
-    map({ ...call, inputs: inputs.map((view, n) => (used.includes(n) ? swap(view) : view)), outputs: outputs.map(swap) }, label);
+    map(
+      { ...call, inputs: inputs.map((view, n) => (used.includes(n) ? swap(view) : view)), outputs: outputs.map(swap) },
+      label,
+    );
     for (const p of places) if (p.isOutput) copy({ input: there(p, p.shape), output: p.view }, label);
     context.free(block);
   }
@@ -119,7 +167,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     checkDtype(label, ...args.map(n => inputs[n].dtype), ...outputs.map(v => v.dtype));
     if (sizeOf(shape) === 0 || outputs.length === 0) return;
     const views = [...args.map(n => inputs[n]), ...outputs];
-    if (new Set(views.map(v => (v.allocation as Block).buffer)).size > settings.storageBuffers) return packed(label, call, args);
+    if (new Set(views.map(v => (v.allocation as Block).buffer)).size > settings.storageBuffers)
+      return packed(label, call, args);
     const operands: Operand[] = [
       ...args.map(n => operandOf(inputs[n], program.argTypes[n])),
       ...outputs.map((view, j) => operandOf(view, program.outputs[j].type, true)),

@@ -1,6 +1,7 @@
-// The element functions in WGSL, where the built-in ones are too rough (exp to 3 + 2|x| ULP, tanh made of it, sin and cos only within
-// [-pi, pi]). The formulas of ../cpu/wasm/lanes.ts, with an exact integer reduction for sin and cos (Payne and Hanek 1983).
-// Errors where f32 arithmetic is rounded to nearest: exp, log, tanh, erf, sin, cos within 3 ULP.
+// The element functions in WGSL, where the built-in ones are too rough (exp to 3 + 2|x| ULP, tanh made of it, sin and
+// cos only within [-pi, pi]). The formulas of ../cpu/wasm/lanes.ts, with an exact integer reduction for sin and cos
+// (Payne and Hanek 1983). Errors where f32 arithmetic is rounded to nearest: exp, log, tanh, erf, sin, cos within 3
+// ULP.
 
 /** Horner, highest coefficient first. */
 function polynomial(x: string, coefficients: readonly number[]): string {
@@ -32,7 +33,10 @@ const functions: Readonly<Record<string, WgslFunction>> = {
 }`,
   },
   isNan: { needs: [], text: 'fn isNan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }' },
-  anyNan: { needs: ['isNan'], text: 'fn anyNan(x: vec4<f32>) -> bool { return isNan(x.x) | isNan(x.y) | isNan(x.z) | isNan(x.w); }' },
+  anyNan: {
+    needs: ['isNan'],
+    text: 'fn anyNan(x: vec4<f32>) -> bool { return isNan(x.x) | isNan(x.y) | isNan(x.z) | isNan(x.w); }',
+  },
   largerOf: {
     needs: ['isNan'],
     // The built-in max may drop a NaN.
@@ -45,8 +49,8 @@ const functions: Readonly<Record<string, WgslFunction>> = {
   if (isNan(argument)) { return argument; }
   let x = clamp(argument, -104.0, 89.0);
   let n = round(x * ${literal(Math.LOG2E)});
-  let r = (x - n * 0.693359375f) + n * ${literal(2.12194440e-4)};
-  let p = ${polynomial('r', [1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1])};
+  let r = (x - n * 0.693359375f) + n * ${literal(2.1219444e-4)};
+  let p = ${polynomial('r', [1.98756915e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1])};
   let series = (p * (r * r) + r) + 1.0;
   let k = i32(n);
   let half = k >> 1u;
@@ -58,16 +62,16 @@ const functions: Readonly<Record<string, WgslFunction>> = {
     // exp(x) for x <= 0, as after a shift by a maximum: no branches, 0 below the normal numbers.
     text: `fn expBelow(x: f32) -> f32 {
   let n = round(max(x, -87.0) * ${literal(Math.LOG2E)});
-  let r = (x - n * 0.693359375f) + n * ${literal(2.12194440e-4)};
-  let p = ${polynomial('r', [1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1])};
+  let r = (x - n * 0.693359375f) + n * ${literal(2.1219444e-4)};
+  let p = ${polynomial('r', [1.98756915e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1])};
   let value = ((p * (r * r) + r) + 1.0) * bitcast<f32>(u32(i32(n) + 127) << 23u);
   return select(select(value, 0.0, x < -87.0), x, isNan(x));
 }`,
   },
   logOf: {
     needs: [],
-    // Infinities and NaN are made of bits: they are no WGSL constants. A subnormal argument is a whole number of 2^-149, whether or not the device
-    // computes with such numbers.
+    // Infinities and NaN are made of bits: they are no WGSL constants. A subnormal argument is a whole number of
+    // 2^-149, whether or not the device computes with such numbers.
     text: `fn logOf(argument: f32) -> f32 {
   let word = bitcast<u32>(argument);
   let size = word & 0x7fffffffu;
@@ -81,11 +85,14 @@ const functions: Readonly<Record<string, WgslFunction>> = {
   let e = f32((bits >> 23u) - select(0, 149, subnormal));
   let r = bitcast<f32>((bits & 0x7fffff) + 0x3f3504f3) - 1.0;
   let z = r * r;
-  let p = ${polynomial('r', [
-    7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1,
-    -2.4999993993e-1, 3.3333331174e-1,
-  ])};
-  let y = ((p * r) * z - e * ${literal(2.12194440e-4)}) - 0.5 * z;
+  let p = ${polynomial(
+    'r',
+    [
+      7.0376836292e-2, -1.151461031e-1, 1.167699874e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
+      2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+    ],
+  )};
+  let y = ((p * r) * z - e * ${literal(2.1219444e-4)}) - 0.5 * z;
   return e * 0.693359375f + (r + y);
 }`,
   },
@@ -114,7 +121,7 @@ const functions: Readonly<Record<string, WgslFunction>> = {
     let s = x * x;
     return x + x * ${polynomial('s', [-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1])};
   }
-  let q = ${polynomial('t', [-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.28717512e-1])};
+  let q = ${polynomial('t', [-1.7285347e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.28717512e-1])};
   let far = 1.0 - expOf(q * t - t);
   return select(far, -far, x < 0.0);
 }`,

@@ -1,6 +1,6 @@
-// What the two matrix product kernels (./registerTile.ts, ./workgroupTile.ts) share: how their structure and parameters are described, the bindings,
-// the parts of a long k, and storing a tile. Sizes and strides are parameters; how elements are loaded (alone, in fours along k, in fours
-// across, packed) is structure.
+// What the two matrix product kernels (./registerTile.ts, ./workgroupTile.ts) share: how their structure and parameters
+// are described, the bindings, the parts of a long k, and storing a tile. Sizes and strides are parameters; how
+// elements are loaded (alone, in fours along k, in fours across, packed) is structure.
 
 import type { Packing } from '../../tensor/packing.js';
 import { emitOffsets, type AxisWords } from './operands.js';
@@ -12,7 +12,10 @@ export type Loads = 'single' | 'alongK' | 'across';
 
 export interface MatmulStructure {
   readonly a: Loads;
-  /** Packed: 'alongK' for rows along k, 'across' for rows along n, and 'single' for either where a row is no multiple of four (see `bTransposed`). */
+  /**
+   * Packed: 'alongK' for rows along k, 'across' for rows along n, and 'single' for either where a row is no multiple of
+   * four (see `bTransposed`).
+   */
   readonly b: Loads;
   readonly packing?: Packing;
   /** Rows of a packed b run along k. */
@@ -60,10 +63,19 @@ export function declarations({ a, b, packing }: MatmulStructure): string {
 ${packing ? unpackFunctions(packing, 'b') : ''}`;
 }
 
-export const batchOffsets = (words: MatmulWords): string => emitOffsets('group.z', 'o', words.offsets.map(word), words.batch);
+export const batchOffsets = (words: MatmulWords): string =>
+  emitOffsets('group.z', 'o', words.offsets.map(word), words.batch);
 
-/** A loop along k with its stores, as `part` writes it for some turns, of `terms` of k each: for all up to `last`, or for each part of a long k. */
-export function inParts({ long, slices }: MatmulStructure, terms: number, last: string, part: (from: string, to: string) => string): string {
+/**
+ * A loop along k with its stores, as `part` writes it for some turns, of `terms` of k each: for all up to `last`, or
+ * for each part of a long k.
+ */
+export function inParts(
+  { long, slices }: MatmulStructure,
+  terms: number,
+  last: string,
+  part: (from: string, to: string) => string,
+): string {
   if (!long) return part('0u', last);
   const turns = (chain * slices) / terms;
   return `for (var from_ = 0u; from_ < ${last}; from_ += ${turns}u) {
@@ -77,12 +89,20 @@ export const store = ({ long }: MatmulStructure, at: string, value: string): str
   `product[${at}] = ${value}${long ? ` + select(0.0, product[${at}], from_ > 0u)` : ''};`;
 
 /** Stores rows x columns of `value(i, j)`, edges checked. */
-export function stores(structure: MatmulStructure, words: MatmulWords, value: (i: number, j: number) => string): string {
+export function stores(
+  structure: MatmulStructure,
+  words: MatmulWords,
+  value: (i: number, j: number) => string,
+): string {
   const { rows, columns } = structure;
   const column = upTo(columns).map(j => `let stored${j} = o2 + (column + ${j}u) * ${word(words.output[1])};`);
-  const lines = upTo(rows).map(i => `if (row + ${i}u < ${word(words.m)}) {
+  const lines = upTo(rows).map(
+    i => `if (row + ${i}u < ${word(words.m)}) {
     let at = (row + ${i}u) * ${word(words.output[0])};
-    ${upTo(columns).map(j => `if (column + ${j}u < ${word(words.n)}) { ${store(structure, `at + stored${j}`, value(i, j))} }`).join('\n    ')}
-  }`);
+    ${upTo(columns)
+      .map(j => `if (column + ${j}u < ${word(words.n)}) { ${store(structure, `at + stored${j}`, value(i, j))} }`)
+      .join('\n    ')}
+  }`,
+  );
   return [...column, ...lines].join('\n  ');
 }

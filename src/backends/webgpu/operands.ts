@@ -1,5 +1,6 @@
-// From views to bindings: which buffers a kernel binds, how its operands are read and written in WGSL, and the iteration space they share.
-// A buffer is bound once, read_write if any operand on it is written: one buffer may not be bound for reading and for writing at once.
+// From views to bindings: which buffers a kernel binds, how its operands are read and written in WGSL, and the
+// iteration space they share. A buffer is bound once, read_write if any operand on it is written: one buffer may not be
+// bound for reading and for writing at once.
 
 import type { DType } from '../../tensor/dtype.js';
 import type { ScalarType } from '../../tensor/expr.js';
@@ -26,14 +27,31 @@ export interface Space {
 }
 
 export function checkDtype(op: string, ...dtypes: DType[]): void {
-  if (dtypes.includes('f64')) throw new WebGPUError('unsupported', op, 'f64 tensors need the cpu device; WebGPU computes in f32');
+  if (dtypes.includes('f64'))
+    throw new WebGPUError('unsupported', op, 'f64 tensors need the cpu device; WebGPU computes in f32');
 }
 
-export const operandOf = (view: View, type: ScalarType, write = false): Operand =>
-  ({ block: view.allocation as Block, type, offset: view.offset, write });
+export const operandOf = (view: View, type: ScalarType, write = false): Operand => ({
+  block: view.allocation as Block,
+  type,
+  offset: view.offset,
+  write,
+});
 
-export function spaceOf(shape: Shape, views: readonly View[], operands: readonly Operand[], reduced?: readonly boolean[]): Space {
-  return { axes: mergedAxes(shape, views.map(v => v.strides), reduced), operands };
+export function spaceOf(
+  shape: Shape,
+  views: readonly View[],
+  operands: readonly Operand[],
+  reduced?: readonly boolean[],
+): Space {
+  return {
+    axes: mergedAxes(
+      shape,
+      views.map(v => v.strides),
+      reduced,
+    ),
+    operands,
+  };
 }
 
 /** The elements an operand touches: first and last. */
@@ -84,7 +102,10 @@ export function bind(space: Space, limit: number): Bound | undefined {
   return { bindings, slots, offsets: operands.map((o, k) => o.offset - bindings[slots[k]].byteOffset / 4) };
 }
 
-/** How the bound operands look in WGSL. A binding is an array of f32 if all its operands are floats, of u32 bits otherwise. */
+/**
+ * How the bound operands look in WGSL. A binding is an array of f32 if all its operands are floats, of u32 bits
+ * otherwise.
+ */
 export class Access {
   readonly declarations: string;
   /** Part of a pipeline's key: which operand lies in which binding, and its type. */
@@ -98,15 +119,26 @@ export class Access {
     this.types = operands.map(o => o.type);
     this.floats = bindings.map((_, s) => operands.every((o, k) => slots[k] !== s || o.type === 'f'));
     this.key = `${slots.join('.')}:${this.types.join('')}`;
-    this.declarations = bindings.map(({ write }, s) => `@group(0) @binding(${s + 1}) var<storage, ${write ? 'read_write' : 'read'}> `
-      + `buffer${s}: array<${this.floats[s] ? 'f32' : 'u32'}>;`).join('\n');
+    this.declarations = bindings
+      .map(
+        ({ write }, s) =>
+          `@group(0) @binding(${s + 1}) var<storage, ${write ? 'read_write' : 'read'}> ` +
+          `buffer${s}: array<${this.floats[s] ? 'f32' : 'u32'}>;`,
+      )
+      .join('\n');
   }
 
   load(k: number, at: string): string {
     const raw = `buffer${this.slots[k]}[${at}]`;
     if (this.floats[this.slots[k]]) return raw;
     const type = this.types[k];
-    return type === 'f' ? `bitcast<f32>(${raw})` : type === 'i' ? `bitcast<i32>(${raw})` : type === 'b' ? `(${raw} != 0u)` : raw;
+    return type === 'f'
+      ? `bitcast<f32>(${raw})`
+      : type === 'i'
+        ? `bitcast<i32>(${raw})`
+        : type === 'b'
+          ? `(${raw} != 0u)`
+          : raw;
   }
 
   store(k: number, at: string, value: string): string {
@@ -131,10 +163,16 @@ export function addAxes(params: Params, axes: readonly Axis[], operands: number)
 }
 
 /**
- * WGSL that splits the row-major number `from` into coordinates and adds each operand's steps to `starts`; the sums are named
- * `prefix`0, `prefix`1... `read` names a parameter.
+ * WGSL that splits the row-major number `from` into coordinates and adds each operand's steps to `starts`; the sums are
+ * named `prefix`0, `prefix`1... `read` names a parameter.
  */
-export function emitOffsets(from: string, prefix: string, starts: readonly string[], { sizes, steps }: AxisWords, read = word): string {
+export function emitOffsets(
+  from: string,
+  prefix: string,
+  starts: readonly string[],
+  { sizes, steps }: AxisWords,
+  read = word,
+): string {
   const lines: string[] = [];
   let rest = from;
   const coordinates: string[] = [];
@@ -143,7 +181,10 @@ export function emitOffsets(from: string, prefix: string, starts: readonly strin
       coordinates[d] = rest;
       break;
     }
-    lines.push(`let ${prefix}c${d} = ${rest} % ${read(sizes[d])};`, `let ${prefix}r${d} = ${rest} / ${read(sizes[d])};`);
+    lines.push(
+      `let ${prefix}c${d} = ${rest} % ${read(sizes[d])};`,
+      `let ${prefix}r${d} = ${rest} / ${read(sizes[d])};`,
+    );
     coordinates[d] = `${prefix}c${d}`;
     rest = `${prefix}r${d}`;
   }
@@ -169,6 +210,9 @@ export function halves(space: Space, d: number): [Space, Space] {
   const part = (size: number): Axis[] => space.axes.map((a, i) => (i === d ? { ...a, size } : a));
   return [
     { axes: part(first), operands: space.operands },
-    { axes: part(axis.size - first), operands: space.operands.map((o, k) => ({ ...o, offset: o.offset + first * axis.steps[k] })) },
+    {
+      axes: part(axis.size - first),
+      operands: space.operands.map((o, k) => ({ ...o, offset: o.offset + first * axis.steps[k] })),
+    },
   ];
 }

@@ -1,5 +1,6 @@
-// What a kernel is told with each call: sizes, strides, offsets and uniforms as 32-bit words of one uniform buffer. The position of a
-// word depends on the kernel's structure alone, so that the same positions serve the generated code and every call of it.
+// What a kernel is told with each call: sizes, strides, offsets and uniforms as 32-bit words of one uniform buffer. The
+// position of a word depends on the kernel's structure alone, so that the same positions serve the generated code and
+// every call of it.
 
 const scratch = new DataView(new ArrayBuffer(4));
 

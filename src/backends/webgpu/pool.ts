@@ -1,5 +1,6 @@
-// The device's memory as whole buffers in size classes. A freed buffer is reused at once: work runs in the order it was recorded, so what
-// was recorded before still finds its data. Host writes do not wait in that order; ./queue.ts looks after them.
+// The device's memory as whole buffers in size classes. A freed buffer is reused at once: work runs in the order it was
+// recorded, so what was recorded before still finds its data. Host writes do not wait in that order; ./queue.ts looks
+// after them.
 
 import { OutOfMemoryError, type Allocation, type MemoryStats } from '../backend.js';
 import { sizeClass } from '../sizeClass.js';
@@ -48,11 +49,17 @@ export class BufferPool {
     // The class may be larger than a buffer may be; what was asked for may still fit.
     const capacity = size > bufferBytes && byteLength <= bufferBytes ? bufferBytes - (bufferBytes % 4) : size;
     if (capacity > bufferBytes) {
-      throw new OutOfMemoryError(`out of memory: ${byteLength} bytes asked for, a buffer of this device holds at most ${bufferBytes}`, byteLength);
+      throw new OutOfMemoryError(
+        `out of memory: ${byteLength} bytes asked for, a buffer of this device holds at most ${bufferBytes}`,
+        byteLength,
+      );
     }
     const buffer = this.reuse(capacity) ?? this.extend(capacity);
     if (!buffer) {
-      throw new OutOfMemoryError(`out of memory: ${byteLength} bytes asked for, ${this.liveBytes} in use, limit ${totalBytes}`, byteLength);
+      throw new OutOfMemoryError(
+        `out of memory: ${byteLength} bytes asked for, ${this.liveBytes} in use, limit ${totalBytes}`,
+        byteLength,
+      );
     }
     this.liveBytes += buffer.byteLength;
     this.liveCount++;
@@ -78,7 +85,10 @@ export class BufferPool {
 
   stats(): MemoryStats {
     return {
-      liveBytes: this.liveBytes, pooledBytes: this.freeBytes, peakBytes: this.peakBytes, liveAllocations: this.liveCount,
+      liveBytes: this.liveBytes,
+      pooledBytes: this.freeBytes,
+      peakBytes: this.peakBytes,
+      liveAllocations: this.liveCount,
       limitBytes: this.limits.totalBytes,
     };
   }
@@ -88,7 +98,8 @@ export class BufferPool {
     let best = capacity;
     if (!this.free.get(capacity)?.length) {
       best = Infinity;
-      for (const [size, list] of this.free) if (list.length > 0 && size > capacity && size <= 1.25 * capacity && size < best) best = size;
+      for (const [size, list] of this.free)
+        if (list.length > 0 && size > capacity && size <= 1.25 * capacity && size < best) best = size;
     }
     const buffer = this.free.get(best)?.pop();
     if (buffer) this.freeBytes -= buffer.byteLength;

@@ -1,7 +1,8 @@
-// Recording: many dispatches in one command buffer, parameters of all of them in one uniform write before it. Also host writes, reads,
-// and the errors that come late. No kernel is written here.
-// A write of the queue runs before everything not yet submitted; so the parameters of a batch may be written just before it is submitted,
-// over those of the batch before, and a host write to a buffer that the open batch uses must wait for it to be submitted.
+// Recording: many dispatches in one command buffer, parameters of all of them in one uniform write before it. Also host
+// writes, reads, and the errors that come late. No kernel is written here.
+// A write of the queue runs before everything not yet submitted; so the parameters of a batch may be written just
+// before it is submitted, over those of the batch before, and a host write to a buffer that the open batch uses must
+// wait for it to be submitted.
 
 import type { TypedArray } from '../../tensor/dtype.js';
 import { WebGPUError, type WebGPUErrorKind } from './errors.js';
@@ -45,7 +46,10 @@ export interface Dispatch {
   readonly bindings: readonly Binding[];
   readonly params: readonly number[];
   readonly groups: readonly [number, number, number];
-  /** Integers for this call alone, bound read-only after `bindings`; the word `at` of the parameters becomes their first element's number. */
+  /**
+   * Integers for this call alone, bound read-only after `bindings`; the word `at` of the parameters becomes their first
+   * element's number.
+   */
   readonly upload?: { readonly data: Int32Array; readonly at: number };
 }
 
@@ -104,7 +108,11 @@ export class Queue {
   }
 
   storageBuffer(byteLength: number): PoolBuffer {
-    return this.buffer(byteLength, usage.storage | usage.copySource | usage.copyTarget, `storage of ${byteLength} bytes`);
+    return this.buffer(
+      byteLength,
+      usage.storage | usage.copySource | usage.copyTarget,
+      `storage of ${byteLength} bytes`,
+    );
   }
 
   /** Gives a buffer back to the device, once what was recorded with it is submitted. */
@@ -130,8 +138,11 @@ export class Queue {
       return new ArrayBuffer(0);
     }
     const at = this.readBuffers.findIndex(b => b.size >= byteLength && b.size <= 4 * byteLength + 4096);
-    const target = at >= 0 ? this.readBuffers.splice(at, 1)[0]
-      : this.buffer(Math.max(1024, 2 ** Math.ceil(Math.log2(byteLength))), usage.mapRead | usage.copyTarget, 'read').gpu;
+    const target =
+      at >= 0
+        ? this.readBuffers.splice(at, 1)[0]
+        : this.buffer(Math.max(1024, 2 ** Math.ceil(Math.log2(byteLength))), usage.mapRead | usage.copyTarget, 'read')
+            .gpu;
     const encoder = this.openEncoder();
     this.closePass();
     encoder.copyBufferToBuffer(buffer.gpu, byteOffset, target, 0, byteLength);
@@ -161,7 +172,10 @@ export class Queue {
 
   // Kernels
 
-  /** The pipeline of a structure, compiled the first time. `source` gets the text; `access` says of each binding whether it is written. */
+  /**
+   * The pipeline of a structure, compiled the first time. `source` gets the text; `access` says of each binding whether
+   * it is written.
+   */
   pipeline(label: string, key: string, access: readonly boolean[], words: number, source: () => string): Pipeline {
     const name = `${label}|${key}|${access.map(w => (w ? 'w' : 'r')).join('')}|${words}`;
     const found = this.pipelines.get(name);
@@ -170,9 +184,13 @@ export class Queue {
     this.counters.pipelines++;
     const layout = this.layout(access, words);
     const code = `${declareParams(words)}\n${source()}`;
-    const gpu = this.scoped(label, () => this.device.createComputePipeline({
-      label, layout: layout.pipeline, compute: { module: this.device.createShaderModule({ label, code }), entryPoint: 'main' },
-    }));
+    const gpu = this.scoped(label, () =>
+      this.device.createComputePipeline({
+        label,
+        layout: layout.pipeline,
+        compute: { module: this.device.createShaderModule({ label, code }), entryPoint: 'main' },
+      }),
+    );
     const made = { gpu, label, layout };
     this.pipelines.set(name, made);
     return made;
@@ -255,16 +273,24 @@ export class Queue {
     return new Promise<T>((resolve, reject) => {
       this.waiting.add(reject);
       const done = (): boolean => this.waiting.delete(reject);
-      work.then(value => {
-        done();
-        resolve(value);
-      }, (error: Error) => {
-        // A lost device rejects its promises before it says that it is lost; and a bad buffer is explained by its scope.
-        void Promise.all(this.scopes).catch(() => undefined).then(() => setTimeout(() => {
+      work.then(
+        value => {
           done();
-          reject(this.gone ?? this.takeFailure() ?? new WebGPUError('internal', op, error.message));
-        }, 20));
-      });
+          resolve(value);
+        },
+        (error: Error) => {
+          // A lost device rejects its promises before it says that it is lost; and a bad buffer is explained by its
+          // scope.
+          void Promise.all(this.scopes)
+            .catch(() => undefined)
+            .then(() =>
+              setTimeout(() => {
+                done();
+                reject(this.gone ?? this.takeFailure() ?? new WebGPUError('internal', op, error.message));
+              }, 20),
+            );
+        },
+      );
     });
   }
 
@@ -290,9 +316,13 @@ export class Queue {
 
   private popScope(op: string): void {
     for (let i = 0; i < 2; i++) {
-      const report: Promise<void> = this.device.popErrorScope().then(
-        error => void (error && this.fail(kindOf(error), op, error.message)), () => undefined,
-      ).finally(() => this.scopes.delete(report));
+      const report: Promise<void> = this.device
+        .popErrorScope()
+        .then(
+          error => void (error && this.fail(kindOf(error), op, error.message)),
+          () => undefined,
+        )
+        .finally(() => this.scopes.delete(report));
       this.scopes.add(report);
     }
   }
@@ -327,10 +357,19 @@ export class Queue {
       const bindGroup = this.device.createBindGroupLayout({
         entries: [
           { binding: 0, visibility, buffer: { type: 'uniform', hasDynamicOffset: true } },
-          ...access.map((w, i) => ({ binding: i + 1, visibility, buffer: { type: w ? 'storage' as const : 'read-only-storage' as const } })),
+          ...access.map((w, i) => ({
+            binding: i + 1,
+            visibility,
+            buffer: { type: w ? ('storage' as const) : ('read-only-storage' as const) },
+          })),
         ],
       });
-      found = { key, bindGroup, pipeline: this.device.createPipelineLayout({ bindGroupLayouts: [bindGroup] }), paramBytes };
+      found = {
+        key,
+        bindGroup,
+        pipeline: this.device.createPipelineLayout({ bindGroupLayouts: [bindGroup] }),
+        paramBytes,
+      };
       this.layouts.set(key, found);
     }
     return found;
@@ -347,7 +386,10 @@ export class Queue {
         layout: layout.bindGroup,
         entries: [
           { binding: 0, resource: { buffer: this.uniforms.gpu, offset: 0, size: layout.paramBytes } },
-          ...bindings.map((b, i) => ({ binding: i + 1, resource: { buffer: b.buffer.gpu, offset: b.byteOffset, size: b.byteLength } })),
+          ...bindings.map((b, i) => ({
+            binding: i + 1,
+            resource: { buffer: b.buffer.gpu, offset: b.byteOffset, size: b.byteLength },
+          })),
         ],
       });
       this.groups.set(key, found);

@@ -1,6 +1,6 @@
-// Sums and maxima of a program's values. Each invocation (or workgroup, in a tree) makes one partial result; where there are few results
-// and much to add, several make parts of one and a second reduction joins them. No atomics: the same bits every time. Floats are added
-// in blocks of 32, so that rounding errors do not grow with the length.
+// Sums and maxima of a program's values. Each invocation (or workgroup, in a tree) makes one partial result; where
+// there are few results and much to add, several make parts of one and a second reduction joins them. No atomics: the
+// same bits every time. Floats are added in blocks of 32, so that rounding errors do not grow with the length.
 
 import { arg, program as makeProgram, type Program, type ScalarType } from '../../tensor/expr.js';
 import { contiguousStrides, sizeOf } from '../../tensor/shape.js';
@@ -10,7 +10,19 @@ import { withTemporary } from './context.js';
 import { addUniforms, emitProgram, factsOf } from './emitWgsl.js';
 import { WebGPUError } from './errors.js';
 import type { MapKernels } from './map.js';
-import { Access, addAxes, bind, checkDtype, emitOffsets, grid, halves, operandOf, spaceOf, type Operand, type Space } from './operands.js';
+import {
+  Access,
+  addAxes,
+  bind,
+  checkDtype,
+  emitOffsets,
+  grid,
+  halves,
+  operandOf,
+  spaceOf,
+  type Operand,
+  type Space,
+} from './operands.js';
 import { floatBits, held, holdWords, Params } from './params.js';
 
 const invocations = 64;
@@ -64,7 +76,8 @@ export function createReduce(context: KernelContext, maps: MapKernels): (call: P
     space.axes.forEach((a, i) => {
       if (a.reduced && (d < 0 || a.size > space.axes[d].size)) d = i;
     });
-    if (d < 0 || space.axes[d].size < 2) throw new WebGPUError('internal', 'reduce', 'one element reaches over more than may be bound');
+    if (d < 0 || space.axes[d].size < 2)
+      throw new WebGPUError('internal', 'reduce', 'one element reaches over more than may be bound');
     const axis = space.axes[d];
     const piece = Math.ceil(axis.size / wanted);
     const pieces = Math.floor(axis.size / piece);
@@ -79,13 +92,23 @@ export function createReduce(context: KernelContext, maps: MapKernels): (call: P
           const steps = a.steps.map((s, n) => (n === outputAt ? (a.reduced ? 0 : dense[k]) : s));
           if (!a.reduced) k++;
           if (i !== d) return [{ ...a, steps }];
-          const across = { size: count, reduced: false, steps: steps.map((s, n) => (n === outputAt ? results : s * piece)) };
+          const across = {
+            size: count,
+            reduced: false,
+            steps: steps.map((s, n) => (n === outputAt ? results : s * piece)),
+          };
           return [across, { size, reduced: true, steps }];
         });
-        const operands = space.operands.map((o, n): Operand => (n === outputAt
-          ? { ...operandOf(temporary, type, true), offset: (from / piece) * results }
-          : { ...o, offset: o.offset + from * axis.steps[n] }));
-        run({ ...job, space: { axes, operands }, indexOffset: job.indexOffset + from * axis.steps[space.operands.length] });
+        const operands = space.operands.map((o, n): Operand =>
+          n === outputAt
+            ? { ...operandOf(temporary, type, true), offset: (from / piece) * results }
+            : { ...o, offset: o.offset + from * axis.steps[n] },
+        );
+        run({
+          ...job,
+          space: { axes, operands },
+          indexOffset: job.indexOffset + from * axis.steps[space.operands.length],
+        });
       };
       part(0, piece, pieces);
       if (rest > 0) part(pieces * piece, rest, 1);
@@ -94,11 +117,25 @@ export function createReduce(context: KernelContext, maps: MapKernels): (call: P
         ...kept.map((a, n) => ({ size: a.size, reduced: false, steps: [dense[n], a.steps[outputAt], 0] })),
       ];
       const joined = makeProgram([arg(0, type)], 1);
-      run({ op, program: joined, space: { axes, operands: [operandOf(temporary, type), space.operands[outputAt]] }, uniforms: [], type, indexOffset: 0 });
+      run({
+        op,
+        program: joined,
+        space: { axes, operands: [operandOf(temporary, type), space.operands[outputAt]] },
+        uniforms: [],
+        type,
+        indexOffset: 0,
+      });
     });
   }
 
-  function record(job: Job, together: boolean, kept: Space['axes'], reduced: Space['axes'], results: number, length: number): void {
+  function record(
+    job: Job,
+    together: boolean,
+    kept: Space['axes'],
+    reduced: Space['axes'],
+    results: number,
+    length: number,
+  ): void {
     const { op, program, space, uniforms, type, indexOffset } = job;
     const { operands } = space;
     const bound = bind(space, settings.bindingBytes);
@@ -120,7 +157,10 @@ export function createReduce(context: KernelContext, maps: MapKernels): (call: P
     const source = (): string => {
       const combineOf = op === 'max' ? (type === 'f' ? 'largerOf' : 'max') : undefined;
       const emitted = emitProgram(
-        program, uniformWords, n => access.load(facts.args.indexOf(n), `e${facts.args.indexOf(n)}`), `e${operands.length}`,
+        program,
+        uniformWords,
+        n => access.load(facts.args.indexOf(n), `e${facts.args.indexOf(n)}`),
+        `e${operands.length}`,
         combineOf === 'largerOf' ? [combineOf] : [],
       );
       const value = type === 'b' ? `u32(${emitted.outputs[0]})` : emitted.outputs[0];
@@ -134,7 +174,13 @@ export function createReduce(context: KernelContext, maps: MapKernels): (call: P
     let end = min(j + ${block * step}u, ${held(lengthAt)});
     var part = least;
     while (j < end) {
-      ${emitOffsets('j', 'e', offsetsAt.map((_, k) => `k${k}`), reducedWords, held)}
+      ${emitOffsets(
+        'j',
+        'e',
+        offsetsAt.map((_, k) => `k${k}`),
+        reducedWords,
+        held,
+      )}
       ${emitted.body}
       part = ${combine('part', value)};
       j += ${step}u;
@@ -161,8 +207,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 }`;
     };
     const key = `${op} ${program.key}|${kept.length}.${reduced.length}|${access.key}|${together}`;
-    const pipeline = queue.pipeline('reduce', key, bound.bindings.map(b => b.write), params.words.length, source);
-    queue.dispatch({ pipeline, bindings: bound.bindings, params: params.words, groups: grid(together ? results : Math.ceil(results / invocations)) });
+    const pipeline = queue.pipeline(
+      'reduce',
+      key,
+      bound.bindings.map(b => b.write),
+      params.words.length,
+      source,
+    );
+    queue.dispatch({
+      pipeline,
+      bindings: bound.bindings,
+      params: params.words,
+      groups: grid(together ? results : Math.ceil(results / invocations)),
+    });
   }
 
   return call => {

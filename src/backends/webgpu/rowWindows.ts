@@ -1,4 +1,5 @@
-// Rows of buffers larger than may be bound, by windows of rows that fit; which rows meet which is told by pairs of numbers.
+// Rows of buffers larger than may be bound, by windows of rows that fit; which rows meet which is told by pairs of
+// numbers.
 
 export interface RowWindow {
   /** First rows of the windows on source and target. */

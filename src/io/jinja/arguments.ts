@@ -18,13 +18,15 @@ export class Reader {
     this.given = given;
     this.names = names;
     const { positional, named } = given;
-    if (positional.length > names.length) throw this.error(`takes at most ${names.length} arguments (${positional.length} given)`);
+    if (positional.length > names.length)
+      throw this.error(`takes at most ${names.length} arguments (${positional.length} given)`);
     for (const key of named.keys()) {
       const place = names.indexOf(key);
       if (place < 0) throw this.error(`got an unexpected keyword argument '${key}'`);
       if (place < positional.length) throw this.error(`got multiple values for argument '${key}'`);
     }
-    for (const needed of names.slice(0, required)) if (this.value(needed) === undefined) throw this.error(`missing a required argument: '${needed}'`);
+    for (const needed of names.slice(0, required))
+      if (this.value(needed) === undefined) throw this.error(`missing a required argument: '${needed}'`);
   }
 
   /** undefined where it is not given. */
@@ -80,7 +82,7 @@ export class Reader {
 /** An index or a width. @throws TemplateError for what is no int */
 export function wholeNumber(value: Value): number {
   const number = numberOf(value);
-  if (typeof number !== 'bigint') throw new TemplateError(`'${typeName(value)}' object cannot be interpreted as an integer`);
+  if (typeof number !== 'bigint')
+    throw new TemplateError(`'${typeName(value)}' object cannot be interpreted as an integer`);
   return Number(number);
 }
-

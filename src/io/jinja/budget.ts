@@ -1,5 +1,5 @@
-// What one rendering may take. A template comes with a model's files, from anybody, and Jinja can loop for ever and double a text again and again: all
-// that is made is counted here, before it is made where it could be large.
+// What one rendering may take. A template comes with a model's files, from anybody, and Jinja can loop for ever and
+// double a text again and again: all that is made is counted here, before it is made where it could be large.
 
 export interface RenderLimits {
   /** Milliseconds of one rendering. */
@@ -12,7 +12,9 @@ export interface RenderLimits {
   readonly work: number;
 }
 
-/** Far above any conversation that a model could read: a context of a million tokens is some four million characters. */
+/**
+ * Far above any conversation that a model could read: a context of a million tokens is some four million characters.
+ */
 export const renderLimits: RenderLimits = { time: 5000, characters: 2 ** 25, range: 100_000, work: 2 ** 29 };
 
 /** A template that takes too much. The message says what it did and what the limit is. */
@@ -20,7 +22,8 @@ export class RenderLimitError extends Error {
   override readonly name = 'RenderLimitError';
 }
 
-export const outOfTime = (limits: RenderLimits): RenderLimitError => new RenderLimitError(`rendering takes longer than ${limits.time / 1000} s`);
+export const outOfTime = (limits: RenderLimits): RenderLimitError =>
+  new RenderLimitError(`rendering takes longer than ${limits.time / 1000} s`);
 
 const itemWork = 64;
 /** Between two looks at the clock. */
@@ -39,7 +42,10 @@ class Budget {
 
   spend(work: number): void {
     this.work += work;
-    if (this.work > this.limits.work) throw new RenderLimitError(`makes more texts and lists on the way than the limit of ${this.limits.work} characters`);
+    if (this.work > this.limits.work)
+      throw new RenderLimitError(
+        `makes more texts and lists on the way than the limit of ${this.limits.work} characters`,
+      );
     if (++this.calls % callsAtOnce === 0 && performance.now() > this.deadline) throw outOfTime(this.limits);
   }
 }
@@ -58,15 +64,20 @@ export function withBudget<T>(limits: RenderLimits, body: () => T): T {
 }
 
 /** Counts what is done or made: 1 for each expression evaluated and each character. */
-export const spend = (work: number): void => { budget.spend(work); };
+export const spend = (work: number): void => {
+  budget.spend(work);
+};
 
 /** Counts `count` items of a list. */
-export const spendItems = (count: number): void => { budget.spend(itemWork * count); };
+export const spendItems = (count: number): void => {
+  budget.spend(itemWork * count);
+};
 
 /** @throws RenderLimitError for a text of more characters than are allowed */
 export function checkLength(length: number): void {
   const { characters } = budget.limits;
-  if (length > characters) throw new RenderLimitError(`makes a text of ${length} characters, at most ${characters} are allowed`);
+  if (length > characters)
+    throw new RenderLimitError(`makes a text of ${length} characters, at most ${characters} are allowed`);
 }
 
 /** Counts a text that was made. */
@@ -92,7 +103,8 @@ export function assemble(what: string, write: (out: (piece: string) => void) => 
 /** Refuses what would be a text of more characters than are allowed, before it is made. */
 export function reserve(what: string, characters: number): void {
   const most = budget.limits.characters;
-  if (characters > most) throw new RenderLimitError(`${what} would make more than ${most} characters, the most that are allowed`);
+  if (characters > most)
+    throw new RenderLimitError(`${what} would make more than ${most} characters, the most that are allowed`);
 }
 
 /** @throws RenderLimitError for a range of more numbers than are allowed */

@@ -1,4 +1,5 @@
-// Python's view of characters: a text is a sequence of code points, and white space is Unicode's (JavaScript adds U+FEFF and lacks U+001C to U+001F).
+// Python's view of characters: a text is a sequence of code points, and white space is Unicode's (JavaScript adds
+// U+FEFF and lacks U+001C to U+001F).
 
 /** Python's white space, as a class of a regular expression. */
 export const space = '[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]';
@@ -12,7 +13,8 @@ export const points = (text: string): string[] => (beyond.test(text) ? Array.fro
 export const pointLength = (text: string): number => (beyond.test(text) ? Array.from(text).length : text.length);
 
 /** Characters `from` to `to` of a text, which are counted in code points. */
-export const pointSlice = (text: string, from: number, to = Infinity): string => (beyond.test(text) ? Array.from(text).slice(from, to).join('') : text.slice(from, to));
+export const pointSlice = (text: string, from: number, to = Infinity): string =>
+  beyond.test(text) ? Array.from(text).slice(from, to).join('') : text.slice(from, to);
 
 export function lstrip(text: string, chars: string | null = null): string {
   if (chars === null) return text.replace(leading, '');
@@ -73,10 +75,15 @@ export function swapCase(text: string): string {
   return out;
 }
 
-/** A sigma at the end of a word is another letter. `done` is what stands before it in the result, as long as in the text but for rare letters. */
+/**
+ * A sigma at the end of a word is another letter. `done` is what stands before it in the result, as long as in the text
+ * but for rare letters.
+ */
 function lowerOf(char: string, done: string, text: string): string {
   if (char !== 'Σ') return char.toLowerCase();
-  const final = /\p{Cased}\p{Case_Ignorable}*$/u.test(done.slice(-20)) && !/^\p{Case_Ignorable}*\p{Cased}/u.test(text.slice(done.length + 1, done.length + 20));
+  const final =
+    /\p{Cased}\p{Case_Ignorable}*$/u.test(done.slice(-20)) &&
+    !/^\p{Case_Ignorable}*\p{Cased}/u.test(text.slice(done.length + 1, done.length + 20));
   return final ? 'ς' : 'σ';
 }
 

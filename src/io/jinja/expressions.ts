@@ -19,12 +19,18 @@ const environment: Environment = {
 export function evaluate(node: Expression, scope: Scope): Value {
   spend(1);
   switch (node.kind) {
-    case 'constant': return node.value;
-    case 'name': return scope.get(node.name) ?? new Undefined(`'${node.name}' is undefined`);
-    case 'list': return evaluateAll(node.items, scope);
-    case 'tuple': return new Tuple(evaluateAll(node.items, scope));
-    case 'concat': return node.items.reduce((text, item) => made(text + textOf(evaluate(item, scope))), '');
-    case 'dict': return Dict.of(node.items.map(([key, value]) => [evaluate(key, scope), evaluate(value, scope)]));
+    case 'constant':
+      return node.value;
+    case 'name':
+      return scope.get(node.name) ?? new Undefined(`'${node.name}' is undefined`);
+    case 'list':
+      return evaluateAll(node.items, scope);
+    case 'tuple':
+      return new Tuple(evaluateAll(node.items, scope));
+    case 'concat':
+      return node.items.reduce((text, item) => made(text + textOf(evaluate(item, scope))), '');
+    case 'dict':
+      return Dict.of(node.items.map(([key, value]) => [evaluate(key, scope), evaluate(value, scope)]));
     case 'condition': {
       if (truth(evaluate(node.test, scope))) return evaluate(node.then, scope);
       if (node.otherwise) return evaluate(node.otherwise, scope);
@@ -38,10 +44,14 @@ export function evaluate(node: Expression, scope: Scope): Value {
       const left = evaluate(node.left, scope);
       return truth(left) ? left : evaluate(node.right, scope);
     }
-    case 'not': return !truth(evaluate(node.operand, scope));
-    case 'negative': return negative(evaluate(node.operand, scope));
-    case 'positive': return positive(evaluate(node.operand, scope));
-    case 'binary': return binary(node.operator, evaluate(node.left, scope), evaluate(node.right, scope));
+    case 'not':
+      return !truth(evaluate(node.operand, scope));
+    case 'negative':
+      return negative(evaluate(node.operand, scope));
+    case 'positive':
+      return positive(evaluate(node.operand, scope));
+    case 'binary':
+      return binary(node.operator, evaluate(node.left, scope), evaluate(node.right, scope));
     case 'comparison': {
       let left = evaluate(node.first, scope);
       for (const [operator, operand] of node.rest) {
@@ -51,12 +61,21 @@ export function evaluate(node: Expression, scope: Scope): Value {
       }
       return true;
     }
-    case 'attribute': return attributeOf(evaluate(node.target, scope), node.name);
-    case 'item': return itemOf(evaluate(node.target, scope), evaluate(node.index, scope));
-    case 'slice': return sliceOf(evaluate(node.target, scope), node.bounds.map(bound => (bound ? evaluate(bound, scope) : none)));
-    case 'call': return callValue(evaluate(node.callee, scope), givenBy(node.arguments, scope));
-    case 'filter': return applyFilter(node, undefined, scope);
-    case 'test': return environment.test(node.name, evaluate(node.target, scope), givenBy(node.arguments, scope));
+    case 'attribute':
+      return attributeOf(evaluate(node.target, scope), node.name);
+    case 'item':
+      return itemOf(evaluate(node.target, scope), evaluate(node.index, scope));
+    case 'slice':
+      return sliceOf(
+        evaluate(node.target, scope),
+        node.bounds.map(bound => (bound ? evaluate(bound, scope) : none)),
+      );
+    case 'call':
+      return callValue(evaluate(node.callee, scope), givenBy(node.arguments, scope));
+    case 'filter':
+      return applyFilter(node, undefined, scope);
+    case 'test':
+      return environment.test(node.name, evaluate(node.target, scope), givenBy(node.arguments, scope));
   }
 }
 
@@ -68,7 +87,12 @@ function evaluateAll(items: readonly Expression[], scope: Scope): Value[] {
 /** @param block the text of the block that the innermost filter is applied to */
 export function applyFilter(node: FilterExpression, block: string | undefined, scope: Scope): Value {
   const { target } = node;
-  const value = target?.kind === 'filter' && block !== undefined ? applyFilter(target, block, scope) : target ? evaluate(target, scope) : block!;
+  const value =
+    target?.kind === 'filter' && block !== undefined
+      ? applyFilter(target, block, scope)
+      : target
+        ? evaluate(target, scope)
+        : block!;
   return environment.filter(node.name, value, givenBy(node.arguments, scope));
 }
 

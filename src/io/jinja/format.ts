@@ -29,9 +29,16 @@ export function formatPercent(format: string, given: Value): string {
     const left = flags.includes('-') || wide < 0;
     const made = converted(value, type, flags, precision);
     reserve('%', (length += Math.max(Math.abs(wide), made.text.length)));
-    return pad(made.sign, made.text, Math.abs(wide), left ? '<' : flags.includes('0') && made.numeric ? '=' : '>', flags.includes('0') && made.numeric && !left ? '0' : ' ');
+    return pad(
+      made.sign,
+      made.text,
+      Math.abs(wide),
+      left ? '<' : flags.includes('0') && made.numeric ? '=' : '>',
+      flags.includes('0') && made.numeric && !left ? '0' : ' ',
+    );
   });
-  if (next < values.length && !(given instanceof Dict)) throw new TemplateError('not all arguments converted during string formatting');
+  if (next < values.length && !(given instanceof Dict))
+    throw new TemplateError('not all arguments converted during string formatting');
   return text;
 }
 
@@ -55,7 +62,8 @@ interface Converted {
 
 function converted(value: Value, type: string, flags: string, precision: number | undefined): Converted {
   const alternate = flags.includes('#');
-  const signOf = (negative: boolean): string => (negative ? '-' : flags.includes('+') ? '+' : flags.includes(' ') ? ' ' : '');
+  const signOf = (negative: boolean): string =>
+    negative ? '-' : flags.includes('+') ? '+' : flags.includes(' ') ? ' ' : '';
   if (type === 's' || type === 'r' || type === 'a') {
     const text = type === 's' ? textOf(value) : type === 'r' ? repr(value) : asciiRepr(value);
     return { sign: '', text: precision === undefined ? text : pointSlice(text, 0, precision), numeric: false };
@@ -68,27 +76,42 @@ function converted(value: Value, type: string, flags: string, precision: number 
   }
   if ('diuoxX'.includes(type)) {
     if (number === undefined || (typeof number === 'number' && 'oxX'.includes(type))) {
-      throw new TemplateError(`%${type} format: ${'oxX'.includes(type) ? 'an integer' : 'a real number'} is required, not ${typeName(value)}`);
+      throw new TemplateError(
+        `%${type} format: ${'oxX'.includes(type) ? 'an integer' : 'a real number'} is required, not ${typeName(value)}`,
+      );
     }
     const whole = typeof number === 'bigint' ? number : toInteger(number);
-    return { sign: signOf(whole < 0n), text: integerDigits(whole, { type, alternate, precision }).padStart(precision ?? 0, '0'), numeric: true };
+    return {
+      sign: signOf(whole < 0n),
+      text: integerDigits(whole, { type, alternate, precision }).padStart(precision ?? 0, '0'),
+      numeric: true,
+    };
   }
   if (!'eEfFgG'.includes(type)) throw new TemplateError(`unsupported format character '${type}'`);
   if (number === undefined) throw new TemplateError(`must be real number, not ${typeName(value)}`);
   const x = Number(number);
   reserve('%', precision ?? 0);
-  return { sign: signOf(x < 0 || Object.is(x, -0)), text: floatDigits(x, { type, alternate, precision }), numeric: true };
+  return {
+    sign: signOf(x < 0 || Object.is(x, -0)),
+    text: floatDigits(x, { type, alternate, precision }),
+    numeric: true,
+  };
 }
 
 function toInteger(value: number): bigint {
-  if (!Number.isFinite(value)) throw new TemplateError(`cannot convert float ${Number.isNaN(value) ? 'NaN' : 'infinity'} to integer`);
+  if (!Number.isFinite(value))
+    throw new TemplateError(`cannot convert float ${Number.isNaN(value) ? 'NaN' : 'infinity'} to integer`);
   return BigInt(Math.trunc(value));
 }
 
 function asciiRepr(value: Value): string {
   return repr(value).replace(/[^\p{ASCII}]/gu, char => {
     const code = char.codePointAt(0)!;
-    return code < 0x100 ? `\\x${code.toString(16)}` : code < 0x10000 ? `\\u${code.toString(16).padStart(4, '0')}` : `\\U${code.toString(16).padStart(8, '0')}`;
+    return code < 0x100
+      ? `\\x${code.toString(16)}`
+      : code < 0x10000
+        ? `\\u${code.toString(16).padStart(4, '0')}`
+        : `\\U${code.toString(16).padStart(8, '0')}`;
   });
 }
 
@@ -96,7 +119,8 @@ function pad(sign: string, text: string, width: number, align: string, fill: str
   const missing = Math.max(0, width - pointLength(sign) - pointLength(text));
   if (align === '<') return sign + text + fill.repeat(missing);
   if (align === '=') return sign + fill.repeat(missing) + text;
-  if (align === '^') return fill.repeat(Math.floor(missing / 2)) + sign + text + fill.repeat(missing - Math.floor(missing / 2));
+  if (align === '^')
+    return fill.repeat(Math.floor(missing / 2)) + sign + text + fill.repeat(missing - Math.floor(missing / 2));
   return fill.repeat(missing) + sign + text;
 }
 
@@ -114,7 +138,10 @@ export function formatBraces(text: string, given: Given, lookup: Lookup): string
     const [, first = '', rest = ''] = /^([^.[]*)([^]*)$/.exec(field)!;
     const name = first === '' ? String(automatic++) : first;
     let value = /^\d+$/.test(name) ? given.positional[Number(name)] : given.named.get(name);
-    if (value === undefined) throw new TemplateError(/^\d+$/.test(name) ? `Replacement index ${name} out of range for positional args tuple` : `KeyError: '${name}'`);
+    if (value === undefined)
+      throw new TemplateError(
+        /^\d+$/.test(name) ? `Replacement index ${name} out of range for positional args tuple` : `KeyError: '${name}'`,
+      );
     for (const [, attribute, index] of rest.matchAll(/\.([^.[]+)|\[([^\]]+)\]/g)) {
       if (attribute !== undefined) value = lookup.attribute(value, attribute);
       else value = lookup.item(value, /^\d+$/.test(index!) ? BigInt(index!) : index!);
@@ -130,7 +157,9 @@ export function formatBraces(text: string, given: Given, lookup: Lookup): string
       else if (char === '}') throw new TemplateError("Single '}' encountered in format string");
       else {
         const end = closingBrace(template, i);
-        const [, field = '', how, spec = ''] = /^([^!:]*)(?:!([rsa]))?(?::([^]*))?$/.exec(template.slice(i + 1, end)) ?? fail('expected \':\' after conversion specifier');
+        const [, field = '', how, spec = ''] =
+          /^([^!:]*)(?:!([rsa]))?(?::([^]*))?$/.exec(template.slice(i + 1, end)) ??
+          fail("expected ':' after conversion specifier");
         if (depth === 0) throw new TemplateError('Max string recursion exceeded');
         const value = valueOf(field);
         const shown = how === 'r' ? repr(value) : how === 'a' ? asciiRepr(value) : how === 's' ? textOf(value) : value;
@@ -145,7 +174,9 @@ export function formatBraces(text: string, given: Given, lookup: Lookup): string
   return fill(text, 2);
 }
 
-const fail = (message: string): never => { throw new TemplateError(message); };
+const fail = (message: string): never => {
+  throw new TemplateError(message);
+};
 
 function closingBrace(text: string, open: number): number {
   let depth = 0;
@@ -161,7 +192,8 @@ const specification = /^(?:([^])?([<>=^]))?([-+ ])?(#)?(0)?(\d+)?([,_])?(?:\.(\d
 /** `format(value, spec)`. */
 function formatSpec(value: Value, spec: string): string {
   if (spec === '') return textOf(value);
-  const [, fillChar, align, sign = '', hash, zero, width, separator, places, type = ''] = specification.exec(spec) ?? fail('Invalid format specifier');
+  const [, fillChar, align, sign = '', hash, zero, width, separator, places, type = ''] =
+    specification.exec(spec) ?? fail('Invalid format specifier');
   const wide = Number(width ?? 0);
   const precision = places === undefined ? undefined : Number(places);
   reserve('format', Math.max(wide, precision ?? 0));
@@ -170,11 +202,18 @@ function formatSpec(value: Value, spec: string): string {
     if (typeof value !== 'string') fail(`unsupported format string passed to ${typeName(value)}.__format__`);
     if (type !== '' && type !== 's') fail(`Unknown format code '${type}' for object of type '${typeName(value)}'`);
     const text = textOf(value);
-    return pad('', precision === undefined ? text : points(text).slice(0, precision).join(''), wide, align ?? '<', fillChar ?? ' ');
+    return pad(
+      '',
+      precision === undefined ? text : points(text).slice(0, precision).join(''),
+      wide,
+      align ?? '<',
+      fillChar ?? ' ',
+    );
   }
   const form = { type, alternate: hash !== undefined, precision };
   const whole = typeof number === 'bigint' && 'bcdnoxX'.includes(type);
-  if (!whole && !'eEfFgGn%'.includes(type)) fail(`Unknown format code '${type}' for object of type '${typeName(value)}'`);
+  if (!whole && !'eEfFgGn%'.includes(type))
+    fail(`Unknown format code '${type}' for object of type '${typeName(value)}'`);
   const x = Number(number);
   if (whole && type === 'c') return pad('', String.fromCodePoint(x), wide, align ?? '<', fillChar ?? ' ');
   let digits = whole ? integerDigits(number, form) : floatDigits(x, form);

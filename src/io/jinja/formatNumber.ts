@@ -16,15 +16,19 @@ export function floatDigits(value: number, { type, precision, alternate }: Numbe
   if (!Number.isFinite(x)) return withCase(Number.isNaN(x) ? 'nan' : 'inf', upper);
   const places = precision ?? 6;
   switch (type.toLowerCase()) {
-    case 'f': return pointed(fixed(x, places), alternate);
-    case '%': return `${pointed(fixed(x * 100, places), alternate)}%`;
-    case 'e': return withCase(exponential(x, places, alternate), upper);
+    case 'f':
+      return pointed(fixed(x, places), alternate);
+    case '%':
+      return `${pointed(fixed(x * 100, places), alternate)}%`;
+    case 'e':
+      return withCase(exponential(x, places, alternate), upper);
     case '': {
       if (precision === undefined) return floatText(x);
       const text = general(x, Math.max(1, precision), alternate, precision || 1);
       return /^\d+$/.test(text) ? `${text}.0` : text;
     }
-    default: return withCase(general(x, Math.max(1, places), alternate, Math.max(1, places)), upper);
+    default:
+      return withCase(general(x, Math.max(1, places), alternate, Math.max(1, places)), upper);
   }
 }
 
@@ -63,7 +67,10 @@ export function fixed(x: number, places: number): string {
 /** The digits of an int without its sign: types d, b, o, x, X and none. */
 export function integerDigits(value: bigint, { type, alternate }: NumberForm): string {
   const x = value < 0n ? -value : value;
-  const [base, prefix] = ({ b: [2, '0b'], o: [8, '0o'], x: [16, '0x'], X: [16, '0X'] } as const)[type as 'b'] ?? [10, ''];
+  const [base, prefix] = ({ b: [2, '0b'], o: [8, '0o'], x: [16, '0x'], X: [16, '0X'] } as const)[type as 'b'] ?? [
+    10,
+    '',
+  ];
   const digits = x.toString(base);
   return (alternate ? prefix : '') + (type === 'X' ? digits.toUpperCase() : digits);
 }

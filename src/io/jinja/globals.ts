@@ -19,13 +19,16 @@ export const globals: ReadonlyMap<string, Value> = new Map([
   }),
   own('cycler', cycler),
   own('joiner', joiner),
-  own('raise_exception', given => { throw new TemplateError(textOf(new Reader('raise_exception', given, ['message'], 1).value('message')!)); }),
+  own('raise_exception', given => {
+    throw new TemplateError(textOf(new Reader('raise_exception', given, ['message'], 1).value('message')!));
+  }),
   own('strftime_now', given => strftime(new Date(), new Reader('strftime_now', given, ['format'], 1).text('format'))),
 ]);
 
 function range({ positional, named }: Given): Value {
   if (named.size > 0) throw new TemplateError('range() takes no keyword arguments');
-  if (positional.length < 1 || positional.length > 3) throw new TemplateError(`range expected 1 to 3 arguments, got ${positional.length}`);
+  if (positional.length < 1 || positional.length > 3)
+    throw new TemplateError(`range expected 1 to 3 arguments, got ${positional.length}`);
   const numbers = positional.map(wholeNumber);
   const [start, stop] = numbers.length === 1 ? [0, numbers[0]!] : [numbers[0]!, numbers[1]!];
   const step = numbers[2] ?? 1;
@@ -38,11 +41,17 @@ function range({ positional, named }: Given): Value {
 function dictOf({ positional, named }: Given): Dict {
   const [first] = positional;
   if (positional.length > 1) throw new TemplateError(`dict expected at most 1 argument, got ${positional.length}`);
-  const pairs = first === undefined ? [] : first instanceof Dict ? first.entries() : itemsOf(first).map(pair => {
-    const items = itemsOf(pair);
-    if (items.length !== 2) throw new TemplateError(`dictionary update sequence element has length ${items.length}; 2 is required`);
-    return items as [Value, Value];
-  });
+  const pairs =
+    first === undefined
+      ? []
+      : first instanceof Dict
+        ? first.entries()
+        : itemsOf(first).map(pair => {
+            const items = itemsOf(pair);
+            if (items.length !== 2)
+              throw new TemplateError(`dictionary update sequence element has length ${items.length}; 2 is required`);
+            return items as [Value, Value];
+          });
   return Dict.of([...pairs, ...named]);
 }
 
@@ -61,7 +70,13 @@ function cycler({ positional }: Given): Value {
       return none;
     }),
   };
-  return new Callable('cycler', () => { throw new TemplateError("'Cycler' object is not callable"); }, name => (name === 'current' ? current() : methods[name]));
+  return new Callable(
+    'cycler',
+    () => {
+      throw new TemplateError("'Cycler' object is not callable");
+    },
+    name => (name === 'current' ? current() : methods[name]),
+  );
 }
 
 function joiner(given: Given): Value {

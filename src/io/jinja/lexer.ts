@@ -1,18 +1,60 @@
-// Jinja source becomes tokens, with the white space rules that transformers sets (trim_blocks, lstrip_blocks) and Python's string literals.
+// Jinja source becomes tokens, with the white space rules that transformers sets (trim_blocks, lstrip_blocks) and
+// Python's string literals.
 
 import { rstrip, space } from './characters.js';
 import { TemplateSyntaxError } from './errors.js';
 
 /** `data` is text outside of tags; an operator's type is itself. */
 export interface Token {
-  readonly type: 'data' | 'name' | 'string' | 'integer' | 'float' | 'operator' | 'block_begin' | 'block_end' | 'variable_begin' | 'variable_end' | 'end';
+  readonly type:
+    | 'data'
+    | 'name'
+    | 'string'
+    | 'integer'
+    | 'float'
+    | 'operator'
+    | 'block_begin'
+    | 'block_end'
+    | 'variable_begin'
+    | 'variable_end'
+    | 'end';
   readonly value: string;
   readonly line: number;
 }
 
-const operators = ['//', '**', '==', '!=', '>=', '<=', '+', '-', '/', '*', '%', '~', '[', ']', '(', ')', '{', '}', '>', '<', '=', '.', ':', '|', ',', ';'];
+const operators = [
+  '//',
+  '**',
+  '==',
+  '!=',
+  '>=',
+  '<=',
+  '+',
+  '-',
+  '/',
+  '*',
+  '%',
+  '~',
+  '[',
+  ']',
+  '(',
+  ')',
+  '{',
+  '}',
+  '>',
+  '<',
+  '=',
+  '.',
+  ':',
+  '|',
+  ',',
+  ';',
+];
 const closing: Readonly<Record<string, string>> = { '{': '}', '(': ')', '[': ']' };
-const ends = { block: new RegExp(`\\+%\\}|-%\\}${space}*|%\\}\\n?`, 'y'), variable: new RegExp(`-\\}\\}${space}*|\\}\\}`, 'y') };
+const ends = {
+  block: new RegExp(`\\+%\\}|-%\\}${space}*|%\\}\\n?`, 'y'),
+  variable: new RegExp(`-\\}\\}${space}*|\\}\\}`, 'y'),
+};
 const opening = new RegExp(`\\{%([-+]?)${space}*raw${space}*(?:-%\\}${space}*|%\\})|\\{([%{#])([-+]?)`, 'g');
 const rawEnd = new RegExp(`\\{%([-+]?)${space}*endraw${space}*(?:\\+%\\}|-%\\}${space}*|%\\}\\n?)`, 'g');
 const commentEnd = new RegExp(`\\+#\\}|-#\\}${space}*|#\\}\\n?`, 'g');
@@ -104,7 +146,12 @@ class Lexer {
   }
 
   private expressionToken(open: string[]): void {
-    for (const [type, pattern] of [['float', float], ['integer', integer], ['name', name], ['string', string]] as const) {
+    for (const [type, pattern] of [
+      ['float', float],
+      ['integer', integer],
+      ['name', name],
+      ['string', string],
+    ] as const) {
       const value = this.match(pattern);
       if (value === undefined) continue;
       this.push(type, type === 'string' ? this.unescape(value.slice(1, -1)) : value);
@@ -116,7 +163,8 @@ class Lexer {
     if (closing[operator]) open.push(closing[operator]);
     else if ('})]'.includes(operator)) {
       const expected = open.pop();
-      if (expected !== operator) throw this.error(`unexpected '${operator}'${expected === undefined ? '' : `, expected '${expected}'`}`);
+      if (expected !== operator)
+        throw this.error(`unexpected '${operator}'${expected === undefined ? '' : `, expected '${expected}'`}`);
     }
     this.push('operator', operator);
     this.moveTo(this.position + operator.length);
@@ -124,15 +172,18 @@ class Lexer {
 
   /** A string literal's text: Python's escapes. One that is none keeps its backslash. */
   private unescape(text: string): string {
-    return text.replace(/\\(?:\n|([0-7]{1,3})|x([\da-f]{2})|u([\da-f]{4})|U([\da-f]{8})|([^]))/gi, (whole, octal?: string, ...more) => {
-      const [x, u, long, char] = more as (string | undefined)[];
-      if (octal !== undefined) return String.fromCharCode(parseInt(octal, 8));
-      // Only \U has eight digits, only \u and \x are written small.
-      const hex = (whole[1] === 'x' ? x : whole[1] === 'u' ? u : whole[1] === 'U' ? long : undefined);
-      if (hex !== undefined) return String.fromCodePoint(parseInt(hex, 16));
-      if ('xuUN'.includes(whole[1]!)) throw this.error(`a \\${whole[1]!} escape that cannot be read`);
-      return char === undefined ? '' : (escapes[char] ?? whole);
-    });
+    return text.replace(
+      /\\(?:\n|([0-7]{1,3})|x([\da-f]{2})|u([\da-f]{4})|U([\da-f]{8})|([^]))/gi,
+      (whole, octal?: string, ...more) => {
+        const [x, u, long, char] = more as (string | undefined)[];
+        if (octal !== undefined) return String.fromCharCode(parseInt(octal, 8));
+        // Only \U has eight digits, only \u and \x are written small.
+        const hex = whole[1] === 'x' ? x : whole[1] === 'u' ? u : whole[1] === 'U' ? long : undefined;
+        if (hex !== undefined) return String.fromCodePoint(parseInt(hex, 16));
+        if ('xuUN'.includes(whole[1]!)) throw this.error(`a \\${whole[1]!} escape that cannot be read`);
+        return char === undefined ? '' : (escapes[char] ?? whole);
+      },
+    );
   }
 
   private match(pattern: RegExp): string | undefined {
@@ -159,5 +210,14 @@ class Lexer {
 }
 
 const escapes: Readonly<Record<string, string>> = {
-  n: '\n', t: '\t', r: '\r', a: '\x07', b: '\b', f: '\f', v: '\v', '\\': '\\', "'": "'", '"': '"',
+  n: '\n',
+  t: '\t',
+  r: '\r',
+  a: '\x07',
+  b: '\b',
+  f: '\f',
+  v: '\v',
+  '\\': '\\',
+  "'": "'",
+  '"': '"',
 };

@@ -26,16 +26,22 @@ export function loopVariable(place: Place, recurse: ((given: Given) => Value) | 
     depth0: () => whole(place.depth - 1),
     previtem: () => place.items[place.index - 1] ?? new Undefined('there is no previous item'),
     nextitem: () => place.items[place.index + 1] ?? new Undefined('there is no next item'),
-    cycle: () => new Callable('cycle', ({ positional }) => {
-      if (positional.length === 0) throw new TemplateError('no items for cycling given');
-      return positional[place.index % positional.length]!;
-    }),
-    changed: () => new Callable('changed', ({ positional }) => {
-      const same = last?.length === positional.length && positional.every((value, i) => equals(value, last![i]!));
-      last = positional;
-      return !same;
-    }),
+    cycle: () =>
+      new Callable('cycle', ({ positional }) => {
+        if (positional.length === 0) throw new TemplateError('no items for cycling given');
+        return positional[place.index % positional.length]!;
+      }),
+    changed: () =>
+      new Callable('changed', ({ positional }) => {
+        const same = last?.length === positional.length && positional.every((value, i) => equals(value, last![i]!));
+        last = positional;
+        return !same;
+      }),
   };
-  const call = recurse ?? (() => { throw new TemplateError("The loop must have the 'recursive' marker to be called recursively."); });
+  const call =
+    recurse ??
+    (() => {
+      throw new TemplateError("The loop must have the 'recursive' marker to be called recursively.");
+    });
   return new Callable('loop', call, name => (Object.hasOwn(attributes, name) ? attributes[name]!() : undefined));
 }

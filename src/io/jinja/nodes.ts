@@ -20,11 +20,25 @@ export type Expression =
   | { readonly kind: 'name'; readonly name: string }
   | { readonly kind: 'list' | 'tuple' | 'concat'; readonly items: readonly Expression[] }
   | { readonly kind: 'dict'; readonly items: readonly (readonly [Expression, Expression])[] }
-  | { readonly kind: 'condition'; readonly test: Expression; readonly then: Expression; readonly otherwise: Expression | undefined }
+  | {
+      readonly kind: 'condition';
+      readonly test: Expression;
+      readonly then: Expression;
+      readonly otherwise: Expression | undefined;
+    }
   | { readonly kind: 'and' | 'or'; readonly left: Expression; readonly right: Expression }
   | { readonly kind: 'not' | 'negative' | 'positive'; readonly operand: Expression }
-  | { readonly kind: 'binary'; readonly operator: BinaryOperator; readonly left: Expression; readonly right: Expression }
-  | { readonly kind: 'comparison'; readonly first: Expression; readonly rest: readonly (readonly [ComparisonOperator, Expression])[] }
+  | {
+      readonly kind: 'binary';
+      readonly operator: BinaryOperator;
+      readonly left: Expression;
+      readonly right: Expression;
+    }
+  | {
+      readonly kind: 'comparison';
+      readonly first: Expression;
+      readonly rest: readonly (readonly [ComparisonOperator, Expression])[];
+    }
   | { readonly kind: 'attribute'; readonly target: Expression; readonly name: string }
   | { readonly kind: 'item'; readonly target: Expression; readonly index: Expression }
   | { readonly kind: 'slice'; readonly target: Expression; readonly bounds: readonly (Expression | undefined)[] }
@@ -51,7 +65,10 @@ export interface Parameter {
   readonly otherwise: Expression | undefined;
 }
 
-/** The body of a macro or of a call block. `reads` are the names it may look up, which decides whether it takes caller, varargs and kwargs. */
+/**
+ * The body of a macro or of a call block. `reads` are the names it may look up, which decides whether it takes caller,
+ * varargs and kwargs.
+ */
 export interface Callable {
   readonly name: string;
   readonly parameters: readonly Parameter[];
@@ -72,11 +89,24 @@ export interface Loop {
 export type Statement =
   | { readonly kind: 'text'; readonly text: string }
   | { readonly kind: 'print'; readonly values: readonly Expression[] }
-  | { readonly kind: 'if'; readonly branches: readonly (readonly [test: Expression, body: readonly Statement[]])[]; readonly otherwise: readonly Statement[] }
+  | {
+      readonly kind: 'if';
+      readonly branches: readonly (readonly [test: Expression, body: readonly Statement[]])[];
+      readonly otherwise: readonly Statement[];
+    }
   | Loop
   | { readonly kind: 'set'; readonly target: Target; readonly value: Expression }
-  | { readonly kind: 'set block'; readonly target: Target; readonly filter: FilterExpression | undefined; readonly body: readonly Statement[] }
-  | { readonly kind: 'with'; readonly values: readonly (readonly [Target, Expression])[]; readonly body: readonly Statement[] }
+  | {
+      readonly kind: 'set block';
+      readonly target: Target;
+      readonly filter: FilterExpression | undefined;
+      readonly body: readonly Statement[];
+    }
+  | {
+      readonly kind: 'with';
+      readonly values: readonly (readonly [Target, Expression])[];
+      readonly body: readonly Statement[];
+    }
   | { readonly kind: 'macro'; readonly macro: Callable }
   | { readonly kind: 'call block'; readonly call: Extract<Expression, { kind: 'call' }>; readonly caller: Callable }
   | { readonly kind: 'filter block'; readonly filter: FilterExpression; readonly body: readonly Statement[] }

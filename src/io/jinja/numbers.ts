@@ -6,7 +6,10 @@ import { fixed } from './formatNumber.js';
 import { numberOf, typeName, Undefined, type Value } from './values.js';
 
 const underscored = (digits: string): string => `${digits}(?:_?${digits})*`;
-const decimal = new RegExp(`^[-+]?(?:${underscored('\\d')}\\.?(?:${underscored('\\d')})?|\\.${underscored('\\d')})(?:e[-+]?${underscored('\\d')})?$`, 'i');
+const decimal = new RegExp(
+  `^[-+]?(?:${underscored('\\d')}\\.?(?:${underscored('\\d')})?|\\.${underscored('\\d')})(?:e[-+]?${underscored('\\d')})?$`,
+  'i',
+);
 
 /** Python's float() of a text, undefined where it is none. */
 export function parseFloatText(text: string): number | undefined {
@@ -37,10 +40,11 @@ export function parseIntText(text: string, base: number): bigint | undefined {
 export function toInt(value: Value, otherwise: Value, base: number): Value {
   if (value instanceof Undefined) value.fail();
   if (typeof value === 'string' && value.length > 4300) return otherwise;
-  const read = typeof value === 'string' ? parseIntText(value, base) ?? parseFloatText(value) : numberOf(value);
+  const read = typeof value === 'string' ? (parseIntText(value, base) ?? parseFloatText(value)) : numberOf(value);
   if (typeof read !== 'number') return read ?? otherwise;
   if (!Number.isFinite(read)) {
-    if (typeof value !== 'string' && !Number.isNaN(read)) throw new TemplateError('cannot convert float infinity to integer');
+    if (typeof value !== 'string' && !Number.isNaN(read))
+      throw new TemplateError('cannot convert float infinity to integer');
     return otherwise;
   }
   return BigInt(Math.trunc(read));

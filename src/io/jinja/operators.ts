@@ -7,7 +7,24 @@ import { formatPercent } from './format.js';
 import { wholeNumber } from './arguments.js';
 import { methodOf } from './methods.js';
 import type { BinaryOperator, ComparisonOperator } from './nodes.js';
-import { Callable, compare, Dict, DictView, equals, Group, itemsOf, lengthOf, Namespace, none, numberOf, Range, Tuple, typeName, Undefined, type Value } from './values.js';
+import {
+  Callable,
+  compare,
+  Dict,
+  DictView,
+  equals,
+  Group,
+  itemsOf,
+  lengthOf,
+  Namespace,
+  none,
+  numberOf,
+  Range,
+  Tuple,
+  typeName,
+  Undefined,
+  type Value,
+} from './values.js';
 
 /** More bits than an int could have in a conversation. */
 const mostBits = 2 ** 16;
@@ -26,7 +43,9 @@ export function binary(operator: BinaryOperator, a: Value, b: Value): Value {
     const repeated = typeof y === 'bigint' ? repeat(a, y) : typeof x === 'bigint' ? repeat(b, x) : undefined;
     if (repeated !== undefined) return repeated;
   }
-  throw new TemplateError(`unsupported operand type(s) for ${operator === '**' ? '** or pow()' : operator}: '${typeName(a)}' and '${typeName(b)}'`);
+  throw new TemplateError(
+    `unsupported operand type(s) for ${operator === '**' ? '** or pow()' : operator}: '${typeName(a)}' and '${typeName(b)}'`,
+  );
 }
 
 function counted(items: Value[]): Value[] {
@@ -62,8 +81,10 @@ function sized(operator: string, size: number): void {
 
 function integers(operator: BinaryOperator, x: bigint, y: bigint): Value {
   switch (operator) {
-    case '+': return x + y;
-    case '-': return x - y;
+    case '+':
+      return x + y;
+    case '-':
+      return x - y;
     case '*':
       sized('*', bits(x) + bits(y));
       return x * y;
@@ -89,13 +110,17 @@ function integers(operator: BinaryOperator, x: bigint, y: bigint): Value {
 
 function floats(operator: BinaryOperator, x: number, y: number): number {
   switch (operator) {
-    case '+': return x + y;
-    case '-': return x - y;
-    case '*': return x * y;
+    case '+':
+      return x + y;
+    case '-':
+      return x - y;
+    case '*':
+      return x * y;
     case '**':
       if (x === 0 && y < 0) throw new TemplateError('0.0 cannot be raised to a negative power');
       if (x === 1) return 1;
-      if (x < 0 && Number.isFinite(y) && !Number.isInteger(y)) throw new TemplateError('complex numbers are not supported');
+      if (x < 0 && Number.isFinite(y) && !Number.isInteger(y))
+        throw new TemplateError('complex numbers are not supported');
       return x ** y;
     case '/':
       if (y === 0) throw new TemplateError('float division by zero');
@@ -134,31 +159,50 @@ export function negative(value: Value): Value {
 
 export function positive(value: Value): Value {
   if (value instanceof Undefined) value.fail();
-  return numberOf(value) ?? (() => { throw new TemplateError(`bad operand type for unary +: '${typeName(value)}'`); })();
+  return (
+    numberOf(value) ??
+    (() => {
+      throw new TemplateError(`bad operand type for unary +: '${typeName(value)}'`);
+    })()
+  );
 }
 
 export function compares(operator: ComparisonOperator, a: Value, b: Value): boolean {
   switch (operator) {
-    case '==': return equals(a, b);
-    case '!=': return !equals(a, b);
-    case '<': return compare(a, b, operator) < 0;
-    case '<=': return compare(a, b, operator) <= 0;
-    case '>': return compare(a, b, operator) > 0;
-    case '>=': return compare(a, b, operator) >= 0;
-    case 'in': return contains(b, a);
-    case 'not in': return !contains(b, a);
+    case '==':
+      return equals(a, b);
+    case '!=':
+      return !equals(a, b);
+    case '<':
+      return compare(a, b, operator) < 0;
+    case '<=':
+      return compare(a, b, operator) <= 0;
+    case '>':
+      return compare(a, b, operator) > 0;
+    case '>=':
+      return compare(a, b, operator) >= 0;
+    case 'in':
+      return contains(b, a);
+    case 'not in':
+      return !contains(b, a);
   }
 }
 
 export function contains(container: Value, value: Value): boolean {
   if (typeof container === 'string') {
-    if (typeof value !== 'string') throw new TemplateError(`'in <string>' requires string as left operand, not ${typeName(value)}`);
+    if (typeof value !== 'string')
+      throw new TemplateError(`'in <string>' requires string as left operand, not ${typeName(value)}`);
     spend(container.length);
     return container.includes(value);
   }
   if (container instanceof Dict) return container.has(value);
   if (container instanceof DictView && container.kind === 'keys') return container.dict.has(value);
-  if (container === none || numberOf(container) !== undefined || container instanceof Callable || container instanceof Namespace) {
+  if (
+    container === none ||
+    numberOf(container) !== undefined ||
+    container instanceof Callable ||
+    container instanceof Namespace
+  ) {
     throw new TemplateError(`argument of type '${typeName(container)}' is not iterable`);
   }
   return itemsOf(container).some(item => item === value || equals(item, value));
@@ -171,7 +215,9 @@ export function attributeOf(target: Value, name: string): Value {
 
 /** `target[index]`: an item, else the attribute of that name. */
 export function itemOf(target: Value, index: Value): Value {
-  return itemAt(target, index) ?? (typeof index === 'string' ? memberOf(target, index) : undefined) ?? missing(target, index);
+  return (
+    itemAt(target, index) ?? (typeof index === 'string' ? memberOf(target, index) : undefined) ?? missing(target, index)
+  );
 }
 
 /** Attributes of Python's own objects are out of reach, as in the sandbox. */
@@ -205,12 +251,20 @@ function missing(target: Value, name: Value): Undefined {
   return new Undefined(`'${typeName(target)} object' has no attribute ${described(name)}`);
 }
 
-const described = (name: Value): string => (typeof name === 'string' ? `'${name}'` : typeof name === 'bigint' ? String(name) : typeName(name));
+const described = (name: Value): string =>
+  typeof name === 'string' ? `'${name}'` : typeof name === 'bigint' ? String(name) : typeName(name);
 
 /** `target[start:stop:step]`; None for a bound that is left out. */
 export function sliceOf(target: Value, [start, stop, step]: readonly Value[]): Value {
   if (target instanceof Undefined) target.fail();
-  const items = typeof target === 'string' ? points(target) : Array.isArray(target) ? target : target instanceof Tuple ? target.items : undefined;
+  const items =
+    typeof target === 'string'
+      ? points(target)
+      : Array.isArray(target)
+        ? target
+        : target instanceof Tuple
+          ? target.items
+          : undefined;
   if (target instanceof Range) return rangeSlice(target, bound(start), bound(stop), bound(step) ?? 1);
   if (!items) throw new TemplateError(`'${typeName(target)}' object is not subscriptable`);
   const indices = sliceIndices(items.length, bound(start), bound(stop), bound(step) ?? 1);
@@ -220,7 +274,8 @@ export function sliceOf(target: Value, [start, stop, step]: readonly Value[]): V
   return Array.isArray(target) ? chosen : new Tuple(chosen);
 }
 
-const bound = (value: Value | undefined): number | undefined => (value === undefined || value === none ? undefined : wholeNumber(value));
+const bound = (value: Value | undefined): number | undefined =>
+  value === undefined || value === none ? undefined : wholeNumber(value);
 
 function rangeSlice(range: Range, start: number | undefined, stop: number | undefined, step: number): Range {
   const [from, to] = sliceEnds(range.length, start, stop, step);
@@ -233,10 +288,15 @@ function sliceIndices(length: number, start: number | undefined, stop: number | 
   return Array.from({ length: count }, (_, i) => from + i * step);
 }
 
-function sliceEnds(length: number, start: number | undefined, stop: number | undefined, step: number): [from: number, to: number] {
+function sliceEnds(
+  length: number,
+  start: number | undefined,
+  stop: number | undefined,
+  step: number,
+): [from: number, to: number] {
   if (step === 0) throw new TemplateError('slice step cannot be zero');
   const [lowest, highest] = step > 0 ? [0, length] : [-1, length - 1];
   const place = (value: number | undefined, otherwise: number): number =>
-    (value === undefined ? otherwise : value < 0 ? Math.max(lowest, value + length) : Math.min(highest, value));
+    value === undefined ? otherwise : value < 0 ? Math.max(lowest, value + length) : Math.min(highest, value);
   return step > 0 ? [place(start, 0), place(stop, length)] : [place(start, length - 1), place(stop, -1)];
 }

@@ -1,4 +1,5 @@
-// Tokens become statements: what transformers' environment knows, with its `generation` blocks and the loop controls, and no loading of other templates.
+// Tokens become statements: what transformers' environment knows, with its `generation` blocks and the loop controls,
+// and no loading of other templates.
 
 import { tokenize, type Token } from './lexer.js';
 import type { Callable, Expression, Parameter, Statement, Target } from './nodes.js';
@@ -34,7 +35,8 @@ class Parser extends ExpressionParser {
         const statement = this.statement(this.expect('name').value);
         if (statement) out.push(statement);
         this.expect('block_end');
-      } else if (ends.length > 0) this.fail(`Unexpected end of template. Jinja was looking for the following tags: '${ends.join("' or '")}'`);
+      } else if (ends.length > 0)
+        this.fail(`Unexpected end of template. Jinja was looking for the following tags: '${ends.join("' or '")}'`);
       else return out;
     }
   }
@@ -49,21 +51,36 @@ class Parser extends ExpressionParser {
 
   private statement(word: string): Statement {
     switch (word) {
-      case 'if': return this.if();
-      case 'for': return this.for();
-      case 'set': return this.set();
-      case 'with': return this.with();
-      case 'macro': return { kind: 'macro', macro: this.callable(this.expect('name').value, 'endmacro') };
-      case 'call': return this.callBlock();
-      case 'filter': return { kind: 'filter block', filter: this.filters(undefined, true)!, body: this.body('endfilter') };
-      case 'generation': return { kind: 'generation', body: this.body('endgeneration') };
-      case 'print': return this.print();
+      case 'if':
+        return this.if();
+      case 'for':
+        return this.for();
+      case 'set':
+        return this.set();
+      case 'with':
+        return this.with();
+      case 'macro':
+        return { kind: 'macro', macro: this.callable(this.expect('name').value, 'endmacro') };
+      case 'call':
+        return this.callBlock();
+      case 'filter':
+        return { kind: 'filter block', filter: this.filters(undefined, true)!, body: this.body('endfilter') };
+      case 'generation':
+        return { kind: 'generation', body: this.body('endgeneration') };
+      case 'print':
+        return this.print();
       case 'break':
       case 'continue':
         if (this.loops === 0) this.fail(`'${word}' outside of a loop`);
         return { kind: word };
-      case 'extends': case 'include': case 'import': case 'from': case 'block': return this.fail(`{% ${word} %} is not supported: a chat template stands alone`);
-      default: return this.fail(`Encountered unknown tag '${word}'.`);
+      case 'extends':
+      case 'include':
+      case 'import':
+      case 'from':
+      case 'block':
+        return this.fail(`{% ${word} %} is not supported: a chat template stands alone`);
+      default:
+        return this.fail(`Encountered unknown tag '${word}'.`);
     }
   }
 
@@ -172,6 +189,8 @@ class Parser extends ExpressionParser {
     }
     const name = this.expect('name').value;
     if (['true', 'false', 'none', 'True', 'False', 'None'].includes(name)) this.fail(`can't assign to '${name}'`);
-    return this.skipOperator('.') ? { kind: 'namespace', name, attribute: this.expect('name').value } : { kind: 'name', name };
+    return this.skipOperator('.')
+      ? { kind: 'namespace', name, attribute: this.expect('name').value }
+      : { kind: 'name', name };
   }
 }

@@ -1,12 +1,19 @@
-// Tokens become expressions, with Jinja's precedence: conditions, or, and, not, comparisons, sums, ~, products, powers, signs, then what follows a value
-// (attributes, items, calls, filters, tests).
+// Tokens become expressions, with Jinja's precedence: conditions, or, and, not, comparisons, sums, ~, products, powers,
+// signs, then what follows a value (attributes, items, calls, filters, tests).
 
 import { TemplateSyntaxError } from './errors.js';
 import type { Token } from './lexer.js';
 import { none, type None } from './values.js';
 import type { Arguments, BinaryOperator, ComparisonOperator, Expression, FilterExpression } from './nodes.js';
 
-const constants: Readonly<Record<string, boolean | None>> = { true: true, True: true, false: false, False: false, none, None: none };
+const constants: Readonly<Record<string, boolean | None>> = {
+  true: true,
+  True: true,
+  false: false,
+  False: false,
+  none,
+  None: none,
+};
 const comparisons: readonly string[] = ['==', '!=', '<', '<=', '>', '>='];
 const noArguments: Arguments = { positional: [], named: [] };
 
@@ -130,7 +137,8 @@ export class ExpressionParser {
 
   private binary(operators: readonly BinaryOperator[], operand: () => Expression): Expression {
     let left = operand();
-    while (this.isOperator(...operators)) left = { kind: 'binary', operator: this.next().value as BinaryOperator, left, right: operand() };
+    while (this.isOperator(...operators))
+      left = { kind: 'binary', operator: this.next().value as BinaryOperator, left, right: operand() };
     return left;
   }
 
@@ -169,8 +177,10 @@ export class ExpressionParser {
         while (this.current.type === 'string') value += this.next().value;
         return { kind: 'constant', value };
       }
-      case 'integer': return { kind: 'constant', value: BigInt(token.value.replaceAll('_', '').replace(/^0+(?=0$)/, '')) };
-      case 'float': return { kind: 'constant', value: Number(token.value.replaceAll('_', '')) };
+      case 'integer':
+        return { kind: 'constant', value: BigInt(token.value.replaceAll('_', '').replace(/^0+(?=0$)/, '')) };
+      case 'float':
+        return { kind: 'constant', value: Number(token.value.replaceAll('_', '')) };
       case 'operator':
         if (token.value === '(') {
           const value = this.tuple({ explicit: true });
@@ -208,7 +218,13 @@ export class ExpressionParser {
     let isTuple = false;
     for (;;) {
       if (items.length > 0) this.expectOperator(',');
-      if (this.current.type === 'variable_end' || this.current.type === 'block_end' || this.isOperator(')') || this.isName(...endsAt)) break;
+      if (
+        this.current.type === 'variable_end' ||
+        this.current.type === 'block_end' ||
+        this.isOperator(')') ||
+        this.isName(...endsAt)
+      )
+        break;
       items.push(this.expression(withCondition));
       if (!this.isOperator(',')) break;
       isTuple = true;
@@ -231,7 +247,8 @@ export class ExpressionParser {
   private attribute(target: Expression): Expression {
     const token = this.next();
     if (token.type === 'name') return { kind: 'attribute', target, name: token.value };
-    if (token.type === 'integer') return { kind: 'item', target, index: { kind: 'constant', value: BigInt(token.value) } };
+    if (token.type === 'integer')
+      return { kind: 'item', target, index: { kind: 'constant', value: BigInt(token.value) } };
     this.index--;
     return this.fail('expected name or number');
   }
@@ -245,8 +262,11 @@ export class ExpressionParser {
     this.expectOperator(']');
     const [only] = indices;
     if (only === undefined) this.fail('expected an index');
-    if (indices.length === 1) return 'bounds' in only ? { kind: 'slice', target, bounds: only.bounds } : { kind: 'item', target, index: only };
-    const items = indices.map(index => ('bounds' in index ? this.fail('a slice cannot be one of several indices') : index));
+    if (indices.length === 1)
+      return 'bounds' in only ? { kind: 'slice', target, bounds: only.bounds } : { kind: 'item', target, index: only };
+    const items = indices.map(index =>
+      'bounds' in index ? this.fail('a slice cannot be one of several indices') : index,
+    );
     return { kind: 'item', target, index: { kind: 'tuple', items } };
   }
 
@@ -257,7 +277,7 @@ export class ExpressionParser {
       if (!this.isOperator(':', ']', ',')) bounds[place] = this.expression();
       if (place === 2 || !this.skipOperator(':')) break;
     }
-    return place === 0 ? bounds[0] ?? this.fail('expected an index') : { bounds };
+    return place === 0 ? (bounds[0] ?? this.fail('expected an index')) : { bounds };
   }
 
   protected filtersAndTests(value: Expression): Expression {
@@ -275,7 +295,12 @@ export class ExpressionParser {
     let filtered = target;
     for (let inline = startsInline; inline || this.skipOperator('|'); inline = false) {
       const name = this.dottedName();
-      filtered = { kind: 'filter', target: filtered, name, arguments: this.isOperator('(') ? this.arguments() : noArguments };
+      filtered = {
+        kind: 'filter',
+        target: filtered,
+        name,
+        arguments: this.isOperator('(') ? this.arguments() : noArguments,
+      };
     }
     return filtered as FilterExpression | undefined;
   }
@@ -286,7 +311,13 @@ export class ExpressionParser {
     let given = noArguments;
     const { type } = this.current;
     if (this.isOperator('(')) given = this.arguments();
-    else if ((type === 'name' && !this.isName('else', 'or', 'and')) || type === 'string' || type === 'integer' || type === 'float' || this.isOperator('[', '{')) {
+    else if (
+      (type === 'name' && !this.isName('else', 'or', 'and')) ||
+      type === 'string' ||
+      type === 'integer' ||
+      type === 'float' ||
+      this.isOperator('[', '{')
+    ) {
       if (this.isName('is')) this.fail('You cannot chain multiple tests with is');
       given = { positional: [this.postfix(this.primary())], named: [] };
     }
@@ -313,7 +344,11 @@ export class ExpressionParser {
       } else if (this.skipOperator('**')) {
         if (namedRest) this.fail('invalid syntax for function call expression');
         namedRest = this.expression();
-      } else if (this.current.type === 'name' && this.tokens[this.index + 1]?.type === 'operator' && this.tokens[this.index + 1]?.value === '=') {
+      } else if (
+        this.current.type === 'name' &&
+        this.tokens[this.index + 1]?.type === 'operator' &&
+        this.tokens[this.index + 1]?.value === '='
+      ) {
         if (namedRest) this.fail('invalid syntax for function call expression');
         const name = this.next().value;
         this.index++;

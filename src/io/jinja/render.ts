@@ -8,7 +8,20 @@ import { loopVariable, type Place } from './loop.js';
 import type { Callable as CallableNode, Loop, Statement, Target } from './nodes.js';
 import { Scope } from './scope.js';
 import { textOf } from './text.js';
-import { Callable, Dict, itemsOf, Namespace, none, toValue, truth, Tuple, typeName, Undefined, type Given, type Value } from './values.js';
+import {
+  Callable,
+  Dict,
+  itemsOf,
+  Namespace,
+  none,
+  toValue,
+  truth,
+  Tuple,
+  typeName,
+  Undefined,
+  type Given,
+  type Value,
+} from './values.js';
 
 export interface Rendered {
   readonly text: string;
@@ -18,10 +31,15 @@ export interface Rendered {
 
 /**
  * Renders a parsed template.
- * @param variables JavaScript values, or Maps, bigints and `JsonFloat`s where they would lose something; undefined counts as not given
+ * @param variables JavaScript values, or Maps, bigints and `JsonFloat`s where they would lose something; undefined
+ * counts as not given
  * @throws TemplateError for what Python would raise; RenderLimitError for what takes too much
  */
-export function render(template: readonly Statement[], variables: Readonly<Record<string, unknown>>, limits: RenderLimits = renderLimits): Rendered {
+export function render(
+  template: readonly Statement[],
+  variables: Readonly<Record<string, unknown>>,
+  limits: RenderLimits = renderLimits,
+): Rendered {
   return withBudget(limits, () => {
     const scope = new Scope();
     for (const [name, value] of globals) scope.set(name, value);
@@ -57,14 +75,21 @@ function run(statements: readonly Statement[], scope: Scope, out: Output): End {
 
 function runOne(statement: Statement, scope: Scope, out: Output): End {
   switch (statement.kind) {
-    case 'text': out.write(statement.text); return 'done';
-    case 'print': for (const value of statement.values) out.write(textOf(evaluate(value, scope))); return 'done';
+    case 'text':
+      out.write(statement.text);
+      return 'done';
+    case 'print':
+      for (const value of statement.values) out.write(textOf(evaluate(value, scope)));
+      return 'done';
     case 'if': {
       const branch = statement.branches.find(([test]) => truth(evaluate(test, scope)));
       return run(branch ? branch[1] : statement.otherwise, scope, out);
     }
-    case 'for': return runLoop(statement, evaluate(statement.over, scope), scope, out, 1);
-    case 'set': assign(statement.target, evaluate(statement.value, scope), scope); return 'done';
+    case 'for':
+      return runLoop(statement, evaluate(statement.over, scope), scope, out, 1);
+    case 'set':
+      assign(statement.target, evaluate(statement.value, scope), scope);
+      return 'done';
     case 'set block': {
       const text = textOfBody(statement.body, new Scope(scope));
       assign(statement.target, statement.filter ? applyFilter(statement.filter, text, scope) : text, scope);
@@ -73,24 +98,32 @@ function runOne(statement: Statement, scope: Scope, out: Output): End {
     case 'with': {
       const inner = new Scope(scope);
       const values = statement.values.map(([, value]) => evaluate(value, scope));
-      statement.values.forEach(([target], i) => { assign(target, values[i]!, inner); });
+      statement.values.forEach(([target], i) => {
+        assign(target, values[i]!, inner);
+      });
       return run(statement.body, inner, out);
     }
-    case 'macro': scope.set(statement.macro.name, macro(statement.macro, scope)); return 'done';
+    case 'macro':
+      scope.set(statement.macro.name, macro(statement.macro, scope));
+      return 'done';
     case 'call block': {
       const given = givenBy(statement.call.arguments, scope);
       const named = new Map([...given.named, ['caller', macro(statement.caller, scope)] as const]);
       out.write(textOf(callValue(evaluate(statement.call.callee, scope), { positional: given.positional, named })));
       return 'done';
     }
-    case 'filter block': out.write(textOf(applyFilter(statement.filter, textOfBody(statement.body, new Scope(scope)), scope))); return 'done';
+    case 'filter block':
+      out.write(textOf(applyFilter(statement.filter, textOfBody(statement.body, new Scope(scope)), scope)));
+      return 'done';
     case 'generation': {
       const from = out.text.length;
       const end = run(statement.body, new Scope(scope), out);
       out.generated.push([from, out.text.length]);
       return end;
     }
-    case 'break': case 'continue': return statement.kind;
+    case 'break':
+    case 'continue':
+      return statement.kind;
   }
 }
 
@@ -103,11 +136,13 @@ function textOfBody(body: readonly Statement[], scope: Scope): string {
 function runLoop(loop: Loop, over: Value, scope: Scope, out: Output, depth: number): End {
   const items = chosen(loop, itemsOf(over), scope);
   const place: Place = { index: 0, items, depth };
-  const recurse = loop.recursive ? ({ positional }: Given): Value => {
-    const inner = new Output();
-    runLoop(loop, positional[0] ?? none, scope, inner, depth + 1);
-    return inner.text;
-  } : undefined;
+  const recurse = loop.recursive
+    ? ({ positional }: Given): Value => {
+        const inner = new Output();
+        runLoop(loop, positional[0] ?? none, scope, inner, depth + 1);
+        return inner.text;
+      }
+    : undefined;
   const variable = loopVariable(place, recurse);
   // As Jinja has it, a turn that continues or breaks does not count as one for `else`.
   let completed = false;
@@ -140,12 +175,16 @@ function assign(target: Target, value: Value, scope: Scope): void {
     if (!(space instanceof Namespace)) throw new TemplateError('cannot assign attribute on non-namespace object');
     space.attributes.set(target.attribute, value);
   } else {
-    if (value instanceof Undefined || value === none || typeof value === 'bigint') throw new TemplateError(`cannot unpack non-iterable ${typeName(value)} object`);
+    if (value instanceof Undefined || value === none || typeof value === 'bigint')
+      throw new TemplateError(`cannot unpack non-iterable ${typeName(value)} object`);
     const items = itemsOf(value);
     const { length } = target.items;
     if (items.length > length) throw new TemplateError(`too many values to unpack (expected ${length})`);
-    if (items.length < length) throw new TemplateError(`not enough values to unpack (expected ${length}, got ${items.length})`);
-    target.items.forEach((one, i) => { assign(one, items[i]!, scope); });
+    if (items.length < length)
+      throw new TemplateError(`not enough values to unpack (expected ${length}, got ${items.length})`);
+    target.items.forEach((one, i) => {
+      assign(one, items[i]!, scope);
+    });
   }
 }
 
@@ -163,7 +202,8 @@ function macro(node: CallableNode, defined: Scope): Callable {
       const value = i < positional.length ? positional[i] : rest.get(name);
       if (i >= positional.length) rest.delete(name);
       if (value !== undefined) scope.set(name, value);
-      else scope.set(name, otherwise ? evaluate(otherwise, scope) : new Undefined(`parameter '${name}' was not provided`));
+      else
+        scope.set(name, otherwise ? evaluate(otherwise, scope) : new Undefined(`parameter '${name}' was not provided`));
     }
     scope.set('caller', rest.get('caller') ?? new Undefined('No caller defined'));
     rest.delete('caller');

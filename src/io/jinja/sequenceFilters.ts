@@ -10,7 +10,21 @@ import { methodOf } from './methods.js';
 import { binary } from './operators.js';
 import { joinTexts } from './stringMethods.js';
 import { textOf } from './text.js';
-import { compare, Dict, equals, Group, hashKey, itemsOf, Iterator, truth, Tuple, typeName, Undefined, type Given, type Value } from './values.js';
+import {
+  compare,
+  Dict,
+  equals,
+  Group,
+  hashKey,
+  itemsOf,
+  Iterator,
+  truth,
+  Tuple,
+  typeName,
+  Undefined,
+  type Given,
+  type Value,
+} from './values.js';
 
 const keyOf = (read: Reader): ((item: Value) => Value) => {
   const attribute = attributeGetter(read.value('attribute'));
@@ -46,11 +60,16 @@ function choosing(name: string, keeps: boolean, byAttribute: boolean): Filter {
   return (value, { positional, named }, environment) => {
     const rest = [...positional];
     const attribute = byAttribute ? rest.shift() : undefined;
-    if (byAttribute && attribute === undefined) throw new TemplateError(`${name}() is missing the name of an attribute`);
+    if (byAttribute && attribute === undefined)
+      throw new TemplateError(`${name}() is missing the name of an attribute`);
     const get = attributeGetter(attribute);
     const test = rest.shift();
-    const holds = (item: Value): boolean => (test === undefined ? truth(item) : environment.test(textOf(test), item, { positional: rest, named }));
-    return iterator(`sync_do_${name}`, itemsOf(value).filter(item => holds(get(item)) === keeps));
+    const holds = (item: Value): boolean =>
+      test === undefined ? truth(item) : environment.test(textOf(test), item, { positional: rest, named });
+    return iterator(
+      `sync_do_${name}`,
+      itemsOf(value).filter(item => holds(get(item)) === keeps),
+    );
   };
 }
 
@@ -67,7 +86,10 @@ function map(value: Value, { positional, named }: Given, environment: Environmen
   }
   const [name, ...rest] = positional;
   if (name === undefined) throw new TemplateError('map requires a filter argument');
-  return iterator('sync_do_map', itemsOf(value).map(item => environment.filter(textOf(name), item, { positional: rest, named })));
+  return iterator(
+    'sync_do_map',
+    itemsOf(value).map(item => environment.filter(textOf(name), item, { positional: rest, named })),
+  );
 }
 
 function pieces(items: readonly Value[], size: number, fill: Value | undefined): Value[][] {
@@ -121,13 +143,22 @@ export const sequenceFilters: Readonly<Record<string, Filter>> = {
   items: value => {
     if (value instanceof Undefined) return iterator('do_items', []);
     if (!(value instanceof Dict)) throw new TemplateError('Can only get item pairs from a mapping.');
-    return iterator('do_items', value.entries().map(pair => new Tuple(pair)));
+    return iterator(
+      'do_items',
+      value.entries().map(pair => new Tuple(pair)),
+    );
   },
   join: (value, given) => {
     const read = new Reader('join', given, ['d', 'attribute']);
-    return joinTexts(itemsOf(value).map(attributeGetter(read.value('attribute'))).map(textOf), textOf(read.value('d') ?? ''));
+    return joinTexts(
+      itemsOf(value)
+        .map(attributeGetter(read.value('attribute')))
+        .map(textOf),
+      textOf(read.value('d') ?? ''),
+    );
   },
-  reverse: value => (typeof value === 'string' ? points(value).reverse().join('') : iterator('reversed', itemsOf(value).reverse())),
+  reverse: value =>
+    typeof value === 'string' ? points(value).reverse().join('') : iterator('reversed', itemsOf(value).reverse()),
   sort: (value, given) => {
     const read = new Reader('sort', given, ['reverse', 'case_sensitive', 'attribute']);
     const attribute = read.value('attribute');
@@ -146,7 +177,11 @@ export const sequenceFilters: Readonly<Record<string, Filter>> = {
     if (!(value instanceof Dict)) throw new TemplateError(`'${typeName(value)}' object has no attribute 'items'`);
     const part = (pair: Value): Value => (pair as Tuple).items[place]!;
     const key = read.flag('case_sensitive', false) ? part : (pair: Value) => ignoringCase(part(pair));
-    return sorted(value.entries().map(pair => new Tuple(pair)), [key], read.flag('reverse', false));
+    return sorted(
+      value.entries().map(pair => new Tuple(pair)),
+      [key],
+      read.flag('reverse', false),
+    );
   },
   groupby: (value, given) => {
     const read = new Reader('groupby', given, ['attribute', 'default', 'case_sensitive'], 1);
@@ -163,17 +198,25 @@ export const sequenceFilters: Readonly<Record<string, Filter>> = {
   unique: (value, given) => {
     const key = keyOf(new Reader('unique', given, ['case_sensitive', 'attribute']));
     const seen = new Set<string>();
-    return iterator('sync_do_unique', itemsOf(value).filter(item => {
-      const hash = hashKey(key(item));
-      return !seen.has(hash) && seen.add(hash);
-    }));
+    return iterator(
+      'sync_do_unique',
+      itemsOf(value).filter(item => {
+        const hash = hashKey(key(item));
+        return !seen.has(hash) && seen.add(hash);
+      }),
+    );
   },
   sum: (value, given) => {
     const read = new Reader('sum', given, ['attribute', 'start']);
-    return itemsOf(value).map(attributeGetter(read.value('attribute'))).reduce((sum, item) => binary('+', sum, item), read.value('start') ?? 0n);
+    return itemsOf(value)
+      .map(attributeGetter(read.value('attribute')))
+      .reduce((sum, item) => binary('+', sum, item), read.value('start') ?? 0n);
   },
-  min: extreme('min', -1), max: extreme('max', 1),
+  min: extreme('min', -1),
+  max: extreme('max', 1),
   map,
-  select: choosing('select', true, false), reject: choosing('reject', false, false),
-  selectattr: choosing('selectattr', true, true), rejectattr: choosing('rejectattr', false, true),
+  select: choosing('select', true, false),
+  reject: choosing('reject', false, false),
+  selectattr: choosing('selectattr', true, true),
+  rejectattr: choosing('rejectattr', false, true),
 };

@@ -1,7 +1,20 @@
 // Python's strftime in the C locale: English names, whatever the machine speaks.
 
 const days = ['Sunday', 'Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday'];
-const months = ['January', 'February', 'March', 'April', 'May', 'June', 'July', 'August', 'September', 'October', 'November', 'December'];
+const months = [
+  'January',
+  'February',
+  'March',
+  'April',
+  'May',
+  'June',
+  'July',
+  'August',
+  'September',
+  'October',
+  'November',
+  'December',
+];
 
 export function strftime(date: Date, format: string): string {
   return format.replace(/%(-?)([a-zA-Z%])/g, (whole, dash: string, letter: string) => {
@@ -18,7 +31,8 @@ const dayOfYear = (date: Date): number => {
   return (Date.UTC(year, date.getMonth(), date.getDate()) - Date.UTC(year, 0, 1)) / 86_400_000;
 };
 /** Weeks that begin on this day of the week; the days before the first are week 0. */
-const week = (date: Date, first: number): number => Math.floor((dayOfYear(date) + 7 - ((date.getDay() - first + 7) % 7)) / 7);
+const week = (date: Date, first: number): number =>
+  Math.floor((dayOfYear(date) + 7 - ((date.getDay() - first + 7) % 7)) / 7);
 
 const fields: Readonly<Record<string, (date: Date) => string>> = {
   a: date => days[date.getDay()]!.slice(0, 3),

@@ -2,19 +2,37 @@
 
 import { Reader } from './arguments.js';
 import { made, reserve, spendItems } from './budget.js';
-import { capitalize, isCased, isSpace, lstrip, pointLength, points, pointSlice, rstrip, strip, swapCase, titleCase, titleOf } from './characters.js';
+import {
+  capitalize,
+  isCased,
+  isSpace,
+  lstrip,
+  pointLength,
+  points,
+  pointSlice,
+  rstrip,
+  strip,
+  swapCase,
+  titleCase,
+  titleOf,
+} from './characters.js';
 import { TemplateError } from './errors.js';
 import { Tuple, typeName, type Given, type Value } from './values.js';
 
 type Method = (text: string, given: Given) => Value;
-const plain = (name: string, method: (text: string) => Value): Method => (text, given) => {
-  new Reader(name, given);
-  return method(text);
-};
-const stripping = (name: string, method: (text: string, chars: string | null) => string): Method => (text, given) =>
-  method(text, new Reader(name, given, ['chars']).optionalText('chars'));
+const plain =
+  (name: string, method: (text: string) => Value): Method =>
+  (text, given) => {
+    new Reader(name, given);
+    return method(text);
+  };
+const stripping =
+  (name: string, method: (text: string, chars: string | null) => string): Method =>
+  (text, given) =>
+    method(text, new Reader(name, given, ['chars']).optionalText('chars'));
 /** Whether there are characters and all are of a kind. */
-const every = (name: string, kind: RegExp): Method => plain(name, text => text !== '' && points(text).every(char => kind.test(char)));
+const every = (name: string, kind: RegExp): Method =>
+  plain(name, text => text !== '' && points(text).every(char => kind.test(char)));
 
 /** By its name, as a method or as the filter of the same name. */
 export const stringMethods: Readonly<Record<string, Method>> = {
@@ -57,7 +75,8 @@ export const stringMethods: Readonly<Record<string, Method>> = {
   join: (text, given) => {
     const items = new Reader('join', given, ['iterable'], 1).items('iterable');
     items.forEach((item, i) => {
-      if (typeof item !== 'string') throw new TemplateError(`sequence item ${i}: expected str instance, ${typeName(item)} found`);
+      if (typeof item !== 'string')
+        throw new TemplateError(`sequence item ${i}: expected str instance, ${typeName(item)} found`);
     });
     return joinTexts(items as string[], text);
   },
@@ -71,7 +90,8 @@ export const stringMethods: Readonly<Record<string, Method>> = {
     if (part === null) return 0n;
     return BigInt(sub === '' ? pointLength(part) + 1 : part.split(sub).length - 1);
   },
-  center: (text, given) => padded('center', text, given, (missing, width) => Math.floor(missing / 2) + (missing % 2 && width % 2 ? 1 : 0)),
+  center: (text, given) =>
+    padded('center', text, given, (missing, width) => Math.floor(missing / 2) + (missing % 2 && width % 2 ? 1 : 0)),
   ljust: (text, given) => padded('ljust', text, given, () => 0),
   rjust: (text, given) => padded('rjust', text, given, missing => missing),
   zfill: (text, given) => {
@@ -92,7 +112,13 @@ export const stringMethods: Readonly<Record<string, Method>> = {
   isprintable: plain('isprintable', text => !/[\p{C}\p{Z}]/u.test(text.replaceAll(' ', ''))),
   isupper: plain('isupper', text => points(text).some(isCased) && text === text.toUpperCase()),
   islower: plain('islower', text => points(text).some(isCased) && text === text.toLowerCase()),
-  istitle: plain('istitle', text => points(text).some(isCased) && text === titleCase(text) && points(text).every(char => char === titleOf(char) || char === char.toLowerCase())),
+  istitle: plain(
+    'istitle',
+    text =>
+      points(text).some(isCased) &&
+      text === titleCase(text) &&
+      points(text).every(char => char === titleOf(char) || char === char.toLowerCase()),
+  ),
 };
 
 /** @throws RenderLimitError for what would be too long, before it is made */
@@ -106,11 +132,17 @@ export function replaceText(text: string, old: string, replacement: string, most
     return made(pieces.slice(0, times).join(replacement) + replacement + pieces.slice(times).join(old));
   }
   const chars = points(text);
-  return made(chars.map((char, i) => (i < times ? replacement + char : char)).join('') + (times > chars.length ? replacement : ''));
+  return made(
+    chars.map((char, i) => (i < times ? replacement + char : char)).join('') +
+      (times > chars.length ? replacement : ''),
+  );
 }
 
 export function joinTexts(texts: readonly string[], sep: string): string {
-  reserve('join', texts.reduce((sum, text) => sum + text.length, Math.max(0, texts.length - 1) * sep.length));
+  reserve(
+    'join',
+    texts.reduce((sum, text) => sum + text.length, Math.max(0, texts.length - 1) * sep.length),
+  );
   return made(texts.join(sep));
 }
 
@@ -212,13 +244,18 @@ const lineEnds = new RegExp(`(\\r\\n|[\\n\\r\\v\\f${'\u001c'}-${'\u001e'}\\u0085
 export function lines(text: string, keepEnds: boolean): string[] {
   const pieces = text.split(lineEnds);
   const out: string[] = [];
-  for (let i = 0; i < pieces.length; i += 2) out.push(pieces[i]! + (keepEnds ? pieces[i + 1] ?? '' : ''));
+  for (let i = 0; i < pieces.length; i += 2) out.push(pieces[i]! + (keepEnds ? (pieces[i + 1] ?? '') : ''));
   if (pieces.at(-1) === '') out.pop();
   spendItems(out.length);
   return out;
 }
 
-function padded(name: string, text: string, given: Given, onTheLeft: (missing: number, width: number) => number): string {
+function padded(
+  name: string,
+  text: string,
+  given: Given,
+  onTheLeft: (missing: number, width: number) => number,
+): string {
   const read = new Reader(name, given, ['width', 'fillchar'], 1);
   const width = read.whole('width', 0);
   const fill = read.text('fillchar', ' ');

@@ -11,17 +11,26 @@ export function textOf(value: Value): string {
 
 /** Python's repr(). `what` makes it, for the error of a text that is too long. */
 export function repr(value: Value, what = 'repr'): string {
-  return scalar(value) ?? assemble(what, out => { write(value, out); });
+  return (
+    scalar(value) ??
+    assemble(what, out => {
+      write(value, out);
+    })
+  );
 }
 
 /** undefined for what holds other values. */
 function scalar(value: Value): string | undefined {
   if (value === none) return 'None';
   switch (typeof value) {
-    case 'boolean': return value ? 'True' : 'False';
-    case 'bigint': return String(value);
-    case 'number': return floatText(value);
-    case 'string': return quoted(value);
+    case 'boolean':
+      return value ? 'True' : 'False';
+    case 'bigint':
+      return String(value);
+    case 'number':
+      return floatText(value);
+    case 'string':
+      return quoted(value);
   }
   if (value instanceof Range) return `range(${value.start}, ${value.stop}${value.step === 1 ? '' : `, ${value.step}`})`;
   if (value instanceof Undefined) return 'Undefined';
@@ -83,7 +92,11 @@ function quoted(text: string): string {
     if (named !== undefined) return named;
     const code = char.codePointAt(0)!;
     const hex = code.toString(16);
-    return code < 0x100 ? `\\x${hex.padStart(2, '0')}` : code < 0x10000 ? `\\u${hex.padStart(4, '0')}` : `\\U${hex.padStart(8, '0')}`;
+    return code < 0x100
+      ? `\\x${hex.padStart(2, '0')}`
+      : code < 0x10000
+        ? `\\u${hex.padStart(4, '0')}`
+        : `\\U${hex.padStart(8, '0')}`;
   });
   return made(`${quote}${body}${quote}`);
 }

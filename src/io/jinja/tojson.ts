@@ -15,13 +15,17 @@ export interface JsonOptions {
 
 /** @throws TemplateError for what JSON has no form for; RenderLimitError for what would be too long */
 export function toJson(value: Value, options: JsonOptions): string {
-  return assemble('tojson', out => { write(value, '\n', options, out); });
+  return assemble('tojson', out => {
+    write(value, '\n', options, out);
+  });
 }
 
 function write(value: Value, line: string, options: JsonOptions, out: (text: string) => void): void {
   if (Array.isArray(value) || value instanceof Tuple) {
     const items = Array.isArray(value) ? value : value.items;
-    writeAll('[', ']', items, line, options, out, (item, inner) => { write(item, inner, options, out); });
+    writeAll('[', ']', items, line, options, out, (item, inner) => {
+      write(item, inner, options, out);
+    });
   } else if (value instanceof Dict) {
     const entries = value.entries();
     if (options.sortKeys) entries.sort(([a], [b]) => compare(a, b, '<'));
@@ -33,8 +37,13 @@ function write(value: Value, line: string, options: JsonOptions, out: (text: str
 }
 
 function writeAll<T>(
-  open: string, close: string, items: readonly T[], line: string,
-  options: JsonOptions, out: (text: string) => void, writeItem: (item: T, inner: string) => void,
+  open: string,
+  close: string,
+  items: readonly T[],
+  line: string,
+  options: JsonOptions,
+  out: (text: string) => void,
+  writeItem: (item: T, inner: string) => void,
 ): void {
   if (items.length === 0) {
     out(open + close);
@@ -52,19 +61,25 @@ function writeAll<T>(
 function scalar(value: Value, ensureAscii: boolean): string {
   if (value === none) return 'null';
   switch (typeof value) {
-    case 'boolean': case 'bigint': return String(value);
-    case 'number': return jsonFloat(value);
-    case 'string': return quoted(value, ensureAscii);
+    case 'boolean':
+    case 'bigint':
+      return String(value);
+    case 'number':
+      return jsonFloat(value);
+    case 'string':
+      return quoted(value, ensureAscii);
   }
   if (value instanceof Undefined) throw new TemplateError('Object of type Undefined is not JSON serializable');
   throw new TemplateError(`Object of type ${typeName(value)} is not JSON serializable`);
 }
 
-const jsonFloat = (value: number): string => (Number.isFinite(value) ? floatText(value) : Number.isNaN(value) ? 'NaN' : value > 0 ? 'Infinity' : '-Infinity');
+const jsonFloat = (value: number): string =>
+  Number.isFinite(value) ? floatText(value) : Number.isNaN(value) ? 'NaN' : value > 0 ? 'Infinity' : '-Infinity';
 
 function keyText(key: Value): string {
   if (typeof key === 'string') return key;
-  if (key === none || typeof key === 'boolean' || typeof key === 'bigint' || typeof key === 'number') return scalar(key, false);
+  if (key === none || typeof key === 'boolean' || typeof key === 'bigint' || typeof key === 'number')
+    return scalar(key, false);
   throw new TemplateError(`keys must be str, int, float, bool or None, not ${typeName(key)}`);
 }
 

@@ -1,12 +1,26 @@
-// Values as Python has them: None is `none` (undefined is what is not there), an int a bigint, a float a number, a str a string,
-// a list an array; the rest are classes here.
+// Values as Python has them: None is `none` (undefined is what is not there), an int a bigint, a float a number, a str
+// a string, a list an array; the rest are classes here.
 
 import { JsonFloat } from '../orderedJson.js';
 import { spend } from './budget.js';
 import { pointLength, points } from './characters.js';
 import { TemplateError } from './errors.js';
 
-export type Value = None | boolean | bigint | number | string | Value[] | Tuple | Dict | DictView | Range | Iterator | Undefined | Namespace | Callable;
+export type Value =
+  | None
+  | boolean
+  | bigint
+  | number
+  | string
+  | Value[]
+  | Tuple
+  | Dict
+  | DictView
+  | Range
+  | Iterator
+  | Undefined
+  | Namespace
+  | Callable;
 
 export class None {
   readonly isNone = true;
@@ -77,7 +91,9 @@ export class DictView {
   }
 
   items(): Value[] {
-    return this.dict.entries().map(([key, value]) => (this.kind === 'keys' ? key : this.kind === 'values' ? value : new Tuple([key, value])));
+    return this.dict
+      .entries()
+      .map(([key, value]) => (this.kind === 'keys' ? key : this.kind === 'values' ? value : new Tuple([key, value])));
   }
 }
 
@@ -118,7 +134,10 @@ export class Iterator {
   }
 }
 
-/** A name or an attribute that is not there. It prints as nothing; whatever else is done with it is an error with this message. */
+/**
+ * A name or an attribute that is not there. It prints as nothing; whatever else is done with it is an error with this
+ * message.
+ */
 export class Undefined {
   readonly message: string;
   constructor(message: string) {
@@ -154,10 +173,14 @@ export class Callable {
 export function typeName(value: Value): string {
   if (value === none) return 'NoneType';
   switch (typeof value) {
-    case 'boolean': return 'bool';
-    case 'bigint': return 'int';
-    case 'number': return 'float';
-    case 'string': return 'str';
+    case 'boolean':
+      return 'bool';
+    case 'bigint':
+      return 'int';
+    case 'number':
+      return 'float';
+    case 'string':
+      return 'str';
   }
   if (Array.isArray(value)) return 'list';
   if (value instanceof Tuple) return 'tuple';
@@ -172,12 +195,22 @@ export function typeName(value: Value): string {
 /** A JavaScript value, or one from `parseJson`, as Python's. */
 export function toValue(value: unknown): Value {
   switch (typeof value) {
-    case 'number': return Number.isInteger(value) ? BigInt(value) : value;
-    case 'string': case 'boolean': case 'bigint': return value;
-    case 'undefined': return none;
-    case 'function': return new Callable(value.name, ({ positional }) => toValue((value as (...given: unknown[]) => unknown)(...positional)));
-    case 'object': break;
-    case 'symbol': throw new TypeError('a symbol cannot be given to a chat template');
+    case 'number':
+      return Number.isInteger(value) ? BigInt(value) : value;
+    case 'string':
+    case 'boolean':
+    case 'bigint':
+      return value;
+    case 'undefined':
+      return none;
+    case 'function':
+      return new Callable(value.name, ({ positional }) =>
+        toValue((value as (...given: unknown[]) => unknown)(...positional)),
+      );
+    case 'object':
+      break;
+    case 'symbol':
+      throw new TypeError('a symbol cannot be given to a chat template');
   }
   if (value === null) return none;
   if (value instanceof JsonFloat) return value.value;
@@ -244,11 +277,14 @@ function identityOf(value: object): number {
   return identity;
 }
 
-const isNumber = (value: Value): value is bigint | number | boolean => typeof value === 'bigint' || typeof value === 'number' || typeof value === 'boolean';
+const isNumber = (value: Value): value is bigint | number | boolean =>
+  typeof value === 'bigint' || typeof value === 'number' || typeof value === 'boolean';
 /** A bool as the int it is. */
-export const plainNumber = (value: bigint | number | boolean): bigint | number => (typeof value === 'boolean' ? BigInt(value) : value);
+export const plainNumber = (value: bigint | number | boolean): bigint | number =>
+  typeof value === 'boolean' ? BigInt(value) : value;
 /** The number in a value, undefined for any other. */
-export const numberOf = (value: Value): bigint | number | undefined => (isNumber(value) ? plainNumber(value) : undefined);
+export const numberOf = (value: Value): bigint | number | undefined =>
+  isNumber(value) ? plainNumber(value) : undefined;
 
 /** Ints and floats are compared by their value. */
 const sameNumber = (x: bigint | number, y: bigint | number): boolean => x <= y && x >= y;
@@ -260,10 +296,13 @@ export function equals(a: Value, b: Value): boolean {
   if (a instanceof Tuple && b instanceof Tuple) return sameItems(a.items, b.items);
   if (Array.isArray(a) && Array.isArray(b)) return sameItems(a, b);
   if (a instanceof Dict && b instanceof Dict) {
-    return a.size === b.size && a.entries().every(([key, value]) => {
-      const other = b.get(key);
-      return other !== undefined && (value === other || equals(value, other));
-    });
+    return (
+      a.size === b.size &&
+      a.entries().every(([key, value]) => {
+        const other = b.get(key);
+        return other !== undefined && (value === other || equals(value, other));
+      })
+    );
   }
   if (a instanceof Range && b instanceof Range) return sameItems(itemsOf(a), itemsOf(b));
   return a instanceof Undefined && b instanceof Undefined;
@@ -282,7 +321,7 @@ export function compare(a: Value, b: Value, operator: string): number {
   }
   if (typeof a === 'string' && typeof b === 'string') return compareTexts(a, b);
   const [left, right] = [a instanceof Tuple ? a.items : a, b instanceof Tuple ? b.items : b];
-  if (Array.isArray(left) && Array.isArray(right) && (a instanceof Tuple) === (b instanceof Tuple)) {
+  if (Array.isArray(left) && Array.isArray(right) && a instanceof Tuple === b instanceof Tuple) {
     for (let i = 0; i < Math.min(left.length, right.length); i++) {
       const [x, y] = [left[i] as Value, right[i] as Value];
       if (x !== y && !equals(x, y)) return compare(x, y, operator);

@@ -1,5 +1,6 @@
-// ReFT adapters of AdapterHub's `adapters` library: adapter_config.json and pytorch_adapter.bin or adapter.safetensors. Read only.
-// Source: adapters 1.2.0, methods/reft.py (ReftUnit, ReftModule) and configuration/adapter_config.py (ReftConfig).
+// ReFT adapters of AdapterHub's `adapters` library: adapter_config.json and pytorch_adapter.bin or adapter.safetensors.
+// Read only. Source: adapters 1.2.0, methods/reft.py (ReftUnit, ReftModule) and configuration/adapter_config.py
+// (ReftConfig).
 
 import { z } from 'zod';
 import { memorySource } from '../../io/byteSource.js';
@@ -38,8 +39,8 @@ const schema = z.looseObject({
 export const isAdapterHub = (json: unknown): boolean => schema.safeParse(json).success;
 
 /**
- * The edits of an AdapterHub folder. Its positions are counted from both ends of the whole sequence, ours from those of the prompt: the same where
- * the sequence is the prompt.
+ * The edits of an AdapterHub folder. Its positions are counted from both ends of the whole sequence, ours from those of
+ * the prompt: the same where the sequence is the prompt.
  * @throws FormatError for whatever is wrong with the files
  */
 export async function adapterHubFromFiles(base: CausalLM, files: Files, source = 'adapter'): Promise<ReftModel> {
@@ -47,15 +48,48 @@ export async function adapterHubFromFiles(base: CausalLM, files: Files, source =
   const bytes = files.get(adapterHubConfigFile);
   if (!bytes) throw new FormatError(source, `has no ${adapterHubConfigFile}`);
   const parsed = schema.safeParse(parseJsonObject(bytes, configName, 'the configuration'));
-  if (!parsed.success) throw new FormatError(configName, parsed.error.issues.slice(0, 3).map(i => `${i.path.join('.') || 'it'}: ${i.message}`).join('; '));
+  if (!parsed.success)
+    throw new FormatError(
+      configName,
+      parsed.error.issues
+        .slice(0, 3)
+        .map(i => `${i.path.join('.') || 'it'}: ${i.message}`)
+        .join('; '),
+    );
   const { hidden_size: hidden, config: c } = parsed.data;
-  if (hidden !== undefined && hidden !== base.config.hiddenSize) throw new FormatError(configName, `was trained on hidden states of ${hidden}; ${base.name} has ${base.config.hiddenSize}`);
+  if (hidden !== undefined && hidden !== base.config.hiddenSize)
+    throw new FormatError(
+      configName,
+      `was trained on hidden states of ${hidden}; ${base.name} has ${base.config.hiddenSize}`,
+    );
   const activation = activationOfTransformers(c.non_linearity);
-  if (!activation) throw new FormatError(configName, `non_linearity '${c.non_linearity}' is not known; known: ${editActivations.join(', ')}`);
-  const kind = c.subtract_projection ? (c.orthogonality ? 'loreft' : 'noreft') : c.orthogonality ? 'direftOrthogonal' : 'direft';
-  const positions = [c.prefix_positions ? `f${c.prefix_positions}` : '', c.suffix_positions ? `l${c.suffix_positions}` : ''].filter(Boolean).join('+');
+  if (!activation)
+    throw new FormatError(
+      configName,
+      `non_linearity '${c.non_linearity}' is not known; known: ${editActivations.join(', ')}`,
+    );
+  const kind = c.subtract_projection
+    ? c.orthogonality
+      ? 'loreft'
+      : 'noreft'
+    : c.orthogonality
+      ? 'direftOrthogonal'
+      : 'direft';
+  const positions = [
+    c.prefix_positions ? `f${c.prefix_positions}` : '',
+    c.suffix_positions ? `l${c.suffix_positions}` : '',
+  ]
+    .filter(Boolean)
+    .join('+');
   const config: ReftConfig = {
-    kind, layers: c.layers, positions: positions || 'none', rank: c.r, tied: c.tied_weights, activation, dropout: c.dropout, dropoutOn: 'state',
+    kind,
+    layers: c.layers,
+    positions: positions || 'none',
+    rank: c.r,
+    tied: c.tied_weights,
+    activation,
+    dropout: c.dropout,
+    dropoutOn: 'state',
     bias: kind === 'noreft' ? 'inner' : true,
   };
   const tensors = await readTensors(files, source);
@@ -69,7 +103,9 @@ export async function adapterHubFromFiles(base: CausalLM, files: Files, source =
   for (const intervention of reft.interventions) {
     // An untied pair has unit 0 for the first tokens and 1 for the last; so has an adapter that uses only one of them.
     const unit = !c.tied_weights && (intervention.side === 'suffix' || c.prefix_positions === 0) ? 1 : 0;
-    const pattern = new RegExp(`(?:^|\\.)layers?\\.${intervention.site.layer}\\.reft_layer\\.refts\\.[^.]+\\.units\\.${unit}\\.(.+)$`);
+    const pattern = new RegExp(
+      `(?:^|\\.)layers?\\.${intervention.site.layer}\\.reft_layer\\.refts\\.[^.]+\\.units\\.${unit}\\.(.+)$`,
+    );
     const weights = new Map<string, HostArray>();
     for (const [name, value] of tensors) {
       const part = pattern.exec(name)?.[1];
@@ -77,7 +113,11 @@ export async function adapterHubFromFiles(base: CausalLM, files: Files, source =
       used.add(name);
       place(weights, part, value, c.orthogonality);
     }
-    if (weights.size === 0) throw new FormatError(source, `has no weights for unit ${unit} of layer ${intervention.site.layer}; it has ${[...tensors.keys()].slice(0, 4).join(', ')}`);
+    if (weights.size === 0)
+      throw new FormatError(
+        source,
+        `has no weights for unit ${unit} of layer ${intervention.site.layer}; it has ${[...tensors.keys()].slice(0, 4).join(', ')}`,
+      );
     try {
       setPyreftWeights(intervention, weights, `${source}: layer ${intervention.site.layer}`);
     } catch (cause) {
@@ -93,7 +133,8 @@ export async function adapterHubFromFiles(base: CausalLM, files: Files, source =
 function place(weights: Map<string, HostArray>, part: string, value: HostArray, orthogonal: boolean): void {
   if (part === 'projection.parametrizations.weight.original') weights.set(rotation.original, transposed(value));
   else if (part === 'projection.parametrizations.weight.0.base') weights.set(rotation.base, value);
-  else if (part === 'projection.weight') weights.set(orthogonal ? rotation.transposed : 'proj_layer.weight', orthogonal ? transposed(value) : value);
+  else if (part === 'projection.weight')
+    weights.set(orthogonal ? rotation.transposed : 'proj_layer.weight', orthogonal ? transposed(value) : value);
   else weights.set(part, value);
 }
 
@@ -116,7 +157,8 @@ async function readTensors(files: Files, source: string): Promise<Map<string, Ho
     }
   } else {
     const file = await openSafetensors(from);
-    for (const [key, { shape }] of file.tensors) result.set(key, { shape, data: Float64Array.from(await file.readFloat32(key)) });
+    for (const [key, { shape }] of file.tensors)
+      result.set(key, { shape, data: Float64Array.from(await file.readFloat32(key)) });
   }
   return result;
 }

@@ -1,6 +1,7 @@
-// Control vectors for llama.cpp: a GGUF with one direction a layer, which is added to the output of that block at every token. Only an edit that is
-// such an addition can be written: lobireft or addition, at block outputs, at all positions and all new tokens.
-// Source: llama.cpp, common/common.cpp (common_control_vector_load) and src/llama-adapter.cpp: direction.k is added after block k, k from 1 on.
+// Control vectors for llama.cpp: a GGUF with one direction a layer, which is added to the output of that block at every
+// token. Only an edit that is such an addition can be written: lobireft or addition, at block outputs, at all positions
+// and all new tokens. Source: llama.cpp, common/common.cpp (common_control_vector_load) and src/llama-adapter.cpp:
+// direction.k is added after block k, k from 1 on.
 
 import { noGrad } from '../../autograd/tape.js';
 import { scope } from '../../autograd/scope.js';
@@ -13,18 +14,23 @@ export async function controlVectorOf(reft: ReftModel): Promise<Uint8Array> {
   const vectors = new Map<number, Float32Array>();
   for (const intervention of reft.interventions) {
     const { id, site, kind, config, scale } = intervention;
-    const refuse = (why: string): never => { throw new RangeError(`${id}: ${why}, so it is no control vector`); };
+    const refuse = (why: string): never => {
+      throw new RangeError(`${id}: ${why}, so it is no control vector`);
+    };
     if (!reft.enabled || !intervention.enabled) refuse('it is switched off');
     if (kind.name !== 'lobireft' && kind.name !== 'addition') refuse(`${kind.name} does more than add a vector`);
-    if (kind.name === 'lobireft' && config.activation !== 'linear') refuse(`it has the activation ${config.activation}`);
+    if (kind.name === 'lobireft' && config.activation !== 'linear')
+      refuse(`it has the activation ${config.activation}`);
     if (site.component !== 'block_output') refuse(`it edits ${site.component}, not block outputs`);
     if (config.positions.type !== 'all' || config.newTokens !== 'all') refuse('it does not edit every token');
     if (site.layer === 0) refuse('llama.cpp has no control vector for block 0');
-    const vector = noGrad(() => scope(() => {
-      const { R, s, v, scale: trained } = intervention.parameters();
-      const direction = kind.name === 'lobireft' ? s.matmul(R) : v.mul(1);
-      return (trained ? direction.mul(trained) : direction).mul(scale);
-    }));
+    const vector = noGrad(() =>
+      scope(() => {
+        const { R, s, v, scale: trained } = intervention.parameters();
+        const direction = kind.name === 'lobireft' ? s.matmul(R) : v.mul(1);
+        return (trained ? direction.mul(trained) : direction).mul(scale);
+      }),
+    );
     vectors.set(site.layer, Float32Array.from(await vector.data()));
     vector.storage.dispose();
   }
@@ -58,8 +64,12 @@ const padded = (n: number): number => Math.ceil(n / alignment) * alignment;
 /** Little-endian fields, one after the other. */
 class Bytes {
   private readonly data: number[] = [];
-  get length(): number { return this.data.length; }
-  bytes(): Uint8Array { return Uint8Array.from(this.data); }
+  get length(): number {
+    return this.data.length;
+  }
+  bytes(): Uint8Array {
+    return Uint8Array.from(this.data);
+  }
   ascii(text: string): this {
     this.data.push(...new TextEncoder().encode(text));
     return this;
@@ -69,7 +79,7 @@ class Bytes {
     return this;
   }
   uint64(n: number): this {
-    return this.uint32(n % 2 ** 32 >>> 0).uint32(Math.floor(n / 2 ** 32));
+    return this.uint32((n % 2 ** 32) >>> 0).uint32(Math.floor(n / 2 ** 32));
   }
   string(text: string): this {
     return this.uint64(new TextEncoder().encode(text).length).ascii(text);

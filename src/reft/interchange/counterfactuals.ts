@@ -1,5 +1,6 @@
-// Counterfactual data: a base, its sources, and what the model should say if the intervention moved the right thing. Checked, located and put
-// into batches here; over a frozen base, what a parallel run reads every time is read once. The training loop is in das.ts.
+// Counterfactual data: a base, its sources, and what the model should say if the intervention moved the right thing.
+// Checked, located and put into batches here; over a frozen base, what a parallel run reads every time is read once.
+// The training loop is in das.ts.
 
 import { keep, scope } from '../../autograd/scope.js';
 import { noGrad } from '../../autograd/tape.js';
@@ -44,7 +45,10 @@ export interface CounterfactualBatch {
   readonly candidates: Candidates;
 }
 
-/** What is kept of every example: rows [all rows, d] for each intervention, and the hidden states below the lowest site, [N * T, d]. */
+/**
+ * What is kept of every example: rows [all rows, d] for each intervention, and the hidden states below the lowest site,
+ * [N * T, d].
+ */
 interface Kept {
   readonly sources: readonly (Tensor | null)[];
   readonly prefix: { readonly layer: number; readonly states: Tensor } | null;
@@ -61,8 +65,10 @@ export class CounterfactualData {
 
   /** Places and candidates are for examples without their own. @throws RangeError naming the example that is wrong */
   constructor(
-    model: InterchangeModel, examples: readonly CounterfactualExample[],
-    unitLocations?: InterchangeRun['unitLocations'], candidates?: readonly number[],
+    model: InterchangeModel,
+    examples: readonly CounterfactualExample[],
+    unitLocations?: InterchangeRun['unitLocations'],
+    candidates?: readonly number[],
   ) {
     if (examples.length === 0) throw new RangeError('counterfactual data: expected at least one example, got none');
     this.model = model;
@@ -77,16 +83,20 @@ export class CounterfactualData {
     });
     const [{ sources, subspaces }] = examples;
     examples.forEach((e, i) => {
-      if (e.sources.length !== sources.length) throw new RangeError(`example ${i}: ${e.sources.length} sources, the first example has ${sources.length}`);
+      if (e.sources.length !== sources.length)
+        throw new RangeError(`example ${i}: ${e.sources.length} sources, the first example has ${sources.length}`);
       if ((this.rows[i].candidates === null) !== (this.rows[0].candidates === null)) {
         throw new RangeError(`example ${i}: candidates are given for all examples or for none`);
       }
-      if ((e.subspaces === undefined) !== (subspaces === undefined)) throw new RangeError(`example ${i}: subspaces are given for all examples or for none`);
+      if ((e.subspaces === undefined) !== (subspaces === undefined))
+        throw new RangeError(`example ${i}: subspaces are given for all examples or for none`);
     });
   }
 
   private checkedCandidates(
-    { label }: CounterfactualExample, what: string, candidates: readonly number[] | undefined,
+    { label }: CounterfactualExample,
+    what: string,
+    candidates: readonly number[] | undefined,
   ): readonly number[] | null {
     if (candidates === undefined) return null;
     const { vocabSize } = this.model.base.config;
@@ -104,34 +114,55 @@ export class CounterfactualData {
   }
 
   private located(
-    example: CounterfactualExample, what: string, unitLocations: InterchangeRun['unitLocations'] | undefined,
+    example: CounterfactualExample,
+    what: string,
+    unitLocations: InterchangeRun['unitLocations'] | undefined,
   ): Omit<Located, 'candidates'> {
-    const { interventions, groups, mode, tokenizer, base: { config } } = this.model;
+    const {
+      interventions,
+      groups,
+      mode,
+      tokenizer,
+      base: { config },
+    } = this.model;
     const { base, sources, label, predictAt = -1 } = example;
     if (!unitLocations) throw new RangeError(`${what}: has no unitLocations, and neither has the data set`);
     if (sources.length !== groups.length && !(mode === 'parallel' && sources.length === 1)) {
-      throw new RangeError(`${what}: expected ${groups.length} sources, one for each group of interventions, got ${sources.length}`);
+      throw new RangeError(
+        `${what}: expected ${groups.length} sources, one for each group of interventions, got ${sources.length}`,
+      );
     }
-    if (!Number.isInteger(label) || label < 0 || label >= config.vocabSize) throw new RangeError(`${what}: label ${label} is outside the vocabulary of ${config.vocabSize}`);
+    if (!Number.isInteger(label) || label < 0 || label >= config.vocabSize)
+      throw new RangeError(`${what}: label ${label} is outside the vocabulary of ${config.vocabSize}`);
     if (example.subspaces && example.subspaces.length !== interventions.length) {
-      throw new RangeError(`${what}: subspaces for ${example.subspaces.length} interventions, the model has ${interventions.length}`);
+      throw new RangeError(
+        `${what}: subspaces for ${example.subspaces.length} interventions, the model has ${interventions.length}`,
+      );
     }
     if (Array.isArray(unitLocations) && unitLocations.length !== interventions.length) {
-      throw new RangeError(`${what}: unitLocations for ${unitLocations.length} interventions, the model has ${interventions.length}`);
+      throw new RangeError(
+        `${what}: unitLocations for ${unitLocations.length} interventions, the model has ${interventions.length}`,
+      );
     }
     checkIds(`${what}: base`, base, config.vocabSize);
-    sources.forEach((ids, i) => { checkIds(`${what}: source ${i}`, ids, config.vocabSize); });
+    sources.forEach((ids, i) => {
+      checkIds(`${what}: source ${i}`, ids, config.vocabSize);
+    });
     const baseRows = rowsOfBatch(what, tokenBatch([base]));
     const sourceRows = sources.map(ids => rowsOfBatch(what, tokenBatch([ids])));
     const pairs = interventions.map((intervention, n) => {
-      const pair = Array.isArray(unitLocations) ? (unitLocations as readonly (UnitLocationPair | null)[])[n] : (unitLocations as UnitLocationPair);
+      const pair = Array.isArray(unitLocations)
+        ? (unitLocations as readonly (UnitLocationPair | null)[])[n]
+        : (unitLocations as UnitLocationPair);
       if (!pair) return { base: [], source: [] };
       const g = groups.findIndex(group => group.includes(intervention));
       const into = mode === 'serial' ? (sourceRows[g + 1] ?? baseRows) : baseRows;
       const name = `${what}, ${intervention.id}`;
       return {
         base: locate(`${name}: base`, pair.base, into, tokenizer)[0],
-        source: intervention.kind.needsSource ? locate(`${name}: source`, pair.source ?? pair.base, sourceRows[sources.length === 1 ? 0 : g], tokenizer)[0] : [],
+        source: intervention.kind.needsSource
+          ? locate(`${name}: source`, pair.source ?? pair.base, sourceRows[sources.length === 1 ? 0 : g], tokenizer)[0]
+          : [],
       };
     });
     return { example, predictAt: locate(`${what}: predictAt`, predictAt, baseRows)[0][0], pairs };
@@ -144,29 +175,43 @@ export class CounterfactualData {
     const base = tokenBatch(rows.map(r => r.example.base));
     const labels = Int32Array.from(rows, r => r.example.label);
     const candidates = rows.some(r => !r.candidates) ? null : rows.map(r => r.candidates as readonly number[]);
-    const subspaces = rows[0].example.subspaces && { subspaces: model.interventions.map((_, n) => (
-      rows.every(r => r.example.subspaces?.[n]) ? rows.map(r => r.example.subspaces?.[n] as readonly number[]) : null)) };
-    const unitLocations = model.interventions.map((_, n) => ({ base: rows.map(r => r.pairs[n].base), source: rows.map(r => r.pairs[n].source) }));
+    const subspaces = rows[0].example.subspaces && {
+      subspaces: model.interventions.map((_, n) =>
+        rows.every(r => r.example.subspaces?.[n]) ? rows.map(r => r.example.subspaces?.[n] as readonly number[]) : null,
+      ),
+    };
+    const unitLocations = model.interventions.map((_, n) => ({
+      base: rows.map(r => r.pairs[n].base),
+      source: rows.map(r => r.pairs[n].source),
+    }));
     const logitsAt = Int32Array.from(rows, (r, b) => b * base.shape[1] + r.predictAt);
     const run: InterchangeRun = { base, unitLocations, logitsAt, ...subspaces };
     if (!kept) {
       const sources = rows[0].example.sources.map((_, g) => tokenBatch(rows.map(r => r.example.sources[g])));
       return { labels, candidates, run: { ...run, sources } };
     }
-    const sourceRepresentations = kept.sources.map((all, n) => all && all.takeRows(Int32Array.from(
-      numbers.flatMap(i => this.rows[i].pairs[n].base.map((__, k) => this.starts[n][i] + k)))));
+    const sourceRepresentations = kept.sources.map(
+      (all, n) =>
+        all &&
+        all.takeRows(
+          Int32Array.from(numbers.flatMap(i => this.rows[i].pairs[n].base.map((__, k) => this.starts[n][i] + k))),
+        ),
+    );
     const [batch, width] = base.shape;
     const columns = Array.from({ length: width }, (_, t) => t);
     const prefix = kept.prefix && {
       layer: kept.prefix.layer,
-      hiddenStates: kept.prefix.states.takeRows(Int32Array.from(numbers.flatMap(i => columns.map(t => i * kept.width + t)))).reshape([batch, width, -1]),
+      hiddenStates: kept.prefix.states
+        .takeRows(Int32Array.from(numbers.flatMap(i => columns.map(t => i * kept.width + t))))
+        .reshape([batch, width, -1]),
     };
     return { labels, candidates, run: { ...run, sourceRepresentations, ...(prefix ? { from: prefix } : {}) } };
   }
 
   /**
-   * Reads what never changes over a frozen base, once: the rows of all sources, and the base below the lowest site. Changes no result beyond
-   * rounding. False where it cannot be (a chain, a trained base) or takes more than `budgetBytes`.
+   * Reads what never changes over a frozen base, once: the rows of all sources, and the base below the lowest site.
+   * Changes no result beyond rounding. False where it cannot be (a chain, a trained base) or takes more than
+   * `budgetBytes`.
    */
   keepFrozen(batchSize: number, budgetBytes: number): boolean {
     const { model, rows } = this;
@@ -174,21 +219,36 @@ export class CounterfactualData {
     const width = Math.max(...rows.map(r => r.example.base.length));
     const sites = model.interventions.map(i => i.site);
     const layer = sites.some(s => s.component === 'embeddings') ? 0 : Math.min(...sites.map(s => s.layer));
-    const sizes = model.interventions.map(({ kind, space }, n) => (
-      kind.needsSource ? [rows.reduce((count, r) => count + r.pairs[n].base.length, 0), space.sizes.width] : [0]));
+    const sizes = model.interventions.map(({ kind, space }, n) =>
+      kind.needsSource ? [rows.reduce((count, r) => count + r.pairs[n].base.length, 0), space.sizes.width] : [0],
+    );
     const below = layer > 0 ? rows.length * width * model.base.config.hiddenSize : 0;
     const needed = bytesPerElement[model.base.dtype] * (sizes.reduce((sum, s) => sum + sizeOf(s), 0) + below);
     if (needed > budgetBytes) return false;
-    const chunks = Array.from({ length: Math.ceil(rows.length / batchSize) }, (_, c) => rows.map((__, i) => i).slice(c * batchSize, (c + 1) * batchSize));
-    this.kept = noGrad(() => scope(() => {
-      const parts = chunks.map(numbers => scope(() => {
-        const { run } = this.batch(numbers);
-        return { sources: model.sourceRows(run), states: layer > 0 ? this.statesBelow(layer, numbers, width) : null };
-      }));
-      const whole = (tensors: readonly (Tensor | null)[]): Tensor | null => (tensors.some(t => !t) ? null : keep(concat(tensors as Tensor[])));
-      const states = whole(parts.map(p => p.states));
-      return { sources: sizes.map((_, n) => whole(parts.map(p => p.sources[n]))), prefix: states && { layer, states }, width };
-    }));
+    const chunks = Array.from({ length: Math.ceil(rows.length / batchSize) }, (_, c) =>
+      rows.map((__, i) => i).slice(c * batchSize, (c + 1) * batchSize),
+    );
+    this.kept = noGrad(() =>
+      scope(() => {
+        const parts = chunks.map(numbers =>
+          scope(() => {
+            const { run } = this.batch(numbers);
+            return {
+              sources: model.sourceRows(run),
+              states: layer > 0 ? this.statesBelow(layer, numbers, width) : null,
+            };
+          }),
+        );
+        const whole = (tensors: readonly (Tensor | null)[]): Tensor | null =>
+          tensors.some(t => !t) ? null : keep(concat(tensors as Tensor[]));
+        const states = whole(parts.map(p => p.states));
+        return {
+          sources: sizes.map((_, n) => whole(parts.map(p => p.sources[n]))),
+          prefix: states && { layer, states },
+          width,
+        };
+      }),
+    );
     return true;
   }
 
@@ -203,12 +263,18 @@ export class CounterfactualData {
       attentionMask.fill(1, b * width, b * width + ids.length);
     });
     const site = { layer, component: 'block_input' } as const;
-    const { collected } = base.forward({ inputIds, attentionMask, shape: [numbers.length, width], collect: [site], logitsAt: new Int32Array() });
+    const { collected } = base.forward({
+      inputIds,
+      attentionMask,
+      shape: [numbers.length, width],
+      collect: [site],
+      logitsAt: new Int32Array(),
+    });
     return (collected.get(siteName(site)) as Tensor).reshape([inputIds.length, -1]);
   }
 
   dispose(): void {
-    for (const t of [...this.kept?.sources ?? [], this.kept?.prefix?.states]) t?.storage.dispose();
+    for (const t of [...(this.kept?.sources ?? []), this.kept?.prefix?.states]) t?.storage.dispose();
     this.kept = null;
   }
 }

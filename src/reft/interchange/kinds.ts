@@ -1,6 +1,7 @@
-// The kinds of interchange intervention, each as its parameters and what it makes of rows h of the run and rows s of a source. Features that
-// are swapped are coordinates, rows of R, principal components or an autoencoder's latents. Names are pyvene's, in camelCase.
-// Sources: Geiger et al. 2024 (arXiv 2303.02536, DAS), Wu et al. 2023 (arXiv 2305.08809, boundless DAS), pyvene models/interventions.py.
+// The kinds of interchange intervention, each as its parameters and what it makes of rows h of the run and rows s of a
+// source. Features that are swapped are coordinates, rows of R, principal components or an autoencoder's latents. Names
+// are pyvene's, in camelCase. Sources: Geiger et al. 2024 (arXiv 2303.02536, DAS), Wu et al. 2023 (arXiv 2305.08809,
+// boundless DAS), pyvene models/interventions.py.
 
 import { relu } from '../../autograd/elementwise.js';
 import { create } from '../../tensor/create.js';
@@ -21,7 +22,9 @@ type Side = keyof InterchangeSizes | 1;
 export interface InterchangeParameterSpec {
   readonly name: string;
   readonly shape: readonly Side[];
-  /** Orthonormal rows kept so by a map, the first rows of the identity, uniform in +-1/sqrt(d), or a number everywhere. */
+  /**
+   * Orthonormal rows kept so by a map, the first rows of the identity, uniform in +-1/sqrt(d), or a number everywhere.
+   */
   readonly start: 'orthogonal' | 'identity' | 'linear' | number;
   readonly trained: boolean;
 }
@@ -64,19 +67,28 @@ export interface InterchangeKind {
   readonly bounds?: { readonly name: string; readonly range: readonly [number, number] };
 }
 
-const orthogonal = (rows: Side): InterchangeParameterSpec => ({ name: 'R', shape: [rows, 'width'], start: 'orthogonal', trained: true });
+const orthogonal = (rows: Side): InterchangeParameterSpec => ({
+  name: 'R',
+  shape: [rows, 'width'],
+  start: 'orthogonal',
+  trained: true,
+});
 
 /** The learned boundary lies within, as in pyvene. */
 const boundaryRange = [1e-3, 1] as const;
 
-/** base + (w * (R s - R h)) R: for any weights w, what R does not see stays as it is, and s = h changes nothing, bit for bit. */
+/**
+ * base + (w * (R s - R h)) R: for any weights w, what R does not see stays as it is, and s = h changes nothing, bit for
+ * bit.
+ */
 function swapIn(base: Tensor, source: Tensor, R: Tensor, ...weights: (Tensor | null)[]): Tensor {
   let difference = source.sub(base).matmulT(R);
   for (const w of weights) if (w) difference = difference.mul(w.dtype === 'bool' ? w.to(difference.dtype) : w);
   return base.add(difference.matmul(R));
 }
 
-const pick = (chosen: Tensor | null, source: Tensor, base: Tensor): Tensor => (chosen ? chosen.where(source, base) : source);
+const pick = (chosen: Tensor | null, source: Tensor, base: Tensor): Tensor =>
+  chosen ? chosen.where(source, base) : source;
 
 /** Zero where not chosen. */
 const only = (chosen: Tensor | null, x: Tensor): Tensor => (chosen ? chosen.where(x, 0) : x);
@@ -95,19 +107,28 @@ function boundaryMask({ R, interventionBoundaries }: Readonly<Record<string, Ten
 }
 
 const rotatedKind = (name: string, rows: 'width' | 'rank'): InterchangeKind => ({
-  name, formula: "h' = h + R^T (R s - R h)", needsSource: true, parameters: [orthogonal(rows)], features: rows,
+  name,
+  formula: "h' = h + R^T (R s - R h)",
+  needsSource: true,
+  parameters: [orthogonal(rows)],
+  features: rows,
   apply: call => swapIn(call.base, sourceOf(call), call.parameters.R, call.chosen),
   encode: rotated,
 });
 
-/** Latents of a sparse autoencoder; `threshold` makes it a JumpReLU one (Rajamanoharan et al. 2024, arXiv 2407.14435). */
+/**
+ * Latents of a sparse autoencoder; `threshold` makes it a JumpReLU one (Rajamanoharan et al. 2024, arXiv 2407.14435).
+ */
 function latentsOf(h: Tensor, { encoder, encoderBias, threshold }: Readonly<Record<string, Tensor>>): Tensor {
   const before = h.matmulT(encoder).add(encoderBias);
   return threshold ? before.gt(threshold).where(relu(before), 0) : relu(before);
 }
 
 const autoencoderKind = (name: string, formula: string, jump: boolean): InterchangeKind => ({
-  name, formula, needsSource: true, features: 'latents',
+  name,
+  formula,
+  needsSource: true,
+  features: 'latents',
   parameters: [
     { name: 'encoder', shape: ['latents', 'width'], start: 'linear', trained: true },
     { name: 'encoderBias', shape: ['latents'], start: 0, trained: true },
@@ -127,82 +148,137 @@ const autoencoderKind = (name: string, formula: string, jump: boolean): Intercha
 
 export const interchangeKinds = {
   vanilla: {
-    name: 'vanilla', formula: "h' = s", needsSource: true, parameters: [], features: 'width',
+    name: 'vanilla',
+    formula: "h' = s",
+    needsSource: true,
+    parameters: [],
+    features: 'width',
     apply: call => pick(call.chosen, sourceOf(call), call.base),
     encode: coordinates,
   },
   rotatedSpace: rotatedKind('rotatedSpace', 'width'),
   lowRankRotatedSpace: rotatedKind('lowRankRotatedSpace', 'rank'),
   boundlessRotatedSpace: {
-    name: 'boundlessRotatedSpace', formula: "h' = R^T ((1 - m) R h + m R s), m_i = sigmoid(i / T) sigmoid((c d - i) / T)", needsSource: true,
-    parameters: [orthogonal('width'), { name: 'interventionBoundaries', shape: [1], start: 0.5, trained: true }], features: 'width',
-    apply: call => swapIn(call.base, sourceOf(call), call.parameters.R, boundaryMask(call.parameters, call.temperature), call.chosen),
-    encode: rotated, softMask: boundaryMask,
+    name: 'boundlessRotatedSpace',
+    formula: "h' = R^T ((1 - m) R h + m R s), m_i = sigmoid(i / T) sigmoid((c d - i) / T)",
+    needsSource: true,
+    parameters: [orthogonal('width'), { name: 'interventionBoundaries', shape: [1], start: 0.5, trained: true }],
+    features: 'width',
+    apply: call =>
+      swapIn(
+        call.base,
+        sourceOf(call),
+        call.parameters.R,
+        boundaryMask(call.parameters, call.temperature),
+        call.chosen,
+      ),
+    encode: rotated,
+    softMask: boundaryMask,
     sparsity: ({ interventionBoundaries }) => interventionBoundaries.clamp(...boundaryRange).sum(),
     // 50 is for thousands of dimensions: with fewer, a mask that soft would tell none of them apart.
     annealing: width => [Math.min(50, width / 10), 0.1],
     bounds: { name: 'interventionBoundaries', range: boundaryRange },
   },
   sigmoidMask: {
-    name: 'sigmoidMask', formula: "h' = (1 - m) h + m s, m = sigmoid(mask / T)", needsSource: true,
-    parameters: [{ name: 'mask', shape: ['width'], start: 0, trained: true }], features: 'width',
+    name: 'sigmoidMask',
+    formula: "h' = (1 - m) h + m s, m = sigmoid(mask / T)",
+    needsSource: true,
+    parameters: [{ name: 'mask', shape: ['width'], start: 0, trained: true }],
+    features: 'width',
     apply(call) {
       const difference = sourceOf(call).sub(call.base).mul(maskOf(call.parameters.mask, call.temperature));
       return call.base.add(only(call.chosen, difference));
     },
-    encode: coordinates, softMask: ({ mask }, temperature) => maskOf(mask, temperature),
+    encode: coordinates,
+    softMask: ({ mask }, temperature) => maskOf(mask, temperature),
     sparsity: ({ mask }, temperature) => maskOf(mask, temperature).mean(),
     annealing: () => [1, 0.01],
   },
   sigmoidMaskRotatedSpace: {
-    name: 'sigmoidMaskRotatedSpace', formula: "h' = R^T ((1 - m) R h + m R s), m = sigmoid(mask / T)", needsSource: true,
-    parameters: [orthogonal('width'), { name: 'mask', shape: ['width'], start: 0, trained: true }], features: 'width',
-    apply: call => swapIn(call.base, sourceOf(call), call.parameters.R, maskOf(call.parameters.mask, call.temperature), call.chosen),
-    encode: rotated, softMask: ({ mask }, temperature) => maskOf(mask, temperature),
+    name: 'sigmoidMaskRotatedSpace',
+    formula: "h' = R^T ((1 - m) R h + m R s), m = sigmoid(mask / T)",
+    needsSource: true,
+    parameters: [orthogonal('width'), { name: 'mask', shape: ['width'], start: 0, trained: true }],
+    features: 'width',
+    apply: call =>
+      swapIn(call.base, sourceOf(call), call.parameters.R, maskOf(call.parameters.mask, call.temperature), call.chosen),
+    encode: rotated,
+    softMask: ({ mask }, temperature) => maskOf(mask, temperature),
     sparsity: ({ mask }, temperature) => maskOf(mask, temperature).mean(),
     annealing: () => [1, 0.01],
   },
   pcaRotatedSpace: {
-    name: 'pcaRotatedSpace', formula: "h' = h + std C^T (C (s - h) / std)", needsSource: true, features: 'rank',
+    name: 'pcaRotatedSpace',
+    formula: "h' = h + std C^T (C (s - h) / std)",
+    needsSource: true,
+    features: 'rank',
     parameters: [
       { name: 'components', shape: ['rank', 'width'], start: 'identity', trained: false },
       { name: 'mean', shape: ['width'], start: 0, trained: false },
       { name: 'std', shape: ['width'], start: 1, trained: false },
     ],
     apply(call) {
-      const { base, parameters: { components, std }, chosen } = call;
+      const {
+        base,
+        parameters: { components, std },
+        chosen,
+      } = call;
       const difference = sourceOf(call).sub(base).div(std).matmulT(components);
       return base.add(only(chosen, difference).matmul(components).mul(std));
     },
     encode: (h, { components, mean, std }) => h.sub(mean).div(std).matmulT(components),
   },
   addition: {
-    name: 'addition', formula: "h' = h + s", needsSource: true, parameters: [], features: 'width',
+    name: 'addition',
+    formula: "h' = h + s",
+    needsSource: true,
+    parameters: [],
+    features: 'width',
     apply: call => call.base.add(only(call.chosen, sourceOf(call))),
     encode: coordinates,
   },
   subtraction: {
-    name: 'subtraction', formula: "h' = h - s", needsSource: true, parameters: [], features: 'width',
+    name: 'subtraction',
+    formula: "h' = h - s",
+    needsSource: true,
+    parameters: [],
+    features: 'width',
     apply: call => call.base.sub(only(call.chosen, sourceOf(call))),
     encode: coordinates,
   },
   zero: {
-    name: 'zero', formula: "h' = 0", needsSource: false, parameters: [], features: 'width',
+    name: 'zero',
+    formula: "h' = 0",
+    needsSource: false,
+    parameters: [],
+    features: 'width',
     apply: ({ base, chosen }) => (chosen ? chosen.where(0, base) : base.mul(0)),
     encode: coordinates,
   },
   noise: {
-    name: 'noise', formula: "h' = h + level * normal", needsSource: false, parameters: [], features: 'width',
+    name: 'noise',
+    formula: "h' = h + level * normal",
+    needsSource: false,
+    parameters: [],
+    features: 'width',
     apply: ({ base, chosen, noise, noiseLevel }) => base.add(only(chosen, (noise as Tensor).mul(noiseLevel))),
     encode: coordinates,
   },
   collect: {
-    name: 'collect', formula: "h' = h, and h is given back", needsSource: false, parameters: [], features: 'width',
+    name: 'collect',
+    formula: "h' = h, and h is given back",
+    needsSource: false,
+    parameters: [],
+    features: 'width',
     apply: ({ base }) => base,
     encode: coordinates,
   },
   autoencoder: autoencoderKind('autoencoder', "h' = h + D^T (z_s - z_h), z = relu(E h + e)", false),
-  jumpReluAutoencoder: autoencoderKind('jumpReluAutoencoder', "h' = h + D^T (z_s - z_h), z = relu(E h + e) where that exceeds the threshold", true),
+  jumpReluAutoencoder: autoencoderKind(
+    'jumpReluAutoencoder',
+    "h' = h + D^T (z_s - z_h), z = relu(E h + e) where that exceeds the threshold",
+    true,
+  ),
 } as const satisfies Record<string, InterchangeKind>;
 
 export type InterchangeKindName = keyof typeof interchangeKinds;

@@ -6,7 +6,9 @@ import type { Tensor } from '../../tensor/tensor.js';
 /** The token ids in question for each row of a batch; null: the whole vocabulary. */
 export type Candidates = readonly (readonly number[])[] | null;
 
-/** For each row of logits [B, V], the place of the likeliest candidate in its list, or its id in the vocabulary: [B]. */
+/**
+ * For each row of logits [B, V], the place of the likeliest candidate in its list, or its id in the vocabulary: [B].
+ */
 export function mostLikely(logits: Tensor, candidates: Candidates): Tensor {
   if (!candidates) return logits.argmax(-1);
   const [batch, vocabulary] = logits.shape;

@@ -1,5 +1,5 @@
-// What the interventions of one link share: a kind, its sizes and its parameters, R held through an orthogonal map. Where it stands and what
-// it reads is an intervention's business (interchangeModel.ts).
+// What the interventions of one link share: a kind, its sizes and its parameters, R held through an orthogonal map.
+// Where it stands and what it reads is an intervention's business (interchangeModel.ts).
 
 import { keep, scope } from '../../autograd/scope.js';
 import { noGrad, shouldRecord } from '../../autograd/tape.js';
@@ -49,7 +49,11 @@ export class InterchangeSpace {
     this.kind.parameters.forEach((spec, stream) => {
       const shape = this.shapeOf(spec);
       if (spec.start === 'orthogonal') {
-        scope(() => { this.setRotation(orthogonalInit(shape as [number, number], { seed, stream, dtype, backend: hostBackend(backend) })); });
+        scope(() => {
+          this.setRotation(
+            orthogonalInit(shape as [number, number], { seed, stream, dtype, backend: hostBackend(backend) }),
+          );
+        });
         return;
       }
       const value = keep(starting(spec, shape, { seed, stream, dtype, backend }, this.sizes.width));
@@ -68,18 +72,26 @@ export class InterchangeSpace {
 
   /** What is trained, R through its map. */
   trained(): TrainedTensor[] {
-    const rotation = Object.entries(this.rotation).filter(([, t]) => t.requiresGrad)
+    const rotation = Object.entries(this.rotation)
+      .filter(([, t]) => t.requiresGrad)
       .map(([name, tensor]) => ({ name: `${this.id}.R.${name}`, tensor, orthogonal: true }));
-    const plain = [...this.plain].filter(([, t]) => t.requiresGrad).map(([name, tensor]) => ({ name: `${this.id}.${name}`, tensor, orthogonal: false }));
+    const plain = [...this.plain]
+      .filter(([, t]) => t.requiresGrad)
+      .map(([name, tensor]) => ({ name: `${this.id}.${name}`, tensor, orthogonal: false }));
     return [...rotation, ...plain];
   }
 
   /** All parameters by their names in the formula, with R materialised. */
   parameters(): Record<string, Tensor> {
-    return Object.fromEntries(this.kind.parameters.map(({ name }) => [name, name === 'R' ? this.R() : (this.plain.get(name) as Tensor)]));
+    return Object.fromEntries(
+      this.kind.parameters.map(({ name }) => [name, name === 'R' ? this.R() : (this.plain.get(name) as Tensor)]),
+    );
   }
 
-  /** Replaces a parameter's values; R is made orthonormal, and its memory must be the host's. @throws RangeError naming the parameter */
+  /**
+   * Replaces a parameter's values; R is made orthonormal, and its memory must be the host's. @throws RangeError naming
+   * the parameter
+   */
   set(name: string, value: Tensor): void {
     const spec = this.kind.parameters.find(p => p.name === name);
     if (!spec) throw new RangeError(`${this.id}: ${this.kind.name} has no parameter '${name}'`);
@@ -96,7 +108,11 @@ export class InterchangeSpace {
     const { bounds } = this.kind;
     if (!bounds) return;
     const tensor = this.plain.get(bounds.name) as Tensor;
-    noGrad(() => scope(() => { assign(tensor, tensor.clamp(...bounds.range), `${this.id}.${bounds.name}`); }));
+    noGrad(() =>
+      scope(() => {
+        assign(tensor, tensor.clamp(...bounds.range), `${this.id}.${bounds.name}`);
+      }),
+    );
   }
 
   /** Rows [m, d] as features [m, features]. */
@@ -108,7 +124,9 @@ export class InterchangeSpace {
   private R(): Tensor {
     const parameters = this.rotation;
     if (shouldRecord(Object.values(parameters))) return this.map.rotation(parameters);
-    const versions = Object.values(parameters).map(t => t.storage.version).join();
+    const versions = Object.values(parameters)
+      .map(t => t.storage.version)
+      .join();
     if (this.cached?.versions !== versions) {
       this.dropCache();
       this.cached = { versions, R: keep(scope(() => this.map.rotation(parameters))) };
@@ -142,8 +160,10 @@ export class InterchangeSpace {
 }
 
 function starting(
-  { start }: InterchangeParameterSpec, shape: readonly number[],
-  options: { seed: number; stream: number; dtype: 'f32' | 'f64'; backend: Backend }, width: number,
+  { start }: InterchangeParameterSpec,
+  shape: readonly number[],
+  options: { seed: number; stream: number; dtype: 'f32' | 'f64'; backend: Backend },
+  width: number,
 ): Tensor {
   if (typeof start === 'number') return create.full(shape, start, options);
   if (start === 'linear') return linearInit(shape, { ...options, fanIn: width });

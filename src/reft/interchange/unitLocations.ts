@@ -1,5 +1,5 @@
-// Where an interchange reads and writes: which tokens of each row, and which features. Positions count from a row's first token, whatever the
-// padding; what they are in the text is ../positions.ts's business.
+// Where an interchange reads and writes: which tokens of each row, and which features. Positions count from a row's
+// first token, whatever the padding; what they are in the text is ../positions.ts's business.
 
 import { checkIds } from '../../io/tokenIds.js';
 import type { Tokenizer } from '../../io/tokenizer.js';
@@ -15,8 +15,9 @@ export interface TokenBatch {
 }
 
 /**
- * Tokens of each row: one position, a list that holds for every row, a list for each row, or what `parsePositions` reads ('l1', 'all', a function
- * of the ids). Negative numbers count from a row's end. A list keeps its order: its first entry of the base goes with the first of the source.
+ * Tokens of each row: one position, a list that holds for every row, a list for each row, or what `parsePositions`
+ * reads ('l1', 'all', a function of the ids). Negative numbers count from a row's end. A list keeps its order: its
+ * first entry of the base goes with the first of the source.
  */
 export type UnitLocations = number | string | readonly number[] | readonly (readonly number[])[] | PositionFunction;
 
@@ -26,7 +27,10 @@ export interface UnitLocationPair {
   readonly source?: UnitLocations;
 }
 
-/** Parts of a `subspacePartition` by number, or single features where there is none: for every row, or a list for each row. */
+/**
+ * Parts of a `subspacePartition` by number, or single features where there is none: for every row, or a list for each
+ * row.
+ */
 export type Subspaces = readonly number[] | readonly (readonly number[])[];
 
 /** A batch's rows: the column of the first token of each, how many it has, its ids. */
@@ -59,8 +63,10 @@ export function tokenBatch(rows: readonly ArrayLike<number>[], padTokenId = 0): 
 export function rowsOfBatch(what: string, { inputIds, shape, attentionMask }: TokenBatch): BatchRows {
   checkIds(what, inputIds);
   const [batch, width] = shape;
-  if (shape.length !== 2 || inputIds.length !== batch * width) throw new RangeError(`${what}: ${inputIds.length} ids do not fill shape [${shape.join(', ')}]`);
-  const { keyStart, keyEnd } = attentionMask ? paddingOf(attentionMask, shape)
+  if (shape.length !== 2 || inputIds.length !== batch * width)
+    throw new RangeError(`${what}: ${inputIds.length} ids do not fill shape [${shape.join(', ')}]`);
+  const { keyStart, keyEnd } = attentionMask
+    ? paddingOf(attentionMask, shape)
     : { keyStart: new Int32Array(batch), keyEnd: new Int32Array(batch).fill(width) };
   const ids = Array.from(keyStart, (start, b) => inputIds.subarray(b * width + start, b * width + keyEnd[b]));
   return { batch, width, starts: keyStart, lengths: keyEnd.map((end, b) => end - keyStart[b]), ids };
@@ -68,8 +74,12 @@ export function rowsOfBatch(what: string, { inputIds, shape, attentionMask }: To
 
 /** The positions of each row, checked. @throws RangeError naming `what`, the row and the position */
 export function locate(what: string, locations: UnitLocations, rows: BatchRows, tokenizer?: Tokenizer): number[][] {
-  const perRow = Array.isArray(locations) && locations.some(entry => Array.isArray(entry)) ? (locations as readonly (readonly number[])[]) : null;
-  if (perRow && perRow.length !== rows.batch) throw new RangeError(`${what}: lists for ${perRow.length} rows, the batch has ${rows.batch}`);
+  const perRow =
+    Array.isArray(locations) && locations.some(entry => Array.isArray(entry))
+      ? (locations as readonly (readonly number[])[])
+      : null;
+  if (perRow && perRow.length !== rows.batch)
+    throw new RangeError(`${what}: lists for ${perRow.length} rows, the batch has ${rows.batch}`);
   return Array.from({ length: rows.batch }, (_, b) => {
     const length = rows.lengths[b];
     if (typeof locations === 'string' || typeof locations === 'function') {
@@ -82,17 +92,22 @@ export function locate(what: string, locations: UnitLocations, rows: BatchRows, 
       }
     }
     const list = typeof locations === 'number' ? [locations] : (perRow?.[b] ?? (locations as readonly number[]));
-    if (!Array.isArray(list)) throw new RangeError(`${what}, row ${b}: expected a list of positions, got ${String(list)}`);
+    if (!Array.isArray(list))
+      throw new RangeError(`${what}, row ${b}: expected a list of positions, got ${String(list)}`);
     return (list as readonly number[]).map(p => {
       const at = p < 0 ? length + p : p;
-      if (!Number.isInteger(p) || at < 0 || at >= length) throw new RangeError(`${what}, row ${b}: position ${p} is out of range for ${length} tokens`);
+      if (!Number.isInteger(p) || at < 0 || at >= length)
+        throw new RangeError(`${what}, row ${b}: position ${p} is out of range for ${length} tokens`);
       return at;
     });
   });
 }
 
 /** Rows of the hidden states [B * T, d] that positions are. */
-export function flatRows(positions: readonly (readonly number[])[], { starts, width }: Pick<BatchRows, 'starts' | 'width'>): Int32Array {
+export function flatRows(
+  positions: readonly (readonly number[])[],
+  { starts, width }: Pick<BatchRows, 'starts' | 'width'>,
+): Int32Array {
   return Int32Array.from(positions.flatMap((list, b) => list.map(p => b * width + starts[b] + p)));
 }
 
@@ -101,11 +116,19 @@ export function checkPartition(what: string, partition: readonly (readonly numbe
   const taken = new Set<number>();
   partition.forEach((part, i) => {
     const [from, to] = part;
-    if (part.length !== 2 || !Number.isInteger(from) || !Number.isInteger(to) || !(from >= 0 && from < to && to <= features)) {
-      throw new RangeError(`${what}: subspacePartition[${i}] must be [from, to) within the ${features} features, got [${part.join(', ')}]`);
+    if (
+      part.length !== 2 ||
+      !Number.isInteger(from) ||
+      !Number.isInteger(to) ||
+      !(from >= 0 && from < to && to <= features)
+    ) {
+      throw new RangeError(
+        `${what}: subspacePartition[${i}] must be [from, to) within the ${features} features, got [${part.join(', ')}]`,
+      );
     }
     for (let k = from; k < to; k++) {
-      if (taken.has(k)) throw new RangeError(`${what}: subspacePartition[${i}] has feature ${k}, which an earlier part has too`);
+      if (taken.has(k))
+        throw new RangeError(`${what}: subspacePartition[${i}] has feature ${k}, which an earlier part has too`);
       taken.add(k);
     }
   });
@@ -113,16 +136,23 @@ export function checkPartition(what: string, partition: readonly (readonly numbe
 
 /** The features that take part, for each row of the batch. */
 export function chosenFeatures(
-  what: string, subspaces: Subspaces, batch: number, features: number, partition: readonly (readonly [number, number])[] | null,
+  what: string,
+  subspaces: Subspaces,
+  batch: number,
+  features: number,
+  partition: readonly (readonly [number, number])[] | null,
 ): boolean[][] {
   const perRow = subspaces.some(entry => Array.isArray(entry)) ? (subspaces as readonly (readonly number[])[]) : null;
-  if (perRow && perRow.length !== batch) throw new RangeError(`${what}: subspaces for ${perRow.length} rows, the batch has ${batch}`);
+  if (perRow && perRow.length !== batch)
+    throw new RangeError(`${what}: subspaces for ${perRow.length} rows, the batch has ${batch}`);
   return Array.from({ length: batch }, (_, b) => {
     const chosen = new Array<boolean>(features).fill(false);
     for (const n of perRow?.[b] ?? (subspaces as readonly number[])) {
       const limit = partition?.length ?? features;
       if (!Number.isInteger(n) || n < 0 || n >= limit) {
-        throw new RangeError(`${what}: subspace ${n} is out of range, there are ${limit} ${partition ? 'parts' : 'features'}`);
+        throw new RangeError(
+          `${what}: subspace ${n} is out of range, there are ${limit} ${partition ? 'parts' : 'features'}`,
+        );
       }
       const [from, to] = partition?.[n] ?? [n, n + 1];
       chosen.fill(true, from, to);

@@ -8,7 +8,22 @@ import type { Draw } from '../draw.js';
 import { erf, sigmoid, zip, type Host } from '../host.js';
 import type { Table } from '../recipe.js';
 import {
-  any, awayFrom0, cdf, compare, endCase, left, libm, limited, logic, one, powMagnitude, right, tanhPart, torchPow, two, withNumber,
+  any,
+  awayFrom0,
+  cdf,
+  compare,
+  endCase,
+  left,
+  libm,
+  limited,
+  logic,
+  one,
+  powMagnitude,
+  right,
+  tanhPart,
+  torchPow,
+  two,
+  withNumber,
 } from './makeElementwise.js';
 
 export const elementwise: Table = [
@@ -26,9 +41,7 @@ export const elementwise: Table = [
     'mul',
     (x, y) => x.mul(y),
     (x, y) => x * y,
-    {
-      errors: [[() => tensor.zeros([2]).mul(tensor.zeros([3])), /^mul: shapes \[2\] and \[3\] do not broadcast/]],
-    },
+    { errors: [[() => tensor.zeros([2]).mul(tensor.zeros([3])), /^mul: shapes \[2\] and \[3\] do not broadcast/]] },
   ),
   two(
     'div',
@@ -75,11 +88,7 @@ export const elementwise: Table = [
       'pow',
       x => x.pow(p),
       x => torchPow(x, p),
-      {
-        values: (d, s) => d.positive(s, d.smooth ? 1 : 0.5, 30),
-        roundings: libm,
-        magnitude: x => powMagnitude(x, p),
-      },
+      { values: (d, s) => d.positive(s, d.smooth ? 1 : 0.5, 30), roundings: libm, magnitude: x => powMagnitude(x, p) },
     ),
   ),
   // Whole exponents that are not multiplied out take the sign from x.
@@ -97,11 +106,27 @@ export const elementwise: Table = [
       },
     ),
   ),
-  ...[Infinity, -Infinity, NaN].map(p => one('pow', x => x.pow(p), x => torchPow(x, p), { differentiable: false })),
+  ...[Infinity, -Infinity, NaN].map(p =>
+    one(
+      'pow',
+      x => x.pow(p),
+      x => torchPow(x, p),
+      { differentiable: false },
+    ),
+  ),
   {
     name: 'Tensor.clamp',
-    extremes: endCase({ run: x => x.clamp(2, 1), roundings: 0, reference: x => zip(v => (Number.isNaN(v) ? v : 1), [x]) }),
-    make: d => ({ inputs: [d.values(d.shape())], run: x => x.clamp(2, 1), roundings: 0, reference: x => zip(() => 1, [x]) }),
+    extremes: endCase({
+      run: x => x.clamp(2, 1),
+      roundings: 0,
+      reference: x => zip(v => (Number.isNaN(v) ? v : 1), [x]),
+    }),
+    make: d => ({
+      inputs: [d.values(d.shape())],
+      run: x => x.clamp(2, 1),
+      roundings: 0,
+      reference: x => zip(() => 1, [x]),
+    }),
   },
   one(
     'clamp',
@@ -123,8 +148,14 @@ export const elementwise: Table = [
     { ulps: [0.51, 0.51] },
   ),
   one('exp', x => x.exp(), Math.exp, { ulps: [2, 3], values: limited(20), roundings: libm }),
-  // Near 1 the result vanishes; the reduced argument is exact, so the error stays relative to it but for the last product with ln 2.
-  one('log', x => x.log(), Math.log, { ulps: [2, 3], values: awayFrom0, roundings: libm, magnitude: x => Math.abs(Math.log(x)) + 0.25 }),
+  // Near 1 the result vanishes; the reduced argument is exact, so the error stays relative to it but for the last
+  // product with ln 2.
+  one('log', x => x.log(), Math.log, {
+    ulps: [2, 3],
+    values: awayFrom0,
+    roundings: libm,
+    magnitude: x => Math.abs(Math.log(x)) + 0.25,
+  }),
   one('sqrt', x => x.sqrt(), Math.sqrt, { ulps: [0.51, 3], values: awayFrom0 }),
   one(
     'rsqrt',
@@ -136,16 +167,17 @@ export const elementwise: Table = [
   one('cos', x => x.cos(), Math.cos, { ulps: [2, 3], values: limited(20), roundings: libm, gradientScale: 1 }),
   one('tanh', x => x.tanh(), Math.tanh, { ulps: [2, 3], values: limited(20), roundings: libm, gradientScale: 1 }),
   one('erf', x => x.erf(), erf, { ulps: [2, 3], values: limited(5), roundings: libm, gradientScale: 1 }),
-  one('sigmoid', x => x.sigmoid(), sigmoid, { ulps: [4, 6], values: limited(30), roundings: libm + 2, gradientScale: 1 }),
+  one('sigmoid', x => x.sigmoid(), sigmoid, {
+    ulps: [4, 6],
+    values: limited(30),
+    roundings: libm + 2,
+    gradientScale: 1,
+  }),
   one(
     'softplus',
     x => x.softplus(),
     x => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))),
-    {
-      ulps: [4, 6],
-      values: limited(30),
-      roundings: libm + 2,
-    },
+    { ulps: [4, 6], values: limited(30), roundings: libm + 2 },
   ),
   one(
     'relu',
@@ -180,7 +212,7 @@ export const elementwise: Table = [
     },
   ),
   one('floor', x => x.floor(), Math.floor, {
-      ulps: [0, 0],
+    ulps: [0, 0],
     values: (d, s) => (d.smooth ? apartFrom(d, s, []) : d.values(s)),
     roundings: 0,
     differentiable: false,
@@ -198,11 +230,23 @@ export const elementwise: Table = [
     name: 'Tensor.not',
     differentiable: false,
     errors: [[() => tensor.zeros([2]).not(), /^not: expected a bool tensor, got f32/]],
-    make: d => ({ inputs: [d.booleans(d.shape())], run: x => x.not(), roundings: 0, reference: x => zip(v => 1 - v, [x], 'bool') }),
+    make: d => ({
+      inputs: [d.booleans(d.shape())],
+      run: x => x.not(),
+      roundings: 0,
+      reference: x => zip(v => 1 - v, [x], 'bool'),
+    }),
   },
   {
     name: 'Tensor.where',
-    extremes: endCase({ run: (x, y) => x.le(y).where(x, y), roundings: 0, reference: (x, y) => zip((v, w) => (v <= w ? v : w), [x, y]) }, 2),
+    extremes: endCase(
+      {
+        run: (x, y) => x.le(y).where(x, y),
+        roundings: 0,
+        reference: (x, y) => zip((v, w) => (v <= w ? v : w), [x, y]),
+      },
+      2,
+    ),
     errors: [
       [() => tensor.zeros([2]).where(1, 2), /^where: expected a bool tensor, got f32/],
       [() => tensor([true, false]).where(tensor.zeros([3]), 0), /^where: shapes \[2\] and \[3\] do not broadcast/],
@@ -233,8 +277,17 @@ export const elementwise: Table = [
   },
   {
     name: 'autograd.swiglu',
-    extremes: endCase({ run: x => swiglu(x, x), roundings: libm + 4, reference: g => zip(x => x * sigmoid(x) * x, [g]) }),
-    errors: [[() => swiglu(tensor.zeros([2, 3]), tensor.zeros([2, 4])), /^swiglu: shapes \[2,3\] and \[2,4\] do not broadcast/]],
+    extremes: endCase({
+      run: x => swiglu(x, x),
+      roundings: libm + 4,
+      reference: g => zip(x => x * sigmoid(x) * x, [g]),
+    }),
+    errors: [
+      [
+        () => swiglu(tensor.zeros([2, 3]), tensor.zeros([2, 4])),
+        /^swiglu: shapes \[2,3\] and \[2,4\] do not broadcast/,
+      ],
+    ],
     make(d) {
       const shape = d.shape();
       return {
@@ -257,7 +310,12 @@ export const elementwise: Table = [
   },
   {
     name: 'autograd.map',
-    errors: [[() => map('three', e.arg(0), [tensor.zeros([2]), tensor.zeros([3])]), /^three: shapes \[2\] and \[3\] do not broadcast/]],
+    errors: [
+      [
+        () => map('three', e.arg(0), [tensor.zeros([2]), tensor.zeros([3])]),
+        /^three: shapes \[2\] and \[3\] do not broadcast/,
+      ],
+    ],
     make(d) {
       const [a, b] = d.pair();
       // Uniforms reach the kernel as f32.
@@ -265,7 +323,8 @@ export const elementwise: Table = [
       return {
         inputs: [d.values(a, { limit: 50 }), d.values(b, { limit: 50 }), d.positive([], 1, 5)],
         roundings: 6,
-        run: (x, y, z) => map('mixed', e.div(e.add(e.mul(e.arg(0), e.arg(1)), e.uniform(0)), e.arg(2)), [x, y, z], [factor]),
+        run: (x, y, z) =>
+          map('mixed', e.div(e.add(e.mul(e.arg(0), e.arg(1)), e.uniform(0)), e.arg(2)), [x, y, z], [factor]),
         reference: (x, y, z) => zip((p, q, r) => (p * q + factor) / r, [x, y, z]),
         magnitude: (x, y, z) => zip((p, q, r) => (Math.abs(p * q) + Math.abs(factor)) / r, [x, y, z]),
       };
@@ -280,10 +339,17 @@ export const elementwise: Table = [
     name: 'Tensor.to',
     differentiable: false,
     extremes: endCase({
-      run: x => x.to('i32'), roundings: 0,
-      reference: x => zip(v => (Number.isNaN(v) ? 0 : Math.min(2147483647, Math.max(-2147483648, Math.trunc(v))) + 0), [x], 'i32'),
+      run: x => x.to('i32'),
+      roundings: 0,
+      reference: x =>
+        zip(v => (Number.isNaN(v) ? 0 : Math.min(2147483647, Math.max(-2147483648, Math.trunc(v))) + 0), [x], 'i32'),
     }),
-    make: d => ({ inputs: [d.values(d.shape())], run: x => x.to('i32'), roundings: 0, reference: x => zip(Math.trunc, [x], 'i32') }),
+    make: d => ({
+      inputs: [d.values(d.shape())],
+      run: x => x.to('i32'),
+      roundings: 0,
+      reference: x => zip(Math.trunc, [x], 'i32'),
+    }),
   },
   {
     name: 'Tensor.to',

@@ -1,4 +1,5 @@
-// Recipes of fused ops, through the functions that users call. Their kernels, where a machine has them, are held to the composition.
+// Recipes of fused ops, through the functions that users call. Their kernels, where a machine has them, are held to the
+// composition.
 
 import { attention } from '../../../src/nn/attention.js';
 import { crossEntropy } from '../../../src/nn/crossEntropy.js';
@@ -19,7 +20,8 @@ const lse = (v: number[]): number => {
   const top = Math.max(...v);
   return top + Math.log(total(v.map(x => Math.exp(x - top))));
 };
-const lastRow = (h: Host, i: readonly number[]): number[] => range(h.shape[h.shape.length - 1]).map(k => get(h, [...i.slice(0, -1), k]));
+const lastRow = (h: Host, i: readonly number[]): number[] =>
+  range(h.shape[h.shape.length - 1]).map(k => get(h, [...i.slice(0, -1), k]));
 const meanSquare = (row: number[]): number => total(row.map(x => x * x)) / row.length;
 
 const softmax: Recipe = {
@@ -64,10 +66,16 @@ const rms: Recipe = {
 const layer: Recipe = {
   name: 'fused.layerNorm',
   fused: 'layerNorm',
-  gradientRoundings: [256, 'the gradient of x is what is left of g w after its mean and its part along x are taken away'],
+  gradientRoundings: [
+    256,
+    'the gradient of x is what is left of g w after its mean and its part along x are taken away',
+  ],
   errors: [
     [() => layerNorm(z(2, 3), z(4), z(3), 1e-5), /^layerNorm: weight \[4\] does not match the last axis of \[2,3\]$/],
-    [() => layerNorm(z(2, 3), z(3), z(1, 3), 1e-5), /^layerNorm: bias \[1,3\] does not match the last axis of \[2,3\]$/],
+    [
+      () => layerNorm(z(2, 3), z(3), z(1, 3), 1e-5),
+      /^layerNorm: bias \[1,3\] does not match the last axis of \[2,3\]$/,
+    ],
   ],
   make(d) {
     const shape = d.shape(1, 4, { empty: false });
@@ -113,7 +121,12 @@ const rotary = (held: boolean): Recipe => ({
   fused: 'rope',
   errors: held
     ? []
-    : [[() => rope(z(1, 2, 1, 4), z(1, 3, 2), z(1, 3, 2)), /^rope: tables \[1,3,2\] do not fit \[1,2,1,4\], expected \[1\|1,2,2\]$/]],
+    : [
+        [
+          () => rope(z(1, 2, 1, 4), z(1, 3, 2), z(1, 3, 2)),
+          /^rope: tables \[1,3,2\] do not fit \[1,2,1,4\], expected \[1\|1,2,2\]$/,
+        ],
+      ],
   make(d) {
     const [B, T, H] = [1 + d.integer(2), d.side(20), 1 + d.integer(3)];
     const half = d.side(d.smooth ? 4 : 40);
@@ -149,9 +162,15 @@ const rotary = (held: boolean): Recipe => ({
 const attend: Recipe = {
   name: 'fused.attention',
   fused: 'attention',
-  gradientRoundings: [512, 'dq and dk sum over keys and queries products of cancelling differences p (g v - sum p g v)'],
+  gradientRoundings: [
+    512,
+    'dq and dk sum over keys and queries products of cancelling differences p (g v - sum p g v)',
+  ],
   errors: [
-    [() => attention(z(1, 3, 2, 4), z(1, 2, 2, 4), z(1, 2, 2, 4)), /^attention: q \[1,3,2,4\], k \[1,2,2,4\] and v \[1,2,2,4\] do not fit/],
+    [
+      () => attention(z(1, 3, 2, 4), z(1, 2, 2, 4), z(1, 2, 2, 4)),
+      /^attention: q \[1,3,2,4\], k \[1,2,2,4\] and v \[1,2,2,4\] do not fit/,
+    ],
     [
       () => attention(z(1, 2, 2, 4), z(1, 2, 2, 4), z(1, 2, 2, 4), { keyStart: new Int32Array(2) }),
       /^attention: keyStart and keyEnd need 1 entries, got 2 and 1$/,
@@ -167,11 +186,16 @@ const attend: Recipe = {
     const causalOffset = causal ? cached : 0;
     const window = d.flip() ? 1 + d.integer(Math.max(2, S)) : 0;
     const keyStart = Int32Array.from({ length: B }, () => (d.flip() ? 0 : d.integer(S + 1)));
-    const keyEnd = Int32Array.from({ length: B }, (_, b) => (d.flip() ? S : keyStart[b] + d.integer(S - keyStart[b] + 1)));
+    const keyEnd = Int32Array.from({ length: B }, (_, b) =>
+      d.flip() ? S : keyStart[b] + d.integer(S - keyStart[b] + 1),
+    );
     const scale = d.flip() ? undefined : 0.25;
     const factor = scale ?? 1 / Math.sqrt(D);
     const sees = (b: number, t: number, s: number): boolean =>
-      s >= keyStart[b] && s < keyEnd[b] && (!causal || s <= t + causalOffset) && (window === 0 || s > t + causalOffset - window);
+      s >= keyStart[b] &&
+      s < keyEnd[b] &&
+      (!causal || s <= t + causalOffset) &&
+      (window === 0 || s > t + causalOffset - window);
     const compute = (q: Host, k: Host, v: Host, size: boolean): Host => {
       let row: { keys: number[]; weights: number[] } = { keys: [], weights: [] };
       return build([B, H, T, D], ([b, h, t, x]) => {
@@ -186,7 +210,9 @@ const attend: Recipe = {
           const extra = size ? 1 + Math.max(...keys.map(s => dot(s, Math.abs))) : 1;
           row = { keys, weights: scores.map(score => Math.exp(score - norm) * extra) };
         }
-        return total(row.keys.map((s, i) => row.weights[i] * (size ? Math.abs(get(v, [b, g, s, x])) : get(v, [b, g, s, x]))));
+        return total(
+          row.keys.map((s, i) => row.weights[i] * (size ? Math.abs(get(v, [b, g, s, x])) : get(v, [b, g, s, x]))),
+        );
       });
     };
     const [q, k, v] = [
@@ -198,7 +224,15 @@ const attend: Recipe = {
     return {
       inputs: [q, k, v],
       roundings: 2 * D + S + 40,
-      run: (a, b, c) => attention(a, b, c, { causal, causalOffset, window, keyStart, keyEnd, ...(scale === undefined ? {} : { scale }) }),
+      run: (a, b, c) =>
+        attention(a, b, c, {
+          causal,
+          causalOffset,
+          window,
+          keyStart,
+          keyEnd,
+          ...(scale === undefined ? {} : { scale }),
+        }),
       reference: (a, b, c) => compute(a, b, c, false),
       magnitude: (a, b, c) => compute(a, b, c, true),
       gradientScale: factor * largest(v) * Math.max(largest(q), largest(k)),
@@ -261,7 +295,8 @@ const editing = (held: boolean): Recipe => ({
           /^edit: row 2 is out of range, the hidden states have 2$/,
         ],
         [
-          () => edit(z(2, 3), { P: z(1, 1, 3), b: z(1, 1) }, { indices: Int32Array.of(1, 1), slots: Int32Array.of(0, 0) }),
+          () =>
+            edit(z(2, 3), { P: z(1, 1, 3), b: z(1, 1) }, { indices: Int32Array.of(1, 1), slots: Int32Array.of(0, 0) }),
           /^edit: row 1 is edited twice$/,
         ],
         [
@@ -308,7 +343,8 @@ const editing = (held: boolean): Recipe => ({
         const m = rows.indexOf(row);
         if (m < 0) return f(get(flat, [row, k]));
         const s = slot[m];
-        const dot = (M: Host | null, j: number): number => (M ? total(range(dim).map(q => f(get(M, [s, j, q]) * get(flat, [row, q])))) : 0);
+        const dot = (M: Host | null, j: number): number =>
+          M ? total(range(dim).map(q => f(get(M, [s, j, q]) * get(flat, [row, q])))) : 0;
         const delta = total(
           range(r).map(j => {
             const inner = dot(A, j) + (b ? f(get(b, [s, j])) : 0);
@@ -339,4 +375,15 @@ const editing = (held: boolean): Recipe => ({
   },
 });
 
-export const fusedRecipes: Table = [softmax, rms, layer, rotary(false), rotary(true), attend, entropy, editing(false), editing(true), ...smallMatrixRecipes];
+export const fusedRecipes: Table = [
+  softmax,
+  rms,
+  layer,
+  rotary(false),
+  rotary(true),
+  attend,
+  entropy,
+  editing(false),
+  editing(true),
+  ...smallMatrixRecipes,
+];

@@ -63,7 +63,12 @@ export const layout: Table = [
   },
   {
     name: 'Tensor.flatten',
-    make: d => ({ ...exact, inputs: [d.values(d.shape())], run: x => x.flatten(), reference: h => ({ ...h, shape: [h.data.length] }) }),
+    make: d => ({
+      ...exact,
+      inputs: [d.values(d.shape())],
+      run: x => x.flatten(),
+      reference: h => ({ ...h, shape: [h.data.length] }),
+    }),
   },
   {
     name: 'Tensor.permute',
@@ -124,7 +129,12 @@ export const layout: Table = [
     make(d) {
       const shape = d.shape();
       const [from] = d.pair(shape);
-      return { ...exact, inputs: [d.values(from)], run: x => x.expand(shape), reference: h => build(shape, i => get(h, i)) };
+      return {
+        ...exact,
+        inputs: [d.values(from)],
+        run: x => x.expand(shape),
+        reference: h => build(shape, i => get(h, i)),
+      };
     },
   },
   {
@@ -135,7 +145,12 @@ export const layout: Table = [
       const some = shape.flatMap((side, i) => (side === 1 && d.flip() ? [i] : []));
       const all = d.flip();
       const kept = shape.filter((side, i) => (all ? side !== 1 : !some.includes(i)));
-      return { ...exact, inputs: [d.values(shape)], run: x => x.squeeze(all ? undefined : some), reference: h => ({ ...h, shape: kept }) };
+      return {
+        ...exact,
+        inputs: [d.values(shape)],
+        run: x => x.squeeze(all ? undefined : some),
+        reference: h => ({ ...h, shape: kept }),
+      };
     },
   },
   {
@@ -146,7 +161,12 @@ export const layout: Table = [
       const axis = d.axis(shape.length + 1);
       const to = [...shape];
       to.splice(positive(axis, shape.length + 1), 0, 1);
-      return { ...exact, inputs: [d.values(shape)], run: x => x.unsqueeze(axis), reference: h => ({ ...h, shape: to }) };
+      return {
+        ...exact,
+        inputs: [d.values(shape)],
+        run: x => x.unsqueeze(axis),
+        reference: h => ({ ...h, shape: to }),
+      };
     },
   },
   {
@@ -172,7 +192,12 @@ export const layout: Table = [
       return {
         ...exact,
         inputs: [d.values(shape)],
-        run: x => x.slice(axis, negative ? start - shape[at] : start, end === shape[at] ? undefined : negativeEnd ? end - shape[at] : end),
+        run: x =>
+          x.slice(
+            axis,
+            negative ? start - shape[at] : start,
+            end === shape[at] ? undefined : negativeEnd ? end - shape[at] : end,
+          ),
         reference: h =>
           build(to, i =>
             get(
@@ -248,7 +273,8 @@ export const layout: Table = [
         ...exact,
         inputs: [d.values(shape)],
         run: x => x.takeRows(d.drawn.seed % 2 ? rows : Int32Array.from(rows)),
-        reference: h => build([rows.length, ...shape.slice(1)], ([i, ...rest]) => (rows[i] < 0 ? 0 : get(h, [rows[i], ...rest]))),
+        reference: h =>
+          build([rows.length, ...shape.slice(1)], ([i, ...rest]) => (rows[i] < 0 ? 0 : get(h, [rows[i], ...rest]))),
       };
     },
   },
@@ -263,7 +289,9 @@ export const layout: Table = [
       const count = d.side(20);
       const rows = d.rows(shape[0], count, -1);
       const sum = (h: Host, f: (x: number) => number): Host =>
-        build([count, ...shape.slice(1)], ([i, ...rest]) => rows.reduce((s, r, k) => (r === i ? s + f(get(h, [k, ...rest])) : s), 0));
+        build([count, ...shape.slice(1)], ([i, ...rest]) =>
+          rows.reduce((s, r, k) => (r === i ? s + f(get(h, [k, ...rest])) : s), 0),
+        );
       return {
         inputs: [d.values(shape)],
         run: x => x.scatterAddRows(rows, count),

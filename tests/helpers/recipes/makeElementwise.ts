@@ -1,4 +1,5 @@
-// How recipes of elementwise ops are made: of one tensor, of two, of a tensor and a number; their values, and those at the ends of the number line.
+// How recipes of elementwise ops are made: of one tensor, of two, of a tensor and a number; their values, and those at
+// the ends of the number line.
 
 import { tensor } from '../../../src/tensor/index.js';
 import type { Tensor } from '../../../src/tensor/tensor.js';
@@ -18,10 +19,28 @@ export const awayFrom0: Values = (d, shape) => d.positive(shape, d.smooth ? 1 : 
 
 const largest32 = (2 - 2 ** -23) * 2 ** 127;
 const ordinary = [1, -1, 2.5, -2.5, 85, -85, 150, -150];
-const ends = [NaN, Infinity, -Infinity, 0, -0, ...ordinary, 1e-30, -1e-30, 1e-40, -1e-40, 2 ** -149, largest32, -largest32].map(Math.fround);
+const ends = [
+  NaN,
+  Infinity,
+  -Infinity,
+  0,
+  -0,
+  ...ordinary,
+  1e-30,
+  -1e-30,
+  1e-40,
+  -1e-40,
+  2 ** -149,
+  largest32,
+  -largest32,
+].map(Math.fround);
 /** A case of every value, or of every pair, that is not ordinary. */
 export const endCase = (c: Omit<Case, 'inputs'>, inputs: 1 | 2 = 1): Case => {
-  const column = (list: readonly number[]): Host => ({ shape: [list.length], data: Float64Array.from(list), dtype: 'float' });
+  const column = (list: readonly number[]): Host => ({
+    shape: [list.length],
+    data: Float64Array.from(list),
+    dtype: 'float',
+  });
   if (inputs === 1) return { ...c, inputs: [column(ends)] };
   return { ...c, inputs: [column(ends.flatMap(x => ends.map(() => x))), column(ends.flatMap(() => ends))] };
 };
@@ -40,8 +59,23 @@ interface UnaryOptions {
   errors?: Recipe['errors'];
 }
 
-export const one = (name: string, run: (x: Tensor) => Tensor, f: (x: number) => number, options: UnaryOptions = {}): Recipe => {
-  const { values = any, roundings = 1, magnitude, differentiable, gradientRoundings, gradientScale, dtype = 'float', ulps, errors } = options;
+export const one = (
+  name: string,
+  run: (x: Tensor) => Tensor,
+  f: (x: number) => number,
+  options: UnaryOptions = {},
+): Recipe => {
+  const {
+    values = any,
+    roundings = 1,
+    magnitude,
+    differentiable,
+    gradientRoundings,
+    gradientScale,
+    dtype = 'float',
+    ulps,
+    errors,
+  } = options;
   const always: Omit<Case, 'inputs'> = {
     run,
     roundings,
@@ -93,7 +127,11 @@ export const two = (
 };
 
 /** A tensor and a number, in place of two tensors. */
-export const withNumber = (name: string, run: (x: Tensor, n: number) => Tensor, f: (x: number, n: number) => number): Recipe => ({
+export const withNumber = (
+  name: string,
+  run: (x: Tensor, n: number) => Tensor,
+  f: (x: number, n: number) => number,
+): Recipe => ({
   name: `Tensor.${name}`,
   extremes: endCase({ run: x => run(x, -2.5), roundings: 1, reference: x => zip(v => f(v, -2.5), [x]) }),
   make(d) {
@@ -141,6 +179,11 @@ export const logic = (name: 'and' | 'or', f: (x: number, y: number) => number): 
   errors: [[() => tensor.zeros([2])[name](tensor.zeros([2])), new RegExp(`^${name}: expected a bool tensor, got f32`)]],
   make(d) {
     const [a, b] = d.pair();
-    return { inputs: [d.booleans(a), d.booleans(b)], run: (x, y) => x[name](y), roundings: 0, reference: (x, y) => zip(f, [x, y], 'bool') };
+    return {
+      inputs: [d.booleans(a), d.booleans(b)],
+      run: (x, y) => x[name](y),
+      roundings: 0,
+      reference: (x, y) => zip(f, [x, y], 'bool'),
+    };
   },
 });

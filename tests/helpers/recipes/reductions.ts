@@ -28,7 +28,14 @@ function reduction(
     several?: boolean;
   } = {},
 ): Recipe {
-  const { values = (d, s) => d.values(s), empty = true, magnitude, roundings = n => n + 2, errors = [], several = false } = options;
+  const {
+    values = (d, s) => d.values(s),
+    empty = true,
+    magnitude,
+    roundings = n => n + 2,
+    errors = [],
+    several = false,
+  } = options;
   return {
     name: `Tensor.${name}`,
     errors: [badAxis(name, x => run(x, [2], false)), ...errors],
@@ -101,7 +108,10 @@ const largest = (v: number[]): number => Math.max(...v.map(Math.abs));
 const argExtremum = (name: 'argmax' | 'argmin'): Recipe => ({
   name: `Tensor.${name}`,
   differentiable: false,
-  errors: [badAxis(name, x => x[name](2)), [() => z(2, 0)[name](1), new RegExp(`^${name}: no elements along axes \\[1\\] of \\[2,0\\]$`)]],
+  errors: [
+    badAxis(name, x => x[name](2)),
+    [() => z(2, 0)[name](1), new RegExp(`^${name}: no elements along axes \\[1\\] of \\[2,0\\]$`)],
+  ],
   make(d) {
     const shape = d.shape(1, 4, { empty: false });
     const axis = d.axis(shape.length);
@@ -130,7 +140,10 @@ export const reductions: Table = [
     magnitude: v => total(v.map(Math.abs)),
     errors: [[() => z(2, 3).sum([0, -2]), /^sum: axis 0 is named twice$/]],
   }),
-  reduction('mean', mean, (x, axes, keepDims) => x.mean(axes, { keepDims }), { magnitude: v => mean(v.map(Math.abs)), empty: false }),
+  reduction('mean', mean, (x, axes, keepDims) => x.mean(axes, { keepDims }), {
+    magnitude: v => mean(v.map(Math.abs)),
+    empty: false,
+  }),
   reduction(
     'max',
     v => Math.max(...v),
@@ -220,7 +233,12 @@ export const reductions: Table = [
     'cumsum',
     (row, k) => total(row.slice(0, k + 1)),
     (x, axis) => x.cumsum(axis),
-    { magnitude: (row, k) => total(row.slice(0, k + 1).map(Math.abs)), roundings: n => n + 1, limit: Infinity, empty: true },
+    {
+      magnitude: (row, k) => total(row.slice(0, k + 1).map(Math.abs)),
+      roundings: n => n + 1,
+      limit: Infinity,
+      empty: true,
+    },
   ),
   // exp(x - top): the difference's rounding is multiplied by its size, at most 80 here.
   along(
@@ -269,7 +287,10 @@ const matmul = (name: 'matmul' | 'matmulT'): Recipe => ({
     name === 'matmul'
       ? [
           [() => z(2, 3).matmul(z(4, 5)), /^matmul: inner sides differ, \[2,3\] x \[4,5\]$/],
-          [() => z(2, 3).matmul(tensor.zeros([3, 2], { dtype: 'f64' })), /^matmul: expected two f32 or two f64 tensors, got f32 and f64$/],
+          [
+            () => z(2, 3).matmul(tensor.zeros([3, 2], { dtype: 'f64' })),
+            /^matmul: expected two f32 or two f64 tensors, got f32 and f64$/,
+          ],
           [() => tensor.scalar(1).matmul(z(1)), /^matmul: expected rank 1 or more, got \[\] and \[1\]$/],
           [() => z(2, 2, 3).matmul(z(3, 3, 4)), /^matmul: shapes \[2\] and \[3\] do not broadcast/],
         ]

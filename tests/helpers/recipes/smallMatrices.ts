@@ -1,5 +1,5 @@
-// Recipes of nn/smallMatrices.ts. Inputs are (n + 1) I plus entries below 1, so that neither the matrix nor its symmetric part is near singular.
-// References are plain f64 loops by other algorithms than those of the library.
+// Recipes of nn/smallMatrices.ts. Inputs are (n + 1) I plus entries below 1, so that neither the matrix nor its
+// symmetric part is near singular. References are plain f64 loops by other algorithms than those of the library.
 
 import { inverse, inverseCholesky, inverseSqrt } from '../../../src/nn/smallMatrices.js';
 import { tensor, type Tensor } from '../../../src/tensor/index.js';
@@ -17,7 +17,9 @@ function inverted(a: Matrix): Matrix {
   const n = a.length;
   const m = a.map((row, i) => [...row, ...range(n).map(j => Number(i === j))]);
   for (let k = 0; k < n; k++) {
-    const best = range(n).slice(k).reduce((p, i) => (Math.abs(m[i][k]) > Math.abs(m[p][k]) ? i : p), k);
+    const best = range(n)
+      .slice(k)
+      .reduce((p, i) => (Math.abs(m[i][k]) > Math.abs(m[p][k]) ? i : p), k);
     [m[k], m[best]] = [m[best], m[k]];
     m[k] = m[k].map(x => x / m[k][k]);
     for (let i = 0; i < n; i++) if (i !== k) m[i] = m[i].map((x, j) => x - m[i][k] * m[k][j]);
@@ -55,7 +57,10 @@ const recipe = (name: string, op: (x: Tensor) => Tensor, reference: (a: Matrix) 
   fused: name,
   gradientRoundings: [512, 'products of three matrices'],
   errors: [
-    [() => op(tensor.zeros([2, 3])), new RegExp(`^${name}: expected square matrices \\[\\.\\., n, n\\], got \\[2,3\\]$`)],
+    [
+      () => op(tensor.zeros([2, 3])),
+      new RegExp(`^${name}: expected square matrices \\[\\.\\., n, n\\], got \\[2,3\\]$`),
+    ],
   ],
   make(d) {
     const lead = d.shape(0, 2, { empty: false, cap: d.smooth ? 2 : 4 });
@@ -67,7 +72,8 @@ const recipe = (name: string, op: (x: Tensor) => Tensor, reference: (a: Matrix) 
       return build(h.shape, index => {
         const at = index.slice(0, -2);
         const key = at.join();
-        if (!of.has(key)) of.set(key, reference(range(n).map(i => range(n).map(j => get(h, [...at, i, j]) + get(shift, [i, j])))));
+        if (!of.has(key))
+          of.set(key, reference(range(n).map(i => range(n).map(j => get(h, [...at, i, j]) + get(shift, [i, j])))));
         return (of.get(key) as Matrix)[index[index.length - 2]][index[index.length - 1]];
       });
     };
@@ -86,5 +92,7 @@ const recipe = (name: string, op: (x: Tensor) => Tensor, reference: (a: Matrix) 
 });
 
 export const smallMatrixRecipes: readonly Recipe[] = [
-  recipe('inverse', inverse, inverted), recipe('inverseCholesky', inverseCholesky, invertedCholesky), recipe('inverseSqrt', inverseSqrt, invertedRoot),
+  recipe('inverse', inverse, inverted),
+  recipe('inverseCholesky', inverseCholesky, invertedCholesky),
+  recipe('inverseSqrt', inverseSqrt, invertedRoot),
 ];

@@ -1,6 +1,6 @@
-// A small WebAssembly assembler: values are trees (`op('f32.add', x, op('f32.load', p))`), statements are methods of a function
-// builder that append to its body. Types are checked while building, so a mistake names the instruction instead of failing to
-// compile. Which instructions exist is in opcodes.ts; kernels do not belong here.
+// A small WebAssembly assembler: values are trees (`op('f32.add', x, op('f32.load', p))`), statements are methods of a
+// function builder that append to its body. Types are checked while building, so a mistake names the instruction
+// instead of failing to compile. Which instructions exist is in opcodes.ts; kernels do not belong here.
 //
 //   const m = new ModuleBuilder();
 //   const f = m.function('sum', { params: ['i32', 'i32'], results: ['f32'] });
@@ -58,11 +58,16 @@ const bytesOf = (data: Float32Array | Float64Array | Int32Array): number[] => [.
 /** A scalar constant. An i32 may be given signed or unsigned. */
 export function constant(type: WasmType, value: number | bigint): Value {
   switch (type) {
-    case 'i32': return { type, code: [0x41, signed(BigInt(Number(value) | 0))] };
-    case 'i64': return { type, code: [0x42, signed(BigInt.asIntN(64, BigInt(value)))] };
-    case 'f32': return { type, code: [0x43, bytesOf(new Float32Array([Number(value)]))] };
-    case 'f64': return { type, code: [0x44, bytesOf(new Float64Array([Number(value)]))] };
-    case 'v128': throw new Error('a v128 operand needs f32x4Const, i32x4Const or a splat, not a number');
+    case 'i32':
+      return { type, code: [0x41, signed(BigInt(Number(value) | 0))] };
+    case 'i64':
+      return { type, code: [0x42, signed(BigInt.asIntN(64, BigInt(value)))] };
+    case 'f32':
+      return { type, code: [0x43, bytesOf(new Float32Array([Number(value)]))] };
+    case 'f64':
+      return { type, code: [0x44, bytesOf(new Float64Array([Number(value)]))] };
+    case 'v128':
+      throw new Error('a v128 operand needs f32x4Const, i32x4Const or a splat, not a number');
   }
 }
 
@@ -91,13 +96,15 @@ function lift(where: string, operand: Operand, type: WasmType): Code {
 }
 
 function lifted(where: string, operands: readonly Operand[], types: readonly WasmType[]): Code {
-  if (operands.length !== types.length) throw new Error(`${where}: expected ${types.length} operands, got ${operands.length}`);
+  if (operands.length !== types.length)
+    throw new Error(`${where}: expected ${types.length} operands, got ${operands.length}`);
   return types.map((type, i) => lift(where, operands[i], type));
 }
 
 /** Alignment is only a hint; 4 bytes is what every address here has. */
 function memoryImmediate(name: string, offset: number): Code {
-  if (!Number.isInteger(offset) || offset < 0 || offset > 0xffffffff) throw new Error(`${name}: ${offset} is not an offset`);
+  if (!Number.isInteger(offset) || offset < 0 || offset > 0xffffffff)
+    throw new Error(`${name}: ${offset} is not an offset`);
   const narrow = /(load|store)8/.test(name) ? 0 : /(load|store)16/.test(name) ? 1 : 2;
   return [narrow, unsigned(offset)];
 }
@@ -141,7 +148,11 @@ export function shuffle(a: Operand, b: Operand, lanes: readonly number[]): Value
 
 /** The same with four 32-bit lanes of 0 to 7. */
 export function shuffle32(a: Operand, b: Operand, lanes: readonly [number, number, number, number]): Value {
-  return shuffle(a, b, lanes.flatMap(l => [4 * l, 4 * l + 1, 4 * l + 2, 4 * l + 3]));
+  return shuffle(
+    a,
+    b,
+    lanes.flatMap(l => [4 * l, 4 * l + 1, 4 * l + 2, 4 * l + 3]),
+  );
 }
 
 /** a where the condition is not 0, else b; both are computed. */
@@ -152,7 +163,11 @@ export function select(a: Value, b: Operand, condition: Operand): Value {
 
 /** A call; a value if the function has a result. */
 export function call(target: FunctionBuilder, ...operands: readonly Operand[]): Value {
-  const given = lifted(`call ${target.name}`, operands, target.params.map(p => p.type));
+  const given = lifted(
+    `call ${target.name}`,
+    operands,
+    target.params.map(p => p.type),
+  );
   return { type: target.results[0], code: [given, 0x10, unsigned(target.index)] };
 }
 
@@ -262,8 +277,8 @@ export class FunctionBuilder {
   }
 
   /**
-   * while (counter < limit) { body; counter += step }, compared as unsigned. The counter starts as it is (locals start at 0; set
-   * it before an inner loop), and the limit is computed anew each time round: give a local or a number.
+   * while (counter < limit) { body; counter += step }, compared as unsigned. The counter starts as it is (locals start
+   * at 0; set it before an inner loop), and the limit is computed anew each time round: give a local or a number.
    */
   loop(counter: Local, limit: Operand, step: Operand, body: () => void): void {
     this.if(op('i32.lt_u', counter, limit), () => {
@@ -323,7 +338,10 @@ function section(id: number, entries: readonly (readonly number[])[]): number[] 
 
 const nameBytes = (text: string): number[] => vector([...new TextEncoder().encode(text)].map(b => [b]));
 
-/** A module over one imported memory, `env.memory`. A module for shared memory links to shared memory only, and the other way round. */
+/**
+ * A module over one imported memory, `env.memory`. A module for shared memory links to shared memory only, and the
+ * other way round.
+ */
 export class ModuleBuilder {
   private readonly shared: boolean;
   private readonly functions: FunctionBuilder[] = [];
@@ -342,18 +360,35 @@ export class ModuleBuilder {
 
   bytes(): Uint8Array<ArrayBuffer> {
     const types = this.functions.map(f => [
-      0x60, ...vector(f.params.map(p => [typeCodes[p.type]])), ...vector(f.results.map(type => [typeCodes[type]])),
+      0x60,
+      ...vector(f.params.map(p => [typeCodes[p.type]])),
+      ...vector(f.results.map(type => [typeCodes[type]])),
     ]);
     const limits = this.shared ? [0x03, 0x00, ...unsigned(65536)] : [0x00, 0x00];
     const memory = [...nameBytes('env'), ...nameBytes('memory'), 0x02, ...limits];
-    const exported = this.functions.filter(f => f.exported).map(f => [...nameBytes(f.name), 0x00, ...unsigned(f.index)]);
+    const exported = this.functions
+      .filter(f => f.exported)
+      .map(f => [...nameBytes(f.name), 0x00, ...unsigned(f.index)]);
     return new Uint8Array([
-      0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00,
+      0x00,
+      0x61,
+      0x73,
+      0x6d,
+      0x01,
+      0x00,
+      0x00,
+      0x00,
       ...section(1, types),
       ...section(2, [memory]),
-      ...section(3, this.functions.map((_, i) => unsigned(i))),
+      ...section(
+        3,
+        this.functions.map((_, i) => unsigned(i)),
+      ),
       ...section(7, exported),
-      ...section(10, this.functions.map(f => f.encode())),
+      ...section(
+        10,
+        this.functions.map(f => f.encode()),
+      ),
     ]);
   }
 }
@@ -366,7 +401,10 @@ export function instantiate(bytes: Uint8Array<ArrayBuffer>, memory: WebAssembly.
   return { ...instance.exports } as Record<string, WasmFunction>;
 }
 
-/** Whether this engine has the relaxed SIMD instructions (Node 20 only behind a flag, which must be set before this is asked). */
+/**
+ * Whether this engine has the relaxed SIMD instructions (Node 20 only behind a flag, which must be set before this is
+ * asked).
+ */
 export function supportsRelaxedSimd(): boolean {
   const m = new ModuleBuilder();
   const f = m.function('f', { params: [], results: ['v128'] });

@@ -1,5 +1,6 @@
-// Copies between strided views of 4-byte elements, whatever they mean. Axes are merged and ordered here; the two innermost run in
-// WebAssembly as moved runs, as a blocked transpose, or element by element. No arithmetic and no conversion.
+// Copies between strided views of 4-byte elements, whatever they mean. Axes are merged and ordered here; the two
+// innermost run in WebAssembly as moved runs, as a blocked transpose, or element by element. No arithmetic and no
+// conversion.
 
 import { sizeOf } from '../../../tensor/shape.js';
 import { oneThread, type Threads } from '../threads.js';
@@ -20,7 +21,10 @@ interface Axis {
   readonly to: number;
 }
 
-/** Sides of the square that the blocked transpose finishes before the next: both of its halves fit the first-level cache. */
+/**
+ * Sides of the square that the blocked transpose finishes before the next: both of its halves fit the first-level
+ * cache.
+ */
 const block = 32;
 
 export function createCopy(memory: WebAssembly.Memory, threads: Threads = oneThread(memory)): Copy {
@@ -32,8 +36,17 @@ export function createCopy(memory: WebAssembly.Memory, threads: Threads = oneThr
   return {
     copy: ({ input, output }) => {
       if (output.shape.includes(0)) return true;
-      const axes = mergeAxes(output.shape.map((side, i) => ({ side, from: 4 * input.strides[i], to: 4 * output.strides[i] })));
-      copyAxes(kernels, axes, input.byteOffset, output.byteOffset, threads, threads.parts(workOfWord * sizeOf(output.shape)));
+      const axes = mergeAxes(
+        output.shape.map((side, i) => ({ side, from: 4 * input.strides[i], to: 4 * output.strides[i] })),
+      );
+      copyAxes(
+        kernels,
+        axes,
+        input.byteOffset,
+        output.byteOffset,
+        threads,
+        threads.parts(workOfWord * sizeOf(output.shape)),
+      );
       return true;
     },
   };
@@ -58,8 +71,18 @@ const single: Axis = { side: 1, from: 4, to: 4 };
 /** How long a word takes, in multiply-adds (see Threads.pays). */
 const workOfWord = 4;
 
-/** The two innermost axes are a call. In more than one part these are cut along the longer axis, unless there are many anyway. */
-function copyAxes(kernels: Record<string, WasmFunction>, axes: readonly Axis[], from: number, to: number, threads: Threads, parts: number): void {
+/**
+ * The two innermost axes are a call. In more than one part these are cut along the longer axis, unless there are many
+ * anyway.
+ */
+function copyAxes(
+  kernels: Record<string, WasmFunction>,
+  axes: readonly Axis[],
+  from: number,
+  to: number,
+  threads: Threads,
+  parts: number,
+): void {
   const inner = axes.at(-1) ?? single;
   const rest = axes.slice(0, -1);
   // Beside the output's fastest axis, the input's fastest one makes a transpose; else the next one out.
@@ -77,7 +100,8 @@ function copyAxes(kernels: Record<string, WasmFunction>, axes: readonly Axis[], 
   };
   const walk = (axis: number, source: number, target: number, each: (source: number, target: number) => void): void => {
     if (axis === rest.length) return each(source, target);
-    for (let i = 0; i < rest[axis].side; i++) walk(axis + 1, source + i * rest[axis].from, target + i * rest[axis].to, each);
+    for (let i = 0; i < rest[axis].side; i++)
+      walk(axis + 1, source + i * rest[axis].from, target + i * rest[axis].to, each);
   };
   if (parts === 1) {
     walk(0, from, to, (source, target) => kernel(...argsOf(source, target, outer.side, inner.side)));
@@ -89,7 +113,14 @@ function copyAxes(kernels: Record<string, WasmFunction>, axes: readonly Axis[], 
   walk(0, from, to, (source, target) => {
     for (let i = 0; i < cut.side; i += length) {
       const side = Math.min(length, cut.side - i);
-      calls.push(argsOf(source + i * cut.from, target + i * cut.to, cut === outer ? side : outer.side, cut === inner ? side : inner.side));
+      calls.push(
+        argsOf(
+          source + i * cut.from,
+          target + i * cut.to,
+          cut === outer ? side : outer.side,
+          cut === inner ? side : inner.side,
+        ),
+      );
     }
   });
   threads.run(kernel, calls);
@@ -100,18 +131,24 @@ function emitRuns(m: ModuleBuilder): void {
   const f = m.function('runs', { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] });
   const [from, fromStride, to, toStride, count, bytes] = f.params;
   const [i, at] = f.localArray('i32', 2);
-  const move = (body: () => void): void => f.loop(i, count, 1, () => {
-    body();
-    f.add(from, fromStride);
-    f.add(to, toStride);
-  });
+  const move = (body: () => void): void =>
+    f.loop(i, count, 1, () => {
+      body();
+      f.add(from, fromStride);
+      f.add(to, toStride);
+    });
   // memory.copy costs a call: short runs go by vectors and single words.
-  f.if(op('i32.gt_u', bytes, 512), () => move(() => f.copy(to, from, bytes)), () => move(() => {
-    f.set(at, 0);
-    const [source, target] = [op('i32.add', from, at), op('i32.add', to, at)];
-    f.loop(at, op('i32.and', bytes, -16), 16, () => f.store('v128.store', target, load('v128.load', source)));
-    f.loop(at, bytes, 4, () => f.store('i32.store', target, load('i32.load', source)));
-  }));
+  f.if(
+    op('i32.gt_u', bytes, 512),
+    () => move(() => f.copy(to, from, bytes)),
+    () =>
+      move(() => {
+        f.set(at, 0);
+        const [source, target] = [op('i32.add', from, at), op('i32.add', to, at)];
+        f.loop(at, op('i32.and', bytes, -16), 16, () => f.store('v128.store', target, load('v128.load', source)));
+        f.loop(at, bytes, 4, () => f.store('i32.store', target, load('i32.load', source)));
+      }),
+  );
 }
 
 /** Single words; an inner input stride of 0 into contiguous output repeats one word. */
@@ -142,7 +179,10 @@ function emitElements(m: ModuleBuilder): void {
   });
 }
 
-/** to[r, c] = from[r, c] where rows of `to` are contiguous (toRow apart) and so are columns of `from` (fromColumn apart). */
+/**
+ * to[r, c] = from[r, c] where rows of `to` are contiguous (toRow apart) and so are columns of `from` (fromColumn
+ * apart).
+ */
 function emitTranspose(m: ModuleBuilder): void {
   const square = emitTransposeBlock(m);
   const f = m.function('transpose', { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] });
@@ -168,7 +208,11 @@ function emitTranspose(m: ModuleBuilder): void {
 
 /** The same for one block: squares of 4x4 by shuffles, words at the edges. */
 function emitTransposeBlock(m: ModuleBuilder): FunctionBuilder {
-  const f = m.function('transposeBlock', { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] }, { exported: false });
+  const f = m.function(
+    'transposeBlock',
+    { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] },
+    { exported: false },
+  );
   const [from, fromColumn, to, toRow, rows, columns] = f.params;
   const [row, column, wholeColumns] = f.localArray('i32', 3);
   const sources = f.localArray('i32', 4);

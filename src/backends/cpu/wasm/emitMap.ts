@@ -1,10 +1,19 @@
-// Programs (tensor/expr.ts) as SIMD code: the expressions for four elements, and the loop over one row of elements with its tail,
-// outputs and running sums. Which rows there are is the caller's business (map.ts, reduce.ts, the fused kernels).
-// A mask (type b) is all ones or all zeros in a lane; in memory it is 0 or 1.
+// Programs (tensor/expr.ts) as SIMD code: the expressions for four elements, and the loop over one row of elements with
+// its tail, outputs and running sums. Which rows there are is the caller's business (map.ts, reduce.ts, the fused
+// kernels). A mask (type b) is all ones or all zeros in a lane; in memory it is 0 or 1.
 
 import type { Expr, Program, ScalarType } from '../../../tensor/expr.js';
 import { topological } from '../../../tensor/expr.js';
-import { i32x4Const, load, loadLane, op, type FunctionBuilder, type InstructionName, type Local, type Value } from './assembler.js';
+import {
+  i32x4Const,
+  load,
+  loadLane,
+  op,
+  type FunctionBuilder,
+  type InstructionName,
+  type Local,
+  type Value,
+} from './assembler.js';
 import { acrossLanes, choose, div, hold, type LaneMath, splat, splatInt } from './lanes.js';
 
 /** Programs whose masks are only compared, combined and chosen by; arithmetic on masks has no lanes here. */
@@ -33,44 +42,85 @@ function emitNode(math: LaneMath, e: Expr, [x, y, z]: readonly Value[], leaf: Le
   const typed = (onFloat: InstructionName, onSigned: InstructionName, onUnsigned = onSigned): Value =>
     op(operand === 'f' ? onFloat : operand === 'u' ? onUnsigned : onSigned, x, y);
   switch (e.op) {
-    case 'const': return float ? splat(e.value) : splatInt(e.type === 'b' ? -Number(e.value !== 0) : e.value);
-    case 'arg': case 'uniform': case 'index': return leaf(e);
-    case 'add': return typed('f32x4.add', 'i32x4.add');
-    case 'sub': return typed('f32x4.sub', 'i32x4.sub');
-    case 'mul': return typed('f32x4.mul', 'i32x4.mul');
-    case 'div': return div(x, y);
-    case 'neg': return op(float ? 'f32x4.neg' : 'i32x4.neg', x);
-    case 'min': return typed('f32x4.min', 'i32x4.min_s', 'i32x4.min_u');
-    case 'max': return typed('f32x4.max', 'i32x4.max_s', 'i32x4.max_u');
-    case 'abs': return float ? op('f32x4.abs', x) : e.type === 'u' ? x : op('i32x4.abs', x);
-    case 'floor': return op('f32x4.floor', x);
-    case 'exp': return math.exp(x);
-    case 'log': return math.log(x);
-    case 'sqrt': return op('f32x4.sqrt', x);
-    case 'rsqrt': return div(splat(1), op('f32x4.sqrt', x));
-    case 'tanh': return math.tanh(x);
-    case 'erf': return math.erf(x);
-    case 'sin': return math.sin(x);
-    case 'cos': return math.cos(x);
-    case 'lt': return operand === 'b' ? op('v128.andnot', y, x) : typed('f32x4.lt', 'i32x4.lt_s', 'i32x4.lt_u');
-    case 'le': return operand === 'b' ? op('v128.or', y, op('v128.not', x)) : typed('f32x4.le', 'i32x4.le_s', 'i32x4.le_u');
-    case 'eq': return typed('f32x4.eq', 'i32x4.eq');
-    case 'ne': return typed('f32x4.ne', 'i32x4.ne');
-    case 'and': case 'bitAnd': return op('v128.and', x, y);
-    case 'or': case 'bitOr': return op('v128.or', x, y);
-    case 'bitXor': return op('v128.xor', x, y);
-    case 'not': return op('v128.not', x);
-    case 'where': return choose(x, y, z);
-    case 'shl': return op('i32x4.shl', x, e.args[1].value);
-    case 'shr': return op(e.type === 'u' ? 'i32x4.shr_u' : 'i32x4.shr_s', x, e.args[1].value);
-    case 'toF': return operand === 'b' ? op('v128.and', x, splat(1)) : op(operand === 'u' ? 'f32x4.convert_i32x4_u' : 'f32x4.convert_i32x4_s', x);
-    case 'toI': return operand === 'f' ? op('i32x4.trunc_sat_f32x4_s', x) : operand === 'b' ? op('v128.and', x, splatInt(1)) : x;
-    case 'toU': case 'custom': return x;
+    case 'const':
+      return float ? splat(e.value) : splatInt(e.type === 'b' ? -Number(e.value !== 0) : e.value);
+    case 'arg':
+    case 'uniform':
+    case 'index':
+      return leaf(e);
+    case 'add':
+      return typed('f32x4.add', 'i32x4.add');
+    case 'sub':
+      return typed('f32x4.sub', 'i32x4.sub');
+    case 'mul':
+      return typed('f32x4.mul', 'i32x4.mul');
+    case 'div':
+      return div(x, y);
+    case 'neg':
+      return op(float ? 'f32x4.neg' : 'i32x4.neg', x);
+    case 'min':
+      return typed('f32x4.min', 'i32x4.min_s', 'i32x4.min_u');
+    case 'max':
+      return typed('f32x4.max', 'i32x4.max_s', 'i32x4.max_u');
+    case 'abs':
+      return float ? op('f32x4.abs', x) : e.type === 'u' ? x : op('i32x4.abs', x);
+    case 'floor':
+      return op('f32x4.floor', x);
+    case 'exp':
+      return math.exp(x);
+    case 'log':
+      return math.log(x);
+    case 'sqrt':
+      return op('f32x4.sqrt', x);
+    case 'rsqrt':
+      return div(splat(1), op('f32x4.sqrt', x));
+    case 'tanh':
+      return math.tanh(x);
+    case 'erf':
+      return math.erf(x);
+    case 'sin':
+      return math.sin(x);
+    case 'cos':
+      return math.cos(x);
+    case 'lt':
+      return operand === 'b' ? op('v128.andnot', y, x) : typed('f32x4.lt', 'i32x4.lt_s', 'i32x4.lt_u');
+    case 'le':
+      return operand === 'b' ? op('v128.or', y, op('v128.not', x)) : typed('f32x4.le', 'i32x4.le_s', 'i32x4.le_u');
+    case 'eq':
+      return typed('f32x4.eq', 'i32x4.eq');
+    case 'ne':
+      return typed('f32x4.ne', 'i32x4.ne');
+    case 'and':
+    case 'bitAnd':
+      return op('v128.and', x, y);
+    case 'or':
+    case 'bitOr':
+      return op('v128.or', x, y);
+    case 'bitXor':
+      return op('v128.xor', x, y);
+    case 'not':
+      return op('v128.not', x);
+    case 'where':
+      return choose(x, y, z);
+    case 'shl':
+      return op('i32x4.shl', x, e.args[1].value);
+    case 'shr':
+      return op(e.type === 'u' ? 'i32x4.shr_u' : 'i32x4.shr_s', x, e.args[1].value);
+    case 'toF':
+      return operand === 'b'
+        ? op('v128.and', x, splat(1))
+        : op(operand === 'u' ? 'f32x4.convert_i32x4_u' : 'f32x4.convert_i32x4_s', x);
+    case 'toI':
+      return operand === 'f' ? op('i32x4.trunc_sat_f32x4_s', x) : operand === 'b' ? op('v128.and', x, splatInt(1)) : x;
+    case 'toU':
+    case 'custom':
+      return x;
   }
 }
 
 /** A loaded vector as an operand, and back. */
-export const fromMemory = (type: ScalarType, value: Value): Value => (type === 'b' ? op('i32x4.ne', value, splatInt(0)) : value);
+export const fromMemory = (type: ScalarType, value: Value): Value =>
+  type === 'b' ? op('i32x4.ne', value, splatInt(0)) : value;
 const toMemory = (type: ScalarType, value: Value): Value => (type === 'b' ? op('v128.and', value, splatInt(1)) : value);
 
 /** How a row's elements follow each other: one repeated, densely, or `step` bytes apart. */
@@ -84,21 +134,36 @@ export interface Stream {
   readonly step?: Local;
 }
 
-/** A running sum or maximum: several vectors, so that additions do not wait for each other and few terms meet in each. */
+/**
+ * A running sum or maximum: several vectors, so that additions do not wait for each other and few terms meet in each.
+ */
 export interface Accumulator {
   readonly op: 'sum' | 'max';
   readonly type: 'f' | 'i';
   readonly parts: readonly Local[];
-  /** Float sums: takes the parts in every so often, so that no number is added to a sum of tens of thousands of others. */
+  /**
+   * Float sums: takes the parts in every so often, so that no number is added to a sum of tens of thousands of others.
+   */
   readonly outer: Local | undefined;
 }
 
-export function accumulator(f: FunctionBuilder, reduction: 'sum' | 'max', type: 'f' | 'i' = 'f', count = 4): Accumulator {
-  return { op: reduction, type, parts: f.localArray('v128', count), outer: reduction === 'sum' && type === 'f' ? f.local('v128') : undefined };
+export function accumulator(
+  f: FunctionBuilder,
+  reduction: 'sum' | 'max',
+  type: 'f' | 'i' = 'f',
+  count = 4,
+): Accumulator {
+  return {
+    op: reduction,
+    type,
+    parts: f.localArray('v128', count),
+    outer: reduction === 'sum' && type === 'f' ? f.local('v128') : undefined,
+  };
 }
 
 export function combineWith(acc: Accumulator): (a: Value, b: Value) => Value {
-  const name = acc.type === 'f' ? (acc.op === 'sum' ? 'f32x4.add' : 'f32x4.max') : acc.op === 'sum' ? 'i32x4.add' : 'i32x4.max_s';
+  const name =
+    acc.type === 'f' ? (acc.op === 'sum' ? 'f32x4.add' : 'f32x4.max') : acc.op === 'sum' ? 'i32x4.add' : 'i32x4.max_s';
   return (a, b) => op(name, a, b);
 }
 
@@ -171,8 +236,13 @@ export function emitRow(math: LaneMath, row: Row): void {
     if (e.op === 'arg') used.add(e.value);
     if (e.op === 'index') needsIndex = true;
   }
-  const repeated = inputs.map((s, i) => (s?.spacing === 'repeated' && used.has(i) ? hold(f, load('v128.load32_splat', s.pointer)) : undefined));
-  const laneNumbers = needsIndex && row.index ? hold(f, op('i32x4.mul', op('i32x4.splat', row.index.step), i32x4Const(0, 1, 2, 3))) : undefined;
+  const repeated = inputs.map((s, i) =>
+    s?.spacing === 'repeated' && used.has(i) ? hold(f, load('v128.load32_splat', s.pointer)) : undefined,
+  );
+  const laneNumbers =
+    needsIndex && row.index
+      ? hold(f, op('i32x4.mul', op('i32x4.splat', row.index.step), i32x4Const(0, 1, 2, 3)))
+      : undefined;
   const moving = [...inputs.filter((_, i) => used.has(i)), ...outputs.map(o => o.stream)].filter(s => s !== undefined);
 
   const next = (s: Stream, elements: number): void => {
@@ -248,14 +318,15 @@ export function emitRow(math: LaneMath, row: Row): void {
     f.set(limit, op('i32.and', row.count, -elements));
     return limit;
   };
-  const vectors = (count: number): void => stage(4 * count, limitFor(4 * count), () => {
-    for (let u = 0; u < count; u++) {
-      body(u, false);
-      advance(4, s => s.spacing === 'apart');
-      advanceIndex(4);
-    }
-    advance(4 * count, s => s.spacing === 'dense');
-  });
+  const vectors = (count: number): void =>
+    stage(4 * count, limitFor(4 * count), () => {
+      for (let u = 0; u < count; u++) {
+        body(u, false);
+        advance(4, s => s.spacing === 'apart');
+        advanceIndex(4);
+      }
+      advance(4 * count, s => s.spacing === 'dense');
+    });
   f.set(done, 0); // the row may lie inside a loop
   const unroll = unrolling(results);
   if (unroll > 1) vectors(unroll);
@@ -266,4 +337,3 @@ export function emitRow(math: LaneMath, row: Row): void {
     advanceIndex(1);
   });
 }
-

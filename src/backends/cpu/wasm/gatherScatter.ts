@@ -19,16 +19,32 @@ function addGather(m: ModuleBuilder): void {
   f.loop(i, count, 1, () => {
     f.set(row, load('i32.load', indices));
     f.set(source, op('i32.add', from, op('i32.mul', row, fromRow)));
-    f.if(op('i32.lt_s', row, 0), () => f.fill(to, 0, rowBytes), () => {
-      f.if(op('i32.eq', rowBytes, 4), () => f.store('i32.store', to, load('i32.load', source)), () => f.copy(to, source, rowBytes));
-    });
+    f.if(
+      op('i32.lt_s', row, 0),
+      () => f.fill(to, 0, rowBytes),
+      () => {
+        f.if(
+          op('i32.eq', rowBytes, 4),
+          () => f.store('i32.store', to, load('i32.load', source)),
+          () => f.copy(to, source, rowBytes),
+        );
+      },
+    );
     f.add(indices, 4);
     f.add(to, rowBytes);
   });
 }
 
-/** name(indices, count, from, fromRowBytes, to, toRowBytes, rowElements): adds rows in order, skipping negative numbers. */
-function addScatter(m: ModuleBuilder, name: string, addVectors: InstructionName, addScalars: InstructionName, type: 'f32' | 'i32'): void {
+/**
+ * name(indices, count, from, fromRowBytes, to, toRowBytes, rowElements): adds rows in order, skipping negative numbers.
+ */
+function addScatter(
+  m: ModuleBuilder,
+  name: string,
+  addVectors: InstructionName,
+  addScalars: InstructionName,
+  type: 'f32' | 'i32',
+): void {
   const f = m.function(name, { params: ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32'], results: [] });
   const [indices, count, from, fromRow, to, toRow, rowElements] = f.params;
   const [i, row, k, source, target, vectors] = f.localArray('i32', 6);
@@ -76,7 +92,8 @@ export function createGatherScatter(context: WasmContext): {
 
   return {
     gather({ input, indices, output }) {
-      if (input.dtype !== output.dtype || !denseRows(input) || !isContiguous(output.shape, output.strides)) return false;
+      if (input.dtype !== output.dtype || !denseRows(input) || !isContiguous(output.shape, output.strides))
+        return false;
       const at = place(indices);
       const rowBytes = rowSize(output) * bytesPerElement[output.dtype];
       code.gather(at, indices.length, byteOffsetOf(input), rowStep(input), byteOffsetOf(output), rowBytes);
@@ -90,7 +107,15 @@ export function createGatherScatter(context: WasmContext): {
       const elements = rowSize(output);
       const to = byteOffsetOf(output);
       new Uint8Array(memory.buffer, to, 4 * sizeOf(output.shape)).fill(0);
-      (dtype === 'f32' ? code.addFloats : code.addInts)(at, indices.length, byteOffsetOf(input), rowStep(input), to, 4 * elements, elements);
+      (dtype === 'f32' ? code.addFloats : code.addInts)(
+        at,
+        indices.length,
+        byteOffsetOf(input),
+        rowStep(input),
+        to,
+        4 * elements,
+        elements,
+      );
       return true;
     },
   };

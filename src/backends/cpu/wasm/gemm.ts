@@ -1,5 +1,6 @@
-// Matrix multiplication on views: which loops a shape takes and in what blocks. The loops themselves are in gemmKernels.ts. A result
-// depends on shapes and strides (and on fused multiply-add being used or not), never on what ran before.
+// Matrix multiplication on views: which loops a shape takes and in what blocks. The loops themselves are in
+// gemmKernels.ts. A result depends on shapes and strides (and on fused multiply-add being used or not), never on what
+// ran before.
 
 import { oneThread, type Threads } from '../threads.js';
 import type { Program } from '../../../tensor/expr.js';
@@ -27,7 +28,10 @@ export interface MatmulCall {
 }
 
 export interface Gemm {
-  /** output [..., m, n] = a [..., m, k] b [..., k, n] in f32; leading axes equal, stride 0 repeats; any strides. Always true. */
+  /**
+   * output [..., m, n] = a [..., m, k] b [..., k, n] in f32; leading axes equal, stride 0 repeats; any strides. Always
+   * true.
+   */
   matmul(call: MatmulCall): boolean;
   /** output [m, n] = a [m, k] times quantised weights, decoded on the way; rows of both are dense. */
   weights(call: Omit<MatmulCall, 'b' | 'accumulate'> & { readonly weights: GemmWeights }): void;
@@ -63,7 +67,8 @@ interface Product {
   readonly cColumn: number;
 }
 
-// Blocks of the packed path: a block of A (140 x kBlock) stays in the second-level cache, a panel of B (kBlock x 8) in the first.
+// Blocks of the packed path: a block of A (140 x kBlock) stays in the second-level cache, a panel of B (kBlock x 8) in
+// the first.
 const kBlock = 640;
 const nBlock = 256;
 /** Rows of A that are packed together, and how many blocks along k. */
@@ -71,7 +76,10 @@ const mSlab = 1040;
 const kBlocks = 4;
 /** Elements of B that the unpacked paths go over again for each few rows of A. */
 const reusedElements = 65536;
-/** Elements of B that no cache near the core holds; and its rows that are read side by side where it is used once. Measured: 4, 16 are slower. */
+/**
+ * Elements of B that no cache near the core holds; and its rows that are read side by side where it is used once.
+ * Measured: 4, 16 are slower.
+ */
 const farElements = 2 ** 19;
 const sweptRows = 8;
 
@@ -81,7 +89,10 @@ const epilogueWork = 20;
 /** The code of a product with an epilogue, or with quantised weights. */
 type FinishingKernels = Pick<GemmKernels, 'packed'> & { readonly epilogue: WasmFunction };
 
-/** Quantised weights as they lie: address of the first row, bytes from row to row, of a row's codes, and of the table of halves. */
+/**
+ * Quantised weights as they lie: address of the first row, bytes from row to row, of a row's codes, and of the table of
+ * halves.
+ */
 export interface GemmWeights extends WeightPanels {
   readonly at: number;
   readonly rowBytes: number;
@@ -89,7 +100,10 @@ export interface GemmWeights extends WeightPanels {
   readonly halves: number;
 }
 
-/** How the code of a packed product is told where B begins for columns from j and rows from k: three words, and later more; and what it is cut by. */
+/**
+ * How the code of a packed product is told where B begins for columns from j and rows from k: three words, and later
+ * more; and what it is cut by.
+ */
 interface SourceOfB {
   readonly columnUnit: number;
   readonly kUnit: number;
@@ -98,12 +112,17 @@ interface SourceOfB {
 }
 
 const stridesOf = ({ b, bColumn, bK }: Product): SourceOfB => ({
-  columnUnit: tileColumns, kUnit: 4, at: (j, k) => [b + j * bColumn + k * bK, bColumn, bK], more: () => [],
+  columnUnit: tileColumns,
+  kUnit: 4,
+  at: (j, k) => [b + j * bColumn + k * bK, bColumn, bK],
+  more: () => [],
 });
 
 const weightsOf = ({ transposed, at, rowBytes, weightBytes, halves }: GemmWeights): SourceOfB => ({
-  columnUnit: transposed ? tileColumns : weightBlock, kUnit: weightBlock,
-  at: (j, k) => [at + (transposed ? j : k) * rowBytes, rowBytes, weightBytes], more: (j, k) => [transposed ? k : j, halves],
+  columnUnit: transposed ? tileColumns : weightBlock,
+  kUnit: weightBlock,
+  at: (j, k) => [at + (transposed ? j : k) * rowBytes, rowBytes, weightBytes],
+  more: (j, k) => [transposed ? k : j, halves],
 });
 
 /** Who computes, with what, and where there is room. */
@@ -115,12 +134,18 @@ interface Machine {
 }
 
 /**
- * Compiles the loops for this memory. `scratch(bytes)` gives a region of at least that size, 16-aligned, that nothing else uses during a
- * call; it may grow the memory.
+ * Compiles the loops for this memory. `scratch(bytes)` gives a region of at least that size, 16-aligned, that nothing
+ * else uses during a call; it may grow the memory.
  */
-export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: number) => number, options: GemmOptions = {}): Gemm {
+export function createGemm(
+  memory: WebAssembly.Memory,
+  scratch: (byteLength: number) => number,
+  options: GemmOptions = {},
+): Gemm {
   const threads = options.threads ?? oneThread(memory);
-  const kernels = threads.link(buildGemmModule({ relaxed: options.relaxed ?? false, shared: isShared(memory) })) as unknown as GemmKernels;
+  const kernels = threads.link(
+    buildGemmModule({ relaxed: options.relaxed ?? false, shared: isShared(memory) }),
+  ) as unknown as GemmKernels;
   const machine: Machine = { kernels, threads, scratch, tileRows: tileRowsOf(options.relaxed ?? false) };
   const compiled = new Map<string, FinishingKernels>();
   const kernelsFor = (program: Program | undefined, weights?: WeightPanels): FinishingKernels => {
@@ -128,7 +153,10 @@ export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: num
     let found = compiled.get(key);
     if (!found) {
       const module = buildGemmModule({
-        relaxed: options.relaxed ?? false, shared: isShared(memory), ...(program && { epilogue: program }), ...(weights && { weights }),
+        relaxed: options.relaxed ?? false,
+        shared: isShared(memory),
+        ...(program && { epilogue: program }),
+        ...(weights && { weights }),
       });
       found = threads.link(module) as unknown as FinishingKernels;
       compiled.set(key, found);
@@ -136,10 +164,22 @@ export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: num
     return found;
   };
   const finish = (output: WasmView, epilogue: WasmEpilogue): void => {
-    const { byteOffset, shape: [m, n], strides: [row] } = output;
+    const {
+      byteOffset,
+      shape: [m, n],
+      strides: [row],
+    } = output;
     const height = Math.ceil(m / threads.parts(epilogueWork * m * n));
-    threads.run(kernelsFor(epilogue.program).epilogue, steps(m, height).map(({ at, length }) =>
-      [byteOffset + 4 * at * row, 4 * row, length, n, ...epilogueArguments(epilogue, at, 0)]));
+    threads.run(
+      kernelsFor(epilogue.program).epilogue,
+      steps(m, height).map(({ at, length }) => [
+        byteOffset + 4 * at * row,
+        4 * row,
+        length,
+        n,
+        ...epilogueArguments(epilogue, at, 0),
+      ]),
+    );
   };
   return {
     finish,
@@ -164,19 +204,29 @@ export function createGemm(memory: WebAssembly.Memory, scratch: (byteLength: num
       return true;
     },
     weights: ({ a, weights, output, epilogue }) => {
-      const { product } = foldBatch({ a, b: { byteOffset: 0, shape: [a.shape[1], output.shape[1]], strides: [output.shape[1], 1] }, output });
+      const { product } = foldBatch({
+        a,
+        b: { byteOffset: 0, shape: [a.shape[1], output.shape[1]], strides: [output.shape[1], 1] },
+        output,
+      });
       if (product.m === 0) return;
       runPacked(machine, product, kernelsFor(epilogue?.program, weights).packed, false, epilogue, weightsOf(weights));
     },
   };
 }
 
-/** Tiles that threads should share a product in. Where it is cut changes no result: an element is always one thread's sum. */
+/**
+ * Tiles that threads should share a product in. Where it is cut changes no result: an element is always one thread's
+ * sum.
+ */
 const partsOf = ({ threads }: Machine, { m, n, k }: Product): number => threads.parts(m * n * k);
 
 /** Steps of at most `step` through a side. */
 function steps(side: number, step: number): { at: number; length: number }[] {
-  return Array.from({ length: Math.ceil(side / step) }, (_, i) => ({ at: i * step, length: Math.min(step, side - i * step) }));
+  return Array.from({ length: Math.ceil(side / step) }, (_, i) => ({
+    at: i * step,
+    length: Math.min(step, side - i * step),
+  }));
 }
 
 interface BatchAxis {
@@ -210,17 +260,32 @@ function foldBatch({ a, b, output }: MatmulCall): { batch: BatchAxis[]; product:
   // An axis of one element counts as contiguous.
   const along = (side: number, bytes: number): number => (side === 1 ? 4 : bytes);
   const product: Product = {
-    m, n, k,
-    a: a.byteOffset, aRow: along(m, aRow), aK: along(k, stride(a, rank - 1)),
-    b: b.byteOffset, bK: along(k, stride(b, rank - 2)), bColumn: along(n, stride(b, rank - 1)),
-    c: output.byteOffset, cRow: along(m, cRow), cColumn: along(n, stride(output, rank - 1)),
+    m,
+    n,
+    k,
+    a: a.byteOffset,
+    aRow: along(m, aRow),
+    aK: along(k, stride(a, rank - 1)),
+    b: b.byteOffset,
+    bK: along(k, stride(b, rank - 2)),
+    bColumn: along(n, stride(b, rank - 1)),
+    c: output.byteOffset,
+    cRow: along(m, cRow),
+    cColumn: along(n, stride(output, rank - 1)),
   };
   // Rows of the output should be contiguous: the transposed problem where its columns are.
   if (product.cColumn === 4 || product.cRow !== 4) return { batch, product };
   return { batch: batch.map(axis => ({ ...axis, a: axis.b, b: axis.a })), product: transposed(product) };
 }
 
-function forEachBatch(batch: readonly BatchAxis[], run: (a: number, b: number, c: number) => void, axis = 0, a = 0, b = 0, c = 0): void {
+function forEachBatch(
+  batch: readonly BatchAxis[],
+  run: (a: number, b: number, c: number) => void,
+  axis = 0,
+  a = 0,
+  b = 0,
+  c = 0,
+): void {
   if (axis === batch.length) return run(a, b, c);
   const { side, a: aStep, b: bStep, c: cStep } = batch[axis];
   for (let i = 0; i < side; i++) forEachBatch(batch, run, axis + 1, a + i * aStep, b + i * bStep, c + i * cStep);
@@ -229,7 +294,18 @@ function forEachBatch(batch: readonly BatchAxis[], run: (a: number, b: number, c
 /** b^T a^T = c^T */
 function transposed(p: Product): Product {
   return {
-    m: p.n, n: p.m, k: p.k, a: p.b, aRow: p.bColumn, aK: p.bK, b: p.a, bK: p.aK, bColumn: p.aRow, c: p.c, cRow: p.cColumn, cColumn: p.cRow,
+    m: p.n,
+    n: p.m,
+    k: p.k,
+    a: p.b,
+    aRow: p.bColumn,
+    aK: p.bK,
+    b: p.a,
+    bK: p.aK,
+    bColumn: p.aRow,
+    c: p.c,
+    cRow: p.cColumn,
+    cColumn: p.cRow,
   };
 }
 
@@ -260,13 +336,37 @@ function runDot(machine: Machine, given: Product): void {
   const cached = Math.max(4, Math.floor(reusedElements / Math.max(1, p.k) / 4) * 4);
   const columns = parts > 1 ? Math.min(cached, roundUp(p.n / parts, 4)) : cached;
   if (p.m === 1 && p.k >= 128) {
-    threads.run(kernels.matvec, steps(p.n, parts > 1 ? columns : p.n).map(({ at, length }) =>
-      [p.a, p.b + at * p.bColumn, p.bColumn, p.c + at * p.cColumn, p.cColumn, length, p.k]));
+    threads.run(
+      kernels.matvec,
+      steps(p.n, parts > 1 ? columns : p.n).map(({ at, length }) => [
+        p.a,
+        p.b + at * p.bColumn,
+        p.bColumn,
+        p.c + at * p.cColumn,
+        p.cColumn,
+        length,
+        p.k,
+      ]),
+    );
     return;
   }
   const far = Number(isFar(p));
-  threads.run(kernels.dot, steps(p.n, columns).map(({ at, length }) =>
-    [p.a, p.aRow, p.b + at * p.bColumn, p.bColumn, p.c + at * p.cColumn, p.cRow, p.cColumn, p.m, length, p.k, far]));
+  threads.run(
+    kernels.dot,
+    steps(p.n, columns).map(({ at, length }) => [
+      p.a,
+      p.aRow,
+      p.b + at * p.bColumn,
+      p.bColumn,
+      p.c + at * p.cColumn,
+      p.cRow,
+      p.cColumn,
+      p.m,
+      length,
+      p.k,
+      far,
+    ]),
+  );
 }
 
 function runDirect(machine: Machine, p: Product): void {
@@ -274,14 +374,36 @@ function runDirect(machine: Machine, p: Product): void {
   const parts = partsOf(machine, p);
   // One or two rows over a far B: a few of its rows at a time, in one sweep.
   const sweeps = p.m <= 2 && isFar(p);
-  const columns = sweeps ? roundUp(p.n / parts, 16) : Math.min(2048, parts > 1 ? Math.max(isFar(p) ? 256 : 64, roundUp(p.n / parts, 16)) : p.n);
-  const kStep = sweeps ? sweptRows : evenBlock(p.k, Math.max(32, Math.min(kBlock, Math.floor(reusedElements / Math.min(columns, p.n)))), 4);
+  const columns = sweeps
+    ? roundUp(p.n / parts, 16)
+    : Math.min(2048, parts > 1 ? Math.max(isFar(p) ? 256 : 64, roundUp(p.n / parts, 16)) : p.n);
+  const kStep = sweeps
+    ? sweptRows
+    : evenBlock(p.k, Math.max(32, Math.min(kBlock, Math.floor(reusedElements / Math.min(columns, p.n)))), 4);
   const far = Number(!sweeps && isFar(p));
-  threads.run(kernels.direct, steps(p.n, columns).map(({ at, length }) =>
-    [p.a, p.aRow, p.aK, p.b + 4 * at, p.bK, p.c + 4 * at, p.cRow, p.m, length, p.k, kStep, far]));
+  threads.run(
+    kernels.direct,
+    steps(p.n, columns).map(({ at, length }) => [
+      p.a,
+      p.aRow,
+      p.aK,
+      p.b + 4 * at,
+      p.bK,
+      p.c + 4 * at,
+      p.cRow,
+      p.m,
+      length,
+      p.k,
+      kStep,
+      far,
+    ]),
+  );
 }
 
-/** B does not fit the second-level cache: sweeping over a block in order first is faster than meeting its lines in the order of use. */
+/**
+ * B does not fit the second-level cache: sweeping over a block in order first is faster than meeting its lines in the
+ * order of use.
+ */
 function isFar(p: Product): boolean {
   return p.k * p.n > farElements;
 }
@@ -303,10 +425,17 @@ function runDotCopied(machine: Machine, given: Product): void {
 }
 
 /**
- * A of a slab is packed for a few blocks along k; then each tile of the result packs its part of B, block by block, and uses it for all its
- * rows.
+ * A of a slab is packed for a few blocks along k; then each tile of the result packs its part of B, block by block, and
+ * uses it for all its rows.
  */
-function runPacked(machine: Machine, p: Product, code: WasmFunction, add: boolean, epilogue?: WasmEpilogue, b: SourceOfB = stridesOf(p)): void {
+function runPacked(
+  machine: Machine,
+  p: Product,
+  code: WasmFunction,
+  add: boolean,
+  epilogue?: WasmEpilogue,
+  b: SourceOfB = stridesOf(p),
+): void {
   const { kernels, threads, scratch, tileRows } = machine;
   const parts = partsOf(machine, p);
   const cut = parts > 1;
@@ -326,14 +455,44 @@ function runPacked(machine: Machine, p: Product, code: WasmFunction, add: boolea
     const padded = roundUp(rows, tileRows);
     for (const { at: k0, length: k } of steps(p.k, depth)) {
       const a = p.a + i0 * p.aRow + k0 * p.aK;
-      threads.run(kernels.packA, steps(k, kStep).flatMap(block => steps(rows, packedRows).map(({ at, length }) =>
-        [a + at * p.aRow + block.at * p.aK, p.aRow, p.aK, panels + 4 * (padded * block.at + at * block.length), block.length, length])));
+      threads.run(
+        kernels.packA,
+        steps(k, kStep).flatMap(block =>
+          steps(rows, packedRows).map(({ at, length }) => [
+            a + at * p.aRow + block.at * p.aK,
+            p.aRow,
+            p.aK,
+            panels + 4 * (padded * block.at + at * block.length),
+            block.length,
+            length,
+          ]),
+        ),
+      );
       const accumulate = Number(add || k0 > 0);
       const last = Number(k0 + k === p.k);
-      threads.run(code, steps(p.n, columns).flatMap(j => steps(rows, tileHeight).map(i => [
-        panels, 4 * padded * kStep, i.at, ...b.at(j.at, k0), p.c + (i0 + i.at) * p.cRow + j.at * p.cColumn, p.cRow, p.cColumn,
-        i.length, j.length, k, kStep, accumulate, ...b.more(j.at, k0), ...(epilogue ? [last, ...epilogueArguments(epilogue, i0 + i.at, j.at)] : []),
-      ])), ownScratch, stride);
+      threads.run(
+        code,
+        steps(p.n, columns).flatMap(j =>
+          steps(rows, tileHeight).map(i => [
+            panels,
+            4 * padded * kStep,
+            i.at,
+            ...b.at(j.at, k0),
+            p.c + (i0 + i.at) * p.cRow + j.at * p.cColumn,
+            p.cRow,
+            p.cColumn,
+            i.length,
+            j.length,
+            k,
+            kStep,
+            accumulate,
+            ...b.more(j.at, k0),
+            ...(epilogue ? [last, ...epilogueArguments(epilogue, i0 + i.at, j.at)] : []),
+          ]),
+        ),
+        ownScratch,
+        stride,
+      );
     }
   }
 }

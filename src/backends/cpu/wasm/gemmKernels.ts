@@ -1,12 +1,25 @@
-// The loops of matrix multiplication as WebAssembly: packing and the tile on packed panels; those that need no packing are in
-// gemmUnpacked.ts. Which one a shape takes, and in what blocks, is decided in gemm.ts, not here. All strides and pointers are in bytes.
+// The loops of matrix multiplication as WebAssembly: packing and the tile on packed panels; those that need no packing
+// are in gemmUnpacked.ts. Which one a shape takes, and in what blocks, is decided in gemm.ts, not here. All strides and
+// pointers are in bytes.
 //
-// V8 (before Turboshaft) moves all loads of a block of code to its front, and a step's loads and accumulators together must fit the 15 vector
-// registers it has. A step of 4x8 does, one of 5x8 only if it is several blocks: see `emitTile`. On a Zen 5 core whose registers allow
-// 68.7 GFLOP/s, panels in the first-level cache: 5x8 65 to 66, 4x8 62.5, 6x8 63 to 65, 3x12 63.5; 5x8 as one block 27. Where multiply and add are two
-// instructions: 4x8 60 to 63, 5x8 52 to 56.
+// V8 (before Turboshaft) moves all loads of a block of code to its front, and a step's loads and accumulators together
+// must fit the 15 vector registers it has. A step of 4x8 does, one of 5x8 only if it is several blocks: see `emitTile`.
+// On a Zen 5 core whose registers allow 68.7 GFLOP/s, panels in the first-level cache: 5x8 65 to 66, 4x8 62.5, 6x8 63
+// to 65, 3x12 63.5; 5x8 as one block 27. Where multiply and add are two instructions: 4x8 60 to 63, 5x8 52 to 56.
 
-import { call, constant, f32x4Const, load, ModuleBuilder, op, select, shuffle32, type FunctionBuilder, type Local, type WasmFunction } from './assembler.js';
+import {
+  call,
+  constant,
+  f32x4Const,
+  load,
+  ModuleBuilder,
+  op,
+  select,
+  shuffle32,
+  type FunctionBuilder,
+  type Local,
+  type WasmFunction,
+} from './assembler.js';
 import type { Program } from '../../../tensor/expr.js';
 import { addEpilogue, epilogueWords, rowsOfOperands } from './epilogue.js';
 import { weightSource, type PanelSource, type WeightPanels } from './gemmWeights.js';
@@ -17,45 +30,59 @@ import { addUnpacked, smaller, words, type Madd } from './gemmUnpacked.js';
 export const tileColumns = 8;
 export const tileRowsOf = (relaxed: boolean): number => (relaxed ? 5 : 4);
 
-/** Rows of packed A that are gone over for each panel of B: together they stay in the second-level cache. Whole tiles of 4 and of 5. */
+/**
+ * Rows of packed A that are gone over for each panel of B: together they stay in the second-level cache. Whole tiles of
+ * 4 and of 5.
+ */
 const mBlock = 140;
 
 const tileBytes = 4 * 5 * tileColumns;
 
 /** Scratch of `packed`: a tile, and panels of B. */
-export const scratchBytes = (kStep: number, n: number): number => tileBytes + 4 * kStep * tileColumns * Math.ceil(n / tileColumns);
+export const scratchBytes = (kStep: number, n: number): number =>
+  tileBytes + 4 * kStep * tileColumns * Math.ceil(n / tileColumns);
 
-/** The exports of the module, with their parameters; addresses and strides in bytes, strides named after the axis they step along. */
+/**
+ * The exports of the module, with their parameters; addresses and strides in bytes, strides named after the axis they
+ * step along.
+ */
 export interface GemmKernels {
   /**
-   * (from, panelStride, kStride, to, k, count): panels of as many rows as a tile has along one axis, the last one zero-padded:
-   * to[panel][k][i] = from[(rows panel + i) panelStride + k kStride].
+   * (from, panelStride, kStride, to, k, count): panels of as many rows as a tile has along one axis, the last one
+   * zero-padded: to[panel][k][i] = from[(rows panel + i) panelStride + k kStride].
    */
   packA: WasmFunction;
   /**
-   * (a, aStep, row, b, bColumn, bK, c, cRow, cColumn, m, n, k, kStep, accumulate, scratch): c (+)= a b with b packed here, `kStep` along k at a time,
-   * in `scratch` (`scratchBytes` of it). `a` holds packed panels for the first kStep, aStep further for the next; those of `row`, the first row
-   * of c, lie 4 row K further where a block is K long. k > 0. Before `scratch` come two words more where B
-   * is weights (gemmWeights.ts), then, in a module with an epilogue, `last` (here ends k) and the epilogue's arguments.
+   * (a, aStep, row, b, bColumn, bK, c, cRow, cColumn, m, n, k, kStep, accumulate, scratch): c (+)= a b with b packed
+   * here, `kStep` along k at a time, in `scratch` (`scratchBytes` of it). `a` holds packed panels for the first kStep,
+   * aStep further for the next; those of `row`, the first row of c, lie 4 row K further where a block is K long. k > 0.
+   * Before `scratch` come two words more where B is weights (gemmWeights.ts), then, in a module with an epilogue,
+   * `last` (here ends k) and the epilogue's arguments.
    */
   packed: WasmFunction;
   /**
-   * (a, aRow, aK, b, bK, c, cRow, m, n, k, kStep, far): c = a b where columns of b and c are 4 bytes apart, `kStep` along k at a time; where
-   * b is `far`, it is swept over first.
+   * (a, aRow, aK, b, bK, c, cRow, m, n, k, kStep, far): c = a b where columns of b and c are 4 bytes apart, `kStep`
+   * along k at a time; where b is `far`, it is swept over first.
    */
   direct: WasmFunction;
   /** (a, aRow, b, bColumn, c, cRow, cColumn, m, n, k, far): c = a b where steps along k are 4 bytes in a and b. */
   dot: WasmFunction;
-  /** (a, b, bColumn, c, cColumn, n, k): c[n] = a[k] b[k, n] likewise, reading b in one sweep: for products that wait for memory. */
+  /**
+   * (a, b, bColumn, c, cColumn, n, k): c[n] = a[k] b[k, n] likewise, reading b in one sweep: for products that wait for
+   * memory.
+   */
   matvec: WasmFunction;
   /** (t, tRow, c, cRow, cColumn, m, n, accumulate): c[i cRow + j cColumn] (+)= t[i tRow + 4 j] */
   scatter: WasmFunction;
 }
 
 /** All loops; or, for an epilogue or for quantised weights as B, `packed` and `epilogue` alone. */
-export function buildGemmModule(
-  options: { relaxed: boolean; shared: boolean; epilogue?: Program; weights?: WeightPanels },
-): Uint8Array<ArrayBuffer> {
+export function buildGemmModule(options: {
+  relaxed: boolean;
+  shared: boolean;
+  epilogue?: Program;
+  weights?: WeightPanels;
+}): Uint8Array<ArrayBuffer> {
   const m = new ModuleBuilder({ memory: { shared: options.shared } });
   const madd: Madd = options.relaxed
     ? (a, b, sum) => op('f32x4.relaxed_madd', a, b, sum)
@@ -85,8 +112,10 @@ export function pack(m: ModuleBuilder, name: string, width: number): FunctionBui
     f.set(at, from);
     f.loop(step, k, 1, () => {
       targets.forEach((t, q) => {
-        for (let i = 0; i + 4 <= width; i += 4) f.store('v128.store', t, load('v128.load', at, 4 * (q * width + i)), 4 * i);
-        for (let i = width & -4; i < width; i++) f.store('i32.store', t, load('i32.load', at, 4 * (q * width + i)), 4 * i);
+        for (let i = 0; i + 4 <= width; i += 4)
+          f.store('v128.store', t, load('v128.load', at, 4 * (q * width + i)), 4 * i);
+        for (let i = width & -4; i < width; i++)
+          f.store('i32.store', t, load('i32.load', at, 4 * (q * width + i)), 4 * i);
         f.add(t, 4 * width);
       });
       f.add(at, kStride);
@@ -95,12 +124,20 @@ export function pack(m: ModuleBuilder, name: string, width: number): FunctionBui
     f.add(from, 4 * width * together);
     f.add(panel, width * (together - 1));
   };
-  /** Up to four rows of the panel at a time, four of their elements at a time where those are contiguous along k: transposed, or lane by lane. */
+  /**
+   * Up to four rows of the panel at a time, four of their elements at a time where those are contiguous along k:
+   * transposed, or lane by lane.
+   */
   const stridedPanel = (): void => {
     const [restart, ahead] = f.localArray('i32', 2);
     for (let group = 0; group < width; group += 4) {
       const own = rows.slice(0, Math.min(4, width - group));
-      own.forEach((r, i) => f.set(r, i > 0 ? op('i32.add', own[i - 1], panelStride) : group === 0 ? from : op('i32.add', restart, panelStride)));
+      own.forEach((r, i) =>
+        f.set(
+          r,
+          i > 0 ? op('i32.add', own[i - 1], panelStride) : group === 0 ? from : op('i32.add', restart, panelStride),
+        ),
+      );
       f.set(into, op('i32.add', to, 4 * group));
       f.set(step, 0);
       f.set(restart, own[own.length - 1]);
@@ -113,7 +150,10 @@ export function pack(m: ModuleBuilder, name: string, width: number): FunctionBui
           if (own.length === 4) {
             transpose4(f, vectors);
             vectors.forEach((v, i) => f.store('v128.store', into, v, 4 * width * i));
-          } else own.forEach((_, i) => { for (let q = 0; q < 4; q++) f.storeLane('v128.store32_lane', q, into, vectors[i], 4 * width * q + 4 * i); });
+          } else
+            own.forEach((_, i) => {
+              for (let q = 0; q < 4; q++) f.storeLane('v128.store32_lane', q, into, vectors[i], 4 * width * q + 4 * i);
+            });
           f.add(into, 16 * width);
           own.forEach(r => f.add(r, 16));
         });
@@ -146,13 +186,22 @@ export function pack(m: ModuleBuilder, name: string, width: number): FunctionBui
     f.set(left, op('i32.sub', count, panel));
     f.set(step, 0);
     f.if(op('i32.lt_u', left, width), lastPanel, () => {
-      f.if(op('i32.eq', panelStride, 4), () => {
-        if (width % 8 > 0) contiguousPanels(1);
-        else f.if(op('i32.ge_u', left, 2 * width), () => contiguousPanels(2), () => contiguousPanels(1));
-      }, () => {
-        stridedPanel();
-        f.add(from, op('i32.mul', panelStride, width));
-      });
+      f.if(
+        op('i32.eq', panelStride, 4),
+        () => {
+          if (width % 8 > 0) contiguousPanels(1);
+          else
+            f.if(
+              op('i32.ge_u', left, 2 * width),
+              () => contiguousPanels(2),
+              () => contiguousPanels(1),
+            );
+        },
+        () => {
+          stridedPanel();
+          f.add(from, op('i32.mul', panelStride, width));
+        },
+      );
     });
   });
   return f;
@@ -172,8 +221,9 @@ export function transpose4(f: FunctionBuilder, v: readonly Local[]): void {
 }
 
 /**
- * tilesN(a, aPanel, b, c, cRow, rows, k, accumulate): c[rows, 8] (+)= panels of a, `aPanel` apart, times one of b, by tiles of `height` of a panel's rows,
- * of which `rows` is a multiple. All in one function: a call for each tile costs 9 % where k is 64.
+ * tilesN(a, aPanel, b, c, cRow, rows, k, accumulate): c[rows, 8] (+)= panels of a, `aPanel` apart, times one of b, by
+ * tiles of `height` of a panel's rows, of which `rows` is a multiple. All in one function: a call for each tile costs 9
+ * % where k is 64.
  */
 export function addTiles(m: ModuleBuilder, height: number, relaxed: boolean): FunctionBuilder {
   const f = m.function(`tiles${height}`, { params: words(8), results: [] }, { exported: false });
@@ -185,7 +235,14 @@ export function addTiles(m: ModuleBuilder, height: number, relaxed: boolean): Fu
     f.set(atA, a);
     f.set(atB, b);
     // Where multiply-add is one instruction a tile of 5 rows, in parts of 2, is the fastest; else one of 4 as it is.
-    emitTile(f, [atA, atB, k, c, cRow, accumulate], sums, tileRowsOf(relaxed), relaxed ? 2 : height, multiplyAdd(relaxed));
+    emitTile(
+      f,
+      [atA, atB, k, c, cRow, accumulate],
+      sums,
+      tileRowsOf(relaxed),
+      relaxed ? 2 : height,
+      multiplyAdd(relaxed),
+    );
     f.add(c, cRow);
     f.add(a, aPanel);
   });
@@ -193,19 +250,26 @@ export function addTiles(m: ModuleBuilder, height: number, relaxed: boolean): Fu
 }
 
 /**
- * One tile, on a, b, k, c, cRow and accumulate, of which a, b and c are moved: as many rows as `sums`, which must be zeros, of a panel of
- * `panelRows`. A step is cut, every `together` rows, by branches that are never taken and would change the sums so far: these must then be there
- * before the loads that follow, which are thus not moved to the front.
+ * One tile, on a, b, k, c, cRow and accumulate, of which a, b and c are moved: as many rows as `sums`, which must be
+ * zeros, of a panel of `panelRows`. A step is cut, every `together` rows, by branches that are never taken and would
+ * change the sums so far: these must then be there before the loads that follow, which are thus not moved to the front.
  */
 function emitTile(
-  f: FunctionBuilder, [a, b, k, c, cRow, accumulate]: readonly Local[], sums: readonly Local[][], panelRows: number, together: number, madd: Madd,
+  f: FunctionBuilder,
+  [a, b, k, c, cRow, accumulate]: readonly Local[],
+  sums: readonly Local[][],
+  panelRows: number,
+  together: number,
+  madd: Madd,
 ): void {
   const rows = sums.length;
   const [end, never] = f.localArray('i32', 2);
   const x = f.local('v128');
   const y = f.localArray('v128', 2);
   const all = sums.map((_, i) => i);
-  const parts = Array.from({ length: Math.ceil(rows / together) }, (_, p) => all.slice(p * together, (p + 1) * together));
+  const parts = Array.from({ length: Math.ceil(rows / together) }, (_, p) =>
+    all.slice(p * together, (p + 1) * together),
+  );
   f.set(end, op('i32.add', a, op('i32.mul', k, 4 * panelRows)));
   f.set(never, op('i32.eqz', k));
   f.repeat(again => {
@@ -222,7 +286,9 @@ function emitTile(
   });
   const store = (add: boolean) => (): void => {
     sums.forEach((row, i) => {
-      row.forEach((sum, j) => f.store('v128.store', c, add ? op('f32x4.add', load('v128.load', c, 16 * j), sum) : sum, 16 * j));
+      row.forEach((sum, j) =>
+        f.store('v128.store', c, add ? op('f32x4.add', load('v128.load', c, 16 * j), sum) : sum, 16 * j),
+      );
       if (i < rows - 1) f.add(c, cRow);
     });
   };
@@ -258,9 +324,20 @@ const rowsAndColumns = (packB: FunctionBuilder): PanelSource => ({
   advance: (f, [b, , bK], _, kStep) => f.add(b, op('i32.mul', bK, kStep)),
 });
 
-/** The packed loop for all of k, with B packed on the way; rows are finished where `last` says that no other part of k comes. */
-function packed(m: ModuleBuilder, b: PanelSource, block: FunctionBuilder, epilogue?: { code: FunctionBuilder; words: number }): void {
-  const f = m.function('packed', { params: words(15 + b.moreWords + (epilogue ? 1 + epilogue.words : 0)), results: [] });
+/**
+ * The packed loop for all of k, with B packed on the way; rows are finished where `last` says that no other part of k
+ * comes.
+ */
+function packed(
+  m: ModuleBuilder,
+  b: PanelSource,
+  block: FunctionBuilder,
+  epilogue?: { code: FunctionBuilder; words: number },
+): void {
+  const f = m.function('packed', {
+    params: words(15 + b.moreWords + (epilogue ? 1 + epilogue.words : 0)),
+    results: [],
+  });
   const [a, aStep, row, b0, b1, b2, c, cRow, cColumn, rows, columns, k, kStep, accumulate, ...more] = f.params;
   const scratch = more[more.length - 1];
   const [source, moreOfB] = [[b0, b1, b2], more.slice(0, b.moreWords)];
@@ -274,11 +351,34 @@ function packed(m: ModuleBuilder, b: PanelSource, block: FunctionBuilder, epilog
     f.loop(i, rows, mBlock, () => {
       const at = op('i32.add', a, op('i32.mul', op('i32.mul', length, op('i32.add', row, i)), 4));
       const to = op('i32.add', c, op('i32.mul', cRow, i));
-      f.do(call(block, at, panels, to, cRow, cColumn, smaller(op('i32.sub', rows, i), mBlock), columns, length, accumulate, scratch));
+      f.do(
+        call(
+          block,
+          at,
+          panels,
+          to,
+          cRow,
+          cColumn,
+          smaller(op('i32.sub', rows, i), mBlock),
+          columns,
+          length,
+          accumulate,
+          scratch,
+        ),
+      );
       if (!epilogue) return;
       const [last, ...operands] = more.slice(b.moreWords, -1);
       f.if(op('i32.and', last, op('i32.ge_u', op('i32.add', k0, length), k)), () => {
-        f.do(call(epilogue.code, to, cRow, smaller(op('i32.sub', rows, i), mBlock), columns, ...rowsOfOperands(operands, i)));
+        f.do(
+          call(
+            epilogue.code,
+            to,
+            cRow,
+            smaller(op('i32.sub', rows, i), mBlock),
+            columns,
+            ...rowsOfOperands(operands, i),
+          ),
+        );
       });
     });
     f.set(accumulate, 1);
@@ -300,25 +400,35 @@ function packedBlock(m: ModuleBuilder, tiles: readonly FunctionBuilder[], scatte
   f.set(whole, op('i32.sub', rows, rest));
   f.loop(j, columns, tileColumns, () => {
     f.set(columnsLeft, op('i32.sub', columns, j));
-    f.if(op('i32.and', op('i32.ge_u', columnsLeft, tileColumns), op('i32.eq', cColumn, 4)), () => {
-      f.do(call(full, a, panelBytes, b, c, cRow, whole, k, accumulate));
-      f.if(rest, () => {
-        f.set(aPanel, op('i32.add', a, op('i32.mul', op('i32.div_u', whole, tileRows), panelBytes)));
-        f.set(cTile, op('i32.add', c, op('i32.mul', cRow, whole)));
-        tiles.slice(0, -1).forEach((run, r) => f.if(op('i32.eq', rest, r + 1), () => f.do(call(run, aPanel, panelBytes, b, cTile, cRow, rest, k, accumulate))));
-      });
-    }, () => {
-      f.set(aPanel, a);
-      f.set(cTile, c);
-      f.set(i, 0);
-      f.loop(i, rows, tileRows, () => {
-        f.do(call(full, aPanel, panelBytes, b, edge, 4 * tileColumns, tileRows, k, 0));
-        const [height, width] = [smaller(op('i32.sub', rows, i), tileRows), smaller(columnsLeft, tileColumns)];
-        f.do(call(scatter, edge, 4 * tileColumns, cTile, cRow, cColumn, height, width, accumulate));
-        f.add(aPanel, panelBytes);
-        f.add(cTile, op('i32.mul', cRow, tileRows));
-      });
-    });
+    f.if(
+      op('i32.and', op('i32.ge_u', columnsLeft, tileColumns), op('i32.eq', cColumn, 4)),
+      () => {
+        f.do(call(full, a, panelBytes, b, c, cRow, whole, k, accumulate));
+        f.if(rest, () => {
+          f.set(aPanel, op('i32.add', a, op('i32.mul', op('i32.div_u', whole, tileRows), panelBytes)));
+          f.set(cTile, op('i32.add', c, op('i32.mul', cRow, whole)));
+          tiles
+            .slice(0, -1)
+            .forEach((run, r) =>
+              f.if(op('i32.eq', rest, r + 1), () =>
+                f.do(call(run, aPanel, panelBytes, b, cTile, cRow, rest, k, accumulate)),
+              ),
+            );
+        });
+      },
+      () => {
+        f.set(aPanel, a);
+        f.set(cTile, c);
+        f.set(i, 0);
+        f.loop(i, rows, tileRows, () => {
+          f.do(call(full, aPanel, panelBytes, b, edge, 4 * tileColumns, tileRows, k, 0));
+          const [height, width] = [smaller(op('i32.sub', rows, i), tileRows), smaller(columnsLeft, tileColumns)];
+          f.do(call(scatter, edge, 4 * tileColumns, cTile, cRow, cColumn, height, width, accumulate));
+          f.add(aPanel, panelBytes);
+          f.add(cTile, op('i32.mul', cRow, tileRows));
+        });
+      },
+    );
     f.add(b, op('i32.mul', k, 4 * tileColumns));
     f.add(c, op('i32.mul', cColumn, tileColumns));
   });

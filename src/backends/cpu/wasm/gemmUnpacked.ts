@@ -1,7 +1,20 @@
-// The loops of matrix multiplication that need no packing: `direct` where rows of B are contiguous, `dot` where both operands are contiguous
-// along k, and `matvec`, its case of one row. Their parameters are described in gemmKernels.ts. All strides and pointers are in bytes.
+// The loops of matrix multiplication that need no packing: `direct` where rows of B are contiguous, `dot` where both
+// operands are contiguous along k, and `matvec`, its case of one row. Their parameters are described in gemmKernels.ts.
+// All strides and pointers are in bytes.
 
-import { call, f32x4Const, laneOp, load, op, select, shuffle32, type FunctionBuilder, type Local, type ModuleBuilder, type Value } from './assembler.js';
+import {
+  call,
+  f32x4Const,
+  laneOp,
+  load,
+  op,
+  select,
+  shuffle32,
+  type FunctionBuilder,
+  type Local,
+  type ModuleBuilder,
+  type Value,
+} from './assembler.js';
 
 export type Madd = (a: Value, b: Value, sum: Value) => Value;
 
@@ -16,19 +29,33 @@ const dotRows = 2;
 /** Adds direct, dot and matvec. */
 export function addUnpacked(m: ModuleBuilder, madd: Madd): void {
   const sweep = touch(m);
-  directBlocks(m, Array.from({ length: directRows }, (_, i) => direct(m, madd, i + 1)), sweep);
-  dotBlock(m, Array.from({ length: dotRows }, (_, i) => dot(m, madd, i + 1)), sweep);
+  directBlocks(
+    m,
+    Array.from({ length: directRows }, (_, i) => direct(m, madd, i + 1)),
+    sweep,
+  );
+  dotBlock(
+    m,
+    Array.from({ length: dotRows }, (_, i) => dot(m, madd, i + 1)),
+    sweep,
+  );
   matvec(m, madd);
 }
 
 /** Runs `body` for as many rows at a time as there are functions, then for the rest with the function that fits. */
-function eachRows(f: FunctionBuilder, rows: Local, functions: readonly FunctionBuilder[], body: (run: FunctionBuilder, count: number) => void): void {
+function eachRows(
+  f: FunctionBuilder,
+  rows: Local,
+  functions: readonly FunctionBuilder[],
+  body: (run: FunctionBuilder, count: number) => void,
+): void {
   const [i, whole] = f.localArray('i32', 2);
   const most = functions.length;
   f.set(whole, op('i32.and', rows, -most));
   f.set(i, 0);
   f.loop(i, whole, most, () => body(functions[most - 1], most));
-  for (let rest = 1; rest < most; rest++) f.if(op('i32.eq', op('i32.sub', rows, whole), rest), () => body(functions[rest - 1], rest));
+  for (let rest = 1; rest < most; rest++)
+    f.if(op('i32.eq', op('i32.sub', rows, whole), rest), () => body(functions[rest - 1], rest));
 }
 
 function directBlocks(m: ModuleBuilder, functions: readonly FunctionBuilder[], sweep: FunctionBuilder): void {
@@ -51,7 +78,10 @@ function directBlocks(m: ModuleBuilder, functions: readonly FunctionBuilder[], s
   });
 }
 
-/** c[R, n] (+)= a[R, k] b[k, n] for a fixed R. Strips of columns from wide to narrow; the last, of one column, works in lane 0. */
+/**
+ * c[R, n] (+)= a[R, k] b[k, n] for a fixed R. Strips of columns from wide to narrow; the last, of one column, works in
+ * lane 0.
+ */
 function direct(m: ModuleBuilder, madd: Madd, rows: number): FunctionBuilder {
   const f = m.function(`direct${rows}`, { params: words(10), results: [] }, { exported: false });
   const [a, aRow, aK, b, bK, c, cRow, n, k, accumulate] = f.params;
@@ -75,7 +105,11 @@ function direct(m: ModuleBuilder, madd: Madd, rows: number): FunctionBuilder {
       const start = (value: (i: number, j: number) => Value) => (): void => {
         sums.forEach((row, i) => row.forEach((sum, j) => f.set(sum, value(i, j))));
       };
-      f.if(accumulate, start((i, j) => load(loadName, atC[i], 16 * j)), start(() => f32x4Const(0)));
+      f.if(
+        accumulate,
+        start((i, j) => load(loadName, atC[i], 16 * j)),
+        start(() => f32x4Const(0)),
+      );
       f.set(step, 0);
       f.loop(step, k, 1, () => {
         y.forEach((v, j) => f.set(v, load(loadName, atB, 16 * j)));
@@ -86,10 +120,12 @@ function direct(m: ModuleBuilder, madd: Madd, rows: number): FunctionBuilder {
         });
         f.add(atB, bK);
       });
-      sums.forEach((row, i) => row.forEach((sum, j) => {
-        if (single) f.storeLane('v128.store32_lane', 0, atC[i], sum);
-        else f.store('v128.store', atC[i], sum, 16 * j);
-      }));
+      sums.forEach((row, i) =>
+        row.forEach((sum, j) => {
+          if (single) f.storeLane('v128.store32_lane', 0, atC[i], sum);
+          else f.store('v128.store', atC[i], sum, 16 * j);
+        }),
+      );
       f.add(b, 4 * width);
       f.add(c, 4 * width);
     });
@@ -147,13 +183,17 @@ function dot(m: ModuleBuilder, madd: Madd, rows: number): FunctionBuilder {
           f.store('f32.store', atC, sumOfLanes(f, row[0]));
         } else {
           const total = sumsOfLanes(f, row);
-          f.if(op('i32.eq', cColumn, 4), () => f.store('v128.store', atC, total), () => {
-            f.set(lane, atC);
-            for (let j = 0; j < 4; j++) {
-              f.storeLane('v128.store32_lane', j, lane, total);
-              f.add(lane, cColumn);
-            }
-          });
+          f.if(
+            op('i32.eq', cColumn, 4),
+            () => f.store('v128.store', atC, total),
+            () => {
+              f.set(lane, atC);
+              for (let j = 0; j < 4; j++) {
+                f.storeLane('v128.store32_lane', j, lane, total);
+                f.add(lane, cColumn);
+              }
+            },
+          );
         }
         if (i < rows - 1) f.add(atC, cRow);
       });
@@ -173,7 +213,8 @@ function matvec(m: ModuleBuilder, madd: Madd): void {
   const [column, step, atA, atB] = f.localArray('i32', 4);
   const sums = f.localArray('v128', 4);
   const multiply = (loadName: 'v128.load' | 'v128.load32_zero', vectors: number, bytes: number) => (): void => {
-    for (let i = 0; i < vectors; i++) f.set(sums[i], madd(load(loadName, atA, 16 * i), load(loadName, atB, 16 * i), sums[i]));
+    for (let i = 0; i < vectors; i++)
+      f.set(sums[i], madd(load(loadName, atA, 16 * i), load(loadName, atB, 16 * i), sums[i]));
     f.add(atA, bytes);
     f.add(atB, bytes);
   };
@@ -192,7 +233,10 @@ function matvec(m: ModuleBuilder, madd: Madd): void {
   });
 }
 
-/** Reads one word of each cache line, so that what follows finds them near: touch(from, rowStride, rowBytes, rows). The result has no meaning. */
+/**
+ * Reads one word of each cache line, so that what follows finds them near: touch(from, rowStride, rowBytes, rows). The
+ * result has no meaning.
+ */
 function touch(m: ModuleBuilder): FunctionBuilder {
   const f = m.function('touch', { params: words(4), results: ['i32'] }, { exported: false });
   const [from, rowStride, rowBytes, rows] = f.params;
@@ -214,7 +258,8 @@ function touch(m: ModuleBuilder): FunctionBuilder {
 function sumsOfLanes(f: FunctionBuilder, v: readonly Local[]): Local {
   const t = f.localArray('v128', 2);
   const total = f.local('v128');
-  const halves = (x: Local, y: Local): Value => op('f32x4.add', shuffle32(x, y, [0, 4, 1, 5]), shuffle32(x, y, [2, 6, 3, 7]));
+  const halves = (x: Local, y: Local): Value =>
+    op('f32x4.add', shuffle32(x, y, [0, 4, 1, 5]), shuffle32(x, y, [2, 6, 3, 7]));
   f.set(t[0], halves(v[0], v[1]));
   f.set(t[1], halves(v[2], v[3]));
   f.set(total, op('f32x4.add', shuffle32(t[0], t[1], [0, 1, 4, 5]), shuffle32(t[0], t[1], [2, 3, 6, 7])));

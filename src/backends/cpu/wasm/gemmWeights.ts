@@ -1,5 +1,6 @@
-// Where the panels of B come from that a product is computed with: rows and columns of f32, or quantised weights, decoded straight into the panel, of a
-// matrix or its transpose. The loops around it are gemmKernels.ts. Pointers and strides are in bytes.
+// Where the panels of B come from that a product is computed with: rows and columns of f32, or quantised weights,
+// decoded straight into the panel, of a matrix or its transpose. The loops around it are gemmKernels.ts. Pointers and
+// strides are in bytes.
 
 import { packings } from '../../../tensor/packing.js';
 import { call, op, type FunctionBuilder, type Local, type ModuleBuilder, type Value } from './assembler.js';
@@ -17,7 +18,10 @@ export interface WeightPanels {
 /** Weights decoded together. */
 export const weightBlock = 32;
 
-/** Emits what the loops do with B: `source` are their parameters (b, bColumn, bK), `more` as many further ones as `moreWords`. */
+/**
+ * Emits what the loops do with B: `source` are their parameters (b, bColumn, bK), `more` as many further ones as
+ * `moreWords`.
+ */
 export interface PanelSource {
   readonly moreWords: number;
   /** Packs `length` along k of the next `columns`. */
@@ -27,14 +31,15 @@ export interface PanelSource {
 }
 
 /**
- * For B = W^T the parameters are (address of the first column's row of W, rowBytes, weightBytes; first k, halves); for B = W they are (address of the
- * first row, rowBytes, weightBytes; first column, halves).
+ * For B = W^T the parameters are (address of the first column's row of W, rowBytes, weightBytes; first k, halves); for
+ * B = W they are (address of the first row, rowBytes, weightBytes; first column, halves).
  */
 export function weightSource(m: ModuleBuilder, { packing, transposed }: WeightPanels, madd: Madd): PanelSource {
   const code = transposed ? rowPanels(m, packing, madd) : columnPanels(m, packing, madd);
   return {
     moreWords: 2,
-    pack: ([w, rowBytes, weightBytes], [origin, halves], to, length, columns) => call(code, w, rowBytes, weightBytes, origin, length, columns, to, halves),
+    pack: ([w, rowBytes, weightBytes], [origin, halves], to, length, columns) =>
+      call(code, w, rowBytes, weightBytes, origin, length, columns, to, halves),
     advance: (f, [w, rowBytes], [origin], kStep) => {
       if (transposed) f.add(origin, kStep);
       else f.add(w, op('i32.mul', rowBytes, kStep));
@@ -52,7 +57,10 @@ function blockAt(packing: Quantised, row: Value, weightBytes: Local, element: Va
   };
 }
 
-/** rowPanels(w, rowBytes, weightBytes, k0, length, columns, to, halves): rows of W become columns; four rows of a block are decoded and turned. */
+/**
+ * rowPanels(w, rowBytes, weightBytes, k0, length, columns, to, halves): rows of W become columns; four rows of a block
+ * are decoded and turned.
+ */
 function rowPanels(m: ModuleBuilder, packing: Quantised, madd: Madd): FunctionBuilder {
   const f = m.function('rowPanels', { params: words(8), results: [] }, { exported: false });
   const [w, rowBytes, weightBytes, k0, length, columns, to, halves] = f.params;
@@ -66,13 +74,24 @@ function rowPanels(m: ModuleBuilder, packing: Quantised, madd: Madd): FunctionBu
   f.loop(column, wide, 4, () => {
     // Where a panel is wider than what is left, the last row is repeated: nobody reads it.
     rows.forEach((row, r) => {
-      const { codes, scales: at } = blockAt(packing, op('i32.add', w, op('i32.mul', rowBytes,
-        smaller(op('i32.add', column, r), op('i32.sub', columns, 1)))), weightBytes, k0);
+      const { codes, scales: at } = blockAt(
+        packing,
+        op('i32.add', w, op('i32.mul', rowBytes, smaller(op('i32.add', column, r), op('i32.sub', columns, 1)))),
+        weightBytes,
+        k0,
+      );
       f.set(row, codes);
       f.set(scales[r], at);
     });
     f.set(own, op('i32.and', column, -tileColumns));
-    f.set(into, op('i32.add', op('i32.add', to, op('i32.mul', op('i32.mul', own, length), 4)), op('i32.mul', op('i32.sub', column, own), 4)));
+    f.set(
+      into,
+      op(
+        'i32.add',
+        op('i32.add', to, op('i32.mul', op('i32.mul', own, length), 4)),
+        op('i32.mul', op('i32.sub', column, own), 4),
+      ),
+    );
     f.set(i, 0);
     f.loop(i, length, weightBlock, () => {
       rows.forEach((row, r) => {
@@ -91,7 +110,10 @@ function rowPanels(m: ModuleBuilder, packing: Quantised, madd: Madd): FunctionBu
   return f;
 }
 
-/** columnPanels(w, rowBytes, weightBytes, column, length, columns, to, halves): a block of each row goes to the four panels that it lies in. */
+/**
+ * columnPanels(w, rowBytes, weightBytes, column, length, columns, to, halves): a block of each row goes to the four
+ * panels that it lies in.
+ */
 function columnPanels(m: ModuleBuilder, packing: Quantised, madd: Madd): FunctionBuilder {
   const f = m.function('columnPanels', { params: words(8), results: [] }, { exported: false });
   const [w, rowBytes, weightBytes, column, length, columns, to, halves] = f.params;
@@ -103,7 +125,14 @@ function columnPanels(m: ModuleBuilder, packing: Quantised, madd: Madd): Functio
     const at = blockAt(packing, w, weightBytes, op('i32.add', column, block));
     f.set(codes, at.codes);
     f.set(scales, at.scales);
-    into.forEach((p, q) => f.set(p, q === 0 ? op('i32.add', to, op('i32.mul', op('i32.shr_u', block, 3), panelBytes)) : op('i32.add', into[q - 1], panelBytes)));
+    into.forEach((p, q) =>
+      f.set(
+        p,
+        q === 0
+          ? op('i32.add', to, op('i32.mul', op('i32.shr_u', block, 3), panelBytes))
+          : op('i32.add', into[q - 1], panelBytes),
+      ),
+    );
     f.set(row, 0);
     f.loop(row, length, 1, () => {
       step(codes, scales, (v, weights) => f.store('v128.store', into[v >> 1], weights, 16 * (v & 1)));

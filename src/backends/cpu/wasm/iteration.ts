@@ -1,5 +1,6 @@
-// Loops over an iteration space: which axis is walked in vectors, the description of the outer loops in scratch memory, and the WASM code
-// that walks it. What is computed along a row is emitMap.ts's business; merging axes is ../../iteration.ts's.
+// Loops over an iteration space: which axis is walked in vectors, the description of the outer loops in scratch memory,
+// and the WASM code that walks it. What is computed along a row is emitMap.ts's business; merging axes is
+// ../../iteration.ts's.
 
 import type { Axis } from '../../iteration.js';
 import { load, op, type FunctionBuilder, type Local, type Operand } from './assembler.js';
@@ -19,7 +20,10 @@ export function bestInner(axes: readonly Axis[], operands: number): number {
 
 export const spacingOf = (step: number): Spacing => (step === 0 ? 'repeated' : step === 4 ? 'dense' : 'apart');
 
-/** A part of an iteration space: its loops, and how far each operand's first element lies from that of the whole, in the measure of its steps. */
+/**
+ * A part of an iteration space: its loops, and how far each operand's first element lies from that of the whole, in the
+ * measure of its steps.
+ */
 export interface Part {
   readonly axes: readonly Axis[];
   readonly start: readonly number[];
@@ -42,7 +46,10 @@ export function cutAxes(axes: readonly Axis[], parts: number): Part[] {
   }));
 }
 
-/** Words of one outer loop in scratch: counter, size, and what each pointer moves when this loop steps and those inside start again. */
+/**
+ * Words of one outer loop in scratch: counter, size, and what each pointer moves when this loop steps and those inside
+ * start again.
+ */
 export const loopWords = (operands: number): number => 2 + operands;
 
 /** Writes outer loops, innermost first; returns the next word. */
@@ -61,10 +68,16 @@ export function writeLoops(words: Int32Array, at: number, axes: readonly Axis[],
 }
 
 /**
- * Runs `body` for every step of the loops described between the addresses `start` and `end`, moving `pointers`. The counters are 0 again
- * afterwards; the pointers are left at the last step.
+ * Runs `body` for every step of the loops described between the addresses `start` and `end`, moving `pointers`. The
+ * counters are 0 again afterwards; the pointers are left at the last step.
  */
-export function emitLoops(f: FunctionBuilder, start: Operand, end: Local, pointers: readonly Local[], body: () => void): void {
+export function emitLoops(
+  f: FunctionBuilder,
+  start: Operand,
+  end: Local,
+  pointers: readonly Local[],
+  body: () => void,
+): void {
   const [entry, count] = f.localArray('i32', 2);
   f.block(finished => {
     f.repeat(again => {

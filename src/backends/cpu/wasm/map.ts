@@ -1,6 +1,7 @@
-// The map kernel: a program over strided operands of any rank, one WASM call each. A module is compiled for a program and the spacing of
-// its operands along the innermost loop; shapes, strides, addresses and uniforms are read from scratch memory.
-// Descriptor, in words: row length, end of the loops (address), pointers, row steps, uniforms, loops (iteration.ts).
+// The map kernel: a program over strided operands of any rank, one WASM call each. A module is compiled for a program
+// and the spacing of its operands along the innermost loop; shapes, strides, addresses and uniforms are read from
+// scratch memory. Descriptor, in words: row length, end of the loops (address), pointers, row steps, uniforms, loops
+// (iteration.ts).
 
 import { bytesPerElement, type DType } from '../../../tensor/dtype.js';
 import type { Program, ScalarType } from '../../../tensor/expr.js';
@@ -27,7 +28,12 @@ export const usesIndex = (program: Program): boolean => program.order.some(e => 
 export const byteSteps = (view: View): number[] => view.strides.map(s => s * bytesPerElement[view.dtype]);
 
 /** Uniforms as words: floats by their bits. */
-export function writeUniforms(buffer: ArrayBufferLike, byteOffset: number, program: Program, uniforms: readonly number[]): void {
+export function writeUniforms(
+  buffer: ArrayBufferLike,
+  byteOffset: number,
+  program: Program,
+  uniforms: readonly number[],
+): void {
   const words = new Int32Array(buffer, byteOffset, program.uniformTypes.length);
   const floats = new Float32Array(buffer, byteOffset, program.uniformTypes.length);
   program.uniformTypes.forEach((type, i) => {
@@ -47,12 +53,20 @@ export function loadUniforms(f: FunctionBuilder, program: Program, address: Loca
 const costly = ['exp', 'log', 'tanh', 'erf', 'sin', 'cos'];
 
 /** About how long an element takes, in multiply-adds (see Threads.parts). */
-export const workOf = (program: Program): number => program.order.reduce((sum, e) => sum + (costly.includes(e.op) ? 20 : 1), 4);
+export const workOf = (program: Program): number =>
+  program.order.reduce((sum, e) => sum + (costly.includes(e.op) ? 20 : 1), 4);
 
 /** Address words at the start of the descriptor, before those of the operands. */
 const headWords = 2;
 
-function compile(program: Program, operands: number, inputs: number, indexed: boolean, inner: Axis, context: WasmContext): Kernel {
+function compile(
+  program: Program,
+  operands: number,
+  inputs: number,
+  indexed: boolean,
+  inner: Axis,
+  context: WasmContext,
+): Kernel {
   const m = new ModuleBuilder({ memory: { shared: isShared(context.memory) } });
   const f = m.function('run', { params: ['i32'], results: [] });
   const [descriptor] = f.params;
@@ -71,12 +85,17 @@ function compile(program: Program, operands: number, inputs: number, indexed: bo
   const start = f.local('i32');
   f.set(start, op('i32.add', descriptor, 4 * (uniformsAt + uniforms.length)));
   const pointers = f.localArray('i32', operands);
-  const streams = pointers.map((pointer, k): Stream => ({ pointer, spacing: spacingOf(inner.steps[k]), step: steps[k] }));
+  const streams = pointers.map((pointer, k): Stream => ({
+    pointer,
+    spacing: spacingOf(inner.steps[k]),
+    step: steps[k],
+  }));
   const last = inputs + program.outputs.length;
   emitLoops(f, start, end, bases, () => {
     bases.forEach((base, k) => f.set(pointers[k], base));
     emitRow(math, {
-      count, uniforms,
+      count,
+      uniforms,
       inputs: streams.slice(0, inputs),
       outputs: program.outputs.map((value, j) => ({ stream: streams[inputs + j], value })),
       index: indexed ? { pointer: pointers[last], step: steps[last] } : undefined,
@@ -100,9 +119,15 @@ export function createMap(context: WasmContext): (call: Primitives['map']) => bo
     if (indexed) steps.push(contiguousStrides(shape));
     const operands = steps.length;
     const axes = mergedAxes(shape, steps);
-    const inner = axes.length > 0 ? axes.splice(bestInner(axes, inputs.length + outputs.length), 1)[0] : nowhere(operands);
-    const pattern = inner.steps.slice(0, inputs.length + outputs.length).map(spacingOf).join();
-    const kernel = cache.get(program, pattern, () => compile(program, operands, inputs.length, indexed, inner, context));
+    const inner =
+      axes.length > 0 ? axes.splice(bestInner(axes, inputs.length + outputs.length), 1)[0] : nowhere(operands);
+    const pattern = inner.steps
+      .slice(0, inputs.length + outputs.length)
+      .map(spacingOf)
+      .join();
+    const kernel = cache.get(program, pattern, () =>
+      compile(program, operands, inputs.length, indexed, inner, context),
+    );
 
     const uniformsAt = headWords + 2 * operands;
     const loopsAt = uniformsAt + program.uniformTypes.length;
@@ -111,18 +136,21 @@ export function createMap(context: WasmContext): (call: Primitives['map']) => bo
     const parts = cutAxes([...axes, inner], threads.parts(size * workOf(program)));
     const descriptors = context.scratch(4 * length * parts.length);
     const bases = [...inputs, ...outputs].map(context.byteOffsetOf);
-    threads.run(kernel, parts.map((part, i) => {
-      const descriptor = descriptors + 4 * length * i;
-      const words = new Int32Array(memory.buffer, descriptor, length);
-      words[0] = part.axes[axes.length].size;
-      words[1] = descriptor + 4 * writeLoops(words, loopsAt, part.axes.slice(0, -1), operands);
-      for (let k = 0; k < operands; k++) {
-        words[headWords + k] = (k < bases.length ? bases[k] : 0) + part.start[k];
-        words[headWords + operands + k] = inner.steps[k];
-      }
-      writeUniforms(memory.buffer, descriptor + 4 * uniformsAt, program, uniforms);
-      return [descriptor];
-    }));
+    threads.run(
+      kernel,
+      parts.map((part, i) => {
+        const descriptor = descriptors + 4 * length * i;
+        const words = new Int32Array(memory.buffer, descriptor, length);
+        words[0] = part.axes[axes.length].size;
+        words[1] = descriptor + 4 * writeLoops(words, loopsAt, part.axes.slice(0, -1), operands);
+        for (let k = 0; k < operands; k++) {
+          words[headWords + k] = (k < bases.length ? bases[k] : 0) + part.start[k];
+          words[headWords + operands + k] = inner.steps[k];
+        }
+        writeUniforms(memory.buffer, descriptor + 4 * uniformsAt, program, uniforms);
+        return [descriptor];
+      }),
+    );
     return true;
   };
 }

@@ -1,8 +1,16 @@
-// Packed weights on the CPU: rows by number, rows decoded as a whole, and products. Where x may be rounded, quantised weights are
-// multiplied as integers. Else one or two rows of x are multiplied with weights decoded in registers; for many, quantised weights are decoded into the
-// panels of the ordinary product; and for the rest pieces of the matrix are decoded into a region that the caches hold and go through it.
+// Packed weights on the CPU: rows by number, rows decoded as a whole, and products. Where x may be rounded, quantised
+// weights are multiplied as integers. Else one or two rows of x are multiplied with weights decoded in registers; for
+// many, quantised weights are decoded into the panels of the ordinary product; and for the rest pieces of the matrix
+// are decoded into a region that the caches hold and go through it.
 
-import { halfToFloatTable, packedMatrix, packedWeightBytes, packings, type PackedMatrix, type Packing } from '../../../tensor/packing.js';
+import {
+  halfToFloatTable,
+  packedMatrix,
+  packedWeightBytes,
+  packings,
+  type PackedMatrix,
+  type Packing,
+} from '../../../tensor/packing.js';
 import { isContiguous, sizeOf } from '../../../tensor/shape.js';
 import type { Primitives, View } from '../../backend.js';
 import type { Program } from '../../../tensor/expr.js';
@@ -11,7 +19,14 @@ import { epilogueArguments, epilogueFrom, type WasmEpilogue } from './epilogue.j
 import type { Gemm, WasmView } from './gemm.js';
 import { dotScratchBytes, roundedBytes } from './packedDots.js';
 import { arrangedBytes, buildPackedModule, type PackedKernels } from './packedKernels.js';
-import { columnPanelBytes, panelsBytes, panelsTogether, tileColumns, tileRows, tilesScratchBytes } from './packedTiles.js';
+import {
+  columnPanelBytes,
+  panelsBytes,
+  panelsTogether,
+  tileColumns,
+  tileRows,
+  tilesScratchBytes,
+} from './packedTiles.js';
 
 /** Rows of x up to which `matvec` for each is faster than decoding for the ordinary product. Measured. */
 const fewRows = 2;
@@ -20,13 +35,19 @@ const manyRows = 20;
 /** Bytes of panels of weights for one tile, and columns of one at least: a cache line of the result. */
 const panelsOfTile = 2 ** 18;
 const fewColumns = 16;
-/** Weights that are decoded at a time: for few rows as many as the second-level cache holds, for many so that x is packed seldom. Measured. */
+/**
+ * Weights that are decoded at a time: for few rows as many as the second-level cache holds, for many so that x is
+ * packed seldom. Measured.
+ */
 const pieceElements = (rowsOfX: number): number => (rowsOfX < 64 ? 2 ** 18 : 2 ** 20);
 /** Columns that a piece should have at least. */
 const narrowPiece = 128;
 /** Multiply-adds that take as long as decoding a weight. Measured. */
 const weightWork = 4;
-/** As multiplying a weight as integers, for one row and in tiles, there with putting it in a panel, and as rounding an element of x. Measured. */
+/**
+ * As multiplying a weight as integers, for one row and in tiles, there with putting it in a panel, and as rounding an
+ * element of x. Measured.
+ */
 const integerWork = 1.5;
 const tileWork = 0.65;
 const panelWork = 2;
@@ -61,20 +82,39 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
     }
     return halves;
   };
-  const firstRow = (view: View, { byteOffset }: PackedMatrix): number => byteOffsetOf({ ...view, offset: 0 }) + byteOffset;
+  const firstRow = (view: View, { byteOffset }: PackedMatrix): number =>
+    byteOffsetOf({ ...view, offset: 0 }) + byteOffset;
 
-  /** Ranges of rows for the threads, who have so much work in all; at most `most`, and a multiple of `unit` but for the last. */
+  /**
+   * Ranges of rows for the threads, who have so much work in all; at most `most`, and a multiple of `unit` but for the
+   * last.
+   */
   const tiles = (rows: number, work: number, unit = 1, most = rows): { row: number; count: number }[] => {
     const step = Math.max(1, Math.ceil(Math.min(most, rows / threads.parts(work)) / unit)) * unit;
-    return Array.from({ length: Math.ceil(rows / step) }, (_, i) => ({ row: i * step, count: Math.min(step, rows - i * step) }));
+    return Array.from({ length: Math.ceil(rows / step) }, (_, i) => ({
+      row: i * step,
+      count: Math.min(step, rows - i * step),
+    }));
   };
 
   /** Columns `column` .. `column + columns` of the rows at `from`, decoded at `to`. */
   const decode = (w: PackedMatrix, from: number, column: number, columns: number, rows: number, to: number): void => {
     const weightBytes = packedWeightBytes(w.packing, w.columns);
     const table = halvesAt();
-    threads.run(kernelsFor(w.packing).decode, tiles(rows, weightWork * rows * columns).map(({ row, count }) =>
-      [from + row * w.rowBytes, w.rowBytes, weightBytes, column, columns, count, to + 4 * row * columns, 4 * columns, table]));
+    threads.run(
+      kernelsFor(w.packing).decode,
+      tiles(rows, weightWork * rows * columns).map(({ row, count }) => [
+        from + row * w.rowBytes,
+        w.rowBytes,
+        weightBytes,
+        column,
+        columns,
+        count,
+        to + 4 * row * columns,
+        4 * columns,
+        table,
+      ]),
+    );
   };
 
   /** c = x W^T for one row of x. */
@@ -85,11 +125,24 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
     const table = halvesAt();
     const at = arrange ? context.decoded(arrangedBytes(columns)) : x;
     arrange?.(x, columns, at);
-    threads.run(run, tiles(rows, weightWork * rows * columns).map(({ row, count }) =>
-      [at, from + row * rowBytes, rowBytes, weightBytes, count, columns, c + 4 * row, table]));
+    threads.run(
+      run,
+      tiles(rows, weightWork * rows * columns).map(({ row, count }) => [
+        at,
+        from + row * rowBytes,
+        rowBytes,
+        weightBytes,
+        count,
+        columns,
+        c + 4 * row,
+        table,
+      ]),
+    );
   };
 
-  /** y = x W^T, rows of x rounded to 16-bit integers: one by one where there are few (no epilogue then), else in tiles. */
+  /**
+   * y = x W^T, rows of x rounded to 16-bit integers: one by one where there are few (no epilogue then), else in tiles.
+   */
   const rounded = (w: PackedMatrix, from: number, x: Rows, y: Rows, epilogue?: WasmEpilogue): void => {
     const { packing, rows, columns, rowBytes } = w;
     const { round, dot, roundPanels } = kernelsFor(packing) as Required<PackedKernels>;
@@ -100,23 +153,57 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
       const scratch = context.scratch(own * threads.seats);
       for (let i = 0; i < x.count; i++) {
         round(x.at + i * x.step, columns, at);
-        threads.run(dot, tiles(rows, integerWork * rows * columns).map(({ row, count }) =>
-          [at, from + row * rowBytes, rowBytes, weightBytes, count, columns, y.at + i * y.step + 4 * row]), scratch, own);
+        threads.run(
+          dot,
+          tiles(rows, integerWork * rows * columns).map(({ row, count }) => [
+            at,
+            from + row * rowBytes,
+            rowBytes,
+            weightBytes,
+            count,
+            columns,
+            y.at + i * y.step + 4 * row,
+          ]),
+          scratch,
+          own,
+        );
       }
       return;
     }
     const panels = context.decoded(panelsBytes(x.count, columns));
-    threads.run(roundPanels, tiles(x.count, roundingWork * x.count * columns, tileRows).map(({ row, count }) =>
-      [x.at + row * x.step, x.step, count, columns, panels + panelsBytes(row, columns)]));
+    threads.run(
+      roundPanels,
+      tiles(x.count, roundingWork * x.count * columns, tileRows).map(({ row, count }) => [
+        x.at + row * x.step,
+        x.step,
+        count,
+        columns,
+        panels + panelsBytes(row, columns),
+      ]),
+    );
     const most = Math.max(fewColumns, Math.floor(panelsOfTile / columnPanelBytes(columns)) * tileColumns);
     const parts = tiles(rows, (tileWork * x.count + panelWork) * rows * columns, fewColumns, most);
     const own = tilesScratchBytes(parts[0].count, columns);
     const scratch = context.scratch(own * threads.seats);
     const { tiles: run } = kernelsFor(packing, epilogue?.program) as Required<PackedKernels>;
-    threads.run(run, parts.map(({ row, count }) => [
-      panels, x.count, from + row * rowBytes, rowBytes, weightBytes, count, columns, y.at + 4 * row, y.step, panelsTogether(columns),
-      ...(epilogue ? epilogueArguments(epilogue, 0, row) : []),
-    ]), scratch, own);
+    threads.run(
+      run,
+      parts.map(({ row, count }) => [
+        panels,
+        x.count,
+        from + row * rowBytes,
+        rowBytes,
+        weightBytes,
+        count,
+        columns,
+        y.at + 4 * row,
+        y.step,
+        panelsTogether(columns),
+        ...(epilogue ? epilogueArguments(epilogue, 0, row) : []),
+      ]),
+      scratch,
+      own,
+    );
   };
 
   return {
@@ -125,7 +212,11 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
       const { packing, rows, columns, transposed, rowBytes } = w;
       const from = firstRow(b, w);
       const [x, y] = [a, output].map(v => rowsOf(v, byteOffsetOf));
-      const at = (view: View): WasmView => ({ byteOffset: byteOffsetOf(view), shape: view.shape, strides: view.strides });
+      const at = (view: View): WasmView => ({
+        byteOffset: byteOffsetOf(view),
+        shape: view.shape,
+        strides: view.strides,
+      });
       const integers = mayRound && packings[packing].blockLength > 1;
       if (transposed && x && y && (integers || x.count <= fewRows)) {
         const few = x.count <= fewRows;
@@ -136,10 +227,23 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
       }
       if (x && y && x.count >= manyRows && packing !== 'f16' && packing !== 'bf16') {
         const [k, n] = transposed ? [columns, rows] : [rows, columns];
-        const rowsAt = ({ at: byteOffset, step, count }: Rows, side: number): WasmView => ({ byteOffset, shape: [count, side], strides: [step / 4, 1] });
+        const rowsAt = ({ at: byteOffset, step, count }: Rows, side: number): WasmView => ({
+          byteOffset,
+          shape: [count, side],
+          strides: [step / 4, 1],
+        });
         gemm.weights({
-          a: rowsAt(x, k), output: rowsAt(y, n), ...(epilogue && { epilogue }),
-          weights: { packing, transposed, at: from, rowBytes, weightBytes: packedWeightBytes(packing, columns), halves: halvesAt() },
+          a: rowsAt(x, k),
+          output: rowsAt(y, n),
+          ...(epilogue && { epilogue }),
+          weights: {
+            packing,
+            transposed,
+            at: from,
+            rowBytes,
+            weightBytes: packedWeightBytes(packing, columns),
+            halves: halvesAt(),
+          },
         });
         return true;
       }
@@ -150,14 +254,25 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
         const z = at(output);
         gemm.matmul({
           a: at(a),
-          b: { byteOffset: piece, shape: [...lead, transposed ? columns : rows, n], strides: [...lead.map(() => 0), ...strides] },
-          output: { ...z, byteOffset: z.byteOffset + 4 * j * output.strides[last], shape: [...output.shape.slice(0, -1), n] },
+          b: {
+            byteOffset: piece,
+            shape: [...lead, transposed ? columns : rows, n],
+            strides: [...lead.map(() => 0), ...strides],
+          },
+          output: {
+            ...z,
+            byteOffset: z.byteOffset + 4 * j * output.strides[last],
+            shape: [...output.shape.slice(0, -1), n],
+          },
           ...(epilogue && { epilogue: epilogueFrom(epilogue, j) }),
         });
       };
       const step = transposed ? 8 : Math.max(8, packings[packing].blockLength);
       const [side, length] = transposed ? [rows, columns] : [columns, rows];
-      const most = Math.max(step, Math.floor(pieceElements(sizeOf(a.shape.slice(0, -1))) / Math.max(1, length) / step) * step);
+      const most = Math.max(
+        step,
+        Math.floor(pieceElements(sizeOf(a.shape.slice(0, -1))) / Math.max(1, length) / step) * step,
+      );
       if (!transposed && most < narrowPiece && rows > most) {
         // Narrow pieces of many rows would read little of each cache line: whole rows then, and a sum over them.
         const count = Math.max(step, Math.floor(pieceElements(sizeOf(a.shape.slice(0, -1))) / columns / step) * step);
@@ -169,7 +284,8 @@ export function createPacked(context: WasmContext, gemm: Gemm): PackedProducts {
           gemm.matmul({
             a: { ...z, byteOffset: z.byteOffset + 4 * j * a.strides[last], shape: [...a.shape.slice(0, -1), n] },
             b: { byteOffset: piece, shape: [...lead, n, columns], strides: [...lead.map(() => 0), columns, 1] },
-            output: at(output), accumulate: j > 0,
+            output: at(output),
+            accumulate: j > 0,
           });
         }
         return true;

@@ -1,13 +1,24 @@
-// Products of one row of x with quantised weights on 16-bit integers: x is rounded, each block of 32 elements to 16 bits with a scale of its own
-// (2^-16 of the block's largest number), its products with the codes of a block are summed exactly, and their sum is scaled once. Twice
-// as fast as codes widened to f32. Several rows are packedTiles.ts's. Who may round is tensor/rounding.ts's business; which call comes here is
-// packed.ts's. Pointers and strides are in bytes.
+// Products of one row of x with quantised weights on 16-bit integers: x is rounded, each block of 32 elements to 16
+// bits with a scale of its own (2^-16 of the block's largest number), its products with the codes of a block are summed
+// exactly, and their sum is scaled once. Twice as fast as codes widened to f32. Several rows are packedTiles.ts's. Who
+// may round is tensor/rounding.ts's business; which call comes here is packed.ts's. Pointers and strides are in bytes.
 //
-// The scales of a row of weights are decoded first, four at a time, times those of x: looked up in a table one by one, or decoded one by one,
-// they take as long as everything else.
+// The scales of a row of weights are decoded first, four at a time, times those of x: looked up in a table one by one,
+// or decoded one by one, they take as long as everything else.
 
 import { packings, type Packing } from '../../../tensor/packing.js';
-import { f32x4Const, i32x4Const, load, op, shuffle, shuffle32, type FunctionBuilder, type Local, type ModuleBuilder, type Value } from './assembler.js';
+import {
+  f32x4Const,
+  i32x4Const,
+  load,
+  op,
+  shuffle,
+  shuffle32,
+  type FunctionBuilder,
+  type Local,
+  type ModuleBuilder,
+  type Value,
+} from './assembler.js';
 import { sumOfLanes, words, type Madd } from './gemmUnpacked.js';
 
 export type Quantised = Extract<Packing, 'q8_0' | 'q4_0' | 'q4_1'>;
@@ -21,7 +32,10 @@ export const roundedBytes = (k: number): number => (k / 32) * roundedBlock + 2 *
 /** Scratch of `dot`, with room so that those of two threads share no cache line. */
 export const dotScratchBytes = (k: number): number => 64 * Math.ceil(scaleBytes(k) / 64) + 64;
 
-/** f16 bits in the upper halves of four lanes, anything below, to f32: the exponent's bias is put right by a product, which is exact. */
+/**
+ * f16 bits in the upper halves of four lanes, anything below, to f32: the exponent's bias is put right by a product,
+ * which is exact.
+ */
 export const fromHalf = (bits: Value): Value =>
   op('f32x4.mul', op('v128.and', op('i32x4.shr_s', bits, 3), i32x4Const(0x8fffe000)), f32x4Const(2 ** 112));
 
@@ -36,13 +50,23 @@ export function addRoundedProducts(m: ModuleBuilder, packing: Quantised, madd: M
 }
 
 /** Lanes 2i + odd of the eight 16-bit numbers in a and the eight in b. */
-const everyOther = (a: Value, b: Value, odd: number): Value => shuffle(a, b, Array.from({ length: 16 }, (_, i) => 4 * (i >> 1) + 2 * odd + (i & 1)));
+const everyOther = (a: Value, b: Value, odd: number): Value =>
+  shuffle(
+    a,
+    b,
+    Array.from({ length: 16 }, (_, i) => 4 * (i >> 1) + 2 * odd + (i & 1)),
+  );
 
 /**
- * Rounds the 32 elements at `x`: emits the code and hands on the integers in the order in which codes are met, their scale (in all lanes) and their
- * sum. Four-bit codes are met by their place t in 16-bit words: word l of a block holds weights 2l, 16 + 2l, 2l + 1, 17 + 2l.
+ * Rounds the 32 elements at `x`: emits the code and hands on the integers in the order in which codes are met, their
+ * scale (in all lanes) and their sum. Four-bit codes are met by their place t in 16-bit words: word l of a block holds
+ * weights 2l, 16 + 2l, 2l + 1, 17 + 2l.
  */
-export function roundBlock(f: FunctionBuilder, packing: Quantised, x: Local): () => { ordered: readonly Value[]; scale: Local; sum: () => Value } {
+export function roundBlock(
+  f: FunctionBuilder,
+  packing: Quantised,
+  x: Local,
+): () => { ordered: readonly Value[]; scale: Local; sum: () => Value } {
   const [largest, factor, scale, sum] = f.localArray('v128', 4);
   const half = f.localArray('v128', 4);
   const element = (j: number): Value => load('v128.load', x, 16 * j);
@@ -58,13 +82,23 @@ export function roundBlock(f: FunctionBuilder, packing: Quantised, x: Local): ()
     f.set(scale, op('f32x4.mul', largest, f32x4Const(1 / 32767)));
     // 2^23 + 2^22 added leaves the nearest integer in the lower bits.
     const integers = (j: number): Value =>
-      op('i32x4.sub', op('f32x4.add', op('f32x4.mul', element(j), factor), f32x4Const(3 * 2 ** 22)), i32x4Const(0x4b400000));
+      op(
+        'i32x4.sub',
+        op('f32x4.add', op('f32x4.mul', element(j), factor), f32x4Const(3 * 2 ** 22)),
+        i32x4Const(0x4b400000),
+      );
     half.forEach((v, j) => f.set(v, op('i16x8.narrow_i32x4_s', integers(2 * j), integers(2 * j + 1))));
-    const ordered = packing === 'q8_0' ? half : [0, 1].flatMap(odd => [everyOther(half[0], half[1], odd), everyOther(half[2], half[3], odd)]);
+    const ordered =
+      packing === 'q8_0'
+        ? half
+        : [0, 1].flatMap(odd => [everyOther(half[0], half[1], odd), everyOther(half[2], half[3], odd)]);
     return {
-      ordered, scale,
+      ordered,
+      scale,
       sum: () => {
-        const lanes = half.map((v): Value => op('i32x4.dot_i16x8_s', v, i32x4Const(0x00010001))).reduce((a, b) => op('i32x4.add', a, b));
+        const lanes = half
+          .map((v): Value => op('i32x4.dot_i16x8_s', v, i32x4Const(0x00010001)))
+          .reduce((a, b) => op('i32x4.add', a, b));
         f.set(sum, op('f32x4.mul', op('f32x4.convert_i32x4_s', lanes), scale));
         return sumOfLanes(f, sum);
       },
@@ -110,10 +144,17 @@ export function readCodes(f: FunctionBuilder, packing: Quantised, at: Local, cod
 }
 
 /**
- * Decodes the scales that begin at `scales`, four blocks at a time, and hands them on: scales in lanes, and what is added for each 1 in x (minima
- * of q4_1, offsets of q4_0, whose codes are too large by 8). The last four may reach past the end of the row, where x has zeros.
+ * Decodes the scales that begin at `scales`, four blocks at a time, and hands them on: scales in lanes, and what is
+ * added for each 1 in x (minima of q4_1, offsets of q4_0, whose codes are too large by 8). The last four may reach past
+ * the end of the row, where x has zeros.
  */
-function eachScales(f: FunctionBuilder, packing: Quantised, scales: Local, stride: Local, body: (d: Local, least: Local | null, at: Local) => void): void {
+function eachScales(
+  f: FunctionBuilder,
+  packing: Quantised,
+  scales: Local,
+  stride: Local,
+  body: (d: Local, least: Local | null, at: Local) => void,
+): void {
   const [w, d, least] = f.localArray('v128', 3);
   const at = f.local('i32');
   f.set(at, 0);
@@ -141,8 +182,13 @@ function blockOf(f: FunctionBuilder, packing: Quantised, at: Local): Block {
       readCodes(f, packing, at, codes);
       f.add(at, packings[packing].blockBytes);
     },
-    times: x => op('f32x4.convert_i32x4_s', codes
-      .map((c, t): Value => op('i32x4.dot_i16x8_s', c, load('v128.load', x, 16 * t))).reduce((a, b) => op('i32x4.add', a, b))),
+    times: x =>
+      op(
+        'f32x4.convert_i32x4_s',
+        codes
+          .map((c, t): Value => op('i32x4.dot_i16x8_s', c, load('v128.load', x, 16 * t)))
+          .reduce((a, b) => op('i32x4.add', a, b)),
+      ),
   };
 }
 

@@ -1,13 +1,25 @@
-// The loops over packed weights as WebAssembly, for one packing a module: rows decoded to f32, and one row of x times the transposed matrix
-// with weights decoded in registers. Which of them a product takes is decided in packed.ts. Pointers and strides are in bytes.
+// The loops over packed weights as WebAssembly, for one packing a module: rows decoded to f32, and one row of x times
+// the transposed matrix with weights decoded in registers. Which of them a product takes is decided in packed.ts.
+// Pointers and strides are in bytes.
 //
-// f16 scales are looked up in a table in memory: decoded one by one they took a third of the time. Of 4-bit codes, those at the same place
-// of four words become f32 together, 16^t times too large, because the words are masked and not shifted; x is arranged to match, once for
-// all rows: its elements in that order, divided by 16^t. That gives 8 to 10 weights a nanosecond on a Zen 4 core, codes widened from bytes 7.
+// f16 scales are looked up in a table in memory: decoded one by one they took a third of the time. Of 4-bit codes,
+// those at the same place of four words become f32 together, 16^t times too large, because the words are masked and not
+// shifted; x is arranged to match, once for all rows: its elements in that order, divided by 16^t. That gives 8 to 10
+// weights a nanosecond on a Zen 4 core, codes widened from bytes 7.
 
 import { packings, type Packing } from '../../../tensor/packing.js';
 import {
-  f32x4Const, i8x16Const, i32x4Const, load, ModuleBuilder, op, shuffle, type FunctionBuilder, type Local, type Value, type WasmFunction,
+  f32x4Const,
+  i8x16Const,
+  i32x4Const,
+  load,
+  ModuleBuilder,
+  op,
+  shuffle,
+  type FunctionBuilder,
+  type Local,
+  type Value,
+  type WasmFunction,
 } from './assembler.js';
 import type { Program } from '../../../tensor/expr.js';
 import { addEpilogue, epilogueWords } from './epilogue.js';
@@ -19,11 +31,15 @@ import { addPackedTiles } from './packedTiles.js';
 /** The exports of the module. `halves` is where the f32 value of each of the 65,536 f16 bit patterns is. */
 export interface PackedKernels {
   /**
-   * (from, rowBytes, weightBytes, column, columns, rows, to, toRow, halves): to[r][i] = the weight at column `column + i` of row r; packed rows
-   * begin at `from`, their scales `weightBytes` later. `column` is a whole block, and so is `columns` or it ends the row.
+   * (from, rowBytes, weightBytes, column, columns, rows, to, toRow, halves): to[r][i] = the weight at column `column +
+   * i` of row r; packed rows begin at `from`, their scales `weightBytes` later. `column` is a whole block, and so is
+   * `columns` or it ends the row.
    */
   decode: WasmFunction;
-  /** (x, k, to): a row of x as `matvec` wants it, `arrangedBytes(k)` of it; where the module has none, x is used as it is. */
+  /**
+   * (x, k, to): a row of x as `matvec` wants it, `arrangedBytes(k)` of it; where the module has none, x is used as it
+   * is.
+   */
   arrange?: WasmFunction;
   /** (x, w, rowBytes, weightBytes, n, k, c, halves): c[n] = x[k] w[n, k]^T. */
   matvec: WasmFunction;
@@ -40,7 +56,10 @@ const arrangedBlock = 9 * 16;
 export const arrangedBytes = (k: number): number => (k / 32) * arrangedBlock;
 
 /** All loops; or, for an epilogue, those of quantised weights with many rows alone. */
-export function buildPackedModule(packing: Packing, options: { relaxed: boolean; shared: boolean; epilogue?: Program }): Uint8Array<ArrayBuffer> {
+export function buildPackedModule(
+  packing: Packing,
+  options: { relaxed: boolean; shared: boolean; epilogue?: Program },
+): Uint8Array<ArrayBuffer> {
   const m = new ModuleBuilder({ memory: { shared: options.shared } });
   const madd: Madd = options.relaxed
     ? (a, b, sum) => op('f32x4.relaxed_madd', a, b, sum)
@@ -64,18 +83,29 @@ export function buildPackedModule(packing: Packing, options: { relaxed: boolean;
 
 /** Words 0..3 (4..7) of v in the upper halves of four lanes. */
 const spread = (v: Value, high: boolean): Value =>
-  shuffle(i32x4Const(0), v, Array.from({ length: 16 }, (_, i) => (i & 2 ? 16 : 0) + 2 * (i >> 2) + (i & 1) + (high ? 8 : 0)));
+  shuffle(
+    i32x4Const(0),
+    v,
+    Array.from({ length: 16 }, (_, i) => (i & 2 ? 16 : 0) + 2 * (i >> 2) + (i & 1) + (high ? 8 : 0)),
+  );
 
 /** The f16 scale at `address` in all lanes. */
 const scaleAt = (halves: Local, address: Local, offset = 0): Value =>
   load('v128.load32_splat', op('i32.add', halves, op('i32.shl', load('i32.load16_u', address, offset), 2)));
 
 /** Weights that `stepOf` decodes at once. */
-const stepLength = (packing: Packing): number => (packings[packing].blockLength === 1 ? 8 : packings[packing].blockLength);
+const stepLength = (packing: Packing): number =>
+  packings[packing].blockLength === 1 ? 8 : packings[packing].blockLength;
 
-/** Emits the decoding of one step at address `at` (scales at `scales`) and hands on its vectors of four weights in order. */
+/**
+ * Emits the decoding of one step at address `at` (scales at `scales`) and hands on its vectors of four weights in
+ * order.
+ */
 export function stepOf(
-  f: FunctionBuilder, packing: Packing, madd: Madd, halves: Local,
+  f: FunctionBuilder,
+  packing: Packing,
+  madd: Madd,
+  halves: Local,
 ): (at: Local, scales: Local, visit: (i: number, weights: Value) => void) => void {
   const [v, part, half, d, m] = f.localArray('v128', 5);
   const floats = (wide: Value, sign: 's' | 'u', high: boolean): Value =>
@@ -107,7 +137,11 @@ export function stepOf(
       f.set(part, centred ? op('i8x16.sub', codes, bytes(8)) : codes);
       for (const j of [0, 2]) {
         f.set(half, op(`i16x8.extend_${j === 0 ? 'low' : 'high'}_i8x16_${sign}`, part));
-        for (const k of [0, 1]) visit(i + j + k, centred ? op('f32x4.mul', floats(half, sign, k === 1), d) : madd(floats(half, sign, k === 1), d, m));
+        for (const k of [0, 1])
+          visit(
+            i + j + k,
+            centred ? op('f32x4.mul', floats(half, sign, k === 1), d) : madd(floats(half, sign, k === 1), d, m),
+          );
       }
     }
   };
@@ -242,8 +276,9 @@ function matvecBlocks(m: ModuleBuilder, packing: 'q8_0' | 'q4_0' | 'q4_1', madd:
 }
 
 /**
- * For each block: the sum of its eight vectors (q4_0: times -8, what its codes are too large by), then the vectors that its words meet.
- * Code t of word l is weight 4 l + t / 2 for even t, 16 + 4 l + (t - 1) / 2 for odd t; codes 4..7 are met after a shift by 16 bits.
+ * For each block: the sum of its eight vectors (q4_0: times -8, what its codes are too large by), then the vectors that
+ * its words meet. Code t of word l is weight 4 l + t / 2 for even t, 16 + 4 l + (t - 1) / 2 for odd t; codes 4..7 are
+ * met after a shift by 16 bits.
  */
 function arrange(m: ModuleBuilder, packing: 'q4_0' | 'q4_1'): void {
   const f = m.function('arrange', { params: ['i32', 'i32', 'i32'], results: [] });

@@ -1,10 +1,22 @@
-// Products of many rows of x with quantised weights on 16-bit integers: as packedDots.ts has it, but in tiles of rows and columns, whose sums of a
-// block of 32 stay in registers. A multiplication of pairs does twice a fused multiply-add's work: 92 to 95 GFLOP/s on a core whose f32
-// tile reaches 61. Panels: of x, pairs [k / 2][rows] and then for each block the rows' scales and sums; of w, pairs [k / 2][columns] and then for
-// each block the columns' scales and minima. Pointers and strides are in bytes.
+// Products of many rows of x with quantised weights on 16-bit integers: as packedDots.ts has it, but in tiles of rows
+// and columns, whose sums of a block of 32 stay in registers. A multiplication of pairs does twice a fused
+// multiply-add's work: 92 to 95 GFLOP/s on a core whose f32 tile reaches 61. Panels: of x, pairs [k / 2][rows] and then
+// for each block the rows' scales and sums; of w, pairs [k / 2][columns] and then for each block the columns' scales
+// and minima. Pointers and strides are in bytes.
 
 import { packings } from '../../../tensor/packing.js';
-import { call, f32x4Const, i32x4Const, laneOp, load, loadLane, op, type FunctionBuilder, type Local, type ModuleBuilder } from './assembler.js';
+import {
+  call,
+  f32x4Const,
+  i32x4Const,
+  laneOp,
+  load,
+  loadLane,
+  op,
+  type FunctionBuilder,
+  type Local,
+  type ModuleBuilder,
+} from './assembler.js';
 import { rowsOfOperands } from './epilogue.js';
 import { transpose4 } from './gemmKernels.js';
 import { smaller, words, type Madd } from './gemmUnpacked.js';
@@ -25,17 +37,30 @@ export const panelsTogether = (k: number): number => Math.max(1, Math.floor((3 *
 export const panelsBytes = (rows: number, k: number): number => Math.ceil(rows / tileRows) * panelBytes(k);
 
 /** Scratch of `tiles`: an incomplete tile, and its columns in panels. */
-export const tilesScratchBytes = (columns: number, k: number): number => 4 * tileRows * tileColumns + Math.ceil(columns / tileColumns) * columnPanelBytes(k);
+export const tilesScratchBytes = (columns: number, k: number): number =>
+  4 * tileRows * tileColumns + Math.ceil(columns / tileColumns) * columnPanelBytes(k);
 
 /**
  * Adds
  * - roundPanels(x, xRow, rows, k, to): panels of rows of x.
- * - tiles(panels, rows, w, rowBytes, weightBytes, n, k, c, cRow, together, scratch): c[rows, n] = x w[n, k]^T, with columns of w put in panels in scratch;
+ * - tiles(panels, rows, w, rowBytes, weightBytes, n, k, c, cRow, together, scratch): c[rows, n] = x w[n, k]^T, with
+ *   columns of w put in panels in scratch;
  *   `together` panels of x at a time; the arguments of an epilogue come before scratch.
  */
-export function addPackedTiles(m: ModuleBuilder, packing: Quantised, madd: Madd, epilogue?: { code: FunctionBuilder; words: number }): void {
+export function addPackedTiles(
+  m: ModuleBuilder,
+  packing: Quantised,
+  madd: Madd,
+  epilogue?: { code: FunctionBuilder; words: number },
+): void {
   roundPanels(m, packing);
-  tiles(m, columnPanel(m, packing), Array.from({ length: tileRows }, (_, i) => tile(m, i + 1, packing, madd)), copyTile(m), epilogue);
+  tiles(
+    m,
+    columnPanel(m, packing),
+    Array.from({ length: tileRows }, (_, i) => tile(m, i + 1, packing, madd)),
+    copyTile(m),
+    epilogue,
+  );
 }
 
 function roundPanels(m: ModuleBuilder, packing: Quantised): void {
@@ -71,7 +96,10 @@ function roundPanels(m: ModuleBuilder, packing: Quantised): void {
   });
 }
 
-/** columnPanel(w, rowBytes, weightBytes, columns, k, to): rows of w in a panel; where there are fewer than a panel has, the last one again. */
+/**
+ * columnPanel(w, rowBytes, weightBytes, columns, k, to): rows of w in a panel; where there are fewer than a panel has,
+ * the last one again.
+ */
 function columnPanel(m: ModuleBuilder, packing: Quantised): FunctionBuilder {
   const f = m.function('columnPanel', { params: words(6), results: [] }, { exported: false });
   const [w, rowBytes, weightBytes, columns, k, to] = f.params;
@@ -123,7 +151,10 @@ function columnPanel(m: ModuleBuilder, packing: Quantised): FunctionBuilder {
   return f;
 }
 
-/** tileN(a, b, k, c, cRow): c[N, columns] = the first N rows of a panel of x times one of w. A step's loads and sums fit the registers. */
+/**
+ * tileN(a, b, k, c, cRow): c[N, columns] = the first N rows of a panel of x times one of w. A step's loads and sums fit
+ * the registers.
+ */
 function tile(m: ModuleBuilder, rows: number, packing: Quantised, madd: Madd): FunctionBuilder {
   const f = m.function(`tile${rows}`, { params: words(5), results: [] }, { exported: false });
   const [a, b, k, c, cRow] = f.params;
@@ -153,7 +184,8 @@ function tile(m: ModuleBuilder, rows: number, packing: Quantised, madd: Madd): F
       f.branchIf(again, op('i32.ne', f.tee(a, op('i32.add', a, 4 * tileRows)), end));
     });
     y.forEach((scale, j) => f.set(scale, load('v128.load', bScales, 16 * j)));
-    if (packing === 'q4_1') minima.forEach((least, j) => f.set(least, load('v128.load', bScales, 4 * tileColumns + 16 * j)));
+    if (packing === 'q4_1')
+      minima.forEach((least, j) => f.set(least, load('v128.load', bScales, 4 * tileColumns + 16 * j)));
     sums.forEach((row, i) => {
       f.set(x, load('v128.load32_splat', aScales, 4 * i));
       row.forEach((sum, j) => {
@@ -183,7 +215,11 @@ function copyTile(m: ModuleBuilder): FunctionBuilder {
 }
 
 function tiles(
-  m: ModuleBuilder, panel: FunctionBuilder, tilesOf: readonly FunctionBuilder[], copy: FunctionBuilder, epilogue?: { code: FunctionBuilder; words: number },
+  m: ModuleBuilder,
+  panel: FunctionBuilder,
+  tilesOf: readonly FunctionBuilder[],
+  copy: FunctionBuilder,
+  epilogue?: { code: FunctionBuilder; words: number },
 ): void {
   const f = m.function('tiles', { params: words(11 + (epilogue?.words ?? 0)), results: [] });
   const [panels, rows, w, rowBytes, weightBytes, n, k, c, cRow, together, ...more] = f.params;
@@ -203,9 +239,14 @@ function tiles(
     f.add(w, op('i32.mul', rowBytes, tileColumns));
     f.add(b, bBytes);
   });
-  const eachHeight = (body: (run: FunctionBuilder) => void): void => f.if(op('i32.ge_u', height, tileRows), () => body(tilesOf[tileRows - 1]), () => {
-    tilesOf.slice(0, -1).forEach((run, r) => f.if(op('i32.eq', height, r + 1), () => body(run)));
-  });
+  const eachHeight = (body: (run: FunctionBuilder) => void): void =>
+    f.if(
+      op('i32.ge_u', height, tileRows),
+      () => body(tilesOf[tileRows - 1]),
+      () => {
+        tilesOf.slice(0, -1).forEach((run, r) => f.if(op('i32.eq', height, r + 1), () => body(run)));
+      },
+    );
   f.loop(i, rows, op('i32.mul', together, tileRows), () => {
     f.set(end, smaller(op('i32.add', i, op('i32.mul', together, tileRows)), rows));
     f.set(b, own);
@@ -217,10 +258,14 @@ function tiles(
       f.set(row, i);
       f.loop(row, end, tileRows, () => {
         f.set(height, op('i32.sub', end, row));
-        f.if(op('i32.ge_u', width, tileColumns), () => eachHeight(run => f.do(call(run, a, b, k, to, cRow))), () => {
-          f.do(call(tilesOf[tileRows - 1], a, b, k, scratch, 4 * tileColumns));
-          f.do(call(copy, scratch, to, cRow, smaller(height, tileRows), smaller(width, tileColumns)));
-        });
+        f.if(
+          op('i32.ge_u', width, tileColumns),
+          () => eachHeight(run => f.do(call(run, a, b, k, to, cRow))),
+          () => {
+            f.do(call(tilesOf[tileRows - 1], a, b, k, scratch, 4 * tileColumns));
+            f.do(call(copy, scratch, to, cRow, smaller(height, tileRows), smaller(width, tileColumns)));
+          },
+        );
         f.add(a, aBytes);
         f.add(to, op('i32.mul', cRow, tileRows));
       });

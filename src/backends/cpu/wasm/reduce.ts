@@ -1,16 +1,34 @@
-// The reduce kernel: sums and maxima of a program over any axes of strided operands, one WASM call each. Two patterns: along the rows,
-// when the innermost loop is a reduced axis (four vector accumulators, then across lanes), and down the columns, when it is a kept
-// one (a strip of columns at a time, each lane its own total). Descriptor, in words: row length, column length, address of the end of
-// the kept loops, of the start and the end of the reduced loops, pointers, row steps, column steps, uniforms, kept loops, reduced loops.
+// The reduce kernel: sums and maxima of a program over any axes of strided operands, one WASM call each. Two patterns:
+// along the rows, when the innermost loop is a reduced axis (four vector accumulators, then across lanes), and down the
+// columns, when it is a kept one (a strip of columns at a time, each lane its own total). Descriptor, in words: row
+// length, column length, address of the end of the kept loops, of the start and the end of the reduced loops, pointers,
+// row steps, column steps, uniforms, kept loops, reduced loops.
 
 import { constant, program as makeProgram, type Program } from '../../../tensor/expr.js';
 import { contiguousStrides, sizeOf } from '../../../tensor/shape.js';
 import type { Primitives } from '../../backend.js';
-import { i32x4Const, load, loadLane, ModuleBuilder, op, type FunctionBuilder, type Local, type Value } from './assembler.js';
+import {
+  i32x4Const,
+  load,
+  loadLane,
+  ModuleBuilder,
+  op,
+  type FunctionBuilder,
+  type Local,
+  type Value,
+} from './assembler.js';
 import { mergedAxes, type Axis } from '../../iteration.js';
 import { isShared, KernelCache, type Kernel, type WasmContext } from './context.js';
 import {
-  accumulator, combineWith, emitExpressions, emitRow, fromMemory, resetAccumulator, totalOf, unrolling, type Accumulator,
+  accumulator,
+  combineWith,
+  emitExpressions,
+  emitRow,
+  fromMemory,
+  resetAccumulator,
+  totalOf,
+  unrolling,
+  type Accumulator,
 } from './emitMap.js';
 import { bestInner, cutAxes, emitLoops, loopWords, spacingOf, writeLoops } from './iteration.js';
 import { hold, LaneMath } from './lanes.js';
@@ -18,7 +36,10 @@ import { byteSteps, lanesFit, loadUniforms, usesIndex, workOf, writeUniforms } f
 
 const headWords = 5;
 
-/** Everything about a call that its code depends on. Operands: the inputs, the output, and the element number if it is used. */
+/**
+ * Everything about a call that its code depends on. Operands: the inputs, the output, and the element number if it is
+ * used.
+ */
 interface Structure {
   readonly op: 'sum' | 'max';
   readonly program: Program;
@@ -55,8 +76,14 @@ function compile(structure: Structure, context: WasmContext): Kernel {
   const bases = words(headWords);
   const uniformsAt = headWords + 3 * operands;
   const frame: Frame = {
-    f, math: new LaneMath(f, context.relaxed), count, depth, reducedStart, reducedEnd,
-    steps: words(headWords + operands), columnSteps: words(headWords + 2 * operands),
+    f,
+    math: new LaneMath(f, context.relaxed),
+    count,
+    depth,
+    reducedStart,
+    reducedEnd,
+    steps: words(headWords + operands),
+    columnSteps: words(headWords + 2 * operands),
     uniforms: loadUniforms(f, program, descriptor, 4 * uniformsAt),
   };
   const keptStart = f.local('i32');
@@ -71,7 +98,11 @@ function compile(structure: Structure, context: WasmContext): Kernel {
 const resultType = (program: Program): 'f' | 'i' => (program.outputs[0].type === 'f' ? 'f' : 'i');
 
 /** One output element: all reduced loops, the innermost as a row. */
-function alongRow({ op: reduction, program, inputs, indexed, inner }: Structure, frame: Frame, bases: readonly Local[]): void {
+function alongRow(
+  { op: reduction, program, inputs, indexed, inner }: Structure,
+  frame: Frame,
+  bases: readonly Local[],
+): void {
   const { f, math, steps, uniforms } = frame;
   const acc = accumulator(f, reduction, resultType(program));
   resetAccumulator(f, acc);
@@ -81,8 +112,11 @@ function alongRow({ op: reduction, program, inputs, indexed, inner }: Structure,
   emitLoops(f, frame.reducedStart, frame.reducedEnd, outer, () => {
     outer.forEach((from, k) => f.set(pointers[k], from));
     emitRow(math, {
-      count: frame.count, uniforms,
-      inputs: pointers.slice(0, inputs).map((pointer, k) => ({ pointer, spacing: spacingOf(inner.steps[k]), step: steps[k] })),
+      count: frame.count,
+      uniforms,
+      inputs: pointers
+        .slice(0, inputs)
+        .map((pointer, k) => ({ pointer, spacing: spacingOf(inner.steps[k]), step: steps[k] })),
       index: indexed ? { pointer: pointers[inputs + 1], step: steps[inputs + 1] } : undefined,
       sums: [{ into: acc, value: program.outputs[0] }],
     });
@@ -112,7 +146,13 @@ function downColumns(structure: Structure, frame: Frame, bases: readonly Local[]
 }
 
 /** The totals of neighbouring columns: `vectors` times four, or a single one in lane 0. */
-function strip({ op: reduction, program, inputs, indexed, inner }: Structure, frame: Frame, columns: readonly Local[], vectors: number, single: boolean): void {
+function strip(
+  { op: reduction, program, inputs, indexed, inner }: Structure,
+  frame: Frame,
+  columns: readonly Local[],
+  vectors: number,
+  single: boolean,
+): void {
   const { f, math, steps } = frame;
   const acc: Accumulator = accumulator(f, reduction, resultType(program), vectors);
   resetAccumulator(f, acc);
@@ -126,7 +166,8 @@ function strip({ op: reduction, program, inputs, indexed, inner }: Structure, fr
     if (spacing === 'dense') return load('v128.load', pointers[k], 16 * u);
     const at = f.local('i32');
     let lanes: Value = load('v128.load32_zero', f.tee(at, op('i32.add', pointers[k], op('i32.mul', steps[k], 4 * u))));
-    for (let lane = 1; lane < 4; lane++) lanes = loadLane('v128.load32_lane', lane, f.tee(at, op('i32.add', at, steps[k])), hold(f, lanes));
+    for (let lane = 1; lane < 4; lane++)
+      lanes = loadLane('v128.load32_lane', lane, f.tee(at, op('i32.add', at, steps[k])), hold(f, lanes));
     return lanes;
   };
   const number = inputs + 1; // the operand that counts elements
@@ -165,7 +206,10 @@ function strip({ op: reduction, program, inputs, indexed, inner }: Structure, fr
   });
 }
 
-export function createReduce(context: WasmContext, map: (call: Primitives['map']) => boolean): (call: Primitives['reduce']) => boolean {
+export function createReduce(
+  context: WasmContext,
+  map: (call: Primitives['map']) => boolean,
+): (call: Primitives['reduce']) => boolean {
   const cache = { sum: new KernelCache(), max: new KernelCache() };
   return ({ op: reduction, program, shape, axes: over, inputs, output, uniforms }) => {
     const type = program.outputs[0].type;
@@ -176,7 +220,13 @@ export function createReduce(context: WasmContext, map: (call: Primitives['map']
     if (size === 0) {
       if (reduction === 'max' && type === 'i') return false;
       const empty = makeProgram([constant(reduction === 'sum' ? 0 : -Infinity, type)], 0);
-      return map({ program: empty, shape: shape.map((side, d) => (isReduced[d] ? 1 : side)), inputs: [], outputs: [output], uniforms: [] });
+      return map({
+        program: empty,
+        shape: shape.map((side, d) => (isReduced[d] ? 1 : side)),
+        inputs: [],
+        outputs: [output],
+        uniforms: [],
+      });
     }
     const indexed = usesIndex(program);
     const steps = [...inputs.map(byteSteps), byteSteps(output).map((step, d) => (isReduced[d] ? 0 : step))];
@@ -189,8 +239,13 @@ export function createReduce(context: WasmContext, map: (call: Primitives['map']
     const reduced = axes.filter(a => a.reduced);
     // Down the columns the innermost reduced axis is a plain loop.
     const column = inner.reduced ? nothing(true) : (reduced.pop() ?? nothing(true));
-    const pattern = `${inner.reduced ? 'row' : 'column'},${inner.steps.slice(0, inputs.length + 1).map(spacingOf).join()}`;
-    const kernel = cache[reduction].get(program, pattern, () => compile({ op: reduction, program, inputs: inputs.length, indexed, inner }, context));
+    const pattern = `${inner.reduced ? 'row' : 'column'},${inner.steps
+      .slice(0, inputs.length + 1)
+      .map(spacingOf)
+      .join()}`;
+    const kernel = cache[reduction].get(program, pattern, () =>
+      compile({ op: reduction, program, inputs: inputs.length, indexed, inner }, context),
+    );
 
     const uniformsAt = headWords + 3 * operands;
     const keptAt = uniformsAt + program.uniformTypes.length;
@@ -199,22 +254,25 @@ export function createReduce(context: WasmContext, map: (call: Primitives['map']
     const parts = cutAxes([...kept, inner], threads.parts(size * workOf(program)));
     const descriptors = context.scratch(4 * length * parts.length);
     const bases = [...inputs, output].map(context.byteOffsetOf);
-    threads.run(kernel, parts.map((part, i) => {
-      const descriptor = descriptors + 4 * length * i;
-      const words = new Int32Array(memory.buffer, descriptor, length);
-      const keptEnd = writeLoops(words, keptAt, part.axes.slice(0, -1), operands);
-      words[0] = part.axes[kept.length].size;
-      words[1] = column.size;
-      words[2] = words[3] = descriptor + 4 * keptEnd;
-      words[4] = descriptor + 4 * writeLoops(words, keptEnd, reduced, operands);
-      for (let k = 0; k < operands; k++) {
-        words[headWords + k] = (k < bases.length ? bases[k] : 0) + part.start[k];
-        words[headWords + operands + k] = inner.steps[k];
-        words[headWords + 2 * operands + k] = column.steps[k];
-      }
-      writeUniforms(memory.buffer, descriptor + 4 * uniformsAt, program, uniforms);
-      return [descriptor];
-    }));
+    threads.run(
+      kernel,
+      parts.map((part, i) => {
+        const descriptor = descriptors + 4 * length * i;
+        const words = new Int32Array(memory.buffer, descriptor, length);
+        const keptEnd = writeLoops(words, keptAt, part.axes.slice(0, -1), operands);
+        words[0] = part.axes[kept.length].size;
+        words[1] = column.size;
+        words[2] = words[3] = descriptor + 4 * keptEnd;
+        words[4] = descriptor + 4 * writeLoops(words, keptEnd, reduced, operands);
+        for (let k = 0; k < operands; k++) {
+          words[headWords + k] = (k < bases.length ? bases[k] : 0) + part.start[k];
+          words[headWords + operands + k] = inner.steps[k];
+          words[headWords + 2 * operands + k] = column.steps[k];
+        }
+        writeUniforms(memory.buffer, descriptor + 4 * uniformsAt, program, uniforms);
+        return [descriptor];
+      }),
+    );
     return true;
   };
 }

@@ -1,7 +1,7 @@
-// Attention and its VJP on WebGPU: which calls are taken, by which variant, in which tiles, and the parameters. Scores never leave a tile.
-// Forward is one dispatch, or two where few queries see many keys, which are then split; the VJP is three: what is known of each query,
-// dq by rows, dk and dv by keys. Their text is in attentionAlone.ts and attentionTogether.ts. One more, attentionAgain.ts, looks after rows that
-// came out NaN.
+// Attention and its VJP on WebGPU: which calls are taken, by which variant, in which tiles, and the parameters. Scores
+// never leave a tile. Forward is one dispatch, or two where few queries see many keys, which are then split; the VJP is
+// three: what is known of each query, dq by rows, dk and dv by keys. Their text is in attentionAlone.ts and
+// attentionTogether.ts. One more, attentionAgain.ts, looks after rows that came out NaN.
 
 import type { Attributes, FusedKernel, View } from '../../backend.js';
 import { contiguousStrides, sizeOf } from '../../../tensor/shape.js';
@@ -29,11 +29,18 @@ type Strided = 'q' | 'k' | 'v' | 'g';
 
 /** Heads in fours, and every step along the other axes too. */
 function inFours({ dtype, shape, strides, offset }: View): boolean {
-  return dtype === 'f32' && shape.length === 4 && shape[3] % 4 === 0 && strides[3] === 1 && offset % 4 === 0
-    && strides.slice(0, 3).every((step, d) => step % 4 === 0 || shape[d] === 1);
+  return (
+    dtype === 'f32' &&
+    shape.length === 4 &&
+    shape[3] % 4 === 0 &&
+    strides[3] === 1 &&
+    offset % 4 === 0 &&
+    strides.slice(0, 3).every((step, d) => step % 4 === 0 || shape[d] === 1)
+  );
 }
 
-const dense = ({ shape, strides }: View): boolean => contiguousStrides(shape).every((step, d) => step === strides[d] || shape[d] === 1);
+const dense = ({ shape, strides }: View): boolean =>
+  contiguousStrides(shape).every((step, d) => step === strides[d] || shape[d] === 1);
 
 export function registerAttention(fused: Map<string, FusedKernel>, context: KernelContext): void {
   const { settings } = context;
@@ -45,7 +52,12 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
   const temporary = (view: View, element: Element, write = false): Place => at(view, element, write) as Place;
 
   function run(
-    label: string, structure: readonly (number | boolean | string)[], source: () => string, places: readonly Place[], values: Values, groups: number,
+    label: string,
+    structure: readonly (number | boolean | string)[],
+    source: () => string,
+    places: readonly Place[],
+    values: Values,
+    groups: number,
   ): void {
     const params = new Params();
     for (const name of fields) {
@@ -64,12 +76,25 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
     const [batch, heads, queries] = q.shape;
     const [, keyHeads, keys] = k.shape;
     return {
-      batch, keyHeads, group: heads / keyHeads, queries, keys, vectors: q.shape[3] / 4, tiles: 1, splits: 1,
-      causal, causalOffset, window: Math.min(window, mostPosition), scaleBits: scale,
+      batch,
+      keyHeads,
+      group: heads / keyHeads,
+      queries,
+      keys,
+      vectors: q.shape[3] / 4,
+      tiles: 1,
+      splits: 1,
+      causal,
+      causalOffset,
+      window: Math.min(window, mostPosition),
+      scaleBits: scale,
     };
   }
 
-  /** Tiles of a side with `rows` rows of `vectors` fours, of which an invocation keeps `tiles`: as much as makes few loads and yet fits. */
+  /**
+   * Tiles of a side with `rows` rows of `vectors` fours, of which an invocation keeps `tiles`: as much as makes few
+   * loads and yet fits.
+   */
   const keptAlone = (rows: number, vectors: number): number => {
     let kept = 1;
     while (kept < 8 && kept < rows && 2 * kept * vectors <= keptVectors) kept *= 2;
@@ -82,10 +107,22 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
     return Math.max(1, Math.min(Math.floor(wanted / tiles), Math.floor(keys / least), 64));
   }
 
-  function forward([q, k, v, keyStart, keyEnd]: readonly View[], [o, lse]: readonly View[], attributes: Attributes): boolean {
+  function forward(
+    [q, k, v, keyStart, keyEnd]: readonly View[],
+    [o, lse]: readonly View[],
+    attributes: Attributes,
+  ): boolean {
     const [batch, heads, queries, D] = q.shape;
     const [, keyHeads, keys] = k.shape;
-    const places = [vectorsOf(q), vectorsOf(k), vectorsOf(v), at(keyStart, 'i32'), at(keyEnd, 'i32'), vectorsOf(o, true), at(lse, 'f32', true)];
+    const places = [
+      vectorsOf(q),
+      vectorsOf(k),
+      vectorsOf(v),
+      at(keyStart, 'i32'),
+      at(keyEnd, 'i32'),
+      vectorsOf(o, true),
+      at(lse, 'f32', true),
+    ];
     if (!places.every(p => p !== undefined)) return false;
     const [qP, kP, vP, sP, eP, oP, lP] = places;
     const vectors = D / 4;
@@ -99,22 +136,55 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
     const splits = 4 * wanted * all * D <= settings.bindingBytes ? wanted : 1;
     const split = splits > 1;
     const values: Values = {
-      ...sizes(q, k, attributes), ...steps('q', q, qP), ...steps('k', k, kP), ...steps('v', v, vP),
-      startAt: sP.offset, endAt: eP.offset, oAt: oP.offset, lseAt: lP.offset, tiles, splits,
+      ...sizes(q, k, attributes),
+      ...steps('q', q, qP),
+      ...steps('k', k, kP),
+      ...steps('v', v, vP),
+      startAt: sP.offset,
+      endAt: eP.offset,
+      oAt: oP.offset,
+      lseAt: lP.offset,
+      tiles,
+      splits,
     };
-    const source = (): string => (alone ? forwardAlone({ vectors, kept, split }) : forwardTogether({ columns, split, ...side }));
+    const source = (): string =>
+      alone ? forwardAlone({ vectors, kept, split }) : forwardTogether({ columns, split, ...side });
     const groups = Math.ceil((batch * keyHeads * tiles * splits) / (alone ? lanes : 1));
     const runTo = (outputs: readonly Place[]): void =>
-      run('attention', [alone, alone ? vectors : columns, kept, split], source, [qP, kP, vP, sP, eP, ...outputs], values, groups);
+      run(
+        'attention',
+        [alone, alone ? vectors : columns, kept, split],
+        source,
+        [qP, kP, vP, sP, eP, ...outputs],
+        values,
+        groups,
+      );
     if (!split) runTo([oP, lP]);
-    else withTemporary(context, [splits, all, D], 'f32', parts => withTemporary(context, [splits, all, 2], 'f32', stats => {
-      runTo([temporary(parts, 'vec4<f32>', true), temporary(stats, 'vec2<f32>', true)]);
-      const joined = [temporary(parts, 'vec4<f32>'), temporary(stats, 'vec2<f32>'), oP, lP];
-      run('attention.join', [], () => joinSplits(invocations), joined, values, Math.ceil((all * vectors) / invocations));
-    }));
+    else
+      withTemporary(context, [splits, all, D], 'f32', parts =>
+        withTemporary(context, [splits, all, 2], 'f32', stats => {
+          runTo([temporary(parts, 'vec4<f32>', true), temporary(stats, 'vec2<f32>', true)]);
+          const joined = [temporary(parts, 'vec4<f32>'), temporary(stats, 'vec2<f32>'), oP, lP];
+          run(
+            'attention.join',
+            [],
+            () => joinSplits(invocations),
+            joined,
+            values,
+            Math.ceil((all * vectors) / invocations),
+          );
+        }),
+      );
     // One query, or queries that all see the same keys, meet no others.
     if (queries > 1 && (attributes.causal !== 0 || attributes.window > 0)) {
-      run('attention.again', ['forward'], () => forwardAgain(invocations), [qP, kP, vP, sP, eP, at(lse, 'f32') as Place, oP], values, Math.ceil(all / invocations));
+      run(
+        'attention.again',
+        ['forward'],
+        () => forwardAgain(invocations),
+        [qP, kP, vP, sP, eP, at(lse, 'f32') as Place, oP],
+        values,
+        Math.ceil(all / invocations),
+      );
     }
     return true;
   }
@@ -123,7 +193,16 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
     const [q, k, v, keyStart, keyEnd, o, lse, g] = inputs;
     const [batch, heads, queries, D] = q.shape;
     const [, keyHeads, keys] = k.shape;
-    const read = [vectorsOf(q), vectorsOf(k), vectorsOf(v), vectorsOf(g), at(keyStart, 'i32'), at(keyEnd, 'i32'), vectorsOf(o), at(lse, 'f32')];
+    const read = [
+      vectorsOf(q),
+      vectorsOf(k),
+      vectorsOf(v),
+      vectorsOf(g),
+      at(keyStart, 'i32'),
+      at(keyEnd, 'i32'),
+      vectorsOf(o),
+      at(lse, 'f32'),
+    ];
     const written = outputs.map(view => vectorsOf(view, true));
     const all = batch * heads * queries;
     if (![...read, ...written].every(p => p !== undefined) || 16 * all > settings.bindingBytes) return false;
@@ -132,33 +211,78 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
     const vectors = D / 4;
     const columns = Math.ceil(vectors / manyRows.across);
     const values: Values = {
-      ...sizes(q, k, attributes), ...steps('q', q, qP), ...steps('k', k, kP), ...steps('v', v, vP), ...steps('g', g, gP),
-      startAt: sP.offset, endAt: eP.offset, oAt: oP.offset, lseAt: lP.offset,
+      ...sizes(q, k, attributes),
+      ...steps('q', q, qP),
+      ...steps('k', k, kP),
+      ...steps('v', v, vP),
+      ...steps('g', g, gP),
+      startAt: sP.offset,
+      endAt: eP.offset,
+      oAt: oP.offset,
+      lseAt: lP.offset,
     };
     withTemporary(context, [all, 4], 'i32', rows => {
-      run('attention.about', [], () => aboutRows(invocations), [gP, oP, lP, sP, eP, temporary(rows, 'vec4<u32>', true)], values, Math.ceil(all / invocations));
+      run(
+        'attention.about',
+        [],
+        () => aboutRows(invocations),
+        [gP, oP, lP, sP, eP, temporary(rows, 'vec4<u32>', true)],
+        values,
+        Math.ceil(all / invocations),
+      );
       const about = temporary(rows, 'vec4<u32>');
       const passes = [
-        { label: 'attention.dq', count: (heads / keyHeads) * queries, places: [dqP], byOne: queryGradientAlone, byMany: queryGradientTogether },
-        { label: 'attention.dk', count: keys, places: [dkP, dvP], byOne: keyGradientAlone, byMany: keyGradientTogether },
+        {
+          label: 'attention.dq',
+          count: (heads / keyHeads) * queries,
+          places: [dqP],
+          byOne: queryGradientAlone,
+          byMany: queryGradientTogether,
+        },
+        {
+          label: 'attention.dk',
+          count: keys,
+          places: [dkP, dvP],
+          byOne: keyGradientAlone,
+          byMany: keyGradientTogether,
+        },
       ];
       for (const { label, count, places, byOne, byMany } of passes) {
         const kept = alone ? keptAlone(count, vectors) : 4 * manyRows.down;
         const tiles = Math.ceil(count / kept);
-        const source = (): string => (alone ? byOne({ vectors, kept, split: false }) : byMany({ columns, split: false, ...manyRows }));
+        const source = (): string =>
+          alone ? byOne({ vectors, kept, split: false }) : byMany({ columns, split: false, ...manyRows });
         const groups = Math.ceil((batch * keyHeads * tiles) / (alone ? lanes : 1));
-        run(label, [alone, alone ? vectors : columns, kept], source, [qP, kP, vP, gP, about, ...places], { ...values, tiles }, groups);
+        run(
+          label,
+          [alone, alone ? vectors : columns, kept],
+          source,
+          [qP, kP, vP, gP, about, ...places],
+          { ...values, tiles },
+          groups,
+        );
       }
       const rowsAndKeys = all + batch * keyHeads * keys;
       const again = [qP, kP, vP, gP, about, dqP, dkP, dvP];
-      run('attention.again', ['backward'], () => backwardAgain(invocations), again, values, Math.ceil(rowsAndKeys / invocations));
+      run(
+        'attention.again',
+        ['backward'],
+        () => backwardAgain(invocations),
+        again,
+        values,
+        Math.ceil(rowsAndKeys / invocations),
+      );
     });
     return true;
   }
 
   const taken = (q: View, k: View, v: View, bounds: readonly View[], attributes: Attributes): boolean =>
-    [q, k, v].every(inFours) && q.shape[3] <= 4 * mostVectors && sizeOf(q.shape) > 0 && sizeOf(k.shape) > 0
-    && bounds.every(b => b.dtype === 'i32' && dense(b)) && attributes.causalOffset + q.shape[2] < mostPosition;
+    [q, k, v].every(inFours) &&
+    q.shape[3] <= 4 * mostVectors &&
+    sizeOf(q.shape) > 0 &&
+    sizeOf(k.shape) > 0 &&
+    bounds.every(b => b.dtype === 'i32' && dense(b)) &&
+    attributes.causalOffset + q.shape[2] < mostPosition;
 
   fused.set('attention', ({ inputs, outputs, attributes }) => {
     if (inputs.length !== 5 || !inputs.every(v => v !== null)) return false;
@@ -169,7 +293,12 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
   fused.set('attention.vjp', ({ inputs, outputs, attributes }) => {
     if (inputs.length !== 8 || !inputs.every(v => v !== null)) return false;
     const [q, k, v, keyStart, keyEnd, o, lse, g] = inputs;
-    if (!taken(q, k, v, [keyStart, keyEnd], attributes) || ![o, g, ...outputs].every(inFours) || ![o, lse, ...outputs].every(dense)) return false;
+    if (
+      !taken(q, k, v, [keyStart, keyEnd], attributes) ||
+      ![o, g, ...outputs].every(inFours) ||
+      ![o, lse, ...outputs].every(dense)
+    )
+      return false;
     return backward(inputs, outputs, attributes);
   });
 }

@@ -1,5 +1,6 @@
-// Rows of attention and of its VJP that came out NaN, computed again one at a time from what they see. Tiles multiply rows that a query does not
-// see by weights of 0, and 0 times NaN or infinity is NaN. One invocation a row, which mostly has but to look; NaN that a row does see stays.
+// Rows of attention and of its VJP that came out NaN, computed again one at a time from what they see. Tiles multiply
+// rows that a query does not see by weights of 0, and 0 times NaN or infinity is NaN. One invocation a row, which
+// mostly has but to look; NaN that a row does see stays.
 
 import { aboutRow, kernelText, type Declared } from './attentionWgsl.js';
 
@@ -8,7 +9,8 @@ const read = (...names: readonly string[]): Declared[] => names.map(name => ({ n
 /** `into`: whether one of `vectors` from `at` on has a NaN. */
 const hasNan = (into: string, buffer: string, at: string): string => `var ${into} = false;
   for (var c = 0u; c < vectors; c++) { ${into} |= anyNan(${buffer}[${at} + c]); }`;
-const clear = (buffer: string, at: string): string => `for (var c = 0u; c < vectors; c++) { ${buffer}[${at} + c] = vec4<f32>(0.0); }`;
+const clear = (buffer: string, at: string): string =>
+  `for (var c = 0u; c < vectors; c++) { ${buffer}[${at} + c] = vec4<f32>(0.0); }`;
 /** `into`: the product of two rows. */
 const product = (into: string, x: string, xAt: string, y: string, yAt: string): string => `var ${into} = 0.0;
     for (var c = 0u; c < vectors; c++) { ${into} += dot(${x}[${xAt} + c], ${y}[${yAt} + c]); }`;
@@ -24,7 +26,10 @@ const keysFrom = 'let kFrom = kAt + b * kB + keyHead * kH + s * kT; let vFrom = 
 
 export function forwardAgain(invocations: number): string {
   const bindings: Declared[] = [
-    ...read('q', 'k', 'v'), { name: 'keyStart', element: 'i32' }, { name: 'keyEnd', element: 'i32' }, { name: 'lse', element: 'f32' },
+    ...read('q', 'k', 'v'),
+    { name: 'keyStart', element: 'i32' },
+    { name: 'keyEnd', element: 'i32' },
+    { name: 'lse', element: 'f32' },
     { name: 'o', element: 'vec4<f32>', write: true },
   ];
   const body = `let number = workgroup * ${invocations}u + lane;
@@ -50,8 +55,11 @@ export function forwardAgain(invocations: number): string {
 /** Queries first, then keys. */
 export function backwardAgain(invocations: number): string {
   const bindings: Declared[] = [
-    ...read('q', 'k', 'v', 'g'), { name: 'about', element: 'vec4<u32>' },
-    { name: 'dq', element: 'vec4<f32>', write: true }, { name: 'dk', element: 'vec4<f32>', write: true }, { name: 'dv', element: 'vec4<f32>', write: true },
+    ...read('q', 'k', 'v', 'g'),
+    { name: 'about', element: 'vec4<u32>' },
+    { name: 'dq', element: 'vec4<f32>', write: true },
+    { name: 'dk', element: 'vec4<f32>', write: true },
+    { name: 'dv', element: 'vec4<f32>', write: true },
   ];
   const body = `let item = workgroup * ${invocations}u + lane;
   let heads = keyHeads * group;

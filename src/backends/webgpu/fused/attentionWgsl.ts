@@ -1,15 +1,48 @@
-// What the attention kernels share as WGSL: parameters by name, bindings, which keys a query sees. "Rows" are the queries of all heads that
-// share a key head, number t * group + (head in the group): neighbours see the same keys. Addresses count vectors of four floats.
+// What the attention kernels share as WGSL: parameters by name, bindings, which keys a query sees. "Rows" are the
+// queries of all heads that share a key head, number t * group + (head in the group): neighbours see the same keys.
+// Addresses count vectors of four floats.
 
 import { functionTexts } from '../mathWgsl.js';
 import { held, holdWords } from '../params.js';
 import type { Element } from './places.js';
 
-/** Parameters of every attention kernel, in their order: where operands begin and their steps by batch, head and position, then sizes. */
+/**
+ * Parameters of every attention kernel, in their order: where operands begin and their steps by batch, head and
+ * position, then sizes.
+ */
 export const fields = [
-  'qAt', 'qB', 'qH', 'qT', 'kAt', 'kB', 'kH', 'kT', 'vAt', 'vB', 'vH', 'vT', 'gAt', 'gB', 'gH', 'gT',
-  'startAt', 'endAt', 'oAt', 'lseAt', 'batch', 'keyHeads', 'group', 'queries', 'keys', 'causal', 'causalOffset', 'window', 'scaleBits',
-  'tiles', 'splits', 'vectors',
+  'qAt',
+  'qB',
+  'qH',
+  'qT',
+  'kAt',
+  'kB',
+  'kH',
+  'kT',
+  'vAt',
+  'vB',
+  'vH',
+  'vT',
+  'gAt',
+  'gB',
+  'gH',
+  'gT',
+  'startAt',
+  'endAt',
+  'oAt',
+  'lseAt',
+  'batch',
+  'keyHeads',
+  'group',
+  'queries',
+  'keys',
+  'causal',
+  'causalOffset',
+  'window',
+  'scaleBits',
+  'tiles',
+  'splits',
+  'vectors',
 ] as const;
 export type Field = (typeof fields)[number];
 
@@ -25,15 +58,21 @@ export const upTo = (n: number): number[] => Array.from({ length: n }, (_, i) =>
 export const masked = '-3.4028234e38f';
 
 /**
- * A whole kernel. `body` finds the parameters as u32 under their names (scale as f32), `workgroup` and `lane`, and may call
- * seenBy(t, start, end, causal, causalOffset, window): the keys that query t sees, from and one past the last, none where that is not larger.
- * Both grow with t. Conditions are joined by & and |: && is a branch, and software compilers take long over many of those.
+ * A whole kernel. `body` finds the parameters as u32 under their names (scale as f32), `workgroup` and `lane`, and may
+ * call seenBy(t, start, end, causal, causalOffset, window): the keys that query t sees, from and one past the last,
+ * none where that is not larger. Both grow with t. Conditions are joined by & and |: && is a branch, and software
+ * compilers take long over many of those.
  */
 export function kernelText(
-  bindings: readonly Declared[], invocations: number, body: string, { shared = '', functions = [] as readonly string[] } = {},
+  bindings: readonly Declared[],
+  invocations: number,
+  body: string,
+  { shared = '', functions = [] as readonly string[] } = {},
 ): string {
-  const declarations = bindings.map(({ name, element, write }, i) =>
-    `@group(0) @binding(${i + 1}) var<storage, ${write ? 'read_write' : 'read'}> ${name}: array<${element}>;`);
+  const declarations = bindings.map(
+    ({ name, element, write }, i) =>
+      `@group(0) @binding(${i + 1}) var<storage, ${write ? 'read_write' : 'read'}> ${name}: array<${element}>;`,
+  );
   return `${declarations.join('\n')}
 ${functionTexts(functions)}
 ${shared}
@@ -65,8 +104,8 @@ export const aboutRow = (from: string, i: number | string): string =>
   `let about${i} = ${from}; let lse${i} = bitcast<f32>(about${i}.x); let inner${i} = bitcast<f32>(about${i}.y);`;
 
 /**
- * For keys `first` to `last` of b and keyHead: rows from_ to `to` (one past the last) that may see one of them. `about` holds what aboutRows
- * writes, so a tile of padding ends at once.
+ * For keys `first` to `last` of b and keyHead: rows from_ to `to` (one past the last) that may see one of them. `about`
+ * holds what aboutRows writes, so a tile of padding ends at once.
  */
 export const rowsThatMaySee = `let tFirst = min(queries, select(0u, first - min(first, causalOffset), causal != 0u));
   let tPast = select(queries, min(queries, last + window - min(last + window, causalOffset)), window > 0u);
@@ -80,8 +119,12 @@ export const rowsThatMaySee = `let tFirst = min(queries, select(0u, first - min(
 /** For every query, what backward needs of it: log-sum-exp, sum(g o), and the keys it sees. One invocation each. */
 export function aboutRows(invocations: number): string {
   const bindings: Declared[] = [
-    { name: 'g', element: 'vec4<f32>' }, { name: 'o', element: 'vec4<f32>' }, { name: 'lse', element: 'f32' },
-    { name: 'keyStart', element: 'i32' }, { name: 'keyEnd', element: 'i32' }, { name: 'about', element: 'vec4<u32>', write: true },
+    { name: 'g', element: 'vec4<f32>' },
+    { name: 'o', element: 'vec4<f32>' },
+    { name: 'lse', element: 'f32' },
+    { name: 'keyStart', element: 'i32' },
+    { name: 'keyEnd', element: 'i32' },
+    { name: 'about', element: 'vec4<u32>', write: true },
   ];
   const body = `let number = workgroup * ${invocations}u + lane;
   let heads = keyHeads * group;
@@ -98,11 +141,16 @@ export function aboutRows(invocations: number): string {
   return kernelText(bindings, invocations, body);
 }
 
-/** Joins what `splits` workgroups (or invocations) found for parts of the keys. One invocation for each vector of the output. */
+/**
+ * Joins what `splits` workgroups (or invocations) found for parts of the keys. One invocation for each vector of the
+ * output.
+ */
 export function joinSplits(invocations: number): string {
   const bindings: Declared[] = [
-    { name: 'parts', element: 'vec4<f32>' }, { name: 'stats', element: 'vec2<f32>' },
-    { name: 'o', element: 'vec4<f32>', write: true }, { name: 'lse', element: 'f32', write: true },
+    { name: 'parts', element: 'vec4<f32>' },
+    { name: 'stats', element: 'vec2<f32>' },
+    { name: 'o', element: 'vec4<f32>', write: true },
+    { name: 'lse', element: 'f32', write: true },
   ];
   const body = `let number = workgroup * ${invocations}u + lane;
   let all = batch * keyHeads * rows;

@@ -1,12 +1,19 @@
-// Cross-entropy of each row of logits with its label, and its VJP. Of each row only the largest logit and the sum of exponentials are
-// kept; a negative label takes no part.
+// Cross-entropy of each row of logits with its label, and its VJP. Of each row only the largest logit and the sum of
+// exponentials are kept; a negative label takes no part.
 
 import type { RowKernel } from './rowKernels.js';
 
 export const crossEntropy: RowKernel = {
   name: 'crossEntropy',
-  inputs: [{ name: 'logits', along: 'row' }, { name: 'label', along: 'one', type: 'i' }],
-  outputs: [{ name: 'loss', along: 'one' }, { name: 'top', along: 'one' }, { name: 'total', along: 'one' }],
+  inputs: [
+    { name: 'logits', along: 'row' },
+    { name: 'label', along: 'one', type: 'i' },
+  ],
+  outputs: [
+    { name: 'loss', along: 'one' },
+    { name: 'top', along: 'one' },
+    { name: 'total', along: 'one' },
+  ],
   functions: ['expBelow', 'logOf'],
   body(row) {
     row.pass({ reads: ['logits'], max: { most: 'logits' } });
@@ -21,7 +28,10 @@ export const crossEntropy: RowKernel = {
 export const crossEntropyVjp: RowKernel = {
   name: 'crossEntropy.vjp',
   inputs: [
-    { name: 'logits', along: 'row' }, { name: 'label', along: 'one', type: 'i' }, { name: 'top', along: 'one' }, { name: 'total', along: 'one' },
+    { name: 'logits', along: 'row' },
+    { name: 'label', along: 'one', type: 'i' },
+    { name: 'top', along: 'one' },
+    { name: 'total', along: 'one' },
     { name: 'g', along: 'one' },
   ],
   outputs: [{ name: 'dlogits', along: 'row' }],

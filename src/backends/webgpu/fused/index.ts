@@ -1,5 +1,5 @@
-// The fused kernels of WebGPU, by the name of their op (or name.vjp). All take f32; anything else, and layouts a kernel was not written
-// for, they decline before recording. Only wiring here.
+// The fused kernels of WebGPU, by the name of their op (or name.vjp). All take f32; anything else, and layouts a kernel
+// was not written for, they decline before recording. Only wiring here.
 
 import type { FusedKernel } from '../../backend.js';
 import type { KernelContext } from '../context.js';

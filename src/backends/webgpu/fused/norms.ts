@@ -1,12 +1,18 @@
-// RMS and layer normalisation over the last axis, with the VJPs of their input. Gradients of weights are sums over rows and stay
-// compositions.
+// RMS and layer normalisation over the last axis, with the VJPs of their input. Gradients of weights are sums over rows
+// and stay compositions.
 
 import type { RowKernel } from './rowKernels.js';
 
 export const rmsNorm: RowKernel = {
   name: 'rmsNorm',
-  inputs: [{ name: 'x', along: 'row' }, { name: 'w', along: 'row' }],
-  outputs: [{ name: 'y', along: 'row' }, { name: 'rstd', along: 'one' }],
+  inputs: [
+    { name: 'x', along: 'row' },
+    { name: 'w', along: 'row' },
+  ],
+  outputs: [
+    { name: 'y', along: 'row' },
+    { name: 'rstd', along: 'one' },
+  ],
   scalars: ['eps'],
   body(row) {
     row.pass({ reads: ['x'], sum: { squares: 'x * x' } });
@@ -19,7 +25,12 @@ export const rmsNorm: RowKernel = {
 /** dx = r g w - x r^3 mean(g w x) */
 export const rmsNormVjp: RowKernel = {
   name: 'rmsNorm.vjp',
-  inputs: [{ name: 'x', along: 'row' }, { name: 'w', along: 'row' }, { name: 'rstd', along: 'one' }, { name: 'g', along: 'row' }],
+  inputs: [
+    { name: 'x', along: 'row' },
+    { name: 'w', along: 'row' },
+    { name: 'rstd', along: 'one' },
+    { name: 'g', along: 'row' },
+  ],
   outputs: [{ name: 'dx', along: 'row' }],
   body(row) {
     row.pass({ reads: ['x', 'w', 'g'], sum: { inner: 'x * (g * w)' } });
@@ -30,8 +41,16 @@ export const rmsNormVjp: RowKernel = {
 
 export const layerNorm: RowKernel = {
   name: 'layerNorm',
-  inputs: [{ name: 'x', along: 'row' }, { name: 'w', along: 'row' }, { name: 'b', along: 'row' }],
-  outputs: [{ name: 'y', along: 'row' }, { name: 'mean', along: 'one' }, { name: 'rstd', along: 'one' }],
+  inputs: [
+    { name: 'x', along: 'row' },
+    { name: 'w', along: 'row' },
+    { name: 'b', along: 'row' },
+  ],
+  outputs: [
+    { name: 'y', along: 'row' },
+    { name: 'mean', along: 'one' },
+    { name: 'rstd', along: 'one' },
+  ],
   scalars: ['eps'],
   body(row) {
     row.pass({ reads: ['x'], sum: { total: 'x' } });
@@ -48,7 +67,10 @@ export const layerNorm: RowKernel = {
 export const layerNormVjp: RowKernel = {
   name: 'layerNorm.vjp',
   inputs: [
-    { name: 'x', along: 'row' }, { name: 'w', along: 'row' }, { name: 'mean', along: 'one' }, { name: 'rstd', along: 'one' },
+    { name: 'x', along: 'row' },
+    { name: 'w', along: 'row' },
+    { name: 'mean', along: 'one' },
+    { name: 'rstd', along: 'one' },
     { name: 'g', along: 'row' },
   ],
   outputs: [{ name: 'dx', along: 'row' }],

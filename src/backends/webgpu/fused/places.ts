@@ -1,4 +1,5 @@
-// Operands as fused kernels with a binding for each bind them, and the dispatch of such a kernel. What is computed is the kernels' business.
+// Operands as fused kernels with a binding for each bind them, and the dispatch of such a kernel. What is computed is
+// the kernels' business.
 
 import type { View } from '../../backend.js';
 import type { KernelContext } from '../context.js';
@@ -10,7 +11,8 @@ import type { Binding } from '../queue.js';
 export type Element = 'f32' | 'i32' | 'u32' | 'vec2<f32>' | 'vec4<f32>' | 'vec4<u32>';
 
 /** Words of an element. */
-export const unitOf = (element: Element): number => (element.startsWith('vec4') ? 4 : element.startsWith('vec2') ? 2 : 1);
+export const unitOf = (element: Element): number =>
+  element.startsWith('vec4') ? 4 : element.startsWith('vec2') ? 2 : 1;
 
 export interface Place {
   readonly binding: Binding;
@@ -18,7 +20,10 @@ export interface Place {
   readonly offset: number;
 }
 
-/** Where a view lies in a binding of such elements, which its offset must be a whole number of; undefined if it is more than may be bound. */
+/**
+ * Where a view lies in a binding of such elements, which its offset must be a whole number of; undefined if it is more
+ * than may be bound.
+ */
 export function placeOf({ settings }: KernelContext, view: View, element: Element, write = false): Place | undefined {
   const axes = view.shape.map((size, d) => ({ size, reduced: false, steps: [view.strides[d]] }));
   const limit = settings.bindingBytes - (settings.bindingBytes % 16);
@@ -38,7 +43,10 @@ export interface Recorded {
   source(): string;
 }
 
-export function record({ queue }: KernelContext, { label, structure, places, params, groups, upload, source }: Recorded): void {
+export function record(
+  { queue }: KernelContext,
+  { label, structure, places, params, groups, upload, source }: Recorded,
+): void {
   const bindings = places.map(p => p.binding);
   const access = [...bindings.map(b => b.write), ...(upload ? [false] : [])];
   const pipeline = queue.pipeline(label, structure, access, params.words.length, source);

@@ -1,5 +1,5 @@
-// Rotary position embeddings, half-split convention (rotate_half in Hugging Face's modeling_llama.py): one elementwise kernel over the
-// pairs (x1, x2) of the two halves of each head, which gives both halves of the result.
+// Rotary position embeddings, half-split convention (rotate_half in Hugging Face's modeling_llama.py): one elementwise
+// kernel over the pairs (x1, x2) of the two halves of each head, which gives both halves of the result.
 
 import { add, arg, mul, program, sub, uniform } from '../../../tensor/expr.js';
 import type { FusedKernel, View } from '../../backend.js';
@@ -17,7 +17,11 @@ export function ropeKernel(maps: MapKernels, bindingBytes: number): FusedKernel 
     // The two halves of a pair are read through one binding.
     if ([x, y].some(v => 2 * D * Math.abs(v.strides[3]) + 512 > bindingBytes)) return false;
     const shape = [B, T, H, D / 2];
-    const half = (view: View, from: number): View => ({ ...view, shape, offset: view.offset + from * (D / 2) * view.strides[3] });
+    const half = (view: View, from: number): View => ({
+      ...view,
+      shape,
+      offset: view.offset + from * (D / 2) * view.strides[3],
+    });
     const table = (view: View): View => {
       const [sB, sT, sD] = view.strides;
       return { ...view, shape, strides: [view.shape[0] === 1 ? 0 : sB, sT, 0, sD] };

@@ -1,16 +1,21 @@
-// WGSL for one row of a fused kernel: passes along the row and what is made once between them, by one invocation alone or by the lanes
-// of a workgroup together. Bindings, row numbers and dispatch are rowKernels.ts.
+// WGSL for one row of a fused kernel: passes along the row and what is made once between them, by one invocation alone
+// or by the lanes of a workgroup together. Bindings, row numbers and dispatch are rowKernels.ts.
 
 import type { Access } from '../operands.js';
 
 /** Sums go in blocks of so many terms: rounding errors do not grow with the length of the row. */
 const block = 32;
-/** Elements in the text of a loop: a software compiler leaves loops as they are, and their ends cost as much as a load. */
+/**
+ * Elements in the text of a loop: a software compiler leaves loops as they are, and their ends cost as much as a load.
+ */
 const unrolled = 4;
 /** Below every finite number but itself; WGSL promises nothing of infinities. */
 const lowest = '-3.4028234e38f';
 
-/** What a kernel is given for each element ('row': [.., n], or [n] for all rows alike) or once for each row ('one': [..]). */
+/**
+ * What a kernel is given for each element ('row': [.., n], or [n] for all rows alike) or once for each row ('one':
+ * [..]).
+ */
 export interface RowOperand {
   readonly name: string;
   readonly along: 'row' | 'one';
@@ -18,7 +23,10 @@ export interface RowOperand {
   readonly type?: 'i';
 }
 
-/** One walk along the row. Names in the expressions: the operands of `reads`, j (the element's number), and whatever was made before. */
+/**
+ * One walk along the row. Names in the expressions: the operands of `reads`, j (the element's number), and whatever was
+ * made before.
+ */
 export interface Pass {
   readonly reads: readonly string[];
   /** Totals by the names they get. */
@@ -77,7 +85,9 @@ export class RowCode {
       ...reads.map(name => `let ${name} = ${this.at(name, 'j')};`),
       ...sums.map(([name, value]) => `${name}Part += ${value};`),
       ...maxima.map(([name, value]) => `${name}All = max(${name}All, ${value});`),
-      ...Object.entries(write).map(([name, value]) => this.access.store(this.number(name), `k${this.number(name)} + j`, value)),
+      ...Object.entries(write).map(([name, value]) =>
+        this.access.store(this.number(name), `k${this.number(name)} + j`, value),
+      ),
     ].join('\n      ');
     for (const [name] of sums) lines.push(`var ${name}All = 0.0;`);
     for (const [name] of maxima) lines.push(`var ${name}All = ${lowest};`);

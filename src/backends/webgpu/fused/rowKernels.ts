@@ -1,6 +1,6 @@
-// Fused kernels that go row by row along the last axis. One invocation takes a row, or a workgroup takes it together (Settings.reduce).
-// Rows may lie anywhere, their elements must be neighbours; operands larger than a binding are taken in groups of rows. The code of a
-// row is rowCode.ts, which passes there are is each kernel's business.
+// Fused kernels that go row by row along the last axis. One invocation takes a row, or a workgroup takes it together
+// (Settings.reduce). Rows may lie anywhere, their elements must be neighbours; operands larger than a binding are taken
+// in groups of rows. The code of a row is rowCode.ts, which passes there are is each kernel's business.
 
 import type { ScalarType } from '../../../tensor/expr.js';
 import { sizeOf } from '../../../tensor/shape.js';
@@ -16,10 +16,16 @@ import { RowCode, type RowOperand } from './rowCode.js';
 const rowsTogether = 16;
 /** Rows from this length on are taken by more lanes. */
 const wide = 2048;
-/** Fewer rows than software has lanes, each as long as this: one invocation a row leaves most idle, reductions in parts do not. */
+/**
+ * Fewer rows than software has lanes, each as long as this: one invocation a row leaves most idle, reductions in parts
+ * do not.
+ */
 const tooFew = { rows: 4, count: 8192 };
 
-/** The first input gives the shape. `body` knows inputs with one value a row and the scalars by their names, `count` and (in f32) `size`. */
+/**
+ * The first input gives the shape. `body` knows inputs with one value a row and the scalars by their names, `count` and
+ * (in f32) `size`.
+ */
 export interface RowKernel {
   readonly name: string;
   readonly inputs: readonly RowOperand[];
@@ -86,8 +92,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 }`;
     };
     const key = `${name}|${kept.length}|${access.key}|${lanes}`;
-    const pipeline = queue.pipeline(name, key, bound.bindings.map(b => b.write), params.words.length, source);
-    queue.dispatch({ pipeline, bindings: bound.bindings, params: params.words, groups: grid(lanes > 1 ? rows : Math.ceil(rows / invocations)) });
+    const pipeline = queue.pipeline(
+      name,
+      key,
+      bound.bindings.map(b => b.write),
+      params.words.length,
+      source,
+    );
+    queue.dispatch({
+      pipeline,
+      bindings: bound.bindings,
+      params: params.words,
+      groups: grid(lanes > 1 ? rows : Math.ceil(rows / invocations)),
+    });
   }
 
   return ({ inputs, outputs, attributes }) => {
@@ -99,14 +116,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (settings.reduce === 'invocation' && count >= tooFew.count && sizeOf(shape) / count < tooFew.rows) return false;
     const steps = views.map((view, k) => stepsOf(view, operands[k], shape.length, count));
     if (!steps.every((s): s is number[] => s !== null)) return false;
-    const kept = mergedAxes(shape.slice(0, -1), steps.map(s => s.slice(0, -1)));
+    const kept = mergedAxes(
+      shape.slice(0, -1),
+      steps.map(s => s.slice(0, -1)),
+    );
     if (kept.length === 0) kept.push({ size: 1, reduced: false, steps: steps.map(() => 0) });
     const along = { size: count, reduced: true, steps: steps.map(s => s[s.length - 1]) };
     const typeOf = (o: RowOperand): ScalarType => o.type ?? 'f';
     const places = views.map((view, k) => operandOf(view, typeOf(operands[k]), k >= inputs.length));
     const all = parts({ axes: [...kept, along], operands: places }, settings.bindingBytes);
     if (!all || all.some(({ bound }) => bound.bindings.length > settings.storageBuffers)) return false;
-    for (const { space, bound } of all) record(space, bound, scalars.map(s => attributes[s]));
+    for (const { space, bound } of all)
+      record(
+        space,
+        bound,
+        scalars.map(s => attributes[s]),
+      );
     return true;
   };
 }

@@ -1,4 +1,5 @@
-// The fused kernels that go row by row or pair by pair: softmax, norms, cross-entropy, rotary embeddings. Only wiring here.
+// The fused kernels that go row by row or pair by pair: softmax, norms, cross-entropy, rotary embeddings. Only wiring
+// here.
 
 import type { FusedKernel } from '../../backend.js';
 import type { KernelContext } from '../context.js';
@@ -10,7 +11,16 @@ import { rowKernel } from './rowKernels.js';
 import { softmax, softmaxVjp } from './softmax.js';
 
 export function registerRows(fused: Map<string, FusedKernel>, context: KernelContext): void {
-  for (const kernel of [softmax, softmaxVjp, rmsNorm, rmsNormVjp, layerNorm, layerNormVjp, crossEntropy, crossEntropyVjp]) {
+  for (const kernel of [
+    softmax,
+    softmaxVjp,
+    rmsNorm,
+    rmsNormVjp,
+    layerNorm,
+    layerNormVjp,
+    crossEntropy,
+    crossEntropyVjp,
+  ]) {
     fused.set(kernel.name, rowKernel(context, kernel));
   }
   fused.set('rope', ropeKernel(createMap(context), context.settings.bindingBytes));

@@ -18,7 +18,10 @@ export const softmax: RowKernel = {
 /** dx = y (g - sum(g y)) */
 export const softmaxVjp: RowKernel = {
   name: 'softmax.vjp',
-  inputs: [{ name: 'y', along: 'row' }, { name: 'g', along: 'row' }],
+  inputs: [
+    { name: 'y', along: 'row' },
+    { name: 'g', along: 'row' },
+  ],
   outputs: [{ name: 'dx', along: 'row' }],
   body(row) {
     row.pass({ reads: ['y', 'g'], sum: { inner: 'y * g' } });

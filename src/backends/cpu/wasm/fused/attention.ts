@@ -1,5 +1,6 @@
-// Causal grouped-query attention with padding masks and a sliding window, and its VJP: which function a call takes, where threads cut it and
-// what room they need. The functions are attentionForward.ts, attentionFew.ts and attentionVjp.ts; no scores outlive their tile.
+// Causal grouped-query attention with padding masks and a sliding window, and its VJP: which function a call takes,
+// where threads cut it and what room they need. The functions are attentionForward.ts, attentionFew.ts and
+// attentionVjp.ts; no scores outlive their tile.
 
 import type { FusedKernel, View } from '../../../backend.js';
 import type { ModuleBuilder, WasmFunction } from '../assembler.js';
@@ -39,8 +40,16 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
   const panelRows = panelRowsOf(context.relaxed);
   const lastDense = (view: View): boolean => view.dtype === 'f32' && (view.strides[3] === 1 || view.shape[3] === 1);
 
-  /** A descriptor of the call with room for each thread, and before that for `shared` floats. Little work on the host: decoding waits for it. */
-  const describe = (views: Views, { scale, causal, causalOffset, window }: Readonly<Record<string, number>>, room: Room, sharedFloats = 0) => {
+  /**
+   * A descriptor of the call with room for each thread, and before that for `shared` floats. Little work on the host:
+   * decoding waits for it.
+   */
+  const describe = (
+    views: Views,
+    { scale, causal, causalOffset, window }: Readonly<Record<string, number>>,
+    room: Room,
+    sharedFloats = 0,
+  ) => {
     const sharedBytes = 4 * up(sharedFloats, 16);
     const places = new Int32Array(regions.length);
     let stride = 0;
@@ -67,13 +76,30 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     const noteAt = descriptor + 4 * wordOf.foundNaN;
     write({ causal, causalOffset, window, heads, group: heads / keyHeads, queries, keys, dim, hasNaN: noteAt });
     const foundNaN = (): boolean => new Int32Array(memory.buffer)[noteAt / 4] !== 0;
-    return { descriptor, write, foundNaN, shared: descriptor + headBytes, scratch: descriptor + headBytes + sharedBytes, stride };
+    return {
+      descriptor,
+      write,
+      foundNaN,
+      shared: descriptor + headBytes,
+      scratch: descriptor + headBytes + sharedBytes,
+      stride,
+    };
   };
 
   /** Runs f(descriptor, from, to, scratch) on `items`, whole units of `unit`, in about `parts` parts. */
-  const share = (f: WasmFunction, items: number, parts: number, { descriptor, scratch, stride }: ReturnType<typeof describe>, unit = 1): void => {
+  const share = (
+    f: WasmFunction,
+    items: number,
+    parts: number,
+    { descriptor, scratch, stride }: ReturnType<typeof describe>,
+    unit = 1,
+  ): void => {
     const size = unit * Math.max(1, Math.ceil(items / unit / parts));
-    const calls = Array.from({ length: Math.ceil(items / size) }, (_, i) => [descriptor, i * size, Math.min(items, (i + 1) * size)]);
+    const calls = Array.from({ length: Math.ceil(items / size) }, (_, i) => [
+      descriptor,
+      i * size,
+      Math.min(items, (i + 1) * size),
+    ]);
     threads.run(f, calls, scratch, stride);
   };
 
@@ -92,7 +118,13 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     }
     const { attention, packRows } = forward();
     const [headKeys, headValues, panels] = [up(S, panelRows) * D, up(D, panelRows) * S, Math.ceil(T / width)];
-    const room: Room = { scores: S * width, panel: (H / KV) * D * width, out: D * width, factors: width, spare: Math.max(D, width) };
+    const room: Room = {
+      scores: S * width,
+      panel: (H / KV) * D * width,
+      out: D * width,
+      factors: width,
+      spare: Math.max(D, width),
+    };
     // A thread packs the keys and values of a group for itself, unless groups are cut: then all are packed before.
     if (parts <= B * KV) {
       const made = describe(views, attributes, { ...room, keyPanels: headKeys, valuePanels: headValues });
@@ -103,7 +135,8 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     const made = describe(views, attributes, room, B * KV * (headKeys + headValues));
     const [packedKeys, packedValues] = [made.shared, made.shared + 4 * B * KV * headKeys];
     made.write({ ...places, panels, packedKeys, packedValues, headKeys: 4 * headKeys, headValues: 4 * headValues });
-    const headAt = (view: View, i: number): number => at(view) + 4 * (Math.floor(i / KV) * view.strides[0] + (i % KV) * view.strides[1]);
+    const headAt = (view: View, i: number): number =>
+      at(view) + 4 * (Math.floor(i / KV) * view.strides[0] + (i % KV) * view.strides[1]);
     const heads = Array.from({ length: B * KV }, (_, i) => i);
     threads.run(packRows, [
       ...heads.map(i => [headAt(k, i), 4 * k.strides[2], 4, packedKeys + 4 * i * headKeys, D, S]),
@@ -119,9 +152,22 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     const tile = up(Math.ceil(T / Math.max(1, Math.ceil(T / vjpTile))), width);
     const [inRows, inColumns, keys] = [(tile + panelRows) * D, up(D, panelRows) * tile, up(S, width)];
     const room: Room = {
-      scores: tile * width, gradients: tile * width, out: D * width, factors: 2 * width, spare: D, queriesInfo: (tile * infoBytes) / 4,
-      rowsQ: inRows, rowsG: inRows, columnsQ: inColumns, columnsG: inColumns, turned: tile * keys,
-      keyPanels: keys * D, valuePanels: keys * D, keyColumns: up(D, panelRows) * S, dkTurned: keys * D, dvTurned: keys * D,
+      scores: tile * width,
+      gradients: tile * width,
+      out: D * width,
+      factors: 2 * width,
+      spare: D,
+      queriesInfo: (tile * infoBytes) / 4,
+      rowsQ: inRows,
+      rowsG: inRows,
+      columnsQ: inColumns,
+      columnsG: inColumns,
+      turned: tile * keys,
+      keyPanels: keys * D,
+      valuePanels: keys * D,
+      keyColumns: up(D, panelRows) * S,
+      dkTurned: keys * D,
+      dvTurned: keys * D,
     };
     const made = describe(views, attributes, room);
     made.write({ ...places, tile });
@@ -130,21 +176,42 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
   };
 
   return [
-    ['attention', ({ inputs: [q, k, v, keyStart, keyEnd], outputs: [o, lse], attributes }) => {
-      if (!q || !k || !v || !keyStart || !keyEnd || !(attributes.scale > 0) || q.shape[3] === 0) return false;
-      if (![q, k, v, o].every(lastDense) || ![keyStart, keyEnd].every(denseIntegers) || !denseFloats([lse])) return false;
-      const mayBeNaN = runForward({ q, k, v, o }, attributes, { keyStart: at(keyStart), keyEnd: at(keyEnd), lse: at(lse) });
-      // One query, or queries that all see the same keys, meet no others.
-      const differ = q.shape[2] > 1 && (attributes.causal !== 0 || attributes.window > 0);
-      if (mayBeNaN && differ) forwardAgain(context, { q, k, v, o, lse, keyStart, keyEnd }, attributes);
-      return true;
-    }],
-    ['attention.vjp', ({ inputs: [q, k, v, keyStart, keyEnd, o, lse, g], outputs: [dq, dk, dv], attributes }) => {
-      if (!q || !k || !v || !keyStart || !keyEnd || !o || !lse || !g || !(attributes.scale > 0) || q.shape[3] === 0) return false;
-      if (![q, k, v, o, g, dq, dk, dv].every(lastDense) || ![keyStart, keyEnd].every(denseIntegers) || !denseFloats([lse])) return false;
-      const mayBeNaN = runBackward({ q, k, v, o, g, dq, dk, dv }, attributes, { keyStart: at(keyStart), keyEnd: at(keyEnd), lse: at(lse) });
-      if (mayBeNaN) backwardAgain(context, { q, k, v, o, g, dq, dk, dv, lse, keyStart, keyEnd }, attributes);
-      return true;
-    }],
+    [
+      'attention',
+      ({ inputs: [q, k, v, keyStart, keyEnd], outputs: [o, lse], attributes }) => {
+        if (!q || !k || !v || !keyStart || !keyEnd || !(attributes.scale > 0) || q.shape[3] === 0) return false;
+        if (![q, k, v, o].every(lastDense) || ![keyStart, keyEnd].every(denseIntegers) || !denseFloats([lse]))
+          return false;
+        const mayBeNaN = runForward({ q, k, v, o }, attributes, {
+          keyStart: at(keyStart),
+          keyEnd: at(keyEnd),
+          lse: at(lse),
+        });
+        // One query, or queries that all see the same keys, meet no others.
+        const differ = q.shape[2] > 1 && (attributes.causal !== 0 || attributes.window > 0);
+        if (mayBeNaN && differ) forwardAgain(context, { q, k, v, o, lse, keyStart, keyEnd }, attributes);
+        return true;
+      },
+    ],
+    [
+      'attention.vjp',
+      ({ inputs: [q, k, v, keyStart, keyEnd, o, lse, g], outputs: [dq, dk, dv], attributes }) => {
+        if (!q || !k || !v || !keyStart || !keyEnd || !o || !lse || !g || !(attributes.scale > 0) || q.shape[3] === 0)
+          return false;
+        if (
+          ![q, k, v, o, g, dq, dk, dv].every(lastDense) ||
+          ![keyStart, keyEnd].every(denseIntegers) ||
+          !denseFloats([lse])
+        )
+          return false;
+        const mayBeNaN = runBackward({ q, k, v, o, g, dq, dk, dv }, attributes, {
+          keyStart: at(keyStart),
+          keyEnd: at(keyEnd),
+          lse: at(lse),
+        });
+        if (mayBeNaN) backwardAgain(context, { q, k, v, o, g, dq, dk, dv, lse, keyStart, keyEnd }, attributes);
+        return true;
+      },
+    ],
   ];
 }

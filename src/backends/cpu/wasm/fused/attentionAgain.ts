@@ -1,5 +1,6 @@
-// Rows of attention and of its VJP that came out NaN, computed again one at a time from what they see. Tiles multiply rows that a query does not
-// see by weights of 0, and 0 times NaN or infinity is NaN. Plain loops: this is for what seldom happens, and NaN that a row does see stays.
+// Rows of attention and of its VJP that came out NaN, computed again one at a time from what they see. Tiles multiply
+// rows that a query does not see by weights of 0, and 0 times NaN or infinity is NaN. Plain loops: this is for what
+// seldom happens, and NaN that a row does see stays.
 
 import type { Attributes, View } from '../../../backend.js';
 import type { WasmContext } from '../context.js';
@@ -9,7 +10,11 @@ type Named<K extends string> = Readonly<Record<K, View>>;
 type Place = (b: number, head: number, at: number) => number;
 
 /** What both need: the memory, sizes, which keys a query sees, products of rows, and weights. */
-function setUp({ memory, byteOffsetOf }: WasmContext, views: Named<'q' | 'k' | 'lse' | 'keyStart' | 'keyEnd'>, attributes: Attributes) {
+function setUp(
+  { memory, byteOffsetOf }: WasmContext,
+  views: Named<'q' | 'k' | 'lse' | 'keyStart' | 'keyEnd'>,
+  attributes: Attributes,
+) {
   const [data, integers] = [new Float32Array(memory.buffer), new Int32Array(memory.buffer)];
   const start = (view: View): number => byteOffsetOf(view) / 4;
   const [batch, heads, queries, dim] = views.q.shape;
@@ -26,7 +31,17 @@ function setUp({ memory, byteOffsetOf }: WasmContext, views: Named<'q' | 'k' | '
     return sum;
   };
   return {
-    data, batch, heads, queries, keys, keyHeads, dim, scale, placeOf, dot, group: heads / keyHeads,
+    data,
+    batch,
+    heads,
+    queries,
+    keys,
+    keyHeads,
+    dim,
+    scale,
+    placeOf,
+    dot,
+    group: heads / keyHeads,
     lseOf: (b: number, head: number, t: number): number => data[lse + (b * heads + head) * queries + t],
     seenBy: (b: number, t: number): readonly [from: number, to: number] => {
       const [first, end] = [integers[start(views.keyStart) + b], integers[start(views.keyEnd) + b]];
@@ -34,7 +49,10 @@ function setUp({ memory, byteOffsetOf }: WasmContext, views: Named<'q' | 'k' | '
       return [window > 0 ? Math.max(first, past - window) : first, causal ? Math.min(end, past) : end];
     },
     weight: (b: number, head: number, t: number, s: number): number =>
-      Math.exp(scale * dot(q(b, head, t), k(b, Math.floor(head / (heads / keyHeads)), s)) - data[lse + (b * heads + head) * queries + t]),
+      Math.exp(
+        scale * dot(q(b, head, t), k(b, Math.floor(head / (heads / keyHeads)), s)) -
+          data[lse + (b * heads + head) * queries + t],
+      ),
     hasNaN: (row: number): boolean => data.subarray(row, row + dim).some(Number.isNaN),
     /** Writes the sum of the rows that `each` adds. */
     write(row: number, each: (add: (factor: number, other: number) => void) => void): void {
@@ -47,8 +65,16 @@ function setUp({ memory, byteOffsetOf }: WasmContext, views: Named<'q' | 'k' | '
   };
 }
 
-export function forwardAgain(context: WasmContext, views: Named<'q' | 'k' | 'v' | 'o' | 'lse' | 'keyStart' | 'keyEnd'>, attributes: Attributes): void {
-  const { batch, heads, queries, group, placeOf, lseOf, seenBy, weight, hasNaN, write } = setUp(context, views, attributes);
+export function forwardAgain(
+  context: WasmContext,
+  views: Named<'q' | 'k' | 'v' | 'o' | 'lse' | 'keyStart' | 'keyEnd'>,
+  attributes: Attributes,
+): void {
+  const { batch, heads, queries, group, placeOf, lseOf, seenBy, weight, hasNaN, write } = setUp(
+    context,
+    views,
+    attributes,
+  );
   const [v, o] = [placeOf(views.v), placeOf(views.o)];
   for (let b = 0; b < batch; b++) {
     for (let head = 0; head < heads; head++) {
@@ -65,12 +91,31 @@ export function forwardAgain(context: WasmContext, views: Named<'q' | 'k' | 'v' 
 }
 
 export function backwardAgain(
-  context: WasmContext, views: Named<'q' | 'k' | 'v' | 'o' | 'g' | 'dq' | 'dk' | 'dv' | 'lse' | 'keyStart' | 'keyEnd'>, attributes: Attributes,
+  context: WasmContext,
+  views: Named<'q' | 'k' | 'v' | 'o' | 'g' | 'dq' | 'dk' | 'dv' | 'lse' | 'keyStart' | 'keyEnd'>,
+  attributes: Attributes,
 ): void {
   const {
-    data, batch, heads, queries, keys, keyHeads, dim, group, scale, placeOf, dot, lseOf, seenBy, weight, hasNaN, write,
+    data,
+    batch,
+    heads,
+    queries,
+    keys,
+    keyHeads,
+    dim,
+    group,
+    scale,
+    placeOf,
+    dot,
+    lseOf,
+    seenBy,
+    weight,
+    hasNaN,
+    write,
   } = setUp(context, views, attributes);
-  const [q, k, v, o, g, dq, dk, dv] = (['q', 'k', 'v', 'o', 'g', 'dq', 'dk', 'dv'] as const).map(name => placeOf(views[name]));
+  const [q, k, v, o, g, dq, dk, dv] = (['q', 'k', 'v', 'o', 'g', 'dq', 'dk', 'dv'] as const).map(name =>
+    placeOf(views[name]),
+  );
   for (let b = 0; b < batch; b++) {
     for (let head = 0; head < heads; head++) {
       const keyHead = Math.floor(head / group);
@@ -96,7 +141,13 @@ export function backwardAgain(
           }
         }
         // So it is where a query that does see the key has nothing but NaN.
-        if (seeing.some(([head, t]) => Number.isNaN(lseOf(b, head, t)) || data.subarray(g(b, head, t), g(b, head, t) + dim).every(Number.isNaN))) continue;
+        if (
+          seeing.some(
+            ([head, t]) =>
+              Number.isNaN(lseOf(b, head, t)) || data.subarray(g(b, head, t), g(b, head, t) + dim).every(Number.isNaN),
+          )
+        )
+          continue;
         write(dv(b, keyHead, s), add => {
           for (const [head, t] of seeing) add(weight(b, head, t, s), g(b, head, t));
         });

@@ -1,10 +1,22 @@
-// Attention for few queries, as in decoding: turning or packing the keys would cost more than it saves. Row by row, each score a dot product.
+// Attention for few queries, as in decoding: turning or packing the keys would cost more than it saves. Row by row,
+// each score a dot product.
 
 import * as e from '../../../../tensor/expr.js';
 import { call, load, op, type ModuleBuilder } from '../assembler.js';
 import type { WasmContext } from '../context.js';
 import { add, div, hold, mul, splat } from '../lanes.js';
-import { boundsOf, keep, larger, lowest, minus, placeOf, plus, seenBy, startFunction, times } from './attentionLoops.js';
+import {
+  boundsOf,
+  keep,
+  larger,
+  lowest,
+  minus,
+  placeOf,
+  plus,
+  seenBy,
+  startFunction,
+  times,
+} from './attentionLoops.js';
 import { emitPass } from './rowFunction.js';
 import { addDots, addProduct } from './rowProducts.js';
 
@@ -26,7 +38,11 @@ export function addAttentionFew(m: ModuleBuilder, { relaxed }: WasmContext): voi
     const bounds = boundsOf(f, field, b);
     const [{ from }, { to }] = [seenBy(f, field, bounds, zero), seenBy(f, field, bounds, minus(field.queries, 1))];
     const count = larger(f, minus(to, from), 0);
-    const [q, k, v] = [placeOf(field, 'q', b, head, zero), placeOf(field, 'k', b, keyHead, from), placeOf(field, 'v', b, keyHead, from)].map(x => keep(f, x));
+    const [q, k, v] = [
+      placeOf(field, 'q', b, head, zero),
+      placeOf(field, 'k', b, keyHead, from),
+      placeOf(field, 'v', b, keyHead, from),
+    ].map(x => keep(f, x));
     const output = keep(f, placeOf(field, 'o', b, head, zero));
     const eachRow = (run: () => void): void => {
       f.set(row, 0);
@@ -48,18 +64,27 @@ export function addAttentionFew(m: ModuleBuilder, { relaxed }: WasmContext): voi
       f.if(op('i32.ne', past, count), () => f.fill(plus(scores, times(past, 4)), 0, times(minus(count, past), 4)));
       const lseAt = keep(f, plus(field.lse, times(plus(times(number, field.queries), row), 4)));
       const inverseAt = keep(f, plus(field.factors, times(row, 4)));
-      f.if(seen, () => {
-        const ownScores = keep(f, plus(scores, times(first, 4)));
-        const [most] = emitPass(math, seen, { inputs: [ownScores], max: [a] });
-        const top = hold(f, op('f32x4.max', most, splat(lowest)));
-        const [total] = emitPass(math, seen, { inputs: [ownScores], uniforms: [top, scale], write: [[ownScores, weight]], sum: [weight] });
-        const none = hold(f, op('f32x4.eq', total, splat(0)));
-        f.storeLane('v128.store32_lane', 0, lseAt, op('v128.andnot', add(mul(top, scale), math.log(total)), none));
-        f.storeLane('v128.store32_lane', 0, inverseAt, op('v128.andnot', div(splat(1), total), none));
-      }, () => {
-        f.store('i32.store', lseAt, 0);
-        f.store('i32.store', inverseAt, 0);
-      });
+      f.if(
+        seen,
+        () => {
+          const ownScores = keep(f, plus(scores, times(first, 4)));
+          const [most] = emitPass(math, seen, { inputs: [ownScores], max: [a] });
+          const top = hold(f, op('f32x4.max', most, splat(lowest)));
+          const [total] = emitPass(math, seen, {
+            inputs: [ownScores],
+            uniforms: [top, scale],
+            write: [[ownScores, weight]],
+            sum: [weight],
+          });
+          const none = hold(f, op('f32x4.eq', total, splat(0)));
+          f.storeLane('v128.store32_lane', 0, lseAt, op('v128.andnot', add(mul(top, scale), math.log(total)), none));
+          f.storeLane('v128.store32_lane', 0, inverseAt, op('v128.andnot', div(splat(1), total), none));
+        },
+        () => {
+          f.store('i32.store', lseAt, 0);
+          f.store('i32.store', inverseAt, 0);
+        },
+      );
     });
     f.do(call(product, field.scores, scoreRow, v, field.vT, output, field.oT, field.queries, field.dim, count));
     eachRow(() => {

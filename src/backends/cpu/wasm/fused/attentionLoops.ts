@@ -1,6 +1,16 @@
-// What the functions of attention share: the descriptor they read everything from, which keys a query sees, and where heads lie.
+// What the functions of attention share: the descriptor they read everything from, which keys a query sees, and where
+// heads lie.
 
-import { load, op, select, type FunctionBuilder, type Local, type ModuleBuilder, type Operand, type Value } from '../assembler.js';
+import {
+  load,
+  op,
+  select,
+  type FunctionBuilder,
+  type Local,
+  type ModuleBuilder,
+  type Operand,
+  type Value,
+} from '../assembler.js';
 import { LaneMath } from '../lanes.js';
 import { loadFields } from './fields.js';
 
@@ -10,19 +20,52 @@ export type Strided = (typeof strided)[number];
 
 /** Places in the scratch of a thread; in the descriptor they are counted from its start. */
 export const regions = [
-  'keyPanels', 'valuePanels', 'scores', 'out', 'factors', 'spare', // packed keys and values; [keys, 8]; [D, 8], and for `turn` factors and a row
+  'keyPanels',
+  'valuePanels',
+  'scores',
+  'out',
+  'factors',
+  'spare', // packed keys and values; [keys, 8]; [D, 8], and for `turn` factors and a row
   'panel', // forward: queries [D, 8] of the heads of a group
-  // The VJP: packed rows of the tile and their columns, g v^T, ds turned, what is known of its queries; columns of the keys; sums [keys / 8, D, 8].
-  'rowsQ', 'rowsG', 'columnsQ', 'columnsG', 'gradients', 'turned', 'queriesInfo', 'keyColumns', 'dkTurned', 'dvTurned',
+  // The VJP: packed rows of the tile and their columns, g v^T, ds turned, what is known of its queries; columns of the
+  // keys; sums [keys / 8, D, 8].
+  'rowsQ',
+  'rowsG',
+  'columnsQ',
+  'columnsG',
+  'gradients',
+  'turned',
+  'queriesInfo',
+  'keyColumns',
+  'dkTurned',
+  'dvTurned',
 ] as const;
 export type Region = (typeof regions)[number];
 
 export const fields = [
   ...strided.flatMap(name => [name, `${name}B`, `${name}H`, `${name}T`] as const), // addresses, and steps in bytes
   ...regions,
-  'keyStart', 'keyEnd', 'lse', 'heads', 'group', 'queries', 'keys', 'dim', 'causal', 'causalOffset', 'window', 'scale',
-  'panels', 'packedKeys', 'packedValues', 'headKeys', 'headValues', 'scoreRow', 'tile',
-  'hasNaN', 'foundNaN', // where to note that a result is NaN, and that note
+  'keyStart',
+  'keyEnd',
+  'lse',
+  'heads',
+  'group',
+  'queries',
+  'keys',
+  'dim',
+  'causal',
+  'causalOffset',
+  'window',
+  'scale',
+  'panels',
+  'packedKeys',
+  'packedValues',
+  'headKeys',
+  'headValues',
+  'scoreRow',
+  'tile',
+  'hasNaN',
+  'foundNaN', // where to note that a result is NaN, and that note
 ] as const;
 export type Field = (typeof fields)[number];
 export const floats: readonly Field[] = ['scale'];
@@ -31,7 +74,8 @@ export type Fields = Readonly<Record<Field, Local>>;
 /** Below every finite score: what a maximum begins with, so that scores of -Infinity have no weight. */
 export const lowest = -3.4028234663852886e38;
 
-export const plus = (first: Value, ...terms: readonly Operand[]): Value => terms.reduce<Value>((a, b) => op('i32.add', a, b), first);
+export const plus = (first: Value, ...terms: readonly Operand[]): Value =>
+  terms.reduce<Value>((a, b) => op('i32.add', a, b), first);
 export const minus = (a: Operand, b: Operand): Value => op('i32.sub', a, b);
 export const times = (a: Value, b: Operand): Value => op('i32.mul', a, b);
 
@@ -63,7 +107,12 @@ export function boundsOf(f: FunctionBuilder, field: Fields, b: Value): Bounds {
 }
 
 /** The keys that query `t` sees: from, and one past the last; none if that is not larger. Both grow with t. */
-export function seenBy(f: FunctionBuilder, field: Fields, { start, end }: Bounds, t: Value): { from: Local; to: Local } {
+export function seenBy(
+  f: FunctionBuilder,
+  field: Fields,
+  { start, end }: Bounds,
+  t: Value,
+): { from: Local; to: Local } {
   const past = keep(f, op('i32.add', plus(t, field.causalOffset), 1)); // one past the query's own key
   const from = keep(f, start);
   f.if(field.window, () => f.set(from, larger(f, minus(past, field.window), start)));

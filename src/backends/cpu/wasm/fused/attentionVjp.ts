@@ -1,28 +1,53 @@
-// The VJP of attention, recomputed from the log-sum-exp as in Dao et al. 2022: for a tile of queries and each panel of eight keys, the weights
-// p = exp(score - lse) and ds = p (g V^T - sum(g o)), both [queries, 8], which are the panels for dV^T += g^T p and dK^T += Q^T ds; ds is kept
-// turned, [keys, 8] for each eight queries, for dQ^T = K^T ds^T. dK and dV are sums over all heads that share the keys: one thread's work.
+// The VJP of attention, recomputed from the log-sum-exp as in Dao et al. 2022: for a tile of queries and each panel of
+// eight keys, the weights p = exp(score - lse) and ds = p (g V^T - sum(g o)), both [queries, 8], which are the panels
+// for dV^T += g^T p and dK^T += Q^T ds; ds is kept turned, [keys, 8] for each eight queries, for dQ^T = K^T ds^T. dK
+// and dV are sums over all heads that share the keys: one thread's work.
 
 import * as e from '../../../../tensor/expr.js';
-import { call, i32x4Const, load, op, type FunctionBuilder, type Local, type ModuleBuilder, type Value } from '../assembler.js';
+import {
+  call,
+  i32x4Const,
+  load,
+  op,
+  type FunctionBuilder,
+  type Local,
+  type ModuleBuilder,
+  type Value,
+} from '../assembler.js';
 import type { WasmContext } from '../context.js';
 import { transpose4 } from '../gemmKernels.js';
 import { words } from '../gemmUnpacked.js';
 import { hold, LaneMath, mul, splat, sub } from '../lanes.js';
 import {
-  boundsOf, keep, larger, minus, placeOf, plus, seenBy, smaller, startFunction, times, type Bounds, type Strided,
+  boundsOf,
+  keep,
+  larger,
+  minus,
+  placeOf,
+  plus,
+  seenBy,
+  smaller,
+  startFunction,
+  times,
+  type Bounds,
+  type Strided,
 } from './attentionLoops.js';
 import { addPanelProducts, columnBytes, width } from './panelProducts.js';
 import { emitPass } from './rowFunction.js';
 
-/** What is known of a query of the tile: minus its log-sum-exp to the base 2, sum(g o), the first key it sees and one past the last. */
+/**
+ * What is known of a query of the tile: minus its log-sum-exp to the base 2, sum(g o), the first key it sees and one
+ * past the last.
+ */
 const info = { lse: 0, inner: 4, first: 8, past: 12 } as const;
 export const infoBytes = 16;
 
 const up = (value: Value, step: number): Value => op('i32.and', plus(value, step - 1), -step);
 
 /**
- * weigh(scores, gradients, turned, turnedPanel, queries, blocks, toPowers, key, all): scores and gradients [8 blocks, 8] of the keys from `key`
- * become p and ds, and ds turned goes to `turned`, blocks of eight queries `turnedPanel` apart. Unless `all` see all, `queries` says who sees what.
+ * weigh(scores, gradients, turned, turnedPanel, queries, blocks, toPowers, key, all): scores and gradients [8 blocks,
+ * 8] of the keys from `key` become p and ds, and ds turned goes to `turned`, blocks of eight queries `turnedPanel`
+ * apart. Unless `all` see all, `queries` says who sees what.
  */
 function addWeigh(m: ModuleBuilder, relaxed: boolean): FunctionBuilder {
   const f = m.function('weigh', { params: [...words(6), 'f32', 'i32', 'i32'], results: [] }, { exported: false });
@@ -31,19 +56,30 @@ function addWeigh(m: ModuleBuilder, relaxed: boolean): FunctionBuilder {
   const toPowers = hold(f, op('f32x4.splat', power));
   const [block, row] = f.localArray('i32', 2);
   const halves = [0, 1] as const;
-  const keys = halves.map(half => hold(f, op('i32x4.add', op('i32x4.splat', key), i32x4Const(...[0, 1, 2, 3].map(i => i + 4 * half)))));
+  const keys = halves.map(half =>
+    hold(f, op('i32x4.add', op('i32x4.splat', key), i32x4Const(...[0, 1, 2, 3].map(i => i + 4 * half)))),
+  );
   const rows = (masked: boolean): void => {
     f.set(row, 0);
     f.loop(row, width, 1, () => {
       const [lse, inner] = [info.lse, info.inner].map(offset => hold(f, load('v128.load32_splat', queries, offset)));
-      const [first, past] = masked ? [info.first, info.past].map(offset => hold(f, load('v128.load32_splat', queries, offset))) : [];
+      const [first, past] = masked
+        ? [info.first, info.past].map(offset => hold(f, load('v128.load32_splat', queries, offset)))
+        : [];
       for (const half of halves) {
-        const seen = masked ? hold(f, op('v128.and', op('i32x4.ge_s', keys[half], first), op('i32x4.lt_s', keys[half], past))) : undefined;
+        const seen = masked
+          ? hold(f, op('v128.and', op('i32x4.ge_s', keys[half], first), op('i32x4.lt_s', keys[half], past)))
+          : undefined;
         const where = (value: Value): Value => (seen ? op('v128.and', value, seen) : value);
         const power = op('f32x4.pmin', math.madd(load('v128.load', scores, 16 * half), toPowers, lse), splat(0));
         const weight = hold(f, where(math.power2(power)));
         f.store('v128.store', scores, weight, 16 * half);
-        f.store('v128.store', gradients, where(mul(weight, sub(load('v128.load', gradients, 16 * half), inner))), 16 * half);
+        f.store(
+          'v128.store',
+          gradients,
+          where(mul(weight, sub(load('v128.load', gradients, 16 * half), inner))),
+          16 * half,
+        );
       }
       f.add(scores, columnBytes);
       f.add(gradients, columnBytes);
@@ -51,7 +87,11 @@ function addWeigh(m: ModuleBuilder, relaxed: boolean): FunctionBuilder {
     });
   };
   f.loop(block, blocks, 1, () => {
-    f.if(all, () => rows(false), () => rows(true));
+    f.if(
+      all,
+      () => rows(false),
+      () => rows(true),
+    );
     const from = keep(f, minus(gradients, width * columnBytes));
     for (const upper of halves) {
       for (const half of halves) {
@@ -94,7 +134,8 @@ export function addAttentionVjp(m: ModuleBuilder, { relaxed }: WasmContext): voi
   const toPowers = f.local('f32');
   f.set(toPowers, op('f32.mul', field.scale, Math.LOG2E));
   const [inGroup, row, key, at] = f.localArray('i32', 4);
-  const place = (name: Strided, b: Value, head: Value, row: Value): Local => keep(f, placeOf(field, name, b, head, row));
+  const place = (name: Strided, b: Value, head: Value, row: Value): Local =>
+    keep(f, placeOf(field, name, b, head, row));
 
   const describeQueries = ({ b, head, headNumber, t0, rows, bounds }: Tile): void => {
     const [g, o] = [place('g', b, head, t0), place('o', b, head, t0)];
@@ -128,17 +169,36 @@ export function addAttentionVjp(m: ModuleBuilder, { relaxed }: WasmContext): voi
       const end = smaller(f, high, rows);
       const panel = keep(f, times(key, dimBytes));
       const rowPanel = times(field.dim, 4 * panelRows);
-      for (const [a, b, c] of [[field.rowsQ, field.keyPanels, field.scores], [field.rowsG, field.valuePanels, field.gradients]]) {
+      for (const [a, b, c] of [
+        [field.rowsQ, field.keyPanels, field.scores],
+        [field.rowsG, field.valuePanels, field.gradients],
+      ]) {
         const to = plus(c, times(start, columnBytes));
-        f.do(call(product, plus(a, times(start, dimBytes)), rowPanel, plus(b, panel), to, minus(end, start), field.dim, 0));
+        f.do(
+          call(product, plus(a, times(start, dimBytes)), rowPanel, plus(b, panel), to, minus(end, start), field.dim, 0),
+        );
       }
       const [weights, changes] = [field.scores, field.gradients].map(x => keep(f, plus(x, times(low, columnBytes))));
       const turned = plus(field.turned, times(times(low, keys), 4), times(key, columnBytes));
       const ofLow = plus(field.queriesInfo, times(low, infoBytes));
       const blocks = op('i32.div_u', minus(high, low), width);
       f.do(call(weigh, weights, changes, turned, times(keys, columnBytes), ofLow, blocks, toPowers, key, all));
-      for (const [a, b, c] of [[field.columnsG, weights, field.dvTurned], [field.columnsQ, changes, field.dkTurned]]) {
-        f.do(call(product, plus(a, times(low, 4 * panelRows)), times(rows, 4 * panelRows), b, plus(c, panel), field.dim, minus(end, low), 1));
+      for (const [a, b, c] of [
+        [field.columnsG, weights, field.dvTurned],
+        [field.columnsQ, changes, field.dkTurned],
+      ]) {
+        f.do(
+          call(
+            product,
+            plus(a, times(low, 4 * panelRows)),
+            times(rows, 4 * panelRows),
+            b,
+            plus(c, panel),
+            field.dim,
+            minus(end, low),
+            1,
+          ),
+        );
       }
     });
   };
@@ -150,11 +210,28 @@ export function addAttentionVjp(m: ModuleBuilder, { relaxed }: WasmContext): voi
       const some = smaller(f, minus(rows, row), width);
       const { from } = seenBy(f, field, bounds, t);
       const count = keep(f, minus(seenBy(f, field, bounds, minus(plus(t, some), 1)).to, from));
-      f.if(op('i32.gt_s', count, 0), () => {
-        const changes = plus(field.turned, times(times(row, keys), 4), times(from, columnBytes));
-        f.do(call(product, plus(field.keyColumns, times(from, 4 * panelRows)), times(field.keys, 4 * panelRows), changes, field.out, field.dim, count, 0));
-      }, () => f.fill(field.out, 0, panelBytes));
-      f.do(call(turn, field.out, place('dq', b, head, t), field.dqT, some, field.dim, byScale, field.spare, field.hasNaN));
+      f.if(
+        op('i32.gt_s', count, 0),
+        () => {
+          const changes = plus(field.turned, times(times(row, keys), 4), times(from, columnBytes));
+          f.do(
+            call(
+              product,
+              plus(field.keyColumns, times(from, 4 * panelRows)),
+              times(field.keys, 4 * panelRows),
+              changes,
+              field.out,
+              field.dim,
+              count,
+              0,
+            ),
+          );
+        },
+        () => f.fill(field.out, 0, panelBytes),
+      );
+      f.do(
+        call(turn, field.out, place('dq', b, head, t), field.dqT, some, field.dim, byScale, field.spare, field.hasNaN),
+      );
     });
   };
 
@@ -178,24 +255,47 @@ export function addAttentionVjp(m: ModuleBuilder, { relaxed }: WasmContext): voi
         const rows = smaller(f, minus(field.queries, t0), field.tile);
         const tile: Tile = { b, head, headNumber, t0, rows, padded: keep(f, up(rows, width)), bounds };
         const [q, g] = [place('q', b, head, t0), place('g', b, head, t0)];
-        for (const [x, step, inRows, inColumns] of [[q, field.qT, field.rowsQ, field.columnsQ], [g, field.gT, field.rowsG, field.columnsG]]) {
+        for (const [x, step, inRows, inColumns] of [
+          [q, field.qT, field.rowsQ, field.columnsQ],
+          [g, field.gT, field.rowsG, field.columnsG],
+        ]) {
           f.do(call(packRows, x, step, 4, inRows, field.dim, rows));
           f.do(call(packRows, x, 4, step, inColumns, rows, field.dim));
         }
         describeQueries(tile);
         const [ofFirst, ofLast] = [seenBy(f, field, bounds, t0), seenBy(f, field, bounds, minus(plus(t0, rows), 1))];
         f.set(key, op('i32.and', ofFirst.from, -width));
-        f.if(op('i32.lt_s', key, ofLast.to), () => f.loop(key, ofLast.to, width, () => {
-          keyPanel(tile, op('i32.and', op('i32.ge_s', key, ofLast.from), op('i32.le_s', plus(key, width), ofFirst.to)));
-        }));
+        f.if(op('i32.lt_s', key, ofLast.to), () =>
+          f.loop(key, ofLast.to, width, () => {
+            keyPanel(
+              tile,
+              op('i32.and', op('i32.ge_s', key, ofLast.from), op('i32.le_s', plus(key, width), ofFirst.to)),
+            );
+          }),
+        );
         queryGradients(tile);
       });
     });
     f.set(key, 0);
     f.loop(key, field.keys, width, () => {
       const some = smaller(f, minus(field.keys, key), width);
-      for (const [name, sums, factors] of [['dv', field.dvTurned, one], ['dk', field.dkTurned, byScale]] as const) {
-        f.do(call(turn, plus(sums, times(key, dimBytes)), place(name, b, keyHead, key), field[`${name}T`], some, field.dim, factors, field.spare, field.hasNaN));
+      for (const [name, sums, factors] of [
+        ['dv', field.dvTurned, one],
+        ['dk', field.dkTurned, byScale],
+      ] as const) {
+        f.do(
+          call(
+            turn,
+            plus(sums, times(key, dimBytes)),
+            place(name, b, keyHead, key),
+            field[`${name}T`],
+            some,
+            field.dim,
+            factors,
+            field.spare,
+            field.hasNaN,
+          ),
+        );
       }
     });
   });

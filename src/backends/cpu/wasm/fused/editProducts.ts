@@ -1,6 +1,6 @@
-// The edit op for many rows that share one slot, as matrix products: with X and G the edited rows of h and of the gradient and M = A - C,
-// u = X M^T + b - e and h' = X + (c u) P going forward; s = c (G P^T), dX = G + s M, dA = -dC = s^T X, db = -de = sum s and
-// dP = (c u)^T G going back. Rows with slots of their own are edit.ts's work.
+// The edit op for many rows that share one slot, as matrix products: with X and G the edited rows of h and of the
+// gradient and M = A - C, u = X M^T + b - e and h' = X + (c u) P going forward; s = c (G P^T), dX = G + s M, dA = -dC =
+// s^T X, db = -de = sum s and dP = (c u)^T G going back. Rows with slots of their own are edit.ts's work.
 
 import * as e from '../../../../tensor/expr.js';
 import type { View } from '../../../backend.js';
@@ -45,19 +45,35 @@ export function createEditProducts(context: WasmContext, gemm: Gemm) {
     const [i, rowBytes, target] = f.localArray('i32', 3);
     f.set(rowBytes, op('i32.mul', width, 4));
     f.loop(i, rows, 1, () => {
-      f.set(target, op('i32.add', to, op('i32.mul', load('i32.load', op('i32.add', indices, op('i32.mul', i, 4))), rowBytes)));
-      emitPass(new LaneMath(f, context.relaxed), width, { inputs: [target, from], write: [[target, e.add(e.arg(0), e.arg(1))]] });
+      f.set(
+        target,
+        op('i32.add', to, op('i32.mul', load('i32.load', op('i32.add', indices, op('i32.mul', i, 4))), rowBytes)),
+      );
+      emitPass(new LaneMath(f, context.relaxed), width, {
+        inputs: [target, from],
+        write: [[target, e.add(e.arg(0), e.arg(1))]],
+      });
       f.add(from, rowBytes);
     });
     return context.threads.link(m.bytes()).addRows;
   };
 
-  const floats = (byteOffset: number, length: number): Float32Array => new Float32Array(memory.buffer, byteOffset, length);
-  const dense = (view: View): Float32Array => floats(at(view), view.shape.reduce((n, side) => n * side, 1));
+  const floats = (byteOffset: number, length: number): Float32Array =>
+    new Float32Array(memory.buffer, byteOffset, length);
+  const dense = (view: View): Float32Array =>
+    floats(
+      at(view),
+      view.shape.reduce((n, side) => n * side, 1),
+    );
   const copyDense = (from: View, to: View): void => dense(to).set(dense(from));
 
   /** Room for a call: addresses of the parts. */
-  const reserve = (m: number, r: number, d: number, matrices: number): { list: number; rows: number[]; difference: number; factors: number } => {
+  const reserve = (
+    m: number,
+    r: number,
+    d: number,
+    matrices: number,
+  ): { list: number; rows: number[]; difference: number; factors: number } => {
     const align = (n: number): number => Math.ceil(n / 64) * 64;
     const [listBytes, rowsBytes, differenceBytes, factorBytes] = [4 * m, 4 * m * d, 4 * r * d, 4 * m * r].map(align);
     const list = context.scratch(listBytes + matrices * rowsBytes + differenceBytes + 2 * factorBytes);
@@ -67,7 +83,13 @@ export function createEditProducts(context: WasmContext, gemm: Gemm) {
   };
 
   /** output [m, n] = a [m, k] b [k, n]; `t` reads the stored matrix transposed. */
-  const product = (a: number, b: number, output: number, [m, k, n]: readonly [number, number, number], t: 'none' | 'a' | 'b'): void => {
+  const product = (
+    a: number,
+    b: number,
+    output: number,
+    [m, k, n]: readonly [number, number, number],
+    t: 'none' | 'a' | 'b',
+  ): void => {
     gemm.matmul({
       a: { byteOffset: a, shape: [m, k], strides: t === 'a' ? [1, m] : [k, 1] },
       b: { byteOffset: b, shape: [k, n], strides: t === 'b' ? [1, k] : [n, 1] },
@@ -112,13 +134,21 @@ export function createEditProducts(context: WasmContext, gemm: Gemm) {
     /** Writes h' and u. */
     forward(call: EditProducts, result: View): void {
       const [m, [, r, d]] = [call.indices.length, call.P.shape];
-      const { list, rows: [x, change], difference, factors } = reserve(m, r, d, 2);
+      const {
+        list,
+        rows: [x, change],
+        difference,
+        factors,
+      } = reserve(m, r, d, 2);
       copyDense(call.h, result);
       const M = differenceOf(call, difference, r * d);
       if (M) product(gathered(call.h, call.indices, d, x), M, at(call.u), [m, d, r], 'b');
       const u = floats(at(call.u), m * r); // a product may have grown the memory
       if (!M) u.fill(0);
-      for (const [bias, sign] of [[call.b, 1], [call.e, -1]] as const) {
+      for (const [bias, sign] of [
+        [call.b, 1],
+        [call.e, -1],
+      ] as const) {
         if (!bias) continue;
         const values = dense(bias);
         for (let i = 0; i < m * r; i++) u[i] += sign * values[i % r];
@@ -131,7 +161,12 @@ export function createEditProducts(context: WasmContext, gemm: Gemm) {
     /** Writes the gradients that are there. */
     vjp(call: EditProducts, { g, dh, dA, db, dC, de, dP }: EditGradients): void {
       const [m, [, r, d]] = [call.indices.length, call.P.shape];
-      const { list, rows: [x, room, change], difference, factors } = reserve(m, r, d, 3);
+      const {
+        list,
+        rows: [x, room, change],
+        difference,
+        factors,
+      } = reserve(m, r, d, 3);
       const s = factors + 64 * Math.ceil((4 * m * r) / 64);
       copyDense(g, dh);
       const gradient = gathered(g, call.indices, d, room);

@@ -1,5 +1,5 @@
-// The fused kernels of the CPU, by the name of their op (or name.vjp). All take f32; anything else, and layouts a kernel was not written
-// for, they decline before writing. Only wiring here.
+// The fused kernels of the CPU, by the name of their op (or name.vjp). All take f32; anything else, and layouts a
+// kernel was not written for, they decline before writing. Only wiring here.
 
 import type { FusedKernel } from '../../../backend.js';
 import { ModuleBuilder, type WasmFunction } from '../assembler.js';

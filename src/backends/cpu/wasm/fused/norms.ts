@@ -1,5 +1,5 @@
-// RMS and layer normalisation over the last axis, with the VJPs of their input. Gradients of weights are sums over rows and stay
-// compositions.
+// RMS and layer normalisation over the last axis, with the VJPs of their input. Gradients of weights are sums over rows
+// and stay compositions.
 
 import * as e from '../../../../tensor/expr.js';
 import type { FusedKernel, View } from '../../../backend.js';
@@ -21,13 +21,18 @@ const [a, b, c] = [e.arg(0), e.arg(1), e.arg(2)];
 const [u, v, w] = [e.uniform(0), e.uniform(1), e.uniform(2)];
 
 /** A row's total over its number of elements. */
-const meanOf = ({ f, count }: RowKernel, total: Local): Local => hold(f, div(total, op('f32x4.splat', op('f32.convert_i32_u', count))));
+const meanOf = ({ f, count }: RowKernel, total: Local): Local =>
+  hold(f, div(total, op('f32x4.splat', op('f32.convert_i32_u', count))));
 
 const reciprocalRoot = ({ f }: RowKernel, square: Value): Local => hold(f, div(splat(1), op('f32x4.sqrt', square)));
 
 export function addNorms(m: ModuleBuilder, { relaxed }: WasmContext): void {
   addRowFunction(m, 'rmsNorm', relaxed, moves.rmsNorm, 1, row => {
-    const { f, at: [x, weight, y, rstd], scalars: [eps] } = row;
+    const {
+      f,
+      at: [x, weight, y, rstd],
+      scalars: [eps],
+    } = row;
     const [squares] = row.pass({ inputs: [x], sum: [e.mul(a, a)] });
     const r = reciprocalRoot(row, add(meanOf(row, squares), eps));
     f.storeLane('v128.store32_lane', 0, rstd, r);
@@ -35,7 +40,10 @@ export function addNorms(m: ModuleBuilder, { relaxed }: WasmContext): void {
   });
   // dx = r g w - x r^3 mean(g w x)
   addRowFunction(m, 'rmsNormVjp', relaxed, moves.rmsNormVjp, 0, row => {
-    const { f, at: [x, weight, rstd, g, dx] } = row;
+    const {
+      f,
+      at: [x, weight, rstd, g, dx],
+    } = row;
     const gw = e.mul(b, c);
     const [inner] = row.pass({ inputs: [x, weight, g], sum: [e.mul(a, gw)] });
     const r = hold(f, load('v128.load32_splat', rstd));
@@ -44,7 +52,11 @@ export function addNorms(m: ModuleBuilder, { relaxed }: WasmContext): void {
   });
 
   addRowFunction(m, 'layerNorm', relaxed, moves.layerNorm, 1, row => {
-    const { f, at: [x, weight, bias, y, mean, rstd], scalars: [eps] } = row;
+    const {
+      f,
+      at: [x, weight, bias, y, mean, rstd],
+      scalars: [eps],
+    } = row;
     const [total] = row.pass({ inputs: [x], sum: [a] });
     const middle = meanOf(row, total);
     const centred = e.sub(a, u);
@@ -56,7 +68,10 @@ export function addNorms(m: ModuleBuilder, { relaxed }: WasmContext): void {
   });
   // With n = (x - mean) r: dx = r (g w - mean(g w) - n mean(g w n))
   addRowFunction(m, 'layerNormVjp', relaxed, moves.layerNormVjp, 0, row => {
-    const { f, at: [x, weight, mean, rstd, g, dx] } = row;
+    const {
+      f,
+      at: [x, weight, mean, rstd, g, dx],
+    } = row;
     const [middle, r] = [hold(f, load('v128.load32_splat', mean)), hold(f, load('v128.load32_splat', rstd))];
     const gw = e.mul(b, c);
     const normal = e.mul(e.sub(a, u), v);
@@ -68,30 +83,48 @@ export function addNorms(m: ModuleBuilder, { relaxed }: WasmContext): void {
 }
 
 export function normKernels(code: Code, context: WasmContext): [string, FusedKernel][] {
-  const run = (name: keyof typeof moves, x: View, weight: View, others: readonly View[], scalars: readonly number[] = []): void => {
+  const run = (
+    name: keyof typeof moves,
+    x: View,
+    weight: View,
+    others: readonly View[],
+    scalars: readonly number[] = [],
+  ): void => {
     const addresses = [x, weight, ...others].map(v => context.byteOffsetOf(v));
     runRows(context, code()[name], moves[name], rowsOf(x), weight.shape[0], addresses, plainRows, scalars);
   };
   return [
-    ['rmsNorm', ({ inputs: [x, weight], outputs: [y, rstd], attributes: { eps } }) => {
-      if (!x || !weight || !denseFloats([x, weight, y, rstd])) return false;
-      run('rmsNorm', x, weight, [y, rstd], [eps]);
-      return true;
-    }],
-    ['rmsNorm.vjp', ({ inputs: [x, weight, rstd, g], outputs: [dx] }) => {
-      if (!x || !weight || !rstd || !g || !denseFloats([x, weight, rstd, g, dx])) return false;
-      run('rmsNormVjp', x, weight, [rstd, g, dx]);
-      return true;
-    }],
-    ['layerNorm', ({ inputs: [x, weight, bias], outputs: [y, mean, rstd], attributes: { eps } }) => {
-      if (!x || !weight || !bias || !denseFloats([x, weight, bias, y, mean, rstd])) return false;
-      run('layerNorm', x, weight, [bias, y, mean, rstd], [eps]);
-      return true;
-    }],
-    ['layerNorm.vjp', ({ inputs: [x, weight, mean, rstd, g], outputs: [dx] }) => {
-      if (!x || !weight || !mean || !rstd || !g || !denseFloats([x, weight, mean, rstd, g, dx])) return false;
-      run('layerNormVjp', x, weight, [mean, rstd, g, dx]);
-      return true;
-    }],
+    [
+      'rmsNorm',
+      ({ inputs: [x, weight], outputs: [y, rstd], attributes: { eps } }) => {
+        if (!x || !weight || !denseFloats([x, weight, y, rstd])) return false;
+        run('rmsNorm', x, weight, [y, rstd], [eps]);
+        return true;
+      },
+    ],
+    [
+      'rmsNorm.vjp',
+      ({ inputs: [x, weight, rstd, g], outputs: [dx] }) => {
+        if (!x || !weight || !rstd || !g || !denseFloats([x, weight, rstd, g, dx])) return false;
+        run('rmsNormVjp', x, weight, [rstd, g, dx]);
+        return true;
+      },
+    ],
+    [
+      'layerNorm',
+      ({ inputs: [x, weight, bias], outputs: [y, mean, rstd], attributes: { eps } }) => {
+        if (!x || !weight || !bias || !denseFloats([x, weight, bias, y, mean, rstd])) return false;
+        run('layerNorm', x, weight, [bias, y, mean, rstd], [eps]);
+        return true;
+      },
+    ],
+    [
+      'layerNorm.vjp',
+      ({ inputs: [x, weight, mean, rstd, g], outputs: [dx] }) => {
+        if (!x || !weight || !mean || !rstd || !g || !denseFloats([x, weight, mean, rstd, g, dx])) return false;
+        run('layerNormVjp', x, weight, [mean, rstd, g, dx]);
+        return true;
+      },
+    ],
   ];
 }

@@ -1,8 +1,9 @@
-// Products of attention on the tile of gemmKernels.ts: C [M, 8] = A B, where A lies in panels of a few rows, each [K][rows], B is one panel
-// [K][8], and C is dense, so that it can be the panel of the next product. And what turns the last such C into rows again.
+// Products of attention on the tile of gemmKernels.ts: C [M, 8] = A B, where A lies in panels of a few rows, each
+// [K][rows], B is one panel [K][8], and C is dense, so that it can be the panel of the next product. And what turns the
+// last such C into rows again.
 //
-// Panels of 5 rows as in gemmKernels.ts, or of 4 in one piece where multiply-add is not fused. On a Zen 5 core that allows 68.7 GFLOP/s, k of 64:
-// 5 rows 64 (58 with a call for each tile), 4 rows plain 62, 5 rows plain 54.
+// Panels of 5 rows as in gemmKernels.ts, or of 4 in one piece where multiply-add is not fused. On a Zen 5 core that
+// allows 68.7 GFLOP/s, k of 64: 5 rows 64 (58 with a call for each tile), 4 rows plain 62, 5 rows plain 54.
 
 import { call, load, op, type FunctionBuilder, type Local, type ModuleBuilder } from '../assembler.js';
 import { addTiles, pack, tileColumns, tileRowsOf, transpose4 } from '../gemmKernels.js';
@@ -22,11 +23,15 @@ export interface PanelProducts {
   /** (from, panelStride, kStride, to, k, count): panels of A (of B) along one axis, as `packA` of gemmKernels.ts. */
   readonly packRows: FunctionBuilder;
   readonly packColumns: FunctionBuilder;
-  /** (a, panelStride, b, c, rows, k, accumulate): c [rows, 8] (+)= a [rows, k] b [k, 8], the panels of a `panelStride` apart. k > 0. */
+  /**
+   * (a, panelStride, b, c, rows, k, accumulate): c [rows, 8] (+)= a [rows, k] b [k, 8], the panels of a `panelStride`
+   * apart. k > 0.
+   */
   readonly product: FunctionBuilder;
   /**
-   * (from, to, toRow, rows, length, factors, spare, hasNaN): to [rows, length] = from [length, 8] turned, times eight factors; `spare` has room for
-   * a row. Where any of it is NaN, in rows past the last too, the word at `hasNaN` becomes 1.
+   * (from, to, toRow, rows, length, factors, spare, hasNaN): to [rows, length] = from [length, 8] turned, times eight
+   * factors; `spare` has room for a row. Where any of it is NaN, in rows past the last too, the word at `hasNaN`
+   * becomes 1.
    */
   readonly turn: FunctionBuilder;
 }
@@ -50,7 +55,11 @@ function addProduct(m: ModuleBuilder, relaxed: boolean): FunctionBuilder {
   f.if(rows, () => {
     f.add(a, op('i32.mul', op('i32.div_u', whole, panelRows), panelStride));
     f.add(c, op('i32.mul', whole, columnBytes));
-    tiles.slice(0, -1).forEach((rest, i) => f.if(op('i32.eq', rows, i + 1), () => f.do(call(rest, a, panelStride, b, c, columnBytes, rows, k, accumulate))));
+    tiles
+      .slice(0, -1)
+      .forEach((rest, i) =>
+        f.if(op('i32.eq', rows, i + 1), () => f.do(call(rest, a, panelStride, b, c, columnBytes, rows, k, accumulate))),
+      );
   });
   return f;
 }
@@ -68,7 +77,10 @@ function addTurn(m: ModuleBuilder): FunctionBuilder {
   at.forEach((row, i) => {
     if (i > 0) f.if(op('i32.le_u', rows, i), () => f.set(row, spare));
   });
-  const each = (run: (rowsOfHalf: readonly Local[], half: number) => void): void => [0, 1].forEach(half => { run(at.slice(4 * half, 4 * half + 4), half); });
+  const each = (run: (rowsOfHalf: readonly Local[], half: number) => void): void =>
+    [0, 1].forEach(half => {
+      run(at.slice(4 * half, 4 * half + 4), half);
+    });
   const unordered = hold(f, splat(0));
   const scaled = (half: number, step: number): Local => {
     const value = hold(f, mul(load('v128.load', from, columnBytes * step + 16 * half), halves[half]));

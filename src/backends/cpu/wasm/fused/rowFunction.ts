@@ -1,10 +1,18 @@
-// Fused kernels that go row by row over dense rows: a few passes along each row, each a handful of expressions, with the totals of one
-// pass known to the next. The walk along a row is emitMap.ts; which passes there are is each kernel's business.
+// Fused kernels that go row by row over dense rows: a few passes along each row, each a handful of expressions, with
+// the totals of one pass known to the next. The walk along a row is emitMap.ts; which passes there are is each kernel's
+// business.
 
 import type { Expr } from '../../../../tensor/expr.js';
 import { isContiguous, sizeOf } from '../../../../tensor/shape.js';
 import type { View } from '../../../backend.js';
-import { op, type FunctionBuilder, type Local, type ModuleBuilder, type Value, type WasmFunction } from '../assembler.js';
+import {
+  op,
+  type FunctionBuilder,
+  type Local,
+  type ModuleBuilder,
+  type Value,
+  type WasmFunction,
+} from '../assembler.js';
 import type { WasmContext } from '../context.js';
 import { accumulator, emitRow, resetAccumulator, totalOf } from '../emitMap.js';
 import { hold, LaneMath } from '../lanes.js';
@@ -22,8 +30,15 @@ export interface Pass {
   readonly max?: readonly Expr[];
 }
 
-/** One pass along `count` dense elements; gives the sums and then the maxima, in every lane. The addresses stay as they are. */
-export function emitPass(math: LaneMath, count: Local, { inputs, uniforms = [], write = [], sum = [], max = [] }: Pass): Local[] {
+/**
+ * One pass along `count` dense elements; gives the sums and then the maxima, in every lane. The addresses stay as they
+ * are.
+ */
+export function emitPass(
+  math: LaneMath,
+  count: Local,
+  { inputs, uniforms = [], write = [], sum = [], max = [] }: Pass,
+): Local[] {
   const { f } = math;
   const stream = (base: Local) => {
     const pointer = f.local('i32');
@@ -35,7 +50,13 @@ export function emitPass(math: LaneMath, count: Local, { inputs, uniforms = [], 
     ...max.map(value => ({ into: accumulator(f, 'max'), value })),
   ];
   for (const { into } of sums) resetAccumulator(f, into);
-  emitRow(math, { count, uniforms, inputs: inputs.map(stream), outputs: write.map(([base, value]) => ({ stream: stream(base), value })), sums });
+  emitRow(math, {
+    count,
+    uniforms,
+    inputs: inputs.map(stream),
+    outputs: write.map(([base, value]) => ({ stream: stream(base), value })),
+    sums,
+  });
   return sums.map(({ into }) => totalOf(f, into));
 }
 
@@ -53,9 +74,17 @@ export interface RowKernel {
 
 /** Adds name(rows, count, ...addresses, ...scalars), which runs `body` for each row; called through `runRows`. */
 export function addRowFunction(
-  m: ModuleBuilder, name: string, relaxed: boolean, moves: readonly Movement[], scalars: number, body: (row: RowKernel) => void,
+  m: ModuleBuilder,
+  name: string,
+  relaxed: boolean,
+  moves: readonly Movement[],
+  scalars: number,
+  body: (row: RowKernel) => void,
 ): void {
-  const f = m.function(name, { params: ['i32', 'i32', ...moves.map(() => 'i32' as const), ...new Array<'f32'>(scalars).fill('f32')], results: [] });
+  const f = m.function(name, {
+    params: ['i32', 'i32', ...moves.map(() => 'i32' as const), ...new Array<'f32'>(scalars).fill('f32')],
+    results: [],
+  });
   const math = new LaneMath(f, relaxed);
   const [rows, count] = f.params;
   const at = f.params.slice(2, 2 + moves.length);
@@ -70,20 +99,35 @@ export function addRowFunction(
   });
 }
 
-/** How long an element of a row takes, in multiply-adds (see Threads.pays): about that of a pass with a sum, or of one with an exponential. */
+/**
+ * How long an element of a row takes, in multiply-adds (see Threads.pays): about that of a pass with a sum, or of one
+ * with an exponential.
+ */
 export const plainRows = 10;
 export const exponentialRows = 40;
 
 /** Calls a row function for `rows` rows of `count` elements, on several threads where that pays. */
 export function runRows(
-  { threads }: WasmContext, f: WasmFunction, moves: readonly Movement[], rows: number, count: number, addresses: readonly number[],
-  workOfElement: number, scalars: readonly number[] = [],
+  { threads }: WasmContext,
+  f: WasmFunction,
+  moves: readonly Movement[],
+  rows: number,
+  count: number,
+  addresses: readonly number[],
+  workOfElement: number,
+  scalars: readonly number[] = [],
 ): void {
   const height = Math.ceil(rows / threads.parts(rows * count * workOfElement));
   const bytes = { row: 4 * count, element: 4, stay: 0 };
-  threads.run(f, Array.from({ length: rows === 0 ? 0 : Math.ceil(rows / height) }, (_, i) => [
-    Math.min(height, rows - i * height), count, ...addresses.map((at, k) => at + i * height * bytes[moves[k]]), ...scalars,
-  ]));
+  threads.run(
+    f,
+    Array.from({ length: rows === 0 ? 0 : Math.ceil(rows / height) }, (_, i) => [
+      Math.min(height, rows - i * height),
+      count,
+      ...addresses.map((at, k) => at + i * height * bytes[moves[k]]),
+      ...scalars,
+    ]),
+  );
 }
 
 /** Whether all these are dense f32, which is all that row kernels take. */

@@ -1,12 +1,18 @@
-// Products for a few rows, as WASM functions to be called from others: C = A B, and rows of B dotted with a vector. Nothing is packed: that is
-// panelProducts.ts.
+// Products for a few rows, as WASM functions to be called from others: C = A B, and rows of B dotted with a vector.
+// Nothing is packed: that is panelProducts.ts.
 
 import { load, op, type FunctionBuilder, type Local, type ModuleBuilder, type Value } from '../assembler.js';
 import { words } from '../gemmUnpacked.js';
 import { hold, multiplyAdd, splat, sumsOfFour } from '../lanes.js';
 
 /** Runs `body` in blocks of the given sizes, the largest first, up to `limit`. */
-function inBlocks(f: FunctionBuilder, counter: Local, limit: Local, sizes: readonly number[], body: (size: number) => void): void {
+function inBlocks(
+  f: FunctionBuilder,
+  counter: Local,
+  limit: Local,
+  sizes: readonly number[],
+  body: (size: number) => void,
+): void {
   const whole = f.local('i32');
   f.set(counter, 0);
   for (const size of sizes) {
@@ -26,10 +32,16 @@ export function addProduct(m: ModuleBuilder, relaxed: boolean): FunctionBuilder 
     const aAt = f.localArray('i32', rows);
     const cAt = f.localArray('i32', rows);
     const sums = aAt.map(() => f.localArray('v128', vectors));
-    const loadColumns = (at: Local, v: number): Value => load(width === 1 ? 'v128.load32_splat' : 'v128.load', at, 16 * v);
+    const loadColumns = (at: Local, v: number): Value =>
+      load(width === 1 ? 'v128.load32_splat' : 'v128.load', at, 16 * v);
     for (let r = 0; r < rows; r++) {
       f.set(aAt[r], r === 0 ? op('i32.add', a, op('i32.mul', i, aRow)) : op('i32.add', aAt[r - 1], aRow));
-      f.set(cAt[r], r === 0 ? op('i32.add', op('i32.add', c, op('i32.mul', i, cRow)), op('i32.mul', j, 4)) : op('i32.add', cAt[r - 1], cRow));
+      f.set(
+        cAt[r],
+        r === 0
+          ? op('i32.add', op('i32.add', c, op('i32.mul', i, cRow)), op('i32.mul', j, 4))
+          : op('i32.add', cAt[r - 1], cRow),
+      );
     }
     for (const sum of sums.flat()) f.set(sum, splat(0));
     f.set(bAt, op('i32.add', b, op('i32.mul', j, 4)));

@@ -1,5 +1,6 @@
-// Kernels of nn/smallMatrices.ts on the CPU: n x n matrices with n of a few dozen at most, in f64 on the host. Their share of a training step
-// is microseconds, so they are plain loops and no WebAssembly; what is of size d is not computed here.
+// Kernels of nn/smallMatrices.ts on the CPU: n x n matrices with n of a few dozen at most, in f64 on the host. Their
+// share of a training step is microseconds, so they are plain loops and no WebAssembly; what is of size d is not
+// computed here.
 
 import { sizeOf } from '../../../../tensor/shape.js';
 import type { FusedKernel, View } from '../../../backend.js';
@@ -40,7 +41,10 @@ function invertCholesky(S: Float64Array, n: number): Float64Array {
   return Y;
 }
 
-/** Eigenvectors as columns, and eigenvalues, of a symmetric S, which is overwritten: cyclic Jacobi (Golub and Van Loan, 8.5). */
+/**
+ * Eigenvectors as columns, and eigenvalues, of a symmetric S, which is overwritten: cyclic Jacobi (Golub and Van Loan,
+ * 8.5).
+ */
 function eigen(S: Float64Array, n: number): { vectors: Float64Array; values: Float64Array } {
   const V = new Float64Array(n * n);
   for (let i = 0; i < n; i++) V[i * (n + 1)] = 1;
@@ -84,61 +88,83 @@ function rotate(S: Float64Array, V: Float64Array, n: number, p: number, q: numbe
 function similar(V: Float64Array, M: Float64Array, n: number, transposed: boolean): Float64Array {
   const at = (i: number, k: number): number => (transposed ? V[k * n + i] : V[i * n + k]);
   const half = new Float64Array(n * n);
-  for (let i = 0; i < n; i++) for (let k = 0; k < n; k++) for (let j = 0; j < n; j++) half[i * n + j] += at(i, k) * M[k * n + j];
+  for (let i = 0; i < n; i++)
+    for (let k = 0; k < n; k++) for (let j = 0; j < n; j++) half[i * n + j] += at(i, k) * M[k * n + j];
   const result = new Float64Array(n * n);
-  for (let i = 0; i < n; i++) for (let k = 0; k < n; k++) for (let j = 0; j < n; j++) result[i * n + j] += half[i * n + k] * at(j, k);
+  for (let i = 0; i < n; i++)
+    for (let k = 0; k < n; k++) for (let j = 0; j < n; j++) result[i * n + j] += half[i * n + k] * at(j, k);
   return result;
 }
 
 export function smallMatrixKernels({ memory, byteOffsetOf: at }: WasmContext): [string, FusedKernel][] {
   /** Runs `body` for each matrix, with windows of `size` numbers on every view. */
-  const forEach = (views: readonly View[], sizes: readonly number[], body: (...windows: Float32Array[]) => void): void => {
+  const forEach = (
+    views: readonly View[],
+    sizes: readonly number[],
+    body: (...windows: Float32Array[]) => void,
+  ): void => {
     const count = sizeOf(views[0].shape) / sizes[0];
-    for (let i = 0; i < count; i++) body(...views.map((view, v) => new Float32Array(memory.buffer, at(view) + 4 * i * sizes[v], sizes[v])));
+    for (let i = 0; i < count; i++)
+      body(...views.map((view, v) => new Float32Array(memory.buffer, at(view) + 4 * i * sizes[v], sizes[v])));
   };
   const sideOf = (x: View): number => x.shape[x.shape.length - 1];
   return [
-    ['inverse', ({ inputs: [x], outputs: [y] }) => {
-      if (!x || !denseFloats([x, y])) return false;
-      const n = sideOf(x);
-      forEach([x, y], [n * n, n * n], (from, to) => {
-        const work = Float64Array.from(from);
-        invert(work, n);
-        to.set(work);
-      });
-      return true;
-    }],
-    ['inverseCholesky', ({ inputs: [S], outputs: [y] }) => {
-      if (!S || !denseFloats([S, y])) return false;
-      const n = sideOf(S);
-      forEach([S, y], [n * n, n * n], (from, to) => { to.set(invertCholesky(Float64Array.from(from), n)); });
-      return true;
-    }],
-    ['inverseSqrt', ({ inputs: [S], outputs: [y, vectors, values] }) => {
-      if (!S || !denseFloats([S, y, vectors, values])) return false;
-      const n = sideOf(S);
-      forEach([S, y, vectors, values], [n * n, n * n, n * n, n], (from, to, toVectors, toValues) => {
-        const found = eigen(Float64Array.from(from), n);
-        const roots = new Float64Array(n * n);
-        found.values.forEach((value, i) => (roots[i * (n + 1)] = 1 / Math.sqrt(value)));
-        to.set(similar(found.vectors, roots, n, false));
-        toVectors.set(found.vectors);
-        toValues.set(found.values);
-      });
-      return true;
-    }],
+    [
+      'inverse',
+      ({ inputs: [x], outputs: [y] }) => {
+        if (!x || !denseFloats([x, y])) return false;
+        const n = sideOf(x);
+        forEach([x, y], [n * n, n * n], (from, to) => {
+          const work = Float64Array.from(from);
+          invert(work, n);
+          to.set(work);
+        });
+        return true;
+      },
+    ],
+    [
+      'inverseCholesky',
+      ({ inputs: [S], outputs: [y] }) => {
+        if (!S || !denseFloats([S, y])) return false;
+        const n = sideOf(S);
+        forEach([S, y], [n * n, n * n], (from, to) => {
+          to.set(invertCholesky(Float64Array.from(from), n));
+        });
+        return true;
+      },
+    ],
+    [
+      'inverseSqrt',
+      ({ inputs: [S], outputs: [y, vectors, values] }) => {
+        if (!S || !denseFloats([S, y, vectors, values])) return false;
+        const n = sideOf(S);
+        forEach([S, y, vectors, values], [n * n, n * n, n * n, n], (from, to, toVectors, toValues) => {
+          const found = eigen(Float64Array.from(from), n);
+          const roots = new Float64Array(n * n);
+          found.values.forEach((value, i) => (roots[i * (n + 1)] = 1 / Math.sqrt(value)));
+          to.set(similar(found.vectors, roots, n, false));
+          toVectors.set(found.vectors);
+          toValues.set(found.values);
+        });
+        return true;
+      },
+    ],
     // The divided differences of x^-1/2 at the eigenvalues (Daleckii and Krein): -1 / (a b (a + b)) for roots a and b.
-    ['inverseSqrt.vjp', ({ inputs: [vectors, values, g], outputs: [dS] }) => {
-      if (!vectors || !values || !g || !denseFloats([vectors, values, g, dS])) return false;
-      const n = sideOf(dS);
-      forEach([vectors, values, g, dS], [n * n, n, n * n, n * n], (V, from, gradient, to) => {
-        const Q = Float64Array.from(V);
-        const inner = similar(Q, Float64Array.from(gradient), n, true);
-        const roots = Array.from(from, Math.sqrt);
-        for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) inner[i * n + j] /= -roots[i] * roots[j] * (roots[i] + roots[j]);
-        to.set(similar(Q, inner, n, false));
-      });
-      return true;
-    }],
+    [
+      'inverseSqrt.vjp',
+      ({ inputs: [vectors, values, g], outputs: [dS] }) => {
+        if (!vectors || !values || !g || !denseFloats([vectors, values, g, dS])) return false;
+        const n = sideOf(dS);
+        forEach([vectors, values, g, dS], [n * n, n, n * n, n * n], (V, from, gradient, to) => {
+          const Q = Float64Array.from(V);
+          const inner = similar(Q, Float64Array.from(gradient), n, true);
+          const roots = Array.from(from, Math.sqrt);
+          for (let i = 0; i < n; i++)
+            for (let j = 0; j < n; j++) inner[i * n + j] /= -roots[i] * roots[j] * (roots[i] + roots[j]);
+          to.set(similar(Q, inner, n, false));
+        });
+        return true;
+      },
+    ],
   ];
 }
