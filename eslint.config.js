@@ -59,13 +59,23 @@ export default tseslint.config(
     rules: {
       'no-restricted-imports': [
         'error',
-        { patterns: ['node:*', '**/autograd/*', '**/nn/*', '**/models/*', '**/reft/*'] },
+        {
+          patterns: [
+            'node:*',
+            '**/autograd/*',
+            '**/nn/*',
+            '**/models/**',
+            '**/reft/**',
+            '**/train/**',
+            '**/interchange/**',
+          ],
+        },
       ],
     },
   },
   {
     // Layers, models and edits work on any backend.
-    files: ['src/nn/**/*.ts', 'src/models/**/*.ts', 'src/reft/**/*.ts'],
+    files: ['nn', 'models', 'adapt', 'reft', 'peft', 'interchange', 'train'].map(folder => `src/${folder}/**/*.ts`),
     ignores: ['src/**/*Node.ts'],
     rules: {
       'no-restricted-imports': ['error', { patterns: ['node:*', '**/backends/cpu/*', '**/backends/webgpu/*'] }],

@@ -10,7 +10,7 @@ import { gradientsOf } from '../src/autograd/tape.js';
 import { noGrad } from '../src/autograd/tape.js';
 import { compactHouseholder, orthogonalInit } from '../src/nn/index.js';
 import { edit } from '../src/reft/editOp.js';
-import { withBackend } from '../src/tensor/device.js';
+import { withBackend } from '../src/devices.js';
 import type { Tensor } from '../src/tensor/tensor.js';
 import type { BenchRow } from './results.js';
 

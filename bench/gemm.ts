@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util';
 import { Bench } from 'tinybench';
 import type { Allocation, Backend, View } from '../src/backends/backend.js';
 import { createCpuBackend, type CpuOptions } from '../src/backends/cpu/cpu.js';
-import { supportsRelaxedSimd } from '../src/backends/cpu/wasm/assembler.js';
+import { supportsRelaxedSimd } from '../src/backends/cpu/wasm/emit/assembler.js';
 import { allowRelaxedSimd } from '../src/cli/relaxedSimd.js';
 import { openPeers, type Peer, type PeerProduct } from './gemmPeers.js';
 import { registerLoop } from './registerLoop.js';

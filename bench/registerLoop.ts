@@ -2,7 +2,14 @@
 // loads or stores. What the GEMM kernels are held against, and the yardstick by which runs at different moments are
 // compared.
 
-import { f32x4Const, instantiate, laneOp, ModuleBuilder, op, type Value } from '../src/backends/cpu/wasm/assembler.js';
+import {
+  f32x4Const,
+  instantiate,
+  laneOp,
+  ModuleBuilder,
+  op,
+  type Value,
+} from '../src/backends/cpu/wasm/emit/assembler.js';
 
 const chains = 12;
 const unrolled = 4;

@@ -3,7 +3,7 @@
 // that comes with a dev dependency.
 
 import { spawnSync } from 'node:child_process';
-import { DeviceError, openDevice } from '../src/tensor/device.js';
+import { DeviceError, openDevice } from '../src/devices.js';
 import { runConformance } from './conformance/run.js';
 import { swiftShaderEnvironment } from './withSwiftShader.js';
 

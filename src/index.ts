@@ -10,4 +10,4 @@ export * from './io/index.js';
 export * from './data/index.js';
 export * from './reft/index.js';
 export * from './profile/index.js';
-export { DeviceError, openDevice, type DeviceName } from './tensor/device.js';
+export { DeviceError, openDevice, type DeviceName } from './devices.js';

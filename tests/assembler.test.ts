@@ -20,8 +20,8 @@ import {
   type InstructionName,
   type Value,
   type WasmType,
-} from '../src/backends/cpu/wasm/assembler.js';
-import { instructions } from '../src/backends/cpu/wasm/opcodes.js';
+} from '../src/backends/cpu/wasm/emit/assembler.js';
+import { instructions } from '../src/backends/cpu/wasm/emit/opcodes.js';
 
 const newMemory = (): WebAssembly.Memory => new WebAssembly.Memory({ initial: 1 });
 

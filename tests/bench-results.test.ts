@@ -11,7 +11,7 @@ import type { Figures } from '../bench/modelJobs.js';
 import { registerLoop } from '../bench/registerLoop.js';
 import { finish, tableText, type BenchRow } from '../bench/results.js';
 import { tableOf } from '../bench/table.js';
-import { supportsRelaxedSimd } from '../src/backends/cpu/wasm/assembler.js';
+import { supportsRelaxedSimd } from '../src/backends/cpu/wasm/emit/assembler.js';
 
 const row = (
   name: string,

@@ -17,7 +17,7 @@ import {
 } from '../src/nn/index.js';
 import { resolveConfig } from '../src/reft/config.js';
 import { getReftModel } from '../src/reft/reftModel.js';
-import { withDefaults } from '../src/reft/trainerOptions.js';
+import { withDefaults } from '../src/train/options.js';
 import { tensor, type Tensor } from '../src/tensor/index.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';
 

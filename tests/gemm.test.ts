@@ -5,8 +5,8 @@ import assert from 'node:assert/strict';
 import v8 from 'node:v8';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { supportsRelaxedSimd } from '../src/backends/cpu/wasm/assembler.js';
-import { createGemm, type GemmPath, type WasmView } from '../src/backends/cpu/wasm/gemm.js';
+import { supportsRelaxedSimd } from '../src/backends/cpu/wasm/emit/assembler.js';
+import { createGemm, type GemmPath, type WasmView } from '../src/backends/cpu/wasm/products/gemm.js';
 
 v8.setFlagsFromString('--experimental-wasm-relaxed-simd'); // Node 20 has relaxed SIMD behind this flag; later versions always
 const relaxedModes = supportsRelaxedSimd() ? [false, true] : [false];

@@ -12,8 +12,8 @@ import { tokenizerFromFiles } from '../src/io/tokenizerJson.js';
 import type { CausalLM } from '../src/models/causalLM.js';
 import type { Prompt } from '../src/models/generate.js';
 import { evaluate, getReftModel, layoutOf, mixEdits, ReftTrainer, trace, type ReftModel } from '../src/reft/index.js';
-import { CounterfactualData } from '../src/reft/interchange/counterfactuals.js';
-import { getInterchangeModel, tokenBatch, type InterchangeModel } from '../src/reft/interchange/index.js';
+import { CounterfactualData } from '../src/interchange/counterfactuals.js';
+import { getInterchangeModel, tokenBatch, type InterchangeModel } from '../src/interchange/index.js';
 import { tinyExample, tinyExamples } from './helpers/tinyExamples.js';
 import { tinyModel } from './helpers/tinyModel.js';
 

@@ -12,7 +12,7 @@ import {
   type DasOptions,
   type InterchangeConfig,
   type InterchangeModel,
-} from '../src/reft/interchange/index.js';
+} from '../src/interchange/index.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';
 
 const config: InterchangeConfig = { kind: 'lowRankRotatedSpace', layer: 1, lowRankDimension: 4 };

@@ -25,7 +25,7 @@ import {
   type DasOptions,
   type InterchangeConfig,
   type InterchangeModel,
-} from '../src/reft/interchange/index.js';
+} from '../src/interchange/index.js';
 import { Random } from '../src/tensor/threefry.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';
 

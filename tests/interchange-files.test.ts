@@ -24,7 +24,7 @@ import {
   type InterchangeModel,
   type InterchangeRun,
   type PatchingOptions,
-} from '../src/reft/interchange/index.js';
+} from '../src/interchange/index.js';
 import { create } from '../src/tensor/create.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';
 

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { gradcheck } from '../src/autograd/gradcheck.js';
-import { compactHouseholder } from '../src/nn/orthogonal.js';
+import { compactHouseholder } from '../src/nn/orthogonal/maps.js';
 import { orthogonalInit } from '../src/nn/init.js';
 import {
   interchangeKindByName,
@@ -12,8 +12,8 @@ import {
   type InterchangeCall,
   type InterchangeKind,
   type InterchangeSizes,
-} from '../src/reft/interchange/kinds.js';
-import { principalComponents, symmetricEigen } from '../src/reft/interchange/pca.js';
+} from '../src/interchange/kinds.js';
+import { principalComponents, symmetricEigen } from '../src/interchange/pca.js';
 import { create } from '../src/tensor/create.js';
 import type { Tensor } from '../src/tensor/tensor.js';
 import { seededRandom } from './helpers/mutate.js';

@@ -16,7 +16,7 @@ import {
   type InterchangeModel,
   type InterchangeRun,
   type TokenBatch,
-} from '../src/reft/interchange/index.js';
+} from '../src/interchange/index.js';
 import type { OrthogonalMapName } from '../src/reft/config.js';
 import { orthogonalMaps } from '../src/reft/intervention.js';
 import { create } from '../src/tensor/create.js';

@@ -21,7 +21,7 @@ import {
 } from '../src/nn/index.js';
 import { stack } from '../src/tensor/layout.js';
 import { tensor, type Tensor } from '../src/tensor/index.js';
-import { expMinusIdentity } from '../src/nn/matrixExponential.js';
+import { expMinusIdentity } from '../src/nn/orthogonal/matrixExponential.js';
 import { runs } from './helpers/draw.js';
 
 const maps: OrthogonalMap[] = [

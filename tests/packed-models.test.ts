@@ -13,7 +13,7 @@ import { openSafetensors, writeSafetensors } from '../src/io/safetensors.js';
 import { loadCausalLM, openCheckpoint, type FromPretrainedOptions } from '../src/models/auto.js';
 import type { CausalLM } from '../src/models/causalLM.js';
 import { getReftModel, ReftTrainer } from '../src/reft/index.js';
-import { modelFingerprint } from '../src/reft/fingerprint.js';
+import { modelFingerprint } from '../src/train/fingerprint.js';
 import type { Packing } from '../src/tensor/packing.js';
 import { unpack } from '../src/tensor/layout.js';
 import { Random } from '../src/tensor/threefry.js';

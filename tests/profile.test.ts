@@ -19,7 +19,7 @@ import {
   type TraceEvent,
 } from '../src/profile/index.js';
 import { getReftModel, ReftTrainer } from '../src/reft/index.js';
-import { PrefixReuse } from '../src/reft/reuse.js';
+import { PrefixReuse } from '../src/train/reuse.js';
 import { create } from '../src/tensor/create.js';
 import { Tensor } from '../src/tensor/tensor.js';
 import { tinyExamples } from './helpers/tinyExamples.js';

@@ -265,7 +265,7 @@ describe("AdapterHub's folders", () => {
           // torch's parametrization of a wide matrix: of its transpose, X = -I and the rows of R as columns of the
           // base.
           const width = p.R.shape[1];
-          const { torchHouseholder } = await import('../src/nn/torchHouseholder.js');
+          const { torchHouseholder } = await import('../src/nn/orthogonal/torchHouseholder.js');
           const {
             parameters: { original, base },
           } = torchHouseholder.initial(p.R.detach());

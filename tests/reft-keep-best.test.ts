@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { EvaluationCourse } from '../src/reft/evaluationCourse.js';
+import { EvaluationCourse } from '../src/train/evaluationCourse.js';
 import {
   getReftModel,
   ReftTrainer,

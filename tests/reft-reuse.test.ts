@@ -6,8 +6,8 @@ import { describe, test } from 'node:test';
 import { createCpuBackend } from '../src/backends/cpu/cpu.js';
 import type { Example } from '../src/data/examples.js';
 import { getReftModel, ReftTrainer, type ReftConfig, type TrainerOptions, type TrainStep } from '../src/reft/index.js';
-import { PrefixReuse } from '../src/reft/reuse.js';
-import { windowBatch } from '../src/reft/trainerWindows.js';
+import { PrefixReuse } from '../src/train/reuse.js';
+import { windowBatch } from '../src/train/windows.js';
 import { tinyExample, tinyExamples } from './helpers/tinyExamples.js';
 import { tinyModel, type TinyModelOptions } from './helpers/tinyModel.js';
 

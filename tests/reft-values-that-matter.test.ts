@@ -25,7 +25,7 @@ import {
   type EditedModel,
   type ReftConfig,
 } from '../src/reft/index.js';
-import { stepsOfEpoch } from '../src/reft/trainerData.js';
+import { stepsOfEpoch } from '../src/train/data.js';
 import { tinyExamples } from './helpers/tinyExamples.js';
 import { writeTinyFolder } from './helpers/tinyFolder.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';

@@ -11,7 +11,7 @@ import fc from 'fast-check';
 import { createCpuBackend } from '../src/backends/index.js';
 import { coreCount, oneThread, openThreads, threadsBytes, type Threads } from '../src/backends/cpu/threads.js';
 import { takeTiles, word } from '../src/backends/cpu/threadsLoop.js';
-import { load, ModuleBuilder, op } from '../src/backends/cpu/wasm/assembler.js';
+import { load, ModuleBuilder, op } from '../src/backends/cpu/wasm/emit/assembler.js';
 import { create } from '../src/tensor/create.js';
 import { runs } from './helpers/draw.js';
 import { untilPresent } from './helpers/threaded.js';

@@ -5,8 +5,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AutoModelForCausalLM, getReftModel, ReftTrainer } from '../src/index.js';
 import { AdamW, SGD } from '../src/nn/index.js';
-import { evaluate } from '../src/reft/evaluate.js';
-import { activationPatching, DasTrainer, getInterchangeModel } from '../src/reft/interchange/index.js';
+import { evaluate } from '../src/train/evaluate.js';
+import { activationPatching, DasTrainer, getInterchangeModel } from '../src/interchange/index.js';
 import { tensor } from '../src/tensor/index.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';
 

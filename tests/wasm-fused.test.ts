@@ -6,9 +6,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import type { FusedKernel, View } from '../src/backends/backend.js';
-import { instantiate, load, ModuleBuilder, supportsRelaxedSimd } from '../src/backends/cpu/wasm/assembler.js';
+import { instantiate, load, ModuleBuilder, supportsRelaxedSimd } from '../src/backends/cpu/wasm/emit/assembler.js';
 import { createWasmKernels } from '../src/backends/cpu/wasm/index.js';
-import { LaneMath } from '../src/backends/cpu/wasm/lanes.js';
+import { LaneMath } from '../src/backends/cpu/wasm/emit/lanes.js';
 import { Arena, numbers, ulps } from './helpers/wasmArena.js';
 
 if (process.versions.node.startsWith('20.')) setFlagsFromString('--experimental-wasm-relaxed-simd');

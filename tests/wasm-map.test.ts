@@ -12,7 +12,7 @@ import { contiguousStrides, sizeOf, type Shape } from '../src/tensor/shape.js';
 import type { View } from '../src/backends/backend.js';
 import { interpret } from '../src/backends/cpu/emitJs.js';
 import { erf } from '../src/backends/cpu/erf.js';
-import { supportsRelaxedSimd } from '../src/backends/cpu/wasm/assembler.js';
+import { supportsRelaxedSimd } from '../src/backends/cpu/wasm/emit/assembler.js';
 import { createGatherScatter } from '../src/backends/cpu/wasm/gatherScatter.js';
 import { createMap } from '../src/backends/cpu/wasm/map.js';
 import { createReduce } from '../src/backends/cpu/wasm/reduce.js';

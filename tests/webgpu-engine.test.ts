@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createCpuBackend, type Backend } from '../src/backends/index.js';
 import { scope } from '../src/autograd/index.js';
-import { withBackend } from '../src/tensor/device.js';
+import { withBackend } from '../src/devices.js';
 import { tensor, type Tensor } from '../src/tensor/index.js';
 import { openForTests } from './helpers/webgpu.js';
 

@@ -15,7 +15,7 @@ import {
   type CounterfactualExample,
   type InterchangeConfig,
   type InterchangeKindName,
-} from '../src/reft/interchange/index.js';
+} from '../src/interchange/index.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';
 import { openForTests } from './helpers/webgpu.js';
 

@@ -23,7 +23,7 @@ import {
   type ReftModel,
 } from '../src/reft/index.js';
 import { create } from '../src/tensor/create.js';
-import { hostBackend } from '../src/tensor/device.js';
+import { hostBackend } from '../src/devices.js';
 import type { Tensor } from '../src/tensor/tensor.js';
 import { tinyModel } from './helpers/tinyModel.js';
 import { openForTests } from './helpers/webgpu.js';

@@ -3,10 +3,10 @@
 
 import { z } from 'zod';
 import { noGrad } from '../../src/autograd/tape.js';
-import { getInterchangeModel } from '../../src/reft/interchange/index.js';
-import type { TokenBatch } from '../../src/reft/interchange/index.js';
+import { getInterchangeModel } from '../../src/interchange/index.js';
+import type { TokenBatch } from '../../src/interchange/index.js';
 import { create } from '../../src/tensor/create.js';
-import { hostBackend } from '../../src/tensor/device.js';
+import { hostBackend } from '../../src/devices.js';
 import { relative, type Comparison } from './compare.js';
 import { take, Unsupported, type RunContext } from './context.js';
 import type { Fixture } from './fixture.js';

@@ -4,7 +4,7 @@
 import { stat } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { exitCodes } from '../../src/cli/errors.js';
-import { DeviceError, openDevice } from '../../src/tensor/device.js';
+import { DeviceError, openDevice } from '../../src/devices.js';
 import { findCases, globTest } from './cases.js';
 import { RunContext } from './context.js';
 import { folderFiles } from './filesNode.js';

@@ -2,7 +2,7 @@
 
 import { gradientsOf, holdIntermediates, scope } from '../../src/autograd/index.js';
 import type { Backend } from '../../src/backends/index.js';
-import { withBackend } from '../../src/tensor/device.js';
+import { withBackend } from '../../src/devices.js';
 import { concat, tensor, type Tensor } from '../../src/tensor/index.js';
 import { Arguments, NotOurs } from './arguments.js';
 import { calls, type TorchCall } from './calls.js';

@@ -2,9 +2,9 @@
 
 import { availableParallelism, totalmem } from 'node:os';
 import type { Command } from 'commander';
-import { supportsRelaxedSimd } from '../backends/cpu/wasm/assembler.js';
+import { supportsRelaxedSimd } from '../backends/cpu/wasm/emit/assembler.js';
 import type { WebGpuBackend } from '../backends/webgpu/index.js';
-import { openDevice } from '../tensor/device.js';
+import { openDevice } from '../devices.js';
 import { addJsonOption } from './options.js';
 import { bytesText, Output } from './output.js';
 

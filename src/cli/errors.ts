@@ -3,7 +3,7 @@
 
 import { CommanderError } from 'commander';
 import { FormatError } from '../io/errors.js';
-import { DeviceError } from '../tensor/device.js';
+import { DeviceError } from '../devices.js';
 
 export const exitCodes = { done: 0, failed: 1, usage: 2, deviceAbsent: 3, interrupted: 130 } as const;
 

@@ -3,8 +3,8 @@
 import type { Command } from 'commander';
 import { tokenizeRow } from '../data/examples.js';
 import { readRows } from '../data/index.js';
-import { evaluate } from '../reft/evaluate.js';
-import { prepareExamples } from '../reft/trainerData.js';
+import { evaluate } from '../train/evaluate.js';
+import { prepareExamples } from '../train/data.js';
 import { blamingInput, Interrupted } from './errors.js';
 import { onInterrupt } from './interrupt.js';
 import { loadAdapter, loadModel } from './model.js';

@@ -1,7 +1,7 @@
 // The loss curve of a training run as a standalone SVG, drawn by Observable Plot on a document that needs no browser.
 
 import { signed } from '../reft/signedText.js';
-import type { LossPoint } from '../reft/trainingRecord.js';
+import type { LossPoint } from '../train/trainingRecord.js';
 
 export interface LossCurveOptions {
   readonly title?: string;

@@ -12,7 +12,7 @@ import type { CausalLM } from '../models/causalLM.js';
 import type { LoadProgress } from '../models/weights.js';
 import { loadReft } from '../reft/adapterFiles.js';
 import type { ReftModel } from '../reft/reftModel.js';
-import { openDevice } from '../tensor/device.js';
+import { openDevice } from '../devices.js';
 import { sizeOf } from '../tensor/shape.js';
 import { blamingInput, UsageError } from './errors.js';
 import type { ModelFlags } from './options.js';

@@ -3,7 +3,7 @@
 
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import type { WeightDType, WeightForm } from '../models/weights.js';
-import type { DeviceName } from '../tensor/device.js';
+import type { DeviceName } from '../devices.js';
 import { parsePositions, type NewTokens } from '../reft/positions.js';
 
 export interface ModelFlags {

@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { makeFolder, unfinishedName } from '../io/foldersNode.js';
 import { writerState, writerTag, writerTagPattern } from '../io/writerNode.js';
 import { adapterConfigFile, adapterModelFile, readmeFile } from '../reft/adapterFiles.js';
-import { stateFile, stateTensorsFile } from '../reft/checkpoint.js';
+import { stateFile, stateTensorsFile } from '../train/checkpoint.js';
 import { findFiles } from '../reft/ownFilesNode.js';
 import { tidyFolder } from '../reft/savedFilesNode.js';
 import { UsageError } from './errors.js';

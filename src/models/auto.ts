@@ -9,7 +9,7 @@ import { openLlama2c, type Llama2cConfig } from '../io/llama2c.js';
 import { pinnedModels, resolveModel, type DownloadProgress, type ResolvedModel } from '../io/resolve.js';
 import { openSafetensors, type OpenSibling } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
-import { openDevice, type DeviceName } from '../tensor/device.js';
+import { openDevice, type DeviceName } from '../devices.js';
 import { CausalLM } from './causalLM.js';
 import { configFromLlama2c, type DecoderConfig } from './config.js';
 import { configFromGGUF } from './configGGUF.js';

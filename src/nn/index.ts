@@ -18,7 +18,7 @@ export {
   qrRetraction,
   torchHouseholder,
   type OrthogonalMap,
-} from './orthogonal.js';
+} from './orthogonal/maps.js';
 export { rmsNorm, RMSNorm } from './rmsNorm.js';
 export { rope, ropeFrequencies, ropeTables, type RopeFrequencies, type RopeOptions } from './rope.js';
 export {

@@ -3,7 +3,7 @@
 // trace in chromeTrace.ts.
 
 import type { Backend, Kernels, Primitives } from '../backends/backend.js';
-import { defaultBackend } from '../tensor/device.js';
+import { defaultBackend } from '../devices.js';
 import { chromeTrace, type ChromeTrace, type Memory, type Placed, type Recorded, type Span } from './chromeTrace.js';
 import { fusedCost, kernelCost, matmulName, type Cost } from './cost.js';
 import { Totals, type Measured, type ProfileReport } from './report.js';

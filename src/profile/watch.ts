@@ -7,7 +7,7 @@ import { CausalLM } from '../models/causalLM.js';
 import { ForwardContext } from '../models/context.js';
 import { siteName } from '../models/sites.js';
 import { AdamW, SGD } from '../nn/optim.js';
-import { PrefixReuse } from '../reft/reuse.js';
+import { PrefixReuse } from '../train/reuse.js';
 import { Tensor } from '../tensor/tensor.js';
 
 /** `reuse` is what is computed once over a frozen base, and put together from there. */

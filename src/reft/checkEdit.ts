@@ -5,7 +5,7 @@ import { gradcheck } from '../autograd/gradcheck.js';
 import { noGrad } from '../autograd/tape.js';
 import { scope } from '../autograd/scope.js';
 import { create } from '../tensor/create.js';
-import { defaultBackend, hostBackend } from '../tensor/device.js';
+import { defaultBackend, hostBackend } from '../devices.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { applyEdit, type EditSettings } from './applyEdit.js';
 import { kindByName, optionsOf } from './defineEdit.js';

@@ -20,11 +20,11 @@ export {
   type TraceInputs,
 } from './graph.js';
 export { trainBaseParameters } from './baseParameters.js';
-export { modelFingerprint } from './fingerprint.js';
-export { ReftTrainer } from './trainer.js';
-export type { Evaluation, TrainerOptions, TrainResult, TrainStep } from './trainerOptions.js';
-export type { TrainingData } from './trainerData.js';
-export type { EarlyStopping, EvaluatedStep } from './evaluationCourse.js';
+export { modelFingerprint } from '../train/fingerprint.js';
+export { ReftTrainer } from '../train/trainer.js';
+export type { Evaluation, TrainerOptions, TrainResult, TrainStep } from '../train/options.js';
+export type { TrainingData } from '../train/data.js';
+export type { EarlyStopping, EvaluatedStep } from '../train/evaluationCourse.js';
 export { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 export { edit, editActivations, type EditActivation, type EditBank, type EditRows } from './editOp.js';
 export { Intervention, type TrainedTensor } from './intervention.js';
@@ -54,11 +54,11 @@ export {
   type PositionFunction,
   type Positions,
 } from './positions.js';
-export * from './interchange/index.js';
+export * from '../interchange/index.js';
 export { compose, ComposedEdits, type Composition, type Overlap } from './compose.js';
 export { MixedEdits, mixEdits, type RowEdits } from './mixedEdits.js';
 export { principalAngles } from './principalAngles.js';
-export { evaluate, type EvaluateOptions, type RowsEvaluation } from './evaluate.js';
+export { evaluate, type EvaluateOptions, type RowsEvaluation } from '../train/evaluate.js';
 export { adapterHubFromFiles } from './formats/adapterHub.js';
 export { controlVectorOf } from './formats/controlVector.js';
 export { loadEditFolder, type EditFolder, type EditFormat } from './formats/editFolder.js';

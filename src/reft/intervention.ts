@@ -14,10 +14,10 @@ import {
   qrRetraction,
   torchHouseholder,
   type OrthogonalMap,
-} from '../nn/orthogonal.js';
+} from '../nn/orthogonal/maps.js';
 import { linearInit, orthogonalInit } from '../nn/init.js';
 import { create } from '../tensor/create.js';
-import { hostBackend } from '../tensor/device.js';
+import { hostBackend } from '../devices.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { applyEdit, bankOf, type EditedRows, type EditSettings } from './applyEdit.js';
 import type { ResolvedReftConfig, OrthogonalMapName } from './config.js';

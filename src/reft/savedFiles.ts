@@ -5,7 +5,7 @@
 import { FormatError } from '../io/errors.js';
 import { writeSafetensors, type SafetensorsEntry } from '../io/safetensors.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { sha256 } from './fingerprint.js';
+import { sha256 } from '../train/fingerprint.js';
 
 /** The key of the configuration that holds the hash of the weights' file; files of earlier versions have none. */
 export const hashKey = 'weights_sha256';

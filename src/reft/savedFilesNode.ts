@@ -8,8 +8,8 @@ import { removeUnfinished, unfinishedFiles } from '../io/foldersNode.js';
 import { readBounded, readTextBounded } from '../io/openFileNode.js';
 import { adapterFileNames, type Files } from './adapterFiles.js';
 import { readFolder } from './adapterFilesNode.js';
-import { sha256 } from './fingerprint.js';
-import { interchangeFileNames } from './interchange/files.js';
+import { sha256 } from '../train/fingerprint.js';
+import { interchangeFileNames } from '../interchange/files.js';
 import { hashKey, type SavedNames } from './savedFiles.js';
 
 const saves: readonly SavedNames[] = [adapterFileNames, interchangeFileNames];

@@ -2,7 +2,7 @@
 // and in SVG, holds the hash of what stands above. A text whose hash is not right any more is somebody's work and is
 // never replaced.
 
-import { sha256 } from './fingerprint.js';
+import { sha256 } from '../train/fingerprint.js';
 
 const signature = /<!-- written by reft; once changed, reft leaves it alone: (sha256:[0-9a-f]{64}) -->\n$/;
 const hashOf = (text: string): Promise<string> => sha256(new TextEncoder().encode(text));

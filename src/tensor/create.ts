@@ -3,7 +3,7 @@
 
 import type { Backend } from '../backends/backend.js';
 import { constant, program } from './expr.js';
-import { defaultBackend } from './device.js';
+import { defaultBackend } from '../devices.js';
 import { bytesPerElement, isFloat, typedArray, type DType, type TypedArray } from './dtype.js';
 import { packedRowBytes, packedSlack, packings, type Packing } from './packing.js';
 import { checkShape, contiguousStrides, formatShape, ShapeError, sizeOf, type Shape } from './shape.js';

@@ -1,7 +1,7 @@
 // Public face of the tensor library: `reft/tensor`.
 
 export { create, tensor, type CreateOptions, type RandomOptions } from './create.js';
-export { defaultBackend, setDefaultBackend, stats, withBackend } from './device.js';
+export { defaultBackend, setDefaultBackend, stats, withBackend } from '../devices.js';
 export type { DType, TypedArray } from './dtype.js';
 export { concat, pad, stack, unpack } from './layout.js';
 export { einsum } from './linalg.js';

@@ -96,7 +96,7 @@ export const patches: Patches = {
       'a tie shares the gradient of maximum',
     ],
   ],
-  'src/backends/cpu/wasm/lanes.ts': [
+  'src/backends/cpu/wasm/emit/lanes.ts': [
     ['sin and cos of large numbers are reduced exactly', 'splat(2 ** 20)', 'splat(Infinity)', 'wasm-map', 'anywhere'],
     [
       'the sine of -0',

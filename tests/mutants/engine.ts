@@ -224,7 +224,7 @@ export const patches: Patches = {
       'Tensor.scatterAddRows: equals',
     ],
   ],
-  'src/backends/cpu/wasm/emitMap.ts': [
+  'src/backends/cpu/wasm/emit/emitMap.ts': [
     [
       "a row's tail",
       'stage(1, row.count, () => {',
@@ -243,7 +243,7 @@ export const patches: Patches = {
   'src/backends/cpu/wasm/reduce.ts': [
     ['the last columns of a reduction', '  strips(1, 1);\n', '', 'ops-reduction', 'Tensor.sum: equals'],
   ],
-  'src/backends/cpu/wasm/lanes.ts': [
+  'src/backends/cpu/wasm/emit/lanes.ts': [
     [
       "exp's second constant",
       'const r = hold(f, this.madd(n, splat(2.1219444e-4',
@@ -261,7 +261,7 @@ export const patches: Patches = {
       'Tensor.scatterAddRows: equals',
     ],
   ],
-  'src/backends/cpu/wasm/gemm.ts': [
+  'src/backends/cpu/wasm/products/gemm.ts': [
     ['the last rows of a slab', 'steps(p.m, slab)) {', 'steps(p.m & -4, slab)) {', 'gemm', 'tile edges'],
     ['an epilogue comes once, after the last part of k', 'Number(k0 + k === p.k)', '1', 'ops-epilogue', 'f32: within'],
     [
@@ -272,10 +272,10 @@ export const patches: Patches = {
       'k over several blocks',
     ],
   ],
-  'src/backends/cpu/wasm/packed.ts': [
+  'src/backends/cpu/wasm/products/packed.ts': [
     ['pieces of rows add up', 'accumulate: j > 0', 'accumulate: false', 'packed-tensors', 'many more weights'],
   ],
-  'src/backends/cpu/wasm/gemmWeights.ts': [
+  'src/backends/cpu/wasm/products/gemmWeights.ts': [
     [
       'where along k a part of W^T begins',
       'f.add(origin, kStep)',
@@ -298,7 +298,7 @@ export const patches: Patches = {
       'weights decoded into panels',
     ],
   ],
-  'src/backends/cpu/wasm/packedDots.ts': [
+  'src/backends/cpu/wasm/products/packedDots.ts': [
     [
       'minima and offsets of one row',
       "madd(load('v128.load', op('i32.add', own, stride)), least, total)",
@@ -321,7 +321,7 @@ export const patches: Patches = {
       'rounded products stay',
     ],
   ],
-  'src/backends/cpu/wasm/packedTiles.ts': [
+  'src/backends/cpu/wasm/products/packedTiles.ts': [
     [
       'minima of a tile',
       "madd(load('v128.load32_splat', aScales, 4 * (tileRows + i)), minima[j], v)",
@@ -522,7 +522,7 @@ export const patches: Patches = {
     ["SGD's velocity", 'add(mul(uniform(2), m), decayed)', 'add(m, decayed)', 'nn-optim', 'SGD: several'],
     ['clipping only shrinks', '.mul(maxNorm).minimum(1)', '.mul(maxNorm)', 'nn-optim', 'clipGradNorm'],
   ],
-  'src/nn/compactHouseholder.ts': [
+  'src/nn/orthogonal/compactHouseholder.ts': [
     [
       'what lies left of the diagonal',
       'const upper = where(onOrAbove(1), arg(0), 0);',
@@ -538,7 +538,7 @@ export const patches: Patches = {
       'any orthonormal start',
     ],
   ],
-  'src/nn/cayley.ts': [["the half of Cayley's transform", '0.25', '0.5', 'nn-orthogonal']],
+  'src/nn/orthogonal/cayley.ts': [["the half of Cayley's transform", '0.25', '0.5', 'nn-orthogonal']],
   'src/reft/rotations.ts': [
     ['each intervention gets its own R of a stack', 'together.select(0, k)', 'together.select(0, 0)', 'reft-kinds'],
   ],
@@ -567,7 +567,7 @@ export const patches: Patches = {
       'interpolation',
     ],
   ],
-  'src/reft/objective.ts': [
+  'src/train/objectives.ts': [
     [
       'chosen before rejected',
       'gained.select(1, 0).sub(gained.select(1, 1))',
@@ -576,7 +576,7 @@ export const patches: Patches = {
       'begin at log 2',
     ],
   ],
-  'src/backends/cpu/wasm/epilogue.ts': [
+  'src/backends/cpu/wasm/products/epilogue.ts': [
     [
       'the next row of an operand',
       'addresses.forEach((at, i) => f.add(at, operands[2 * i + 1]))',
@@ -645,7 +645,7 @@ export const patches: Patches = {
       'lowest edit',
     ],
   ],
-  'src/reft/reuseFiles.ts': [
+  'src/train/reuseFiles.ts': [
     [
       'the checksum of a file',
       'file.metadata.checksum !== (await sha256(data)))\n     ',
@@ -661,7 +661,7 @@ export const patches: Patches = {
       'what decides it',
     ],
   ],
-  'src/reft/trainer.ts': [
+  'src/train/trainer.ts': [
     [
       'the next step is read ahead',
       'this.reuse && this.done + 1 < this.totalSteps',
@@ -689,7 +689,7 @@ export const patches: Patches = {
       'every kind is written',
     ],
   ],
-  'src/reft/interchange/kinds.ts': [['the side of a soft boundary', 'end.sub(i)', 'i.sub(end)', 'interchange-kinds']],
+  'src/interchange/kinds.ts': [['the side of a soft boundary', 'end.sub(i)', 'i.sub(end)', 'interchange-kinds']],
   'src/profile/cost.ts': [['two operations a product', 'flop: (2 * a.shape', 'flop: (a.shape', 'profile-cost']],
   'src/nn/schedule.ts': [
     [

@@ -4,7 +4,7 @@
 import type { Patches } from './mutant.js';
 
 export const patches: Patches = {
-  'src/reft/evaluationCourse.ts': [
+  'src/train/evaluationCourse.ts': [
     ['the best is the least loss', 'loss < best.loss)', 'loss > best.loss)', 'reft-keep-best', 'least loss'],
     [
       'progress is more than minDelta',
@@ -29,7 +29,7 @@ export const patches: Patches = {
     ],
     ['a resumed run knows its course', 'this.current = state;', '', 'reft-keep-best', 'keeps and stops as'],
   ],
-  'src/reft/trainer.ts': [
+  'src/train/trainer.ts': [
     [
       'the best parameters are put back',
       'if (this.over) this.course.restore(this.parameterTensors());\n        yield',
@@ -52,7 +52,7 @@ export const patches: Patches = {
       'honoured',
     ],
   ],
-  'src/reft/interchange/predictions.ts': [
+  'src/interchange/predictions.ts': [
     [
       'candidates of each row',
       'b * vocabulary + (ids[k] ?? ids[0])',
@@ -68,7 +68,7 @@ export const patches: Patches = {
       'wherever',
     ],
   ],
-  'src/reft/interchange/das.ts': [
+  'src/interchange/das.ts': [
     [
       'boundaryLearningRate',
       'learningRateScale: boundaryLearningRate / learningRate',
@@ -91,7 +91,7 @@ export const patches: Patches = {
       'wherever',
     ],
   ],
-  'src/reft/interchange/counterfactuals.ts': [
+  'src/interchange/counterfactuals.ts': [
     [
       "an example's own candidates",
       'example.candidates ?? candidates',
@@ -123,7 +123,7 @@ export const patches: Patches = {
       'not followed',
     ],
   ],
-  'src/reft/trainerData.ts': [
+  'src/train/data.ts': [
     [
       'the order of each epoch',
       'batches(n, batchSize, seed, epoch)',

@@ -68,7 +68,7 @@ export const patches: Patches = {
   'src/models/context.ts': [
     ['a mask has ones and zeros', 'm !== 0 && m !== 1', 'm < 0', 'hostile-ids', 'masks that are'],
   ],
-  'src/reft/trainer.ts': [
+  'src/train/trainer.ts': [
     [
       'two trainers notice each other',
       'if (other?.running) throw',
@@ -189,7 +189,7 @@ export const patches: Patches = {
       'on their way',
     ],
   ],
-  'src/reft/evaluate.ts': [
+  'src/train/evaluate.ts': [
     [
       'a loss that is not finite is no result',
       '!Number.isFinite(sum)',

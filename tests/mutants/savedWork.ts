@@ -95,7 +95,7 @@ export const patches: Patches = {
       'model card that was changed',
     ],
   ],
-  'src/reft/checkpoint.ts': [
+  'src/train/checkpoint.ts': [
     [
       'the record is in the checkpoint',
       'record: JSON.stringify(record)',
@@ -104,7 +104,7 @@ export const patches: Patches = {
       'without a gap',
     ],
   ],
-  'src/reft/trainer.ts': [
+  'src/train/trainer.ts': [
     [
       'a bad step saves what was before it',
       'if (!this.saved) await this.saveCheckpoint',

@@ -4,7 +4,7 @@
 // write to different places, so results do not depend on who computes what. Which calls are cut, and where, is each
 // kernel's own business.
 
-import { instantiate, type WasmFunction } from './wasm/assembler.js';
+import { instantiate, type WasmFunction } from './wasm/emit/assembler.js';
 import { attend, takeTiles, word, type Seat } from './threadsLoop.js';
 
 export interface Threads {

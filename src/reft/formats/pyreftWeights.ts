@@ -4,9 +4,9 @@
 
 import { noGrad } from '../../autograd/tape.js';
 import { create } from '../../tensor/create.js';
-import { hostBackend } from '../../tensor/device.js';
+import { hostBackend } from '../../devices.js';
 import type { Tensor } from '../../tensor/tensor.js';
-import { torchHouseholder } from '../../nn/torchHouseholder.js';
+import { torchHouseholder } from '../../nn/orthogonal/torchHouseholder.js';
 import type { EditActivation } from '../editOp.js';
 import { deviation, type Intervention } from '../intervention.js';
 import type { kinds } from '../kinds.js';

@@ -1,7 +1,7 @@
 // Recipes of nn/smallMatrices.ts. Inputs are (n + 1) I plus entries below 1, so that neither the matrix nor its
 // symmetric part is near singular. References are plain f64 loops by other algorithms than those of the library.
 
-import { inverse, inverseCholesky, inverseSqrt } from '../../../src/nn/smallMatrices.js';
+import { inverse, inverseCholesky, inverseSqrt } from '../../../src/nn/orthogonal/smallMatrices.js';
 import { tensor, type Tensor } from '../../../src/tensor/index.js';
 import { build, get, type Host } from '../host.js';
 import { beside } from '../machines.js';

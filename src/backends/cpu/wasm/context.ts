@@ -3,7 +3,7 @@
 import type { Program } from '../../../tensor/expr.js';
 import type { View } from '../../backend.js';
 import type { Threads } from '../threads.js';
-import type { WasmFunction } from './assembler.js';
+import type { WasmFunction } from './emit/assembler.js';
 
 export interface WasmContext {
   readonly memory: WebAssembly.Memory;

@@ -4,10 +4,10 @@
 
 import { sizeOf } from '../../../tensor/shape.js';
 import { oneThread, type Threads } from '../threads.js';
-import { call, load, ModuleBuilder, op, select, type FunctionBuilder, type WasmFunction } from './assembler.js';
+import { call, load, ModuleBuilder, op, select, type FunctionBuilder, type WasmFunction } from './emit/assembler.js';
 import { isShared } from './context.js';
-import type { WasmView } from './gemm.js';
-import { transpose4 } from './gemmKernels.js';
+import type { WasmView } from './products/gemm.js';
+import { transpose4 } from './products/gemmKernels.js';
 
 export interface Copy {
   /** output = input, same shape, any strides, 4 bytes an element. Always true. */

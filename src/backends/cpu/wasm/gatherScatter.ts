@@ -3,7 +3,7 @@
 import { bytesPerElement } from '../../../tensor/dtype.js';
 import { isContiguous, sizeOf } from '../../../tensor/shape.js';
 import type { Primitives, View } from '../../backend.js';
-import { instantiate, load, ModuleBuilder, op, type InstructionName } from './assembler.js';
+import { instantiate, load, ModuleBuilder, op, type InstructionName } from './emit/assembler.js';
 import { isShared, type WasmContext } from './context.js';
 
 /** Whether each row of a view is one run of memory; rows may lie apart. */

@@ -3,14 +3,14 @@
 
 import { packedMatrix } from '../../../tensor/packing.js';
 import { epilogueMap, type Epilogue, type FusedKernel, type Primitives, type View } from '../../backend.js';
-import { supportsRelaxedSimd } from './assembler.js';
+import { supportsRelaxedSimd } from './emit/assembler.js';
 import type { WasmContext } from './context.js';
 import { createCopy } from './copy.js';
 import { registerFused } from './fused/index.js';
 import { createGatherScatter } from './gatherScatter.js';
-import { createGemm, type WasmView } from './gemm.js';
+import { createGemm, type WasmView } from './products/gemm.js';
 import { createMap, lanesFit, usesIndex } from './map.js';
-import { createPacked } from './packed.js';
+import { createPacked } from './products/packed.js';
 import { createReduce } from './reduce.js';
 
 export type { WasmContext } from './context.js';

@@ -7,12 +7,12 @@ import { bytesPerElement, type DType } from '../../../tensor/dtype.js';
 import type { Program, ScalarType } from '../../../tensor/expr.js';
 import { contiguousStrides, sizeOf } from '../../../tensor/shape.js';
 import type { Primitives, View } from '../../backend.js';
-import { load, ModuleBuilder, op, type FunctionBuilder, type Local, type Value } from './assembler.js';
+import { load, ModuleBuilder, op, type FunctionBuilder, type Local, type Value } from './emit/assembler.js';
 import { mergedAxes, type Axis } from '../../iteration.js';
 import { isShared, KernelCache, type Kernel, type WasmContext } from './context.js';
-import { emittable, emitRow, type Stream } from './emitMap.js';
-import { bestInner, cutAxes, emitLoops, loopWords, spacingOf, writeLoops } from './iteration.js';
-import { hold, LaneMath, splatInt } from './lanes.js';
+import { emittable, emitRow, type Stream } from './emit/emitMap.js';
+import { bestInner, cutAxes, emitLoops, loopWords, spacingOf, writeLoops } from './emit/iteration.js';
+import { hold, LaneMath, splatInt } from './emit/lanes.js';
 
 const storage: Readonly<Record<ScalarType, DType>> = { f: 'f32', i: 'i32', u: 'i32', b: 'bool' };
 

@@ -16,7 +16,7 @@ import {
   type FunctionBuilder,
   type Local,
   type Value,
-} from './assembler.js';
+} from './emit/assembler.js';
 import { mergedAxes, type Axis } from '../../iteration.js';
 import { isShared, KernelCache, type Kernel, type WasmContext } from './context.js';
 import {
@@ -29,9 +29,9 @@ import {
   totalOf,
   unrolling,
   type Accumulator,
-} from './emitMap.js';
-import { bestInner, cutAxes, emitLoops, loopWords, spacingOf, writeLoops } from './iteration.js';
-import { hold, LaneMath } from './lanes.js';
+} from './emit/emitMap.js';
+import { bestInner, cutAxes, emitLoops, loopWords, spacingOf, writeLoops } from './emit/iteration.js';
+import { hold, LaneMath } from './emit/lanes.js';
 import { byteSteps, lanesFit, loadUniforms, usesIndex, workOf, writeUniforms } from './map.js';
 
 const headWords = 5;

@@ -3,7 +3,7 @@
 // attentionVjp.ts; no scores outlive their tile.
 
 import type { FusedKernel, View } from '../../../backend.js';
-import type { ModuleBuilder, WasmFunction } from '../assembler.js';
+import type { ModuleBuilder, WasmFunction } from '../emit/assembler.js';
 import type { WasmContext } from '../context.js';
 import { backwardAgain, forwardAgain } from './attentionAgain.js';
 import { addAttentionFew } from './attentionFew.js';

@@ -2,9 +2,9 @@
 // each score a dot product.
 
 import * as e from '../../../../tensor/expr.js';
-import { call, load, op, type ModuleBuilder } from '../assembler.js';
+import { call, load, op, type ModuleBuilder } from '../emit/assembler.js';
 import type { WasmContext } from '../context.js';
-import { add, div, hold, mul, splat } from '../lanes.js';
+import { add, div, hold, mul, splat } from '../emit/lanes.js';
 import {
   boundsOf,
   keep,

@@ -2,9 +2,9 @@
 // down the keys and the weights are at once the panel for O^T [D, 8] = V^T P. Keys and values are packed before, once
 // for all heads that share them.
 
-import { call, f32x4Const, i32x4Const, load, op, type Local, type ModuleBuilder } from '../assembler.js';
+import { call, f32x4Const, i32x4Const, load, op, type Local, type ModuleBuilder } from '../emit/assembler.js';
 import type { WasmContext } from '../context.js';
-import { add, choose, div, hold, mul, splat, sub } from '../lanes.js';
+import { add, choose, div, hold, mul, splat, sub } from '../emit/lanes.js';
 import {
   boundsOf,
   keep,

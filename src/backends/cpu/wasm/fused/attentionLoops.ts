@@ -10,8 +10,8 @@ import {
   type ModuleBuilder,
   type Operand,
   type Value,
-} from '../assembler.js';
-import { LaneMath } from '../lanes.js';
+} from '../emit/assembler.js';
+import { LaneMath } from '../emit/lanes.js';
 import { loadFields } from './fields.js';
 
 /** Operands with rows of D dense numbers, apart along B, H and T by any strides. */

@@ -13,11 +13,11 @@ import {
   type Local,
   type ModuleBuilder,
   type Value,
-} from '../assembler.js';
+} from '../emit/assembler.js';
 import type { WasmContext } from '../context.js';
-import { transpose4 } from '../gemmKernels.js';
-import { words } from '../gemmUnpacked.js';
-import { hold, LaneMath, mul, splat, sub } from '../lanes.js';
+import { transpose4 } from '../products/gemmKernels.js';
+import { words } from '../products/gemmUnpacked.js';
+import { hold, LaneMath, mul, splat, sub } from '../emit/lanes.js';
 import {
   boundsOf,
   keep,

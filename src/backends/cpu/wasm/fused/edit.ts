@@ -14,10 +14,10 @@ import {
   type Local,
   type Value,
   type WasmFunction,
-} from '../assembler.js';
+} from '../emit/assembler.js';
 import { isShared, type WasmContext } from '../context.js';
-import type { Gemm } from '../gemm.js';
-import { add, hold, LaneMath, mul, splat, sub } from '../lanes.js';
+import type { Gemm } from '../products/gemm.js';
+import { add, hold, LaneMath, mul, splat, sub } from '../emit/lanes.js';
 import { createEditProducts } from './editProducts.js';
 import { loadFields, writeFields } from './fields.js';
 import { denseFloats, denseIntegers, emitPass } from './rowFunction.js';

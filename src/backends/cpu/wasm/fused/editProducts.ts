@@ -4,10 +4,10 @@
 
 import * as e from '../../../../tensor/expr.js';
 import type { View } from '../../../backend.js';
-import { load, ModuleBuilder, op, type WasmFunction } from '../assembler.js';
+import { load, ModuleBuilder, op, type WasmFunction } from '../emit/assembler.js';
 import { isShared, type WasmContext } from '../context.js';
-import type { Gemm } from '../gemm.js';
-import { LaneMath } from '../lanes.js';
+import type { Gemm } from '../products/gemm.js';
+import { LaneMath } from '../emit/lanes.js';
 import { emitPass } from './rowFunction.js';
 
 /** Operands of a call, all dense f32 but the indices; banks have one slot. */

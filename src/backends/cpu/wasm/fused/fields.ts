@@ -1,6 +1,6 @@
 // Arguments of kernels that have many: words in scratch memory, read into locals by name.
 
-import { load, type FunctionBuilder, type Local } from '../assembler.js';
+import { load, type FunctionBuilder, type Local } from '../emit/assembler.js';
 
 /** Locals with the words at `descriptor`, in the order of `names`; names in `floats` are f32. */
 export function loadFields<N extends string>(

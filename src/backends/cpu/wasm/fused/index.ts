@@ -2,9 +2,9 @@
 // kernel was not written for, they decline before writing. Only wiring here.
 
 import type { FusedKernel } from '../../../backend.js';
-import { ModuleBuilder, type WasmFunction } from '../assembler.js';
+import { ModuleBuilder, type WasmFunction } from '../emit/assembler.js';
 import { isShared, type WasmContext } from '../context.js';
-import type { Gemm } from '../gemm.js';
+import type { Gemm } from '../products/gemm.js';
 import { addForward, attentionKernels } from './attention.js';
 import { addAttentionVjp } from './attentionVjp.js';
 import { editKernels } from './edit.js';

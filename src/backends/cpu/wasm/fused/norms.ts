@@ -3,9 +3,9 @@
 
 import * as e from '../../../../tensor/expr.js';
 import type { FusedKernel, View } from '../../../backend.js';
-import { load, op, type Local, type ModuleBuilder, type Value } from '../assembler.js';
+import { load, op, type Local, type ModuleBuilder, type Value } from '../emit/assembler.js';
 import type { WasmContext } from '../context.js';
-import { add, div, hold, mul, splat } from '../lanes.js';
+import { add, div, hold, mul, splat } from '../emit/lanes.js';
 import type { Code } from './index.js';
 import { addRowFunction, denseFloats, plainRows, rowsOf, runRows, type RowKernel } from './rowFunction.js';
 

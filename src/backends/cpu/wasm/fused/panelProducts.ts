@@ -5,10 +5,10 @@
 // Panels of 5 rows as in gemmKernels.ts, or of 4 in one piece where multiply-add is not fused. On a Zen 5 core that
 // allows 68.7 GFLOP/s, k of 64: 5 rows 64 (58 with a call for each tile), 4 rows plain 62, 5 rows plain 54.
 
-import { call, load, op, type FunctionBuilder, type Local, type ModuleBuilder } from '../assembler.js';
-import { addTiles, pack, tileColumns, tileRowsOf, transpose4 } from '../gemmKernels.js';
-import { words } from '../gemmUnpacked.js';
-import { hold, mul, splat } from '../lanes.js';
+import { call, load, op, type FunctionBuilder, type Local, type ModuleBuilder } from '../emit/assembler.js';
+import { addTiles, pack, tileColumns, tileRowsOf, transpose4 } from '../products/gemmKernels.js';
+import { words } from '../products/gemmUnpacked.js';
+import { hold, mul, splat } from '../emit/lanes.js';
 
 /** Queries or keys side by side in a panel, and its bytes for each step along K. */
 export const width = tileColumns;

@@ -3,9 +3,9 @@
 
 import * as e from '../../../../tensor/expr.js';
 import type { FusedKernel } from '../../../backend.js';
-import { op, type ModuleBuilder } from '../assembler.js';
+import { op, type ModuleBuilder } from '../emit/assembler.js';
 import type { WasmContext } from '../context.js';
-import { hold, LaneMath } from '../lanes.js';
+import { hold, LaneMath } from '../emit/lanes.js';
 import type { Code } from './index.js';
 import { denseFloats, emitPass } from './rowFunction.js';
 

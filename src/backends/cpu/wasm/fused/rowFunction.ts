@@ -12,10 +12,10 @@ import {
   type ModuleBuilder,
   type Value,
   type WasmFunction,
-} from '../assembler.js';
+} from '../emit/assembler.js';
 import type { WasmContext } from '../context.js';
-import { accumulator, emitRow, resetAccumulator, totalOf } from '../emitMap.js';
-import { hold, LaneMath } from '../lanes.js';
+import { accumulator, emitRow, resetAccumulator, totalOf } from '../emit/emitMap.js';
+import { hold, LaneMath } from '../emit/lanes.js';
 
 /** How a pointer moves from row to row: by a row, by one element, not at all. */
 export type Movement = 'row' | 'element' | 'stay';

@@ -1,9 +1,9 @@
 // Products for a few rows, as WASM functions to be called from others: C = A B, and rows of B dotted with a vector.
 // Nothing is packed: that is panelProducts.ts.
 
-import { load, op, type FunctionBuilder, type Local, type ModuleBuilder, type Value } from '../assembler.js';
-import { words } from '../gemmUnpacked.js';
-import { hold, multiplyAdd, splat, sumsOfFour } from '../lanes.js';
+import { load, op, type FunctionBuilder, type Local, type ModuleBuilder, type Value } from '../emit/assembler.js';
+import { words } from '../products/gemmUnpacked.js';
+import { hold, multiplyAdd, splat, sumsOfFour } from '../emit/lanes.js';
 
 /** Runs `body` in blocks of the given sizes, the largest first, up to `limit`. */
 function inBlocks(

@@ -2,9 +2,9 @@
 
 import * as e from '../../../../tensor/expr.js';
 import type { FusedKernel, View } from '../../../backend.js';
-import { load, op, type ModuleBuilder } from '../assembler.js';
+import { load, op, type ModuleBuilder } from '../emit/assembler.js';
 import type { WasmContext } from '../context.js';
-import { div, hold, splat, sub } from '../lanes.js';
+import { div, hold, splat, sub } from '../emit/lanes.js';
 import {
   addRowFunction,
   denseFloats,
