@@ -4,7 +4,7 @@ import type { Backend } from '../../src/backends/backend.js';
 import type { Tokenizer } from '../../src/io/tokenizer.js';
 import { loadCausalLM } from '../../src/models/auto.js';
 import type { CausalLM } from '../../src/models/causalLM.js';
-import { knownArchitectures } from '../../src/models/config.js';
+import { knownArchitectures } from '../../src/models/families/index.js';
 import type { Tensor } from '../../src/tensor/tensor.js';
 import type { CaseFiles } from './files.js';
 

@@ -56,7 +56,7 @@ export function buildIntervention(model: CausalLM, spec: InterventionSpec): Inte
   const { backend, dtype } = model;
   const config = resolveConfig(
     { kind, layers: [layer], component, activation: spec.activation, orthogonal, ...formOf(kind, weights, where) },
-    model.config,
+    model.stacks,
   );
   const intervention = new Intervention({
     id: `${component}/${layer}#${number}`,

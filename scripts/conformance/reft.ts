@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { scope } from '../../src/autograd/scope.js';
 import { noGrad } from '../../src/autograd/tape.js';
 import type { CausalLM } from '../../src/models/causalLM.js';
-import type { SiteEdit } from '../../src/models/context.js';
+import type { SiteEdit } from '../../src/models/patch.js';
 import { components, type Component } from '../../src/models/sites.js';
 import { AdamW } from '../../src/nn/optim.js';
 import { edit, type EditBank, type EditRows } from '../../src/reft/editOp.js';
@@ -117,8 +117,12 @@ function editsOf(
 ): SiteEdit[] {
   return interventions.map((intervention, number) => {
     const indices = plan.rows[number];
-    const rows: EditRows = { indices, slots: new Int32Array(indices.length) };
-    return { site: intervention.site, apply: h => edit(h, bank(intervention, number), rows) };
+    const apply: SiteEdit['apply'] = (h, present) => {
+      const { places } = present.find(indices);
+      const rows: EditRows = { indices: places, slots: new Int32Array(places.length) };
+      return edit(h, bank(intervention, number), rows);
+    };
+    return { site: intervention.site, apply };
   });
 }
 

@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { tokenizerOf } from '../io/autoTokenizer.js';
 import { openResolved } from '../models/auto.js';
 import type { DecoderConfig } from '../models/config.js';
-import { components } from '../models/sites.js';
+import { componentsOf, widthAt } from '../models/sites.js';
 import { adapterFacts, counted, tensorFacts, type Facts } from './adapterFacts.js';
 import { findModel, modelTitle } from './model.js';
 import { addJsonOption } from './options.js';
@@ -74,17 +74,8 @@ async function modelFacts(path: string, cacheDir: string | undefined, output: Ou
 }
 
 /** Where edits can stand in each layer, with the width of the hidden states there. */
-function siteWidths({ hiddenSize, intermediateSize, heads, headDim }: DecoderConfig): Facts {
-  return Object.fromEntries(
-    components.map(component => [
-      component,
-      component === 'mlp_activation'
-        ? intermediateSize
-        : component === 'attention_value_output'
-          ? heads * headDim
-          : hiddenSize,
-    ]),
-  );
+function siteWidths(config: DecoderConfig): Facts {
+  return Object.fromEntries(componentsOf(config).map(component => [component, widthAt(component, config)]));
 }
 
 async function tokenizerFacts(resolved: Parameters<typeof tokenizerOf>[0]): Promise<Facts | string> {

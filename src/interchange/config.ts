@@ -125,7 +125,7 @@ export function resolveInterchange(
     trainable: config.trainable ?? true,
     seed: config.seed ?? 0,
   };
-  const site = checkSite(siteOf(resolved), base.config);
+  const site = checkSite(siteOf(resolved), base.stacks);
   const sizes = sizesOf(base, resolved);
   const features = sizes[kind.features];
   resolved = { ...resolved, temperature: config.temperature ?? kind.annealing?.(sizes.width)[0] ?? 1 };

@@ -7,7 +7,7 @@ import { scope } from '../autograd/scope.js';
 import { noGrad } from '../autograd/tape.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import type { CausalLM, ForwardOptions, ForwardOutput } from '../models/causalLM.js';
-import type { SiteEdit } from '../models/context.js';
+import type { SiteEdit } from '../models/patch.js';
 import { promptList, promptRows, type Generated, type GenerateOptions, type Prompt } from '../models/generate.js';
 import { siteName, type Site } from '../models/sites.js';
 import { create } from '../tensor/create.js';
@@ -403,8 +403,8 @@ export class InterchangeModel {
         ...(kind.features === 'rank' ? { rank: space.sizes.rank } : {}),
         ...(shapes.length > 0 ? { parameters: Object.fromEntries(shapes) } : {}),
       },
-      apply: h =>
-        replaceRows(h, indices, base => {
+      apply: (h, present) =>
+        replaceRows(h, present.placesOf(indices), base => {
           const perRow =
             choice && choice.length > 1 ? positions.flatMap((list, b) => list.map(() => choice[b])) : choice;
           const chosen =

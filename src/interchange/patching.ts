@@ -96,7 +96,7 @@ export async function activationPatching(model: CausalLM, options: PatchingOptio
     if (!(blockComponents as readonly Component[]).includes(c))
       throw new RangeError(`patching: component '${c}' is not within blocks; those are ${blockComponents.join(', ')}`);
   }
-  const sites = components.map(component => layers.map((layer): Site => checkSite({ layer, component }, model.config)));
+  const sites = components.map(component => layers.map((layer): Site => checkSite({ layer, component }, model.stacks)));
   if (!(Number.isInteger(batchSize) && batchSize > 0))
     throw new RangeError(`patching: batchSize must be a whole number above 0, got ${batchSize}`);
   const rows = { base: rowsOfBatch('patching: base', base), source: rowsOfBatch('patching: source', source) };
@@ -207,7 +207,7 @@ function patched(
         shape: [list.length, width],
         ...(base.attentionMask ? { attentionMask: pick(base.attentionMask) } : {}),
         from: { layer: site.layer, hiddenStates },
-        edits: [{ site, apply: h => replaceRows(h, into, () => state) }],
+        edits: [{ site, apply: (h, present) => replaceRows(h, present.placesOf(into), () => state) }],
         logitsAt: Int32Array.from(list, ({ row }, i) => i * width + (predicting[row] - row * width)),
       }).logits;
     }),

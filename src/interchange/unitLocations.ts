@@ -3,7 +3,7 @@
 
 import { checkIds } from '../io/tokenIds.js';
 import type { Tokenizer } from '../io/tokenizer.js';
-import { paddingOf } from '../models/context.js';
+import { paddingOf } from '../models/tokens.js';
 import { parsePositions, resolvePositions, type PositionFunction } from '../reft/positions.js';
 
 /** A padded batch: ids [B, T], and which of them are real. */

@@ -10,12 +10,12 @@ import { pinnedModels, resolveModel, type DownloadProgress, type ResolvedModel }
 import { openSafetensors, type OpenSibling } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import { openDevice, type DeviceName } from '../devices.js';
-import { CausalLM } from './causalLM.js';
+import type { CausalLM } from './causalLM.js';
 import { configFromLlama2c, type DecoderConfig } from './config.js';
-import { configFromGGUF } from './configGGUF.js';
-import { configFromHF } from './configHF.js';
+import { tasks, type Task } from './families/family.js';
+import { configFromGGUF, configFromHF, familyOf } from './families/index.js';
 import { generationConfigFromGGUF, generationConfigFromHF, type GenerationConfig } from './generationConfig.js';
-import { loadLlama } from './llama.js';
+import type { Model } from './model.js';
 import { WeightLoader, type LoadProgress, type WeightDType, type WeightForm } from './weights.js';
 import { checkOptionKeys, type OptionKeys } from '../optionKeys.js';
 
@@ -131,40 +131,53 @@ function modelName(path: string): string {
   return pinned?.[0] ?? last?.replace(/(-00001-of-\d{5})?\.(gguf|safetensors|bin)$/, '') ?? 'model';
 }
 
-/** The model of an open checkpoint, on a device. Closes the checkpoint. */
-export async function loadCausalLM(
+/**
+ * The model of an open checkpoint for a task, on a device. Closes the checkpoint.
+ * @throws FormatError where the family has no model for the task, naming those it has
+ */
+export async function loadModel(
   { name, config, file, generation }: OpenCheckpoint,
+  task: Task,
   options: FromPretrainedOptions = {},
-): Promise<CausalLM> {
+): Promise<Model> {
   checkOptionKeys('loading a model', options, loadKeys);
   try {
+    const family = familyOf(config);
+    const load = family.tasks[task];
+    if (!load) {
+      const others = (Object.keys(family.tasks) as Task[]).map(other => tasks[other]).join(', ');
+      throw new FormatError(file.name, `a ${family.name} is no model for ${tasks[task]}; it is one for ${others}`);
+    }
     const backend =
       typeof options.device === 'object'
         ? options.device
         : await openDevice(options.device, { threads: options.threads });
-    const loader = new WeightLoader(file, backend, {
+    const weights = new WeightLoader(file, backend, family.names, {
       dtype: options.dtype ?? 'f32',
       weights: options.weights ?? (options.dtype === 'f64' ? 'f32' : 'stored'),
       ...(options.progressCallback ? { progress: options.progressCallback } : {}),
       ...(options.signal ? { signal: options.signal } : {}),
     });
-    loader.checkFits();
-    if (!config.tiedHead && !loader.has('lm_head.weight')) {
-      throw new FormatError(
-        file.name,
-        "has no 'lm_head.weight', and its configuration does not tie the head to the embedding",
-      );
-    }
-    return new CausalLM(config, await loadLlama(config, loader), name, generation);
+    weights.checkFits();
+    return await load({ config, weights, name, generation });
   } finally {
     await file.close();
   }
 }
 
-export const AutoModelForCausalLM = {
-  /** A path (folder, .gguf, llama2.c .bin), an alias (`smollm2-135m`) or a hub id. */
-  async fromPretrained(idOrPath: string, options: FromPretrainedOptions = {}): Promise<CausalLM> {
-    checkOptionKeys('fromPretrained', options, loadKeys);
-    return loadCausalLM(await openResolved(await resolveModel(idOrPath, options)), options);
-  },
-};
+/** The causal language model of an open checkpoint, see `loadModel`. */
+export const loadCausalLM = (checkpoint: OpenCheckpoint, options: FromPretrainedOptions = {}): Promise<CausalLM> =>
+  loadModel(checkpoint, 'causalLM', options) as Promise<CausalLM>;
+
+/** `fromPretrained` of a task. */
+function auto<M extends Model>(task: Task) {
+  return {
+    /** A path (folder, .gguf, llama2.c .bin), an alias (`smollm2-135m`) or a hub id. */
+    async fromPretrained(idOrPath: string, options: FromPretrainedOptions = {}): Promise<M> {
+      checkOptionKeys('fromPretrained', options, loadKeys);
+      return (await loadModel(await openResolved(await resolveModel(idOrPath, options)), task, options)) as M;
+    },
+  };
+}
+
+export const AutoModelForCausalLM = auto<CausalLM>('causalLM');

@@ -17,6 +17,7 @@ export class KVCache {
   /** Tokens held by every layer once a forward pass is over. */
   length = 0;
   private readonly layers: LayerCache[] = [];
+  private readonly acrossLayers: (LayerCache | undefined)[] = [];
   private readonly room: number;
   /** A shared cache is only read: the prefix of a training example. */
   shared = false;
@@ -41,6 +42,19 @@ export class KVCache {
     write(keys, held.keys, this.length);
     write(values, held.values, this.length);
     return { keys: held.keys.slice(2, 0, total), values: held.values.slice(2, 0, total) };
+  }
+
+  /**
+   * Keys and values of an encoder for `layer`, computed once and kept: packed rows [M, heads, D]. Where a gradient
+   * flows they are computed each time.
+   */
+  across(layer: number, compute: () => LayerCache): LayerCache {
+    const before = this.acrossLayers[layer];
+    if (before) return before;
+    const made = compute();
+    if (made.keys.needsGrad || made.values.needsGrad) return made;
+    this.acrossLayers[layer] = { keys: keep(made.keys), values: keep(made.values) };
+    return made;
   }
 
   /** Called once a forward pass over all layers is over. */
@@ -129,11 +143,12 @@ export class KVCache {
   }
 
   dispose(): void {
-    for (const layer of this.layers) {
+    for (const layer of [...this.layers, ...this.acrossLayers]) {
       layer?.keys.storage.dispose();
       layer?.values.storage.dispose();
     }
     this.layers.length = 0;
+    this.acrossLayers.length = 0;
     this.length = 0;
   }
 }

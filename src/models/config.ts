@@ -12,70 +12,130 @@ export interface RopeScaling {
   readonly [key: string]: unknown;
 }
 
-/** Model families this version reads. */
-export const knownArchitectures = ['llama', 'qwen2', 'mistral'] as const;
-export type ModelType = (typeof knownArchitectures)[number];
+/** How positions turn into angles of queries and keys. */
+export interface RopeSettings {
+  readonly theta: number;
+  readonly scaling: RopeScaling | null;
+  /** Share of each head's dimensions that is rotated. */
+  readonly fraction: number;
+}
 
-/** Sizes and switches of a LLaMA-like decoder. */
-export interface DecoderConfig {
-  readonly modelType: ModelType;
-  readonly vocabSize: number;
+/** What a stack of transformer blocks computes: sizes, and the switches of block.ts. */
+export interface StackConfig {
   readonly hiddenSize: number;
   readonly intermediateSize: number;
   readonly layers: number;
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
+  readonly causal: boolean;
+  /** For each layer the keys that a query sees, itself included, on each side if not causal; null sees all. */
+  readonly windows: readonly (number | null)[];
+  readonly activation: string;
+  /** Attention and feed-forward read the same states and are added together. */
+  readonly parallel: boolean;
+  /** What is added to the residual stream is multiplied by this. */
+  readonly residualScale: number;
+  /** The kind of all norms: RMS, RMS with weights stored as their difference from 1, or LayerNorm. */
+  readonly norm: NormKind;
   readonly normEps: number;
-  readonly ropeTheta: number;
-  readonly ropeScaling: RopeScaling | null;
+  readonly normBias: boolean;
+  /** Roles of layers without a bias where their like have one. */
+  readonly unbiased?: readonly string[];
+  /** Norms of queries and keys, before rotary embeddings: of each head, or over all heads. */
+  readonly qkNorm: 'head' | 'full' | null;
+  /** Scores are multiplied by this; null: 1 / sqrt(headDim). */
+  readonly attentionScale: number | null;
+  /** c: scores become c tanh(score / c). */
+  readonly attentionSoftcap: number | null;
+  /** How a fused qkv product is cut: q, then k, then v; or each head's q, k, v. */
+  readonly qkvOrder: 'parts' | 'heads';
+  /** Rotary embeddings of each layer; null: none there. */
+  readonly ropes: readonly (RopeSettings | null)[];
   /** Divides the frequency of each pair of dimensions: `rope_freqs.weight` of a GGUF. */
   readonly ropeDivisors: readonly number[] | null;
+}
+
+export const normKinds = ['rms', 'rmsPlusOne', 'layer'] as const;
+export type NormKind = (typeof normKinds)[number];
+
+/** What holds for LLaMA and for most others: a family's reader says where it differs. */
+export const plainSwitches = {
+  causal: true,
+  parallel: false,
+  residualScale: 1,
+  norm: 'rms',
+  normBias: true,
+  qkNorm: null,
+  attentionScale: null,
+  attentionSoftcap: null,
+  qkvOrder: 'parts',
+  ropeDivisors: null,
+  embeddingScale: 1,
+  logitsScale: 1,
+  logitsSoftcap: null,
+  learnedPositions: null,
+} as const;
+
+/** A decoder with a language-model head: its stack, embeddings and head. */
+export interface DecoderConfig extends StackConfig {
+  readonly modelType: string;
+  readonly vocabSize: number;
+  /** Embeddings are multiplied by this. */
+  readonly embeddingScale: number;
+  /** Logits are multiplied by this. */
+  readonly logitsScale: number;
+  /** c: logits become c tanh(logit / c). */
+  readonly logitsSoftcap: number | null;
+  /** A table of learned positions, and the row of position 0; null: none. */
+  readonly learnedPositions: { readonly rows: number; readonly offset: number } | null;
   /**
    * How long a sequence may be. With `longrope` scaling the original length, up to which alone its short factors hold.
    */
   readonly maxPositions: number;
-  /** For each layer the keys that a query sees, itself included; null sees all. */
-  readonly windows: readonly (number | null)[];
   readonly tiedHead: boolean;
   readonly qkvBias: boolean;
   readonly outputBias: boolean;
   readonly mlpBias: boolean;
-  readonly activation: string;
   /** Special ids are null, or left out of a list, where the file has none or one that is not in the vocabulary. */
   readonly bosTokenId: number | null;
   readonly eosTokenIds: readonly number[];
   readonly padTokenId: number | null;
 }
 
-export function knownModelType(source: string, modelType: string): ModelType {
-  const type = knownArchitectures.find(name => name === modelType);
-  if (!type)
-    throw new FormatError(source, `architecture '${modelType}' is not known; known: ${knownArchitectures.join(', ')}`);
-  return type;
-}
+/** How positions turn into angles in layers with these settings. */
+export const frequenciesOf = (
+  { theta, scaling, fraction }: RopeSettings,
+  { headDim, ropeDivisors }: Pick<StackConfig, 'headDim' | 'ropeDivisors'>,
+): RopeFrequencies =>
+  ropeFrequencies({ headDim: rotatedDims(headDim, fraction), theta, scaling, divisors: ropeDivisors });
 
-/** How positions turn into angles. */
-export const frequenciesOf = ({ headDim, ropeTheta, ropeScaling, ropeDivisors }: DecoderConfig): RopeFrequencies =>
-  ropeFrequencies({ headDim, theta: ropeTheta, scaling: ropeScaling, divisors: ropeDivisors });
+/** The first dimensions of a head that are rotated. */
+export const rotatedDims = (headDim: number, fraction: number): number => Math.floor(headDim * fraction);
+
+/** The settings that layers have in common; null where no layer is rotated. */
+export const mainRope = ({ ropes }: Pick<StackConfig, 'ropes'>): RopeSettings | null =>
+  ropes.find(settings => settings !== null) ?? null;
 
 /** Why the context ends where it does, for errors: some scalings have other angles for longer sequences. */
-export function contextNote({ ropeScaling }: DecoderConfig): string {
-  const type = ropeScaling?.rope_type;
-  return type === 'dynamic' || type === 'longrope'
-    ? ` (what its rope scaling '${type}' does beyond is not computed)`
-    : '';
+export function contextNote(config: Pick<StackConfig, 'ropes'>): string {
+  const type = config.ropes
+    .map(settings => settings?.scaling?.rope_type)
+    .find(name => name === 'dynamic' || name === 'longrope');
+  return type ? ` (what its rope scaling '${type}' does beyond is not computed)` : '';
 }
 
 /** What readers of all formats check in the end. */
 export function checkedConfig(source: string, config: DecoderConfig): DecoderConfig {
-  const { heads, kvHeads, headDim, hiddenSize, activation } = config;
+  const { heads, kvHeads, headDim, hiddenSize, activation, ropes } = config;
   if (heads % kvHeads !== 0)
     throw new FormatError(source, `${heads} attention heads are not a multiple of ${kvHeads} key/value heads`);
   if (!Number.isInteger(headDim))
     throw new FormatError(source, `the hidden size ${hiddenSize} is not a multiple of ${heads} attention heads`);
-  if (headDim % 2 !== 0)
-    throw new FormatError(source, `head size ${headDim} is odd; rotary embeddings need an even one`);
+  for (const settings of ropes) {
+    if (settings && rotatedDims(headDim, settings.fraction) % 2 !== 0)
+      throw new FormatError(source, `head size ${headDim} is odd; rotary embeddings need an even one`);
+  }
   if (!Object.hasOwn(activations, activation)) {
     throw new FormatError(
       source,
@@ -83,7 +143,7 @@ export function checkedConfig(source: string, config: DecoderConfig): DecoderCon
     );
   }
   try {
-    frequenciesOf(config);
+    for (const settings of new Set(ropes)) if (settings) frequenciesOf(settings, config);
   } catch (cause) {
     throw new FormatError(source, (cause as Error).message, { cause });
   }
@@ -99,6 +159,7 @@ export function specialId(value: unknown, vocabSize: number): number | null {
 /** From a llama2.c v0 header (karpathy/llama2.c, run.c). */
 export function configFromLlama2c(header: Llama2cConfig, source: string): DecoderConfig {
   return checkedConfig(source, {
+    ...plainSwitches,
     modelType: 'llama',
     vocabSize: header.vocab_size,
     hiddenSize: header.dim,
@@ -108,9 +169,7 @@ export function configFromLlama2c(header: Llama2cConfig, source: string): Decode
     kvHeads: header.n_kv_heads,
     headDim: header.dim / header.n_heads,
     normEps: 1e-5,
-    ropeTheta: 10000,
-    ropeScaling: null,
-    ropeDivisors: null,
+    ropes: new Array<RopeSettings>(header.n_layers).fill({ theta: 10000, scaling: null, fraction: 1 }),
     maxPositions: header.seq_len,
     windows: new Array<null>(header.n_layers).fill(null),
     tiedHead: header.tie_word_embeddings,

@@ -4,7 +4,14 @@
 
 import { FormatError } from '../io/errors.js';
 import type { TensorFile } from '../io/tensorFile.js';
-import { checkedConfig, knownModelType, specialId, type DecoderConfig, type RopeScaling } from './config.js';
+import {
+  checkedConfig,
+  plainSwitches,
+  specialId,
+  type DecoderConfig,
+  type RopeScaling,
+  type RopeSettings,
+} from './config.js';
 
 /** Keys that change nothing: notes of who wrote the file, and what only embedding models use. */
 const ignored: ReadonlySet<string> = new Set(['rope.scaling.finetuned', 'tensor_data_layout', 'pooling_type']);
@@ -41,7 +48,6 @@ export async function configFromGGUF(
   const kind = metadata['general.type'] ?? 'model';
   if (kind !== 'model') fail(`general.type: expected a model, got '${String(kind)}'`);
   const architecture = String(metadata['general.architecture']);
-  const modelType = knownModelType(source, architecture);
   const known = new Set<string>();
   const value = (key: string): unknown => {
     known.add(key);
@@ -72,8 +78,14 @@ export async function configFromGGUF(
   const maxPositions = number('context_length', 2048);
   const window = value('attention.sliding_window') ? number('attention.sliding_window') : null;
   const eos = id('eos_token_id');
+  const rope: RopeSettings = {
+    theta: number('rope.freq_base', 10000),
+    scaling: ropeScalingOf({ architecture, value, number, maxPositions, fail }),
+    fraction: 1,
+  };
   const config: DecoderConfig = {
-    modelType,
+    ...plainSwitches,
+    modelType: architecture,
     vocabSize,
     hiddenSize,
     intermediateSize: number('feed_forward_length'),
@@ -82,8 +94,7 @@ export async function configFromGGUF(
     kvHeads: number('attention.head_count_kv', heads),
     headDim,
     normEps: number('attention.layer_norm_rms_epsilon', 1e-5),
-    ropeTheta: number('rope.freq_base', 10000),
-    ropeScaling: ropeScalingOf({ architecture, value, number, maxPositions, fail }),
+    ropes: new Array<RopeSettings>(layers).fill(rope),
     ropeDivisors: tensors.has(ropeDivisorsName) ? [...(await file.readFloat32(ropeDivisorsName))] : null,
     maxPositions,
     windows: new Array<number | null>(layers).fill(window !== null && window < maxPositions ? window : null),

@@ -6,11 +6,11 @@ import { FormatError } from '../io/errors.js';
 import { isJsonObject } from '../io/strictJson.js';
 import {
   checkedConfig,
-  knownModelType,
+  plainSwitches,
   specialId,
   type DecoderConfig,
-  type ModelType,
   type RopeScaling,
+  type RopeSettings,
 } from './config.js';
 import { checkKeys } from './configKeys.js';
 
@@ -21,7 +21,9 @@ const count = z
   .max(2 ** 31);
 const token = z.number().int().nullish();
 const layerTypes = ['full_attention', 'sliding_attention'] as const;
+type LayerType = (typeof layerTypes)[number];
 
+/** What decoders have in common, by the names of LLaMA's configuration. */
 const schema = z.looseObject({
   model_type: z.string(),
   vocab_size: count,
@@ -31,11 +33,12 @@ const schema = z.looseObject({
   num_attention_heads: count,
   num_key_value_heads: count.nullish(),
   head_dim: count.nullish(),
-  hidden_act: z.string().default('silu'),
-  rms_norm_eps: z.number().positive().default(1e-6),
+  hidden_act: z.string().nullish(),
+  rms_norm_eps: z.number().positive().nullish(),
   rope_theta: z.number().positive().nullish(),
   rope_scaling: z.looseObject({}).nullish(),
   rope_parameters: z.looseObject({}).nullish(),
+  partial_rotary_factor: z.number().positive().max(1).nullish(),
   original_max_position_embeddings: count.nullish(),
   max_position_embeddings: count.nullish(),
   sliding_window: count.nullish(),
@@ -50,42 +53,65 @@ const schema = z.looseObject({
   eos_token_id: z.union([z.number().int(), z.array(z.number().int())]).nullish(),
   quantization_config: z.looseObject({}).nullish(),
 });
-type HFConfig = z.infer<typeof schema>;
-const read: ReadonlySet<string> = new Set(Object.keys(schema.shape));
+export type HFConfig = z.infer<typeof schema>;
 
-/** What a family takes where its file has no such key. */
-const defaults: Readonly<Record<ModelType, { readonly maxPositions: number; readonly window: number | null }>> = {
-  llama: { maxPositions: 2048, window: null },
-  qwen2: { maxPositions: 32768, window: 4096 },
-  mistral: { maxPositions: 131072, window: 4096 },
-};
+export type Fail = (text: string) => never;
 
-type Fail = (text: string) => never;
+/** What a family's file says of its config.json, beside what all decoders have. */
+export interface DecoderReader {
+  /** Keys of this family alone; any other one is refused by name. */
+  readonly keys?: z.ZodRawShape;
+  /** Keys by the names that LLaMA's configuration has for them: `{ n_embd: 'hidden_size' }`. */
+  readonly renamed?: Readonly<Record<string, string>>;
+  /** Values of common keys that the file leaves out. */
+  readonly defaults: {
+    readonly max_position_embeddings: number;
+    readonly sliding_window?: number;
+    readonly hidden_act?: string;
+    readonly tie_word_embeddings?: boolean;
+    readonly rope_theta?: number;
+    readonly rms_norm_eps?: number;
+    readonly [key: string]: unknown;
+  };
+  /** What differs from a LLaMA. `c` is the checked configuration, `c.layers` and so on what was made of it. */
+  readonly switches: (c: HFConfig, common: DecoderConfig, fail: Fail) => Partial<DecoderConfig>;
+}
 
-/** From the content of a config.json. */
-export function configFromHF(json: unknown, source: string): DecoderConfig {
+/** From the content of a config.json, as a family reads it. */
+export function readDecoderHF(json: unknown, source: string, reader: DecoderReader): DecoderConfig {
   const fail: Fail = text => {
     throw new FormatError(source, text);
   };
   if (!isJsonObject(json)) return fail('expected a JSON object');
-  const modelType = knownModelType(source, String(json['model_type']));
-  const parsed = schema.safeParse(json);
-  if (!parsed.success) return fail(parsed.error.issues.map(i => `${i.path.join('.')}: ${i.message}`).join('; '));
-  const c = parsed.data;
+  const { keys = {}, renamed = {}, defaults } = reader;
+  const given: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(json)) {
+    const name = Object.hasOwn(renamed, key) ? renamed[key] : key;
+    if (name in given) fail(`${key}: is given twice, as ${name} too`);
+    if (value !== undefined) given[name] = value;
+  }
+  const parsed = schema.extend(keys).safeParse({ ...defaults, ...withoutNulls(given, defaults) });
+  if (!parsed.success) {
+    const oldName = (key: string): string => Object.entries(renamed).find(([, to]) => to === key)?.[0] ?? key;
+    return fail(
+      parsed.error.issues.map(i => `${i.path.map(part => oldName(String(part))).join('.')}: ${i.message}`).join('; '),
+    );
+  }
+  const c = parsed.data as HFConfig;
   checkQuantization(json, fail);
-  checkKeys(json, read, source);
-  const positions = c.max_position_embeddings ?? defaults[modelType].maxPositions;
-  const rope = ropeOf(c, positions, fail);
-  const original =
-    rope.ropeScaling?.rope_type === 'longrope'
-      ? Number(rope.ropeScaling['original_max_position_embeddings'])
-      : Infinity;
-  const maxPositions = Math.min(positions, original);
-  const biases = biasesOf(modelType, c, fail);
+  checkKeys(given, new Set([...Object.keys(schema.shape), ...Object.keys(keys)]), source);
+  const positions = c.max_position_embeddings as number;
+  const ropes = ropesOf(c, positions, fail);
+  const original = Math.min(
+    ...ropes.map(({ scaling }) =>
+      scaling?.rope_type === 'longrope' ? Number(scaling['original_max_position_embeddings']) : Infinity,
+    ),
+  );
   const eos = c.eos_token_id ?? [];
   const idOf = (id: unknown): number | null => specialId(id, c.vocab_size);
-  return checkedConfig(source, {
-    modelType,
+  const common: DecoderConfig = {
+    ...plainSwitches,
+    modelType: c.model_type,
     vocabSize: c.vocab_size,
     hiddenSize: c.hidden_size,
     intermediateSize: c.intermediate_size,
@@ -93,18 +119,27 @@ export function configFromHF(json: unknown, source: string): DecoderConfig {
     heads: c.num_attention_heads,
     kvHeads: c.num_key_value_heads ?? c.num_attention_heads,
     headDim: c.head_dim ?? c.hidden_size / c.num_attention_heads,
-    normEps: c.rms_norm_eps,
-    ...rope,
-    ropeDivisors: null,
-    maxPositions,
-    windows: windowsOf(modelType, c, maxPositions, fail),
+    normEps: c.rms_norm_eps ?? 1e-6,
+    ropes,
+    maxPositions: Math.min(positions, original),
+    windows: new Array<null>(c.num_hidden_layers).fill(null),
     tiedHead: c.tie_word_embeddings ?? false,
-    ...biases,
-    activation: c.hidden_act,
+    qkvBias: false,
+    outputBias: false,
+    mlpBias: false,
+    activation: c.hidden_act ?? 'silu',
     bosTokenId: idOf(c.bos_token_id),
     eosTokenIds: (Array.isArray(eos) ? eos : [eos]).filter(id => idOf(id) !== null),
     padTokenId: idOf(c.pad_token_id),
-  });
+  };
+  return checkedConfig(source, { ...common, ...reader.switches(c, common, fail) });
+}
+
+/** A key that is null stands for its default, where it has one. */
+function withoutNulls(given: Record<string, unknown>, defaults: Readonly<Record<string, unknown>>): object {
+  return Object.fromEntries(
+    Object.entries(given).filter(([key, value]) => value !== null || !(key in defaults) || key === 'sliding_window'),
+  );
 }
 
 /** Weights must be numbers as they are, or the int8 rows with scales of bitsandbytes, which weights.ts reads. */
@@ -123,69 +158,88 @@ function checkQuantization(json: Readonly<Record<string, unknown>>, fail: Fail):
   }
 }
 
-/** The biases of a family: LLaMA's are settings, Qwen2's and Mistral's are not. */
-function biasesOf(type: ModelType, c: HFConfig, fail: Fail): Pick<DecoderConfig, 'qkvBias' | 'outputBias' | 'mlpBias'> {
-  const [attention, mlp] = [c.attention_bias ?? undefined, c.mlp_bias ?? undefined];
-  if (type === 'llama') return { qkvBias: attention ?? false, outputBias: attention ?? false, mlpBias: mlp ?? false };
-  const qkvBias = type === 'qwen2';
-  if (attention !== undefined && attention !== qkvBias)
-    fail(`attention_bias: ${attention}, but a ${type} ${qkvBias ? 'always' : 'never'} has biases of q, k and v`);
-  if (mlp) fail(`mlp_bias: true, but a ${type} never has biases in its feed-forward`);
-  return { qkvBias, outputBias: false, mlpBias: false };
-}
-
 /**
- * `rope_parameters` is transformers 5's spelling of `rope_theta` and `rope_scaling` together; what stands inside comes
- * first. The original length is `positions`, and the factor what is between them, where scalings that need them do not
- * say so.
+ * The rotary embeddings of each layer. `rope_parameters` is transformers 5's spelling of `rope_theta` and
+ * `rope_scaling` together, or of both for each type of layer; what stands inside comes first. The original length is
+ * `positions`, and the factor what is between them, where scalings that need them do not say so.
  */
-function ropeOf(c: HFConfig, positions: number, fail: Fail): Pick<DecoderConfig, 'ropeTheta' | 'ropeScaling'> {
+function ropesOf(c: HFConfig, positions: number, fail: Fail): RopeSettings[] {
   const key = c.rope_scaling ? 'rope_scaling' : 'rope_parameters';
   const inside: Record<string, unknown> = { ...c[key] };
-  for (const type of layerTypes)
-    if (type in inside) fail(`${key}.${type}: rotary embeddings that differ by layer are not supported`);
-  const ropeTheta = inside['rope_theta'] ?? c.rope_theta ?? 10000;
-  if (typeof ropeTheta !== 'number' || !(ropeTheta > 0))
-    return fail(`${key}.rope_theta: expected a positive number, got ${JSON.stringify(ropeTheta)}`);
+  const byType = layerTypes.filter(type => type in inside);
+  if (byType.length === 0) {
+    const settings = ropeOf(c, inside, key, positions, fail);
+    return new Array<RopeSettings>(c.num_hidden_layers).fill(settings);
+  }
+  const made = new Map<LayerType, RopeSettings>();
+  const { layer_types: types } = c;
+  if (!types) return fail(`${key}: has settings for types of layers, and there are no layer_types`);
+  if (types.length !== c.num_hidden_layers)
+    return fail(`layer_types: has ${types.length} entries for ${c.num_hidden_layers} layers`);
+  return types.map(type => {
+    const settings = inside[type];
+    if (!isJsonObject(settings)) return fail(`${key}.${type}: expected an object, got ${JSON.stringify(settings)}`);
+    const rope = made.get(type) ?? ropeOf(c, { ...settings }, `${key}.${type}`, positions, fail);
+    made.set(type, rope);
+    return rope;
+  });
+}
+
+function ropeOf(
+  c: HFConfig,
+  inside: Record<string, unknown>,
+  key: string,
+  positions: number,
+  fail: Fail,
+): RopeSettings {
+  const theta = inside['rope_theta'] ?? c.rope_theta ?? 10000;
+  if (typeof theta !== 'number' || !(theta > 0))
+    return fail(`${key}.rope_theta: expected a positive number, got ${JSON.stringify(theta)}`);
+  const fraction = inside['partial_rotary_factor'] ?? c.partial_rotary_factor ?? 1;
+  if (typeof fraction !== 'number' || !(fraction > 0 && fraction <= 1))
+    return fail(`${key}.partial_rotary_factor: expected a number from 0 to 1, got ${JSON.stringify(fraction)}`);
   const type = inside['rope_type'] ?? inside['type'] ?? 'default';
   if (typeof type !== 'string') return fail(`${key}.rope_type: expected a string, got ${JSON.stringify(type)}`);
   const originalKey = 'original_max_position_embeddings';
   if (['llama3', 'yarn', 'longrope'].includes(type))
     inside[originalKey] = c[originalKey] ?? inside[originalKey] ?? positions;
   if (['yarn', 'longrope'].includes(type)) inside['factor'] ??= positions / Number(inside[originalKey]);
-  const settings = Object.keys(inside).filter(name => !['rope_theta', 'rope_type', 'type'].includes(name));
-  const ropeScaling: RopeScaling | null =
-    type === 'default' && settings.length === 0 ? null : { ...inside, rope_type: type };
-  return { ropeTheta, ropeScaling };
+  const { rope_theta: _theta, partial_rotary_factor: _fraction, type: _type, ...settings } = inside;
+  const isPlain = type === 'default' && Object.keys(settings).every(name => name === 'rope_type');
+  const scaling: RopeScaling | null = isPlain ? null : { ...settings, rope_type: type };
+  return { theta, scaling, fraction };
 }
 
 /**
- * The window of each layer. `layer_types` decides where it is given; else Qwen2 slides from layer `max_window_layers`
- * on if `use_sliding_window` says so, Mistral in every layer, LLaMA in none. A window as long as the context is none.
+ * The window of each layer: that of `layer_types` where it is given, else of layers that `slides` says. A window as
+ * long as the context is none.
  */
-function windowsOf(type: ModelType, c: HFConfig, maxPositions: number, fail: Fail): (number | null)[] {
-  const size = c.sliding_window === undefined ? defaults[type].window : c.sliding_window;
-  const slides = (layer: number): boolean => {
-    if (c.layer_types) return c.layer_types[layer] === 'sliding_attention';
-    if (type === 'qwen2') return c.use_sliding_window === true && size !== null && layer >= (c.max_window_layers ?? 28);
-    return type === 'mistral' && size !== null;
-  };
-  const layers = Array.from({ length: c.num_hidden_layers }, (_, layer) => layer);
-  const some = layers.some(slides);
-  if (c.layer_types && c.layer_types.length !== layers.length)
-    fail(`layer_types: has ${c.layer_types.length} entries for ${layers.length} layers`);
-  if (some && size === null) fail('layer_types: has sliding_attention, and there is no sliding_window');
-  if (some && c.use_sliding_window === false) fail('use_sliding_window: false, but layers slide');
-  if (!c.layer_types && type !== 'qwen2') {
-    if (type === 'llama' && size !== null && size < maxPositions && c.use_sliding_window !== false) {
-      fail(`sliding_window: ${size}, but a llama has no window; layer_types would say which layers have`);
-    }
-    if (type === 'llama' && c.use_sliding_window)
-      fail('use_sliding_window: true, but a llama has no window; layer_types would say which layers have');
-    if (some && c.max_window_layers)
-      fail(
-        `max_window_layers: ${c.max_window_layers}, but all layers of a ${type} slide; layer_types would say which do not`,
-      );
-  }
-  return layers.map(layer => (slides(layer) && size !== null && size < maxPositions ? size : null));
+export function windowsOf(
+  c: HFConfig,
+  { maxPositions, layers }: Pick<DecoderConfig, 'maxPositions' | 'layers'>,
+  fail: Fail,
+  slides: (layer: number) => boolean = () => false,
+): (number | null)[] {
+  const { layer_types: types } = c;
+  const size = c.sliding_window ?? null;
+  if (types && types.length !== layers) fail(`layer_types: has ${types.length} entries for ${layers} layers`);
+  const list = Array.from({ length: layers }, (_, layer) =>
+    types ? types[layer] === 'sliding_attention' : slides(layer),
+  );
+  if (list.includes(true) && size === null) fail('layer_types: has sliding_attention, and there is no sliding_window');
+  if (list.includes(true) && c.use_sliding_window === false) fail('use_sliding_window: false, but layers slide');
+  return list.map(sliding => (sliding && size !== null && size < maxPositions ? size : null));
+}
+
+/** Biases that a family always or never has. @throws FormatError where the file says otherwise */
+export function fixedBiases(
+  c: HFConfig,
+  qkvBias: boolean,
+  fail: Fail,
+): Pick<DecoderConfig, 'qkvBias' | 'outputBias' | 'mlpBias'> {
+  const { model_type: type, attention_bias: attention, mlp_bias: mlp } = c;
+  if (typeof attention === 'boolean' && attention !== qkvBias)
+    fail(`attention_bias: ${attention}, but a ${type} ${qkvBias ? 'always' : 'never'} has biases of q, k and v`);
+  if (mlp) fail(`mlp_bias: true, but a ${type} never has biases in its feed-forward`);
+  return { qkvBias, outputBias: false, mlpBias: false };
 }

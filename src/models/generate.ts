@@ -10,7 +10,7 @@ import type { Tensor } from '../tensor/tensor.js';
 import { KVCache } from './cache.js';
 import type { CausalLM } from './causalLM.js';
 import { contextNote } from './config.js';
-import type { SiteEdit } from './context.js';
+import type { SiteEdit } from './patch.js';
 import { checkIds } from '../io/tokenIds.js';
 import { checkSampling, sample, type SamplingOptions } from './sampling.js';
 import { checkOptionKeys, type OptionKeys } from '../optionKeys.js';
@@ -167,7 +167,6 @@ export async function generate(
                 inputIds,
                 shape: [rows.length, width],
                 attentionMask,
-                skipPadding: true,
                 ...(cache ? { cache } : {}),
                 edits: options.edits?.editsFor(layout) ?? [],
                 logitsAt: Int32Array.from(rows, (_, b) => (b + 1) * width - 1),

@@ -8,13 +8,22 @@ export {
   type OpenCheckpoint,
 } from './auto.js';
 export { KVCache } from './cache.js';
-export { CausalLM, labelledRows, type ForwardOptions, type ForwardOutput } from './causalLM.js';
-export { configFromLlama2c, knownArchitectures, type DecoderConfig } from './config.js';
-export { configFromGGUF } from './configGGUF.js';
-export { configFromHF } from './configHF.js';
-export type { EditDescription, SiteEdit } from './context.js';
+export { CausalLM, labelledRows } from './causalLM.js';
+export { configFromLlama2c, type DecoderConfig, type RopeSettings, type StackConfig } from './config.js';
+export { configFromGGUF, configFromHF, knownArchitectures } from './families/index.js';
+export { Model, type ForwardOptions, type ForwardOutput, type Loss } from './model.js';
+export {
+  onBatch,
+  type EditDescription,
+  type Patch,
+  type PrefixPatch,
+  type Projection,
+  type ProjectionPatch,
+  type SiteEdit,
+} from './patch.js';
 export type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from './generate.js';
 export { generationConfigFromGGUF, generationConfigFromHF, type GenerationConfig } from './generationConfig.js';
 export type { SamplingOptions } from './sampling.js';
 export { components, headComponents, parseSite, siteName, type Component, type Site } from './sites.js';
+export { TokenRows, Tokens } from './tokens.js';
 export type { LoadProgress, WeightForm } from './weights.js';

@@ -1,69 +1,116 @@
-// What a checkpoint calls the tensors of a decoder, which are known here by Hugging Face's names: GGUF's own names, and
-// checkpoints whose names have another prefix than `model.`, as those of base models (`layers.0...`) and of wrapped
-// ones (`language_model.model.layers.0...`).
+// What a file calls the tensors of a model, which are known here by the names of the family's first release: GGUF's own
+// names, and checkpoints whose names have another prefix, as those of base models (`layers.0...`) and of wrapped ones
+// (`language_model.model.layers.0...`).
 
 import { FormatError } from '../io/errors.js';
 import type { TensorFile } from '../io/tensorFile.js';
+import type { Role } from './block.js';
+import type { ModelNames } from './families/family.js';
 
 export interface TensorNames {
   /** The file's name of a tensor. */
   stored(name: string): string;
-  /** True for a stored name that is part of what the decoder computes, and so must be read. */
+  /** True for a stored name that is part of what the blocks compute, and so must be read. */
   isOfDecoder(stored: string): boolean;
 }
 
-/** GGUF's name of a LLaMA-like tensor. Source: llama.cpp, gguf-py/gguf/tensor_mapping.py. */
-function ggufName(name: string): string {
-  const block = /^model\.layers\.(\d+)\.(.+)\.(weight|bias)$/.exec(name);
-  const parts: Record<string, string> = {
-    'self_attn.q_proj': 'attn_q',
-    'self_attn.k_proj': 'attn_k',
-    'self_attn.v_proj': 'attn_v',
-    'self_attn.o_proj': 'attn_output',
-    'mlp.gate_proj': 'ffn_gate',
-    'mlp.up_proj': 'ffn_up',
-    'mlp.down_proj': 'ffn_down',
-    input_layernorm: 'attn_norm',
-    post_attention_layernorm: 'ffn_norm',
-  };
-  if (block && parts[block[2]]) return `blk.${block[1]}.${parts[block[2]]}.${block[3]}`;
-  const others: Record<string, string> = {
-    'model.embed_tokens.weight': 'token_embd.weight',
-    'model.norm.weight': 'output_norm.weight',
-    'lm_head.weight': 'output.weight',
-  };
-  return others[name] ?? name;
+/** GGUF's name of each layer of a block. Source: llama.cpp, gguf-py/gguf/tensor_mapping.py. */
+const ggufRoles: Partial<Readonly<Record<Role, string>>> = {
+  attentionNorm: 'attn_norm',
+  q: 'attn_q',
+  k: 'attn_k',
+  v: 'attn_v',
+  qkv: 'attn_qkv',
+  qNorm: 'attn_q_norm',
+  kNorm: 'attn_k_norm',
+  o: 'attn_output',
+  attentionPostNorm: 'post_attention_norm',
+  attentionSumNorm: 'attn_output_norm',
+  mlpNorm: 'ffn_norm',
+  gate: 'ffn_gate',
+  up: 'ffn_up',
+  gateUp: 'ffn_up',
+  down: 'ffn_down',
+  mlpPostNorm: 'post_ffw_norm',
+  mlpSumNorm: 'layer_output_norm',
+};
+
+const ggufEmbeddings = {
+  word: 'token_embd',
+  position: 'position_embd',
+  type: 'token_types',
+  norm: 'token_embd_norm',
+  projection: 'token_embd_proj',
+} as const;
+
+/** Canonical names, without `.weight`, to GGUF's, for what is not in a block. */
+function ggufOutside({ embeddings, norm, head }: ModelNames): Map<string, string> {
+  const names = new Map<string, string>();
+  for (const part of Object.keys(ggufEmbeddings) as (keyof typeof ggufEmbeddings)[]) {
+    const name = embeddings[part];
+    if (name !== undefined) names.set(name, ggufEmbeddings[part]);
+  }
+  if (norm !== undefined) names.set(norm, 'output_norm');
+  if (head !== undefined) names.set(head, 'output');
+  return names;
 }
 
-/** What stands before `layers.0.` in a checkpoint: `model.` as a rule. */
-function prefixOf(file: TensorFile): string {
-  const prefixes = [...file.tensors.keys()].flatMap(
-    name => /^(.*?)layers\.0\.input_layernorm\.weight$/.exec(name)?.[1] ?? [],
+function ggufNames(names: ModelNames): TensorNames['stored'] {
+  const roles = new Map(
+    (Object.entries(names.roles) as [Role, string][]).map(([role, path]) => [
+      path,
+      names.gguf?.[role] ?? ggufRoles[role],
+    ]),
   );
-  if (prefixes.length <= 1 || prefixes.includes('model.')) return prefixes.length === 1 ? prefixes[0] : 'model.';
+  const outside = ggufOutside(names);
+  return name => {
+    const parts = /^(.*)\.(weight|bias)$/.exec(name);
+    if (!parts) return name;
+    const [, path, kind] = parts;
+    const alone = outside.get(path);
+    if (alone !== undefined) return `${alone}.${kind}`;
+    const block = path.startsWith(`${names.blocks}.`)
+      ? /^(\d+)\.(.+)$/.exec(path.slice(names.blocks.length + 1))
+      : null;
+    const role = block && roles.get(block[2]);
+    return block && role ? `blk.${block[1]}.${role}.${kind}` : name;
+  };
+}
+
+const escaped = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+
+/** What stands where the family has its prefix: `model.` as a rule. */
+function prefixOf(file: TensorFile, { prefix, blocks, roles }: ModelNames): string {
+  const bare = blocks.slice(prefix.length);
+  const probe = roles.attentionNorm ?? roles.attentionPostNorm ?? roles.attentionSumNorm ?? roles.o;
+  const pattern = new RegExp(`^(.*?)${escaped(`${bare}.0.${probe}.weight`)}$`);
+  const prefixes = [...file.tensors.keys()].flatMap(name => pattern.exec(name)?.[1] ?? []);
+  if (prefixes.length <= 1 || prefixes.includes(prefix)) return prefixes.length === 1 ? prefixes[0] : prefix;
   throw new FormatError(
     file.name,
-    `holds several decoders, expected one; they begin with ${prefixes.map(prefix => `'${prefix}layers.0.'`).join(', ')}`,
+    `holds several decoders, expected one; they begin with ${prefixes.map(p => `'${p}${bare}.0.'`).join(', ')}`,
   );
 }
 
-export function tensorNamesOf(file: TensorFile): TensorNames {
+export function tensorNamesOf(file: TensorFile, names: ModelNames): TensorNames {
   // rope_freqs is read with the configuration; the other one is what old converters left of tables.
   if (file.format === 'gguf')
     return {
-      stored: ggufName,
+      stored: ggufNames(names),
       isOfDecoder: stored => stored !== 'rope_freqs.weight' && !/\.attn_rot_embd\./.test(stored),
     };
-  const prefix = prefixOf(file);
-  const head = `${prefix.replace(/model\.$/, '')}lm_head.weight`;
+  const prefix = prefixOf(file, names);
+  const { head = 'lm_head', blocks, ignored } = names;
+  const wrapped = `${prefix.endsWith(names.prefix) ? prefix.slice(0, -names.prefix.length) : prefix}${head}`;
   return {
-    stored: name =>
-      name.startsWith('model.')
-        ? prefix + name.slice('model.'.length)
-        : name === 'lm_head.weight' && file.tensors.has(head)
-          ? head
-          : name,
-    // Old checkpoints hold the frequencies of rotary embeddings, which follow from the configuration.
-    isOfDecoder: stored => stored.startsWith(`${prefix}layers.`) && !stored.endsWith('.rotary_emb.inv_freq'),
+    stored: name => {
+      if (name.startsWith(`${head}.`)) {
+        const inside = wrapped + name.slice(head.length);
+        return file.tensors.has(inside) ? inside : name;
+      }
+      return name.startsWith(names.prefix) ? prefix + name.slice(names.prefix.length) : name;
+    },
+    isOfDecoder: stored =>
+      stored.startsWith(`${prefix}${blocks.slice(names.prefix.length)}.`) && !ignored?.test(stored),
   };
 }

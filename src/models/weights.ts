@@ -11,6 +11,7 @@ import { allocate, allocatePacked } from '../tensor/create.js';
 import { packedMatrix, packedRowBytes, type Packing } from '../tensor/packing.js';
 import { formatShape, sameShape, sizeOf, type Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
+import type { ModelNames } from './families/family.js';
 import { tensorNamesOf, type TensorNames } from './tensorNames.js';
 
 export interface LoadProgress {
@@ -42,6 +43,8 @@ export class WeightLoader {
   private readonly packs: boolean;
   private readonly interleaved: boolean;
   private readonly names: TensorNames;
+  /** Matrices of blocks are stored [in, out]. */
+  readonly transposed: boolean;
   /** Stored names that were read. */
   private readonly namesRead = new Set<string>();
   private readonly progress: ((p: LoadProgress) => void) | undefined;
@@ -49,7 +52,7 @@ export class WeightLoader {
   private loaded = 0;
   private readonly total: number;
 
-  constructor(file: TensorFile, backend: Backend, options: WeightOptions = {}) {
+  constructor(file: TensorFile, backend: Backend, names: ModelNames, options: WeightOptions = {}) {
     this.file = file;
     this.backend = backend;
     this.dtype = options.dtype ?? 'f32';
@@ -60,7 +63,8 @@ export class WeightLoader {
     this.signal = options.signal;
     this.interleaved =
       file.format === 'llama2c' || (file.format === 'gguf' && file.metadata['general.architecture'] === 'llama');
-    this.names = tensorNamesOf(file);
+    this.names = tensorNamesOf(file, names);
+    this.transposed = names.transposed === true && file.format !== 'gguf';
     this.total = [...file.tensors.values()].reduce((n, t) => n + this.bytesOf(t), 0);
   }
 
@@ -142,6 +146,35 @@ export class WeightLoader {
     return loaded;
   }
 
+  /** A matrix [out, in] that the file has as [in, out]. */
+  async loadTransposed(name: string, [output, input]: Shape): Promise<Tensor> {
+    const stored = this.names.stored(name);
+    const info = this.file.tensors.get(stored);
+    if (!info || !sameShape(info.shape, [input, output])) {
+      const shape = info ? formatShape(info.shape) : 'nothing';
+      throw new FormatError(
+        this.file.name,
+        `${stored}: the configuration says ${formatShape([input, output])}, the file has ${shape}`,
+      );
+    }
+    this.signal?.throwIfAborted();
+    this.namesRead.add(stored);
+    const data = await this.read(stored);
+    const turned = data.slice();
+    for (let i = 0; i < input; i++) for (let o = 0; o < output; o++) turned[o * input + i] = data[i * output + o];
+    const tensor = allocate(name, [output, input], this.dtype, this.backend);
+    tensor.name = name;
+    tensor.storage.moveTo(null);
+    this.write(tensor, turned);
+    this.tell(tensor);
+    return tensor;
+  }
+
+  private tell(tensor: Tensor): void {
+    this.loaded += tensor.byteLength;
+    this.progress?.({ file: this.file.name, loaded: this.loaded, total: this.total });
+  }
+
   /**
    * The tensor called `name`, of exactly `shape`. `heads` > 0 marks rows of q or k, which interleaved files store
    * permuted. `into`: packed rows to fill.
@@ -175,8 +208,7 @@ export class WeightLoader {
         () => backend.hostView?.(storage.allocation, 'f32', 0, tensor.size) as Float32Array,
       );
     } else this.write(tensor, await this.read(stored));
-    this.loaded += tensor.byteLength;
-    this.progress?.({ file: this.file.name, loaded: this.loaded, total: this.total });
+    this.tell(tensor);
     return tensor;
   }
 

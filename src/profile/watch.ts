@@ -4,7 +4,7 @@
 
 import { Node, nodeClock } from '../autograd/tape.js';
 import { CausalLM } from '../models/causalLM.js';
-import { ForwardContext } from '../models/context.js';
+import { Run } from '../models/run.js';
 import { siteName } from '../models/sites.js';
 import { AdamW, SGD } from '../nn/optim.js';
 import { PrefixReuse } from '../train/reuse.js';
@@ -144,12 +144,13 @@ export function watchEngine(watcher: Watcher): Watch {
         },
     ),
     replace(
-      ForwardContext.prototype,
+      Run.prototype,
       'site',
       original =>
-        function (this: ForwardContext, ...args) {
+        function (this: Run, ...args) {
           const [layer, component] = args;
-          const site = siteName({ layer, component });
+          const { stack } = this.sites;
+          const site = siteName({ ...(stack === undefined ? {} : { stack }), layer, component });
           forward({ site, component, layer });
           const result = original.apply(this, args);
           forward({ site: `${site} edits`, component: `${component} edits`, layer });

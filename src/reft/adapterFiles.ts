@@ -127,7 +127,7 @@ export async function adapterFromFiles(
   }
   const configs = config.configs.map((c, i) => {
     try {
-      return resolveConfig(c as unknown as ReftConfig, base.config);
+      return resolveConfig(c as unknown as ReftConfig, base.stacks);
     } catch (cause) {
       throw new FormatError(configName, `configs[${i}]: ${(cause as Error).message}`, { cause });
     }
@@ -207,7 +207,7 @@ export function parseAdapterConfig(bytes: Uint8Array, source: string): AdapterCo
 function expectedTensors(base: CausalLM, configs: readonly ResolvedReftConfig[]): Map<string, ParameterSpec> {
   return new Map(
     configs.flatMap(config => {
-      const specs = parameterSpecs(config, base.widthAt(config.component, config.heads?.[0]));
+      const specs = parameterSpecs(config, base.widthAt(config.component, config.heads?.[0], config.stack));
       return planned(config).flatMap(({ id }) =>
         specs.map((spec): [string, ParameterSpec] => [`${id}.${spec.name}`, spec]),
       );

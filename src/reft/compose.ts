@@ -2,7 +2,7 @@
 // their subspaces overlap. What has no meaning is refused. Different sets on different rows are mixedEdits.ts's work.
 
 import type { CausalLM } from '../models/causalLM.js';
-import type { SiteEdit } from '../models/context.js';
+import type { SiteEdit } from '../models/patch.js';
 import { siteName } from '../models/sites.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { noGrad } from '../autograd/tape.js';
@@ -96,7 +96,7 @@ function added(parts: readonly { edit: SiteEdit; weight: number }[]): SiteEdit {
       id: parts.map(p => p.edit.about?.id).join('+'),
       kind: parts.map(p => `${p.weight} ${p.edit.about?.kind}`).join(' + '),
     },
-    apply: h => parts.reduce((sum, { edit, weight }) => sum.add(edit.apply(h).sub(h).mul(weight)), h),
+    apply: (h, rows) => parts.reduce((sum, { edit, weight }) => sum.add(edit.apply(h, rows).sub(h).mul(weight)), h),
   };
 }
 

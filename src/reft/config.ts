@@ -2,7 +2,7 @@
 // build it again; what is trained is in intervention.ts. The zod schema also guards configurations read from disk.
 
 import { z } from 'zod';
-import { checkSite, components, widthAt, type Component, type SiteSizes } from '../models/sites.js';
+import { checkSite, components, stackOf, widthAt, type Component, type ModelSites } from '../models/sites.js';
 import { editActivations, type EditActivation } from './editOp.js';
 import { dropoutTargets, type DropoutTarget } from './applyEdit.js';
 import { kindByName, optionsOf } from './defineEdit.js';
@@ -20,6 +20,8 @@ export const orthogonalMapNames = ['householder', 'torchHouseholder', 'cayley', 
 export type OrthogonalMapName = (typeof orthogonalMapNames)[number];
 
 export interface ReftConfig {
+  /** In models of several stacks, the one whose layers are meant: 'encoder', 'decoder', 'vision'. */
+  readonly stack?: string | undefined;
   /** A name, or what `defineEdit` gave. Default loreft. */
   readonly kind?: KindName | ComposedKind;
   /** Options the kind has of its own, `{ experts: 4 }`. */
@@ -78,6 +80,7 @@ export interface ResolvedReftConfig {
   readonly newTokens: NewTokens;
   readonly rank: number;
   readonly tied: boolean;
+  readonly stack?: string | undefined;
   readonly component: Component;
   readonly heads: readonly number[] | null;
   readonly activation: EditActivation;
@@ -110,6 +113,7 @@ const schema = z.strictObject({
     .optional(),
   rank: z.number().int().positive().default(4),
   tied: z.boolean().default(false),
+  stack: z.string().optional(),
   component: z.enum(components).default('block_output'),
   heads: z.array(z.number().int().nonnegative()).min(1).nullable().default(null),
   activation: z.enum(editActivations).optional(),
@@ -124,7 +128,7 @@ const schema = z.strictObject({
 });
 
 /** Checks a configuration for a model of these sizes. */
-export function resolveConfig(config: ReftConfig, sizes: SiteSizes): ResolvedReftConfig {
+export function resolveConfig(config: ReftConfig, model: ModelSites): ResolvedReftConfig {
   const parsed = schema.safeParse(config);
   if (!parsed.success) {
     throw new RangeError(
@@ -136,7 +140,9 @@ export function resolveConfig(config: ReftConfig, sizes: SiteSizes): ResolvedRef
   const kindOptions = optionsOf(kind, c.kindOptions);
   const activation = c.activation ?? (isPlaced(kind) ? 'linear' : kind.activation);
   const orthogonal = c.orthogonal === 'torch' ? 'torchHouseholder' : c.orthogonal;
-  const layerCount = sizes.layers;
+  const stack = c.stack === undefined ? {} : { stack: c.stack };
+  const sites = stackOf(stack, model, `stack '${c.stack}'`);
+  const layerCount = sites.layers;
   const only = c.component === 'embeddings' ? 0 : c.component === 'final_norm' ? layerCount - 1 : null;
   if (c.layers === undefined && only === null)
     throw new RangeError(`layers: ${c.component} is in every layer; say in which`);
@@ -149,11 +155,11 @@ export function resolveConfig(config: ReftConfig, sizes: SiteSizes): ResolvedRef
   if (new Set(layers).size !== layers.length) throw new RangeError(`layers: [${layers.join(',')}] names a layer twice`);
   for (const layer of layers) {
     for (const head of c.heads ?? [undefined])
-      checkSite({ layer, component: c.component, ...(head === undefined ? {} : { head }) }, sizes);
+      checkSite({ ...stack, layer, component: c.component, ...(head === undefined ? {} : { head }) }, model);
   }
   if (c.heads && new Set(c.heads).size !== c.heads.length)
     throw new RangeError(`heads: [${c.heads.join(',')}] names a head twice`);
-  const width = widthAt(c.component, sizes, c.heads?.[0]);
+  const width = widthAt(c.component, sites, c.heads?.[0]);
   if (c.rank > width)
     throw new RangeError(`rank: ${c.rank} is more than the ${width} numbers of a hidden state at ${c.component}`);
   // Refuses options that give parameters no shape.

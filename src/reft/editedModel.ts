@@ -3,7 +3,7 @@
 
 import type { Tokenizer } from '../io/tokenizer.js';
 import type { CausalLM, ForwardOptions, ForwardOutput } from '../models/causalLM.js';
-import type { SiteEdit } from '../models/context.js';
+import type { SiteEdit } from '../models/patch.js';
 import type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from '../models/generate.js';
 import type { Site } from '../models/sites.js';
 import type { Tensor } from '../tensor/tensor.js';

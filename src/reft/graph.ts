@@ -5,8 +5,8 @@
 import { noGrad } from '../autograd/tape.js';
 import { checkIds } from '../io/tokenIds.js';
 import { CausalLM, type ForwardOptions, type ForwardOutput } from '../models/causalLM.js';
-import type { EditDescription, SiteEdit } from '../models/context.js';
-import { checkSite, parseSite, siteName, type Site } from '../models/sites.js';
+import { onBatch, type EditDescription, type SiteEdit } from '../models/patch.js';
+import { checkSite, siteName, type Site } from '../models/sites.js';
 import type { Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { drawMermaid, drawSvg } from './graphDrawing.js';
@@ -106,7 +106,7 @@ export class EditGraph {
   insert(edit: InsertedEdit, place: { before?: string; after?: string } = {}): this {
     const { base } = this;
     if (this.entries.some(e => e.id === edit.id)) throw new RangeError(`graph: there is an edit '${edit.id}' already`);
-    const site = typeof edit.site === 'string' ? parseSite(edit.site, base.config) : checkSite(edit.site, base.config);
+    const site = typeof edit.site === 'string' ? base.site(edit.site) : checkSite(edit.site, base.stacks);
     const beside = place.before ?? place.after;
     let at = this.entries.length;
     if (beside !== undefined) {
@@ -155,7 +155,7 @@ export class EditGraph {
     const adapters = new Map(this.reft?.edits(layout, training).map(edit => [edit.about?.id, edit]));
     return this.entries.flatMap(({ id, site, enabled, own, description }): SiteEdit[] => {
       if (!enabled) return [];
-      if (own) return [{ site, about: description, apply: h => own.apply(h, layout) }];
+      if (own) return [{ site, about: description, apply: onBatch(h => own.apply(h, layout)) }];
       const edit = adapters.get(id);
       return edit ? [edit] : [];
     });

@@ -81,16 +81,6 @@ export function editedRows(
   return { indices: Int32Array.from(indices), dropped };
 }
 
-/**
- * Which of some rows b * width + column are not padding, and their places among the real tokens; all of them where
- * `places` is absent.
- */
-export function rowsAmongReal(rows: Int32Array, places?: Int32Array): { rows: Int32Array; at: Int32Array } {
-  if (!places) return { rows, at: rows };
-  const real = rows.filter(row => places[row] >= 0);
-  return { rows: real, at: real.map(row => places[row]) };
-}
-
 /** The first position any of the interventions edits in a sequence; its length when none does. */
 export function firstEdited(interventions: readonly Intervention[], sequence: Sequence, tokenizer?: Tokenizer): number {
   return Math.min(

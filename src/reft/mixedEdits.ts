@@ -6,8 +6,9 @@
 import { keep, scope } from '../autograd/scope.js';
 import { shouldRecord } from '../autograd/tape.js';
 import type { CausalLM } from '../models/causalLM.js';
-import type { SiteEdit } from '../models/context.js';
+import type { SiteEdit } from '../models/patch.js';
 import { siteName } from '../models/sites.js';
+import type { TokenRows } from '../models/tokens.js';
 import { create } from '../tensor/create.js';
 import { concat } from '../tensor/layout.js';
 import type { Tensor } from '../tensor/tensor.js';
@@ -15,7 +16,7 @@ import { EditedModel, type TrainingMode } from './editedModel.js';
 import { edit, type EditBank } from './editOp.js';
 import type { Intervention } from './intervention.js';
 import { isPlaced } from './kinds.js';
-import { rowsAmongReal, type SequenceLayout } from './layout.js';
+import type { SequenceLayout } from './layout.js';
 import type { ReftModel, Use } from './reftModel.js';
 import { rowOptionsAt, rowOptionsOf, type RowOptionsFor } from './rowOptions.js';
 
@@ -96,11 +97,11 @@ export class MixedEdits extends EditedModel {
   ): SiteEdit {
     const [{ intervention: first }] = uses;
     const name = siteName(first.site);
-    const apply = (h: Tensor, places?: Int32Array): Tensor => {
-      const placed = uses.map(use => ({ ...use, ...rowsAmongReal(use.indices, places) }));
-      const indices = Int32Array.from(placed.flatMap(use => [...use.at]));
-      const slots = Int32Array.from(placed.flatMap((use, slot) => Array.from(use.at, () => slot)));
-      const scales = placed.flatMap(({ intervention, at: { length } }) =>
+    const apply = (h: Tensor, present: TokenRows): Tensor => {
+      const placed = uses.map(use => ({ ...use, ...present.find(use.indices) }));
+      const indices = Int32Array.from(placed.flatMap(use => [...use.places]));
+      const slots = Int32Array.from(placed.flatMap((use, slot) => Array.from(use.places, () => slot)));
+      const scales = placed.flatMap(({ intervention, places: { length } }) =>
         new Array<number>(length).fill(intervention.scale),
       );
       const { dtype, backend } = h;
@@ -117,7 +118,7 @@ export class MixedEdits extends EditedModel {
         return scale ?? create.ones([rows.length], { dtype, backend });
       };
       const scaled = uses.some(use => rowOptionsOf(options, use.intervention).scale);
-      const byRow = scaled ? concat(placed.map(({ intervention, rows }) => scaleOf(intervention, rows))) : null;
+      const byRow = scaled ? concat(placed.map(({ intervention, tokens }) => scaleOf(intervention, tokens))) : null;
       const both = own && byRow ? own.mul(byRow) : (own ?? byRow);
       const scale = both ? { scale: both } : {};
       const meta = {
@@ -132,8 +133,7 @@ export class MixedEdits extends EditedModel {
     const rows = uses.flatMap(use => [...use.indices]);
     return {
       site: first.site,
-      apply: h => apply(h),
-      applyToReal: apply,
+      apply,
       rows: Int32Array.from(rows),
       about: { id: `${name}@${level}`, kind: first.kind.name, rank: first.config.rank, rows },
     };

@@ -4,13 +4,14 @@
 import { noGrad } from '../autograd/tape.js';
 import { checkPromptLength, shownValue } from '../io/tokenIds.js';
 import type { CausalLM } from '../models/causalLM.js';
-import { paddingOf, type SiteEdit } from '../models/context.js';
+import type { SiteEdit } from '../models/patch.js';
+import { paddingOf, type TokenRows } from '../models/tokens.js';
 import { siteName, type Site } from '../models/sites.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 import { EditedModel, type TrainingMode } from './editedModel.js';
 import { Intervention, type TrainedTensor } from './intervention.js';
-import { editedRows, rowsAmongReal, type SequenceLayout } from './layout.js';
+import { editedRows, type SequenceLayout } from './layout.js';
 import { sharedRotations, type SharedRotations } from './rotations.js';
 import { rowOptionsAt, rowOptionsOf, type RowOptionsFor } from './rowOptions.js';
 import { describeNewTokens, describePositions, type Side } from './positions.js';
@@ -31,7 +32,11 @@ export class ReftModel extends EditedModel {
     this.base = base;
     this.configs = configs;
     const plans = configs.flatMap(config =>
-      planned(config).map(plan => ({ ...plan, config, width: base.widthAt(config.component, config.heads?.[0]) })),
+      planned(config).map(plan => ({
+        ...plan,
+        config,
+        width: base.widthAt(config.component, config.heads?.[0], config.stack),
+      })),
     );
     this.interventions = plans.map(
       (plan, number) => new Intervention({ ...plan, number, backend: base.backend, dtype: base.dtype }),
@@ -121,17 +126,16 @@ export class ReftModel extends EditedModel {
     const { dropout: p, dropoutOn: on } = config;
     const stream = training && training.step * this.interventions.length + number;
     const options = rowOptionsOf(rows, intervention);
-    const apply = (h: Tensor, places?: Int32Array): Tensor => {
-      const own = rowsAmongReal(indices, places);
+    const apply = (h: Tensor, rows: TokenRows): Tensor => {
+      const edited = rows.find(indices);
       const dropout = training && p > 0 ? { dropout: { p, on, seed: training.seed, stream: stream as number } } : {};
       const meta = { id, kind: kind.name, site: siteName(site), rank: config.rank, scale };
-      const given = rowOptionsAt(options, own.rows, { batch, width, rank: config.rank }, h);
-      return intervention.apply(h, { indices: own.at, meta, ...dropout, ...given }, shared?.get(intervention));
+      const given = rowOptionsAt(options, edited.tokens, { batch, width, rank: config.rank }, h);
+      return intervention.apply(h, { indices: edited.places, meta, ...dropout, ...given }, shared?.get(intervention));
     };
     return {
       site,
-      apply: h => apply(h),
-      applyToReal: apply,
+      apply,
       // Dropout draws for the tokens that are there.
       ...(training && p > 0 ? {} : { rows: indices }),
       get about() {
@@ -175,11 +179,16 @@ export interface Use {
  * takes.
  */
 export function planned(config: ResolvedReftConfig): { id: string; site: Site; side: Side }[] {
-  const { positions, tied, layers, component, heads } = config;
+  const { positions, tied, layers, component, heads, stack } = config;
   const pair = !tied && positions.type === 'ends' && positions.first > 0 && positions.last > 0;
   const sides: Side[] = pair ? ['prefix', 'suffix'] : ['both'];
   const sites = layers.flatMap((layer): Site[] =>
-    (heads ?? [undefined]).map(head => ({ layer, component, ...(head === undefined ? {} : { head }) })),
+    (heads ?? [undefined]).map(head => ({
+      ...(stack === undefined ? {} : { stack }),
+      layer,
+      component,
+      ...(head === undefined ? {} : { head }),
+    })),
   );
   return sides.flatMap((side, n) =>
     sites.map(site => ({ id: `${siteName(site)}${n > 0 ? `#${n}` : ''}`, site, side })),
@@ -191,7 +200,7 @@ export function getReftModel(base: CausalLM, config: ReftConfig | readonly ReftC
   const list = Array.isArray(config) ? (config as readonly ReftConfig[]) : [config as ReftConfig];
   return new ReftModel(
     base,
-    list.map(c => resolveConfig(c, base.config)),
+    list.map(c => resolveConfig(c, base.stacks)),
   );
 }
 

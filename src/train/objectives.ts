@@ -94,11 +94,7 @@ function logProbabilities(
     windows,
     reft.base.config.padTokenId ?? 0,
   );
-  const { logits } = reft.forward(
-    { inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows, ...options },
-    layout,
-    training,
-  );
+  const { logits } = reft.forward({ inputIds, shape, attentionMask, logitsAt: rows, ...options }, layout, training);
   return crossEntropy(logits, targets)
     .neg()
     .scatterAddRows(

@@ -180,7 +180,7 @@ export async function pyreftFromFiles(
 
 function siteOf([layer, component]: readonly unknown[], base: CausalLM): Site {
   const name = String(component);
-  return parseSite((components as readonly string[]).includes(name) ? `${name}/${Number(layer)}` : name, base.config);
+  return parseSite((components as readonly string[]).includes(name) ? `${name}/${Number(layer)}` : name, base.stacks);
 }
 
 /** Interventions of one form are one configuration; R stays orthonormal however it is trained on. */

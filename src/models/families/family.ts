@@ -1,0 +1,80 @@
+// What a family of models is: how its configurations are read, what its checkpoints call their tensors, and which tasks
+// it has models for. A family is one file here and one line in index.ts.
+
+import type { TensorFile } from '../../io/tensorFile.js';
+import type { RoleNames } from '../block.js';
+import { CausalLM } from '../causalLM.js';
+import type { DecoderConfig } from '../config.js';
+import type { EmbeddingNames } from '../embeddings.js';
+import type { GenerationConfig } from '../generationConfig.js';
+import { loadDecoder } from '../load.js';
+import type { Model } from '../model.js';
+import type { WeightLoader } from '../weights.js';
+
+/** Names of a checkpoint as its first release has them. */
+export interface ModelNames {
+  /** What stands in front of most of them, and may be missing or another one in a file: `model.`. */
+  readonly prefix: string;
+  readonly embeddings: EmbeddingNames;
+  /** In front of the number of a block: `model.layers`. */
+  readonly blocks: string;
+  /** The layers of a block, behind its number. */
+  readonly roles: RoleNames;
+  readonly norm?: string;
+  readonly head?: string;
+  /** Matrices are stored [in, out], as GPT-2's Conv1D has them. */
+  readonly transposed?: boolean;
+  /** Tensors of blocks that are no weights: masks and tables that follow from the configuration. */
+  readonly ignored?: RegExp;
+  /** Names of GGUF behind `blk.<n>.` where they are not those of gguf-py's table (tensorNames.ts). */
+  readonly gguf?: RoleNames;
+}
+
+/** What a model is asked to do, and what `AutoModel...` is called. */
+export const tasks = {
+  base: 'AutoModel',
+  causalLM: 'AutoModelForCausalLM',
+  maskedLM: 'AutoModelForMaskedLM',
+  sequenceClassification: 'AutoModelForSequenceClassification',
+  seq2seqLM: 'AutoModelForSeq2SeqLM',
+  imageClassification: 'AutoModelForImageClassification',
+  imageTextToText: 'AutoModelForImageTextToText',
+  speechSeq2Seq: 'AutoModelForSpeechSeq2Seq',
+} as const;
+export type Task = keyof typeof tasks;
+
+/** What a model is made from. */
+export interface Loading<Config extends DecoderConfig = DecoderConfig> {
+  readonly config: Config;
+  readonly weights: WeightLoader;
+  /** A hub id, or the name of the file or folder. */
+  readonly name: string;
+  readonly generation?: GenerationConfig | undefined;
+}
+
+export interface Family<Config extends DecoderConfig = DecoderConfig> {
+  readonly name: string;
+  /** `model_type` of config.json. */
+  readonly modelTypes: readonly string[];
+  readonly names: ModelNames;
+  /** From the content of a config.json. @throws FormatError naming the key, what was expected and what came */
+  fromHF(json: unknown, source: string): Config;
+  /** `general.architecture` of a GGUF. */
+  readonly architectures?: readonly string[];
+  fromGGUF?(file: GgufFile): Promise<Config>;
+  /** How the model of each task is loaded. */
+  readonly tasks: { readonly [T in Task]?: (loading: Loading<Config>) => Promise<Model> };
+}
+
+export type GgufFile = Pick<TensorFile, 'name' | 'metadata' | 'tensors' | 'readFloat32'>;
+
+/** A family of decoders with a language-model head. */
+export function decoderFamily(family: Omit<Family, 'tasks'>): Family {
+  return {
+    ...family,
+    tasks: {
+      causalLM: async ({ config, weights, name, generation }) =>
+        new CausalLM(config, await loadDecoder(config, family.names, weights), name, generation),
+    },
+  };
+}

@@ -1,0 +1,43 @@
+// The list of families. A new one is its file and a line here.
+
+import { FormatError } from '../../io/errors.js';
+import { isJsonObject } from '../../io/strictJson.js';
+import type { DecoderConfig } from '../config.js';
+import type { Family, GgufFile } from './family.js';
+import { llama } from './llama.js';
+import { qwen2 } from './qwen2.js';
+
+export const families: readonly Family[] = [llama, qwen2];
+
+/** Every `model_type` this version reads. */
+export const knownArchitectures: readonly string[] = families.flatMap(family => family.modelTypes);
+
+const unknown = (name: string, names: readonly string[]): string =>
+  `architecture '${name}' is not known; known: ${names.join(', ')}`;
+
+/** A configuration from the content of a config.json. @throws FormatError naming what is not understood */
+export function configFromHF(json: unknown, source: string): DecoderConfig {
+  if (!isJsonObject(json)) throw new FormatError(source, 'expected a JSON object');
+  const modelType = String(json['model_type']);
+  const family = families.find(({ modelTypes }) => modelTypes.includes(modelType));
+  if (family) return family.fromHF(json, source);
+  throw new FormatError(source, unknown(modelType, knownArchitectures));
+}
+
+/** A configuration from an open GGUF. @throws FormatError naming what is not understood */
+export async function configFromGGUF(file: GgufFile): Promise<DecoderConfig> {
+  const architecture = String(file.metadata['general.architecture']);
+  const family = families.find(({ architectures = [] }) => architectures.includes(architecture));
+  if (family?.fromGGUF) return family.fromGGUF(file);
+  const names = families.flatMap(({ architectures = [] }) => architectures);
+  throw new FormatError(file.name, unknown(architecture, names));
+}
+
+/** The family of a configuration. */
+export function familyOf({ modelType }: Pick<DecoderConfig, 'modelType'>): Family {
+  const family = families.find(
+    ({ modelTypes, architectures = [] }) => modelTypes.includes(modelType) || architectures.includes(modelType),
+  );
+  if (!family) throw new RangeError(unknown(modelType, knownArchitectures));
+  return family;
+}
