@@ -50,6 +50,11 @@ export class Fixture {
     return found.shape;
   }
 
+  /** True where a tensor holds whole numbers by type. */
+  isWhole(name: string): boolean {
+    return /^[IU]/.test(this.file.tensors.get(name)?.dtype ?? '');
+  }
+
   floats(name: string): Promise<Float64Array> {
     return this.file.readFloat64(name);
   }

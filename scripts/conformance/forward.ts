@@ -2,10 +2,14 @@
 
 import { scope } from '../../src/autograd/scope.js';
 import { noGrad } from '../../src/autograd/tape.js';
-import type { CausalLM } from '../../src/models/causalLM.js';
+import { CausalLM } from '../../src/models/causalLM.js';
+import type { Model, ModelOutput } from '../../src/models/model.js';
+import type { Tensor } from '../../src/tensor/tensor.js';
 import { relative, type Bar, type Comparison } from './compare.js';
 import { take } from './context.js';
 import type { Fixture } from './fixture.js';
+import { lossOf, outputNamed, readInputs, type Inputs } from './inputs.js';
+import { Unsupported } from './unsupported.js';
 
 export interface Batch {
   readonly inputIds: Int32Array;
@@ -27,42 +31,64 @@ export function unmaskedOf({ attentionMask }: Batch, entries: number): (index: n
   return index => attentionMask[Math.floor(index / width)] !== 0;
 }
 
+/** Outputs and which stack's padding they have; null: none. */
+const outputs: readonly (readonly [pattern: RegExp, stack: string | null])[] = [
+  [/^logits$/, ''],
+  [/^(last_hidden_state|hidden_states\.\d+)$/, ''],
+  [/^(encoder_last_hidden_state|encoder_hidden_states\.\d+)$/, 'encoder'],
+  [/^decoder_hidden_states\.\d+$/, 'decoder'],
+  [/^(pooler_output|image_embeds|text_embeds|logits_per_image|logits_per_text)$/, null],
+];
+
 export async function checkForward(
   fixture: Fixture,
-  model: CausalLM,
+  model: Model,
   tolerance: number,
   comparison: Comparison,
 ): Promise<void> {
   const bar = relative(tolerance);
-  const batch = await readBatch(fixture);
-  const states = fixture.names
-    .flatMap(name => /^hidden_states\.(\d+)$/.exec(name)?.[1] ?? [])
-    .map(Number)
-    .sort((a, b) => a - b);
+  const inputs = await readInputs(fixture, model);
+  const wantsStates = fixture.names.some(name => /hidden_states\.\d+$/.test(name));
   const output = noGrad(() =>
-    scope(() => {
-      const { hiddenStates, logits } = model.forward({ ...batch, hiddenStates: states.length > 0 });
-      return { hiddenStates: [...hiddenStates], logits };
-    }),
-  );
-  for (const i of states) {
-    if (i >= output.hiddenStates.length)
-      throw new RangeError(`hidden_states.${i}: the model has hidden states 0..${output.hiddenStates.length - 1}`);
-    await masked(`hidden_states.${i}`, take(output.hiddenStates[i]), fixture, batch, bar, comparison);
+    scope(() => ({ ...model.forward({ ...inputs.options, hiddenStates: wantsStates }), collected: null })),
+  ) as unknown as ModelOutput;
+  for (const name of fixture.names) {
+    const kind = outputs.find(([pattern]) => pattern.test(name));
+    if (!kind) continue;
+    const [, index] = /hidden_states\.(\d+)$/.exec(name) ?? [];
+    const states = index === undefined ? null : statesOf(output, name);
+    if (states && Number(index) >= states.length)
+      throw new RangeError(`${name}: the model has hidden states 0..${states.length - 1}`);
+    const tensor = states ? states[Number(index)] : outputNamed(output, name);
+    if (!tensor) throw new Unsupported(`the model has no output '${name}'`);
+    const expected = await fixture.floats(name);
+    comparison.tensor(name, await take(tensor), expected, bar, realOf(inputs, kind[1], fixture.shape(name)));
   }
-  if (fixture.has('logits')) await masked('logits', take(output.logits), fixture, batch, bar, comparison);
   if (fixture.has('loss')) {
-    const labels = await fixture.ints('labels');
-    comparison.tensor(
-      'loss',
-      await take(noGrad(() => model.loss(batch, labels).loss)),
-      await fixture.floats('loss'),
-      bar,
-    );
+    const loss = await lossOf(fixture, model, inputs.options);
+    comparison.tensor('loss', await take(noGrad(() => loss().loss)), await fixture.floats('loss'), bar);
   }
   await checkGreedy('generate.greedy', 'generate.prompt', null, fixture, model, comparison);
   const padded = 'generate.left_padded';
   await checkGreedy(`${padded}.greedy`, `${padded}.input_ids`, `${padded}.attention_mask`, fixture, model, comparison);
+}
+
+/** The list of hidden states that a tensor's name is of. */
+function statesOf(output: ModelOutput, name: string): readonly Tensor[] {
+  const { encoderHiddenStates } = output as ModelOutput & { encoderHiddenStates?: readonly Tensor[] };
+  return name.startsWith('encoder_') ? (encoderHiddenStates ?? []) : output.hiddenStates;
+}
+
+/** Which entries of an output [B, T, ..] belong to real tokens of its stack; all where it has none. */
+export function realOf(
+  { stacks }: Inputs,
+  stack: string | null,
+  shape: readonly number[],
+): ((index: number) => boolean) | undefined {
+  const tokens = stack === null ? undefined : stacks.get(stack === '' && stacks.has('decoder') ? 'decoder' : stack);
+  if (!tokens || shape.length < 3 || shape[0] !== tokens.shape[0] || shape[1] !== tokens.shape[1]) return undefined;
+  const width = shape.slice(2).reduce((a, b) => a * b, 1);
+  return index => tokens.mask[Math.floor(index / width)] !== 0;
 }
 
 /** Compares a tensor [B, T, width] with the fixture's of that name, at real tokens. */
@@ -78,25 +104,41 @@ export async function masked(
   comparison.tensor(name, await actual, expected, bar, unmaskedOf(batch, expected.length));
 }
 
-/** Greedy continuation [B, prompt + new] of prompts [B, prompt] with padding on the left, not stopped at any token. */
+/**
+ * Greedy continuation, not stopped at any token: [B, prompt + new] of prompts [B, prompt] with padding on the left, or
+ * [B, 1 + new] with the decoder's start token in front, from the encoder's first rows.
+ */
 async function checkGreedy(
   name: string,
   promptName: string,
   maskName: string | null,
   fixture: Fixture,
-  model: CausalLM,
+  model: Model,
   comparison: Comparison,
 ): Promise<void> {
   if (!fixture.has(name)) return;
+  const expected = await fixture.ints(name);
+  if ('generateFrom' in model) {
+    const { options } = await readInputs(fixture, model);
+    const actual = await (model as unknown as FromEncoder).generateFrom(options, fixture.shape(name));
+    comparison.ids(name, actual, expected);
+    return;
+  }
+  if (!(model instanceof CausalLM)) throw new Unsupported('the model does not generate');
   const [batch, width] = fixture.shape(promptName);
   const [rows, total] = fixture.shape(name);
   if (rows !== batch || !(total > width))
     throw new RangeError(`${name}: expected [${batch}, more than ${width}], got [${fixture.shape(name).join(', ')}]`);
-  const [prompt, expected] = [await fixture.ints(promptName), await fixture.ints(name)];
+  const prompt = await fixture.ints(promptName);
   const mask = maskName !== null && fixture.has(maskName) ? await fixture.ints(maskName) : null;
   const padded = Array.from({ length: batch }, (_, b) => [...prompt.subarray(b * width, (b + 1) * width)]);
   const prompts = padded.map((row, b) => row.filter((_, t) => !mask || mask[b * width + t] !== 0));
   const generated = await model.generate(prompts, { maxNewTokens: total - width, stopTokenIds: [], rounded: false });
   const actual = generated.flatMap(({ ids }, b) => [...padded[b], ...ids]);
   comparison.ids(name, actual, expected);
+}
+
+/** An encoder-decoder: ids [rows, length], the start token in front, from the first rows of an input. */
+interface FromEncoder {
+  generateFrom(options: object, shape: readonly number[]): Promise<number[]>;
 }

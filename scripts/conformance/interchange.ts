@@ -66,7 +66,7 @@ export async function checkInterchange(
   const strange = fixture.names.filter(name => !known.includes(name));
   if (strange.length > 0) throw new Unsupported(`interchange cases with ${strange.join(', ')} are not supported`);
   const component = componentOf(settings.component);
-  const model = await context.model(settings.model);
+  const model = await context.causalLM(settings.model);
   const [base, source] = [await readTokens(fixture, 'base'), await readTokens(fixture, 'source')];
   const unitLocations = {
     base: await readPositions(fixture, 'base_positions', base),

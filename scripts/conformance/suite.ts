@@ -8,6 +8,7 @@ import { Unsupported, type RunContext } from './context.js';
 import { folderOf, lastOf } from './files.js';
 import { Fixture } from './fixture.js';
 import { checkForward } from './forward.js';
+import { checkLoreft } from './loreft.js';
 import { checkInterchange } from './interchange.js';
 import { checkPositions } from './positions.js';
 import { checkSaved } from './pyreftSaved.js';
@@ -79,12 +80,18 @@ async function check(c: Case, context: RunContext, tolerance: number, comparison
       throw new Unsupported('adapters of peft are not supported');
     }
     if (fixture.has('unit_locations'))
-      return await checkReft(fixture, await context.model(readSettings(settings).model), tolerance, comparison);
+      return await checkReft(fixture, await context.causalLM(readSettings(settings).model), tolerance, comparison);
     // The forward of a model lies beside it; what names a model from elsewhere does something more with it.
     if (typeof settings.model === 'string')
       throw new Unsupported(`what ${lastOf(c.path)} does with a model is not supported`);
-    return await checkForward(fixture, await context.model(folderOf(c.path)), tolerance, comparison);
+    const model = await context.model(folderOf(c.path), classOf(settings.class));
+    if (fixture.has('grad.R') && settings.positions !== undefined)
+      return await checkLoreft(fixture, model, tolerance, comparison);
+    return await checkForward(fixture, model, tolerance, comparison);
   } finally {
     await fixture.close();
   }
 }
+
+/** The class of the model beside a case; edits of a family say it in the forward's settings. */
+const classOf = (given: unknown): string | undefined => (typeof given === 'string' ? given : undefined);

@@ -42,7 +42,7 @@ const likelihoodBar = absolute(1e-4);
 export async function checkTexts(json: unknown, context: RunContext, comparison: Comparison): Promise<void> {
   const { model: name, texts, chats } = schema.parse(json);
   const tokenizer = await context.tokenizer(name);
-  const model = await context.model(name);
+  const model = await context.causalLM(name);
   for (const [i, entry] of texts.entries()) {
     comparison.ids(`texts.${i}.ids`, tokenizer.encode(entry.text), entry.ids);
     if (entry.decoded !== undefined) comparison.text(`texts.${i}.decoded`, tokenizer.decode(entry.ids), entry.decoded);

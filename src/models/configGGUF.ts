@@ -37,9 +37,23 @@ const neutral: Readonly<Record<string, readonly unknown[]>> = {
 
 const ropeDivisorsName = 'rope_freqs.weight';
 
+/** What a family's file says of its metadata, beside what all decoders have. */
+export interface GgufReader {
+  /** Layers that have the window of `attention.sliding_window`; default all. */
+  readonly slides?: (layer: number) => boolean;
+  /** The key of the norms' epsilon. */
+  readonly normKey?: string;
+  /** What differs from a LLaMA. `optional` reads a number of the architecture that may be missing. */
+  readonly switches: (
+    common: DecoderConfig,
+    read: { optional: <T>(key: string, fallback: T) => number | T },
+  ) => Partial<DecoderConfig>;
+}
+
 /** From an open GGUF file: its metadata, the names of its tensors, and `rope_freqs.weight` where it has one. */
-export async function configFromGGUF(
+export async function readDecoderGGUF(
   file: Pick<TensorFile, 'name' | 'metadata' | 'tensors' | 'readFloat32'>,
+  { slides = () => true, normKey = 'attention.layer_norm_rms_epsilon', switches }: GgufReader,
 ): Promise<DecoderConfig> {
   const { name: source, metadata, tensors } = file;
   const fail = (text: string): never => {
@@ -67,23 +81,23 @@ export async function configFromGGUF(
   const layers = number('block_count');
   const heads = number('attention.head_count');
   const headDim = number('attention.key_length', hiddenSize / heads);
-  for (const [key, what] of [
-    ['rope.dimension_count', 'rotary embeddings over'],
-    ['attention.value_length', 'values of'],
-  ] as const) {
-    const given = number(key, headDim);
-    if (given !== headDim)
-      fail(`${architecture}.${key}: ${what} ${given} dimensions, with heads of ${headDim}, are not supported`);
-  }
+  const values = number('attention.value_length', headDim);
+  if (values !== headDim)
+    fail(
+      `${architecture}.attention.value_length: values of ${values} dimensions, with heads of ${headDim}, are not supported`,
+    );
+  const rotated = number('rope.dimension_count', headDim);
+  if (rotated > headDim)
+    fail(`${architecture}.rope.dimension_count: ${rotated} dimensions are rotated, and heads have ${headDim}`);
   const maxPositions = number('context_length', 2048);
   const window = value('attention.sliding_window') ? number('attention.sliding_window') : null;
   const eos = id('eos_token_id');
   const rope: RopeSettings = {
     theta: number('rope.freq_base', 10000),
     scaling: ropeScalingOf({ architecture, value, number, maxPositions, fail }),
-    fraction: 1,
+    fraction: rotated / headDim,
   };
-  const config: DecoderConfig = {
+  const common: DecoderConfig = {
     ...plainSwitches,
     modelType: architecture,
     vocabSize,
@@ -93,11 +107,13 @@ export async function configFromGGUF(
     heads,
     kvHeads: number('attention.head_count_kv', heads),
     headDim,
-    normEps: number('attention.layer_norm_rms_epsilon', 1e-5),
+    normEps: number(normKey, 1e-5),
     ropes: new Array<RopeSettings>(layers).fill(rope),
     ropeDivisors: tensors.has(ropeDivisorsName) ? [...(await file.readFloat32(ropeDivisorsName))] : null,
     maxPositions,
-    windows: new Array<number | null>(layers).fill(window !== null && window < maxPositions ? window : null),
+    windows: Array.from({ length: layers }, (_, layer) =>
+      window !== null && window < maxPositions && slides(layer) ? window : null,
+    ),
     tiedHead: !tensors.has('output.weight'),
     qkvBias: tensors.has('blk.0.attn_q.bias'),
     outputBias: tensors.has('blk.0.attn_output.bias'),
@@ -107,6 +123,8 @@ export async function configFromGGUF(
     eosTokenIds: eos === null ? [] : [eos],
     padTokenId: id('padding_token_id'),
   };
+  const optional = <T>(key: string, fallback: T): number | T => (value(key) === undefined ? fallback : number(key));
+  const config = { ...common, ...switches(common, { optional }) };
   for (const [name, given] of Object.entries(metadata)) {
     const key = name.slice(architecture.length + 1);
     if (!name.startsWith(`${architecture}.`) || known.has(key) || ignored.has(key)) continue;
@@ -160,3 +178,7 @@ function ropeScalingOf({ architecture, value, number, maxPositions, fail }: Read
     `${architecture}.rope.scaling.type: '${String(type)}' is not supported; supported are none, linear and yarn`,
   );
 }
+
+/** A LLaMA-like decoder without anything of its own. */
+export const configFromGGUF = (file: Parameters<typeof readDecoderGGUF>[0]): Promise<DecoderConfig> =>
+  readDecoderGGUF(file, { switches: () => ({}) });

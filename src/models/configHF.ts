@@ -63,6 +63,8 @@ export interface DecoderReader {
   readonly keys?: z.ZodRawShape;
   /** Keys by the names that LLaMA's configuration has for them: `{ n_embd: 'hidden_size' }`. */
   readonly renamed?: Readonly<Record<string, string>>;
+  /** Fills in what follows from other keys. */
+  readonly prepare?: (given: Record<string, unknown>) => void;
   /** Values of common keys that the file leaves out. */
   readonly defaults: {
     readonly max_position_embeddings: number;
@@ -90,6 +92,7 @@ export function readDecoderHF(json: unknown, source: string, reader: DecoderRead
     if (name in given) fail(`${key}: is given twice, as ${name} too`);
     if (value !== undefined) given[name] = value;
   }
+  reader.prepare?.(given);
   const parsed = schema.extend(keys).safeParse({ ...defaults, ...withoutNulls(given, defaults) });
   if (!parsed.success) {
     const oldName = (key: string): string => Object.entries(renamed).find(([, to]) => to === key)?.[0] ?? key;
@@ -204,8 +207,8 @@ function ropeOf(
   if (['llama3', 'yarn', 'longrope'].includes(type))
     inside[originalKey] = c[originalKey] ?? inside[originalKey] ?? positions;
   if (['yarn', 'longrope'].includes(type)) inside['factor'] ??= positions / Number(inside[originalKey]);
-  const { rope_theta: _theta, partial_rotary_factor: _fraction, type: _type, ...settings } = inside;
-  const isPlain = type === 'default' && Object.keys(settings).every(name => name === 'rope_type');
+  const { rope_theta: _theta, partial_rotary_factor: _fraction, ...settings } = inside;
+  const isPlain = type === 'default' && Object.keys(settings).every(name => ['rope_type', 'type'].includes(name));
   const scaling: RopeScaling | null = isPlain ? null : { ...settings, rope_type: type };
   return { theta, scaling, fraction };
 }
@@ -243,3 +246,8 @@ export function fixedBiases(
   if (mlp) fail(`mlp_bias: true, but a ${type} never has biases in its feed-forward`);
   return { qkvBias, outputBias: false, mlpBias: false };
 }
+
+/** Biases of q, k, v and o together, by `attention_bias`. */
+export const allAttentionBiases = ({
+  attention_bias: bias,
+}: HFConfig): Pick<DecoderConfig, 'qkvBias' | 'outputBias'> => ({ qkvBias: bias ?? false, outputBias: bias ?? false });

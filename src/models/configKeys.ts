@@ -20,7 +20,7 @@ const ignored: Readonly<Record<string, string>> = {
   'how a forward pass is carried out': `
     use_cache pretraining_tp chunk_size_feed_forward attn_implementation use_flash_attn use_flash_attention
     use_flash_attention_2 use_sdpa use_memory_efficient_attention use_xformers onnx use_fused_rms_norm use_fused_mlp
-    use_fused_rope use_liger_kernel attention_implementation is_decoder cross_attention_hidden_size
+    use_fused_rope use_liger_kernel reorder_and_upcast_attn attention_implementation is_decoder cross_attention_hidden_size
   `,
   'what a forward pass returns': `
     return_dict use_return_dict output_attentions output_hidden_states output_scores return_dict_in_generate output_past
@@ -29,10 +29,12 @@ const ignored: Readonly<Record<string, string>> = {
     initializer_range attention_dropout attn_dropout attn_pdrop embd_pdrop resid_pdrop hidden_dropout
     hidden_dropout_prob mlp_dropout dropout attention_probs_dropout_prob classifier_dropout summary_first_dropout
     gradient_checkpointing use_gradient_checkpointing tf_legacy_loss label_smoothing neftune_noise_alpha
-    router_aux_loss_coef output_router_logits recompute
+    router_aux_loss_coef output_router_logits recompute init_std layerdrop hidden_dropout_rate activation_dropout
+    dropout_rate encoder_layerdrop decoder_layerdrop classifier_dropout_prob
   `,
   'heads of other tasks': `
     id2label label2id num_labels problem_type finetuning_task task_specific_params prefix summary_type
+    summary_use_proj summary_activation summary_proj_to_labels
   `,
   'generation, which generation_config.json and its caller decide': `
     max_length min_length max_new_tokens do_sample early_stopping temperature top_k top_p min_p typical_p
@@ -47,7 +49,7 @@ const ignored: Readonly<Record<string, string>> = {
     chat_template add_bos_token add_eos_token
   `,
   'lengths that files of before max_position_embeddings have beside it': `
-    max_sequence_length max_seq_len seq_length max_seq_length
+    max_sequence_length max_seq_len seq_length max_seq_length n_ctx
   `,
 };
 

@@ -63,7 +63,7 @@ export interface Family<Config extends DecoderConfig = DecoderConfig> {
   readonly architectures?: readonly string[];
   fromGGUF?(file: GgufFile): Promise<Config>;
   /** How the model of each task is loaded. */
-  readonly tasks: { readonly [T in Task]?: (loading: Loading<Config>) => Promise<Model> };
+  readonly tasks: Readonly<Partial<Record<Task, (loading: Loading<Config>) => Promise<Model>>>>;
 }
 
 export type GgufFile = Pick<TensorFile, 'name' | 'metadata' | 'tensors' | 'readFloat32'>;

@@ -4,10 +4,33 @@ import { FormatError } from '../../io/errors.js';
 import { isJsonObject } from '../../io/strictJson.js';
 import type { DecoderConfig } from '../config.js';
 import type { Family, GgufFile } from './family.js';
+import { gemma2 } from './gemma2.js';
+import { gemma3 } from './gemma3.js';
+import { gpt2 } from './gpt2.js';
+import { gptNeoX } from './gptNeoX.js';
+import { granite } from './granite.js';
 import { llama } from './llama.js';
+import { olmo2 } from './olmo2.js';
+import { opt } from './opt.js';
+import { phi3 } from './phi3.js';
 import { qwen2 } from './qwen2.js';
+import { qwen3 } from './qwen3.js';
+import { smollm3 } from './smollm3.js';
 
-export const families: readonly Family[] = [llama, qwen2];
+export const families: readonly Family[] = [
+  llama,
+  qwen2,
+  qwen3,
+  gemma2,
+  gemma3,
+  phi3,
+  olmo2,
+  smollm3,
+  granite,
+  gpt2,
+  gptNeoX,
+  opt,
+];
 
 /** Every `model_type` this version reads. */
 export const knownArchitectures: readonly string[] = families.flatMap(family => family.modelTypes);
