@@ -13,6 +13,7 @@ import { assign } from '../src/reft/intervention.js';
 import { tinyExamples } from './helpers/tinyExamples.js';
 import { writeTinyFolder } from './helpers/tinyFolder.js';
 import { tinyModel } from './helpers/tinyModel.js';
+import { parameterOf } from './helpers/packed.js';
 
 type Streams = Record<'stdout' | 'stderr', string>;
 
@@ -107,7 +108,7 @@ test('reft info of a config, and an error that quotes one, steer nothing', async
 
 test('broken weights: the first use of a model says which it is', async () => {
   const model = await tinyModel();
-  const { weight } = model.model.norm;
+  const weight = parameterOf(model, 'model.norm.weight');
   assign(weight, tensor.from(new Float32Array(weight.size).fill(NaN), weight.shape), 'norm');
   await assert.rejects(
     model.generate([[1, 2]], { maxNewTokens: 1 }),

@@ -11,6 +11,7 @@ import { noGrad } from '../src/autograd/tape.js';
 import { memorySource } from '../src/io/byteSource.js';
 import { openSafetensors, writeSafetensors, type SafetensorsEntry } from '../src/io/safetensors.js';
 import { AutoModelForCausalLM } from '../src/models/auto.js';
+import { onBatch } from '../src/models/patch.js';
 import { siteName } from '../src/models/sites.js';
 import { create } from '../src/tensor/create.js';
 import type { Tensor } from '../src/tensor/tensor.js';
@@ -157,7 +158,7 @@ test('several positions a row, masks, another component and the first coordinate
       edits: [
         {
           site,
-          apply(h) {
+          apply: onBatch(h => {
             const data = Float64Array.from(h.dataSync());
             for (const b of [0, 1]) {
               columns.base[b].forEach((column, k) => {
@@ -166,7 +167,7 @@ test('several positions a row, masks, another component and the first coordinate
               });
             }
             return create.from(data, h.shape, { dtype: 'f64', backend: h.backend });
-          },
+          }),
         },
       ],
     }),

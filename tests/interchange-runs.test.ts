@@ -7,7 +7,7 @@ import { scope } from '../src/autograd/scope.js';
 import { noGrad } from '../src/autograd/tape.js';
 import { createCpuBackend } from '../src/backends/index.js';
 import type { CausalLM } from '../src/models/causalLM.js';
-import type { SiteEdit } from '../src/models/context.js';
+import { onBatch, type SiteEdit } from '../src/models/patch.js';
 import { siteName, type Site } from '../src/models/sites.js';
 import {
   getInterchangeModel,
@@ -47,12 +47,12 @@ function byHand(
     scope(() => {
       const edits = write.map(({ site, row, value }): SiteEdit => ({
         site,
-        apply(h) {
+        apply: onBatch(h => {
           const width = h.shape[2];
           const data = Float64Array.from(h.dataSync());
           data.set(value([...data.subarray(row * width, (row + 1) * width)]), row * width);
           return create.from(data, h.shape, { dtype: 'f64', backend: h.backend });
-        },
+        }),
       }));
       const { collected, logits } = on.forward({ ...base, edits, collect: read });
       const states = new Map(

@@ -12,7 +12,7 @@ import { openLlama2c } from '../src/io/llama2c.js';
 import { openSafetensors, openShardedSafetensors, writeSafetensors } from '../src/io/safetensors.js';
 import type { TensorFile } from '../src/io/tensorFile.js';
 import { tokenizerFromFiles } from '../src/io/tokenizerJson.js';
-import { configFromHF } from '../src/models/configHF.js';
+import { configFromHF } from '../src/models/families/index.js';
 import { readTorchBin } from '../src/io/torchBin.js';
 import { bytesOf, ggufBytes, smallGguf } from './helpers/ggufBytes.js';
 import type { GgufSpec } from './helpers/ggufBytes.js';

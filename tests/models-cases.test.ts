@@ -11,6 +11,7 @@ import { AutoModelForCausalLM } from '../src/models/auto.js';
 import type { CausalLM } from '../src/models/causalLM.js';
 import { loadReft } from '../src/reft/adapterFiles.js';
 import { caseFolder } from './helpers/caseFolder.js';
+import { ropeOf } from './helpers/ropeOf.js';
 
 const prompt = [64, 65, 66, 64, 65, 66, 64, 65, 66];
 const folders = new Map<string, Promise<string>>();
@@ -106,7 +107,7 @@ test('31: linear scaling by the older key, without a type, and YaRN', async () =
     assert.deepEqual(await continued(name, path, 6), [94, 103, 145, 189, 239, 91], path);
   assert.deepEqual(await logits(name, 'scale-linear.gguf'), await logits(name, 'scaling-linear.gguf'));
   const yarn = await load(name, 'yarn.gguf');
-  assert.deepEqual(yarn.config.ropeScaling, {
+  assert.deepEqual(ropeOf(yarn.config).scaling, {
     rope_type: 'yarn',
     factor: 4,
     original_max_position_embeddings: 512,

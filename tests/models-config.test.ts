@@ -6,7 +6,8 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { FormatError } from '../src/io/errors.js';
 import { configFromLlama2c, specialId } from '../src/models/config.js';
-import { configFromHF } from '../src/models/configHF.js';
+import { configFromHF, knownArchitectures } from '../src/models/families/index.js';
+import { ropeOf } from './helpers/ropeOf.js';
 
 type Settings = Record<string, unknown>;
 const real = JSON.parse(readFileSync(new URL('fixtures/models/realConfigs.json', import.meta.url), 'utf8')) as Record<
@@ -47,15 +48,15 @@ for (const [name, json] of Object.entries(real)) {
 
 test('what published files say is what is computed', () => {
   const of = (name: string): ReturnType<typeof configFromHF> => configFromHF(real[name], name);
-  assert.deepEqual(of('Qwen2.5-7B-Instruct with the YaRN of its card').ropeScaling, {
+  assert.deepEqual(ropeOf(of('Qwen2.5-7B-Instruct with the YaRN of its card')).scaling, {
     rope_type: 'yarn',
     type: 'yarn',
     factor: 4,
     original_max_position_embeddings: 32768,
   });
-  assert.deepEqual(of('vicuna-7b-v1.5-16k').ropeScaling, { rope_type: 'linear', type: 'linear', factor: 4 });
-  assert.equal(of('SmolLM2-135M-Instruct as transformers 5 saves it').ropeTheta, 100000);
-  assert.equal(of('SmolLM2-135M-Instruct').ropeTheta, 100000);
+  assert.deepEqual(ropeOf(of('vicuna-7b-v1.5-16k')).scaling, { rope_type: 'linear', type: 'linear', factor: 4 });
+  assert.equal(ropeOf(of('SmolLM2-135M-Instruct as transformers 5 saves it')).theta, 100000);
+  assert.equal(ropeOf(of('SmolLM2-135M-Instruct')).theta, 100000);
   assert.equal(of('llama-7b-hf (first conversions)').padTokenId, null);
   assert.equal(of('llama-7b-hf (first conversions)').maxPositions, 2048);
   assert.equal(of('Mistral-Nemo-Instruct-2407').headDim, 128);
@@ -80,7 +81,6 @@ test('a key that nobody knows is refused by name, and its value shown', () => {
 
 test('keys that change the computation are accepted with the value that does not', () => {
   for (const [key, good, bad] of [
-    ['partial_rotary_factor', 1, 0.5],
     ['rope_interleaved', false, true],
     ['use_mrope', false, true],
     ['is_encoder_decoder', false, true],
@@ -138,12 +138,19 @@ test('settings of rotary embeddings are typed errors that name file and field', 
   refused({ rope_parameters: { rope_theta: 0 } }, 'rope_parameters.rope_theta: expected a positive number, got 0');
   refused(
     { rope_parameters: { full_attention: { rope_theta: 1 } } },
-    'rope_parameters.full_attention: rotary embeddings that differ by layer are not supported',
+    'rope_parameters: has settings for types of layers, and there are no layer_types',
   );
   refused(
-    { rope_parameters: { rope_type: 'default', partial_rotary_factor: 0.5 } },
-    "rope scaling 'default': partial_rotary_factor 0.5 is not supported, only 1",
+    { rope_parameters: { full_attention: 3 }, layer_types: new Array<string>(4).fill('full_attention') },
+    'rope_parameters.full_attention: expected an object, got 3',
   );
+  for (const factor of [0, 1.5, '1'])
+    refused(
+      { rope_parameters: { rope_type: 'default', partial_rotary_factor: factor } },
+      `rope_parameters.partial_rotary_factor: expected a number from 0 to 1, got ${JSON.stringify(factor)}`,
+    );
+  refused({ partial_rotary_factor: 1.5 }, /^config.json: partial_rotary_factor: Too big/);
+  refused({ partial_rotary_factor: 0.4 }, 'head size 8 is odd; rotary embeddings need an even one');
   refused(
     { rope_scaling: { type: 'longrope', short_factor: [1], long_factor: [1] } },
     "rope scaling 'longrope': short_factor must be a list of 4 positive numbers, got a list of 1",
@@ -151,25 +158,46 @@ test('settings of rotary embeddings are typed errors that name file and field', 
 });
 
 test('rope_parameters and the older keys mean the same; what stands inside comes first', () => {
-  assert.equal(read({ rope_theta: 7 }).ropeTheta, 7);
-  assert.equal(read({ rope_theta: 7, rope_parameters: { rope_type: 'default' } }).ropeTheta, 7);
-  assert.equal(read({ rope_theta: 7, rope_parameters: { rope_type: 'default', rope_theta: 8 } }).ropeTheta, 8);
-  assert.equal(read({}).ropeTheta, 10000);
-  assert.deepEqual(read({ rope_parameters: { rope_type: 'linear', factor: 3, rope_theta: 8 } }).ropeScaling, {
+  assert.equal(ropeOf(read({ rope_theta: 7 })).theta, 7);
+  assert.equal(ropeOf(read({ rope_theta: 7, rope_parameters: { rope_type: 'default' } })).theta, 7);
+  assert.equal(ropeOf(read({ rope_theta: 7, rope_parameters: { rope_type: 'default', rope_theta: 8 } })).theta, 8);
+  assert.equal(ropeOf(read({})).theta, 10000);
+  assert.deepEqual(ropeOf(read({ rope_parameters: { rope_type: 'linear', factor: 3, rope_theta: 8 } })).scaling, {
     rope_type: 'linear',
     factor: 3,
-    rope_theta: 8,
   });
-  assert.deepEqual(read({ rope_scaling: { rope_type: 'yarn' }, original_max_position_embeddings: 16 }).ropeScaling, {
-    rope_type: 'yarn',
-    original_max_position_embeddings: 16,
-    factor: 4,
-  });
-  assert.deepEqual(read({ rope_scaling: { rope_type: 'yarn', factor: 2 } }).ropeScaling, {
+  assert.deepEqual(
+    ropeOf(read({ rope_scaling: { rope_type: 'yarn' }, original_max_position_embeddings: 16 })).scaling,
+    { rope_type: 'yarn', original_max_position_embeddings: 16, factor: 4 },
+  );
+  assert.deepEqual(ropeOf(read({ rope_scaling: { rope_type: 'yarn', factor: 2 } })).scaling, {
     rope_type: 'yarn',
     factor: 2,
     original_max_position_embeddings: 64,
   });
+});
+
+test('a share of each head is rotated; settings may differ between types of layers', () => {
+  assert.equal(ropeOf(read({})).fraction, 1);
+  assert.equal(ropeOf(read({ partial_rotary_factor: 0.5 })).fraction, 0.5);
+  assert.equal(
+    ropeOf(read({ partial_rotary_factor: 1, rope_parameters: { partial_rotary_factor: 0.25 } })).fraction,
+    0.25,
+  );
+  const layer_types = ['full_attention', 'sliding_attention', 'sliding_attention', 'full_attention'];
+  const [full, sliding] = [
+    { rope_theta: 7, rope_type: 'linear', factor: 2 },
+    { rope_theta: 8, rope_type: 'default', partial_rotary_factor: 0.5 },
+  ];
+  const expected = {
+    full_attention: { theta: 7, scaling: { rope_type: 'linear', factor: 2 }, fraction: 1 },
+    sliding_attention: { theta: 8, scaling: null, fraction: 0.5 },
+  };
+  assert.deepEqual(
+    read({ layer_types, sliding_window: 3, rope_parameters: { full_attention: full, sliding_attention: sliding } })
+      .ropes,
+    layer_types.map(type => expected[type as keyof typeof expected]),
+  );
 });
 
 test('windows that contradict each other are refused', () => {
@@ -256,7 +284,9 @@ test('other wrong settings name the field', () => {
   refused({ num_attention_heads: 5 }, 'the hidden size 32 is not a multiple of 5 attention heads');
   refused({ num_key_value_heads: 3 }, '4 attention heads are not a multiple of 3 key/value heads');
   refused({ head_dim: 7 }, 'head size 7 is odd; rotary embeddings need an even one');
-  refused({}, "architecture 'gpt2' is not known; known: llama, qwen2, mistral", 'gpt2');
+  refused({}, `architecture 'nonesuch' is not known; known: ${knownArchitectures.join(', ')}`, 'nonesuch');
+  for (const name of ['llama', 'qwen2', 'mistral'])
+    assert.equal(knownArchitectures.filter(known => known === name).length, 1, name);
   assert.throws(() => configFromHF([], 'config.json'), {
     name: 'FormatError',
     message: 'config.json: expected a JSON object',
@@ -274,7 +304,21 @@ test('a llama2.c header says the sizes, run.c the rest', () => {
     seq_len: 64,
     tie_word_embeddings: true,
   };
+  const rope = { theta: 10000, scaling: null, fraction: 1 };
   assert.deepEqual(configFromLlama2c(header, 'x.bin'), {
+    causal: true,
+    parallel: false,
+    residualScale: 1,
+    norm: 'rms',
+    normBias: true,
+    qkNorm: null,
+    attentionScale: null,
+    attentionSoftcap: null,
+    qkvOrder: 'parts',
+    embeddingScale: 1,
+    logitsScale: 1,
+    logitsSoftcap: null,
+    learnedPositions: null,
     modelType: 'llama',
     vocabSize: 100,
     hiddenSize: 32,
@@ -284,8 +328,7 @@ test('a llama2.c header says the sizes, run.c the rest', () => {
     kvHeads: 2,
     headDim: 8,
     normEps: 1e-5,
-    ropeTheta: 10000,
-    ropeScaling: null,
+    ropes: [rope, rope],
     ropeDivisors: null,
     maxPositions: 64,
     windows: [null, null],

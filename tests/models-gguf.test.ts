@@ -7,11 +7,12 @@ import { memorySource, type ByteSource } from '../src/io/byteSource.js';
 import { FormatError } from '../src/io/errors.js';
 import { openGguf } from '../src/io/gguf.js';
 import { loadCausalLM, openCheckpoint } from '../src/models/auto.js';
-import { configFromGGUF } from '../src/models/configGGUF.js';
+import { configFromGGUF } from '../src/models/families/index.js';
 import type { DecoderConfig } from '../src/models/config.js';
 import { ropeFrequencies } from '../src/nn/rope.js';
 import { bytesOf, ggufBytes, type GgufSpec, type GgufTensorSpec, type GgufValue } from './helpers/ggufBytes.js';
 import { variantConfig, variantEntries, variantIds, variantLogits } from './helpers/variants.js';
+import { ropeOf } from './helpers/ropeOf.js';
 
 type Keys = Record<string, GgufValue>;
 const u32 = (value: number): GgufValue => ({ type: 'u32', value });
@@ -72,8 +73,8 @@ test('keys of the architecture that are not understood are refused by name', asy
 
 test('scaling of positions: its type, both names of the factor, what YaRN has beside it', async () => {
   const scaling = async (keys: Keys): Promise<unknown> =>
-    (await configOf(Object.fromEntries(Object.entries(keys).map(([key, value]) => [`llama.rope.${key}`, value]))))
-      .ropeScaling;
+    ropeOf(await configOf(Object.fromEntries(Object.entries(keys).map(([key, value]) => [`llama.rope.${key}`, value]))))
+      .scaling;
   const linear = { rope_type: 'linear', factor: 4 };
   assert.equal(await scaling({}), null);
   assert.deepEqual(await scaling({ scale_linear: f32(4) }), linear);

@@ -1,5 +1,6 @@
 // The last block computes only the tokens whose logits are wanted, unless somebody sees the others or an edit there
-// needs them: the same logits, losses and gradients, with padding or without, cached or not, edited or not.
+// needs them: the same logits, losses and gradients, of a padded batch and of its rows alone, cached or not, edited or
+// not.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -13,6 +14,8 @@ import type { Tensor } from '../src/tensor/tensor.js';
 import { collate } from '../src/data/collate.js';
 import { getReftModel, kindNames, layoutOf, mixEdits, type EditedModel } from '../src/reft/index.js';
 import { oracle } from './helpers/machines.js';
+import { partsOf } from './helpers/packed.js';
+import { measuredAlone } from './helpers/rowsAlone.js';
 import { tinyExample } from './helpers/tinyExamples.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';
 
@@ -24,16 +27,18 @@ const padded = Int32Array.from({ length: batch * length }, (_, i) => Number(i < 
 
 /** Tokens that the last block's feed-forward layer is given. */
 function tokensComputed(body: () => void): number {
-  const { activate } = model.model.layers[last].mlp;
+  const { up } = partsOf(model, last);
+  if (!up) assert.fail('the block has no feed-forward');
+  const { forward } = up;
   let count = -1;
-  model.model.layers[last].mlp.activate = function (x) {
-    count = x.shape[0] * x.shape[1];
-    return activate.call(this, x);
+  up.forward = function (x, epilogue) {
+    [count] = x.shape;
+    return forward.call(this, x, epilogue);
   };
   try {
     body();
   } finally {
-    model.model.layers[last].mlp.activate = activate;
+    up.forward = forward;
   }
   return count;
 }
@@ -66,23 +71,42 @@ function near(actual: ArrayLike<number>, expected: ArrayLike<number>): void {
     );
 }
 
+/** The logits of each token b * T + t, from its row alone without padding; zeros at padding. */
+function logitsAlone(attentionMask: Int32Array | undefined): number[][] {
+  const { vocabSize } = model.config;
+  return Array.from({ length: batch }, (_, b) => {
+    const row = inputIds.slice(b * length, (b + 1) * length);
+    const ids = row.filter((_id, t) => attentionMask?.[b * length + t] !== 0);
+    const values = noGrad(() =>
+      scope(() => model.forward({ inputIds: ids, shape: [1, ids.length] }).logits),
+    ).dataSync();
+    return Array.from(row, (_id, t) =>
+      t < ids.length ? [...values.slice(t * vocabSize, (t + 1) * vocabSize)] : new Array<number>(vocabSize).fill(0),
+    );
+  }).flat();
+}
+
 for (const [name, options] of Object.entries<Partial<ForwardOptions>>({
   plain: {},
   padded: { attentionMask: padded },
-  'padding left out': { attentionMask: padded, skipPadding: true },
 })) {
+  const real = options.attentionMask ? 11 : 14;
+  const alone = logitsAlone(options.attentionMask);
   test(`${name}: logits at some tokens`, () => {
     for (const rows of [[6], [2, 9], [10, 0, 3], []]) {
       const { logits, tokens } = both({ ...options, logitsAt: Int32Array.from(rows) });
-      near(logits[0], logits[1]);
-      assert.deepEqual(tokens, [rows.length, options.skipPadding ? 11 : 14]);
+      for (const some of logits)
+        near(
+          some,
+          rows.flatMap(row => alone[row]),
+        );
+      assert.deepEqual(tokens, [rows.length, real]);
     }
-    assert.equal(both({ ...options }).tokens[0], options.skipPadding ? 11 : 14, 'all logits');
-    assert.equal(
-      both({ ...options, logitsAt: Int32Array.from({ length: 11 }, (_, i) => i) }).tokens[0],
-      options.skipPadding ? 11 : 14,
-      'nearly all',
-    );
+    const all = both(options);
+    for (const some of all.logits) near(some, alone.flat());
+    assert.equal(all.tokens[0], real, 'all logits');
+    const nearlyAll = { ...options, logitsAt: Int32Array.from({ length: 11 }, (_, i) => i) };
+    assert.equal(both(nearlyAll).tokens[0], real, 'nearly all');
   });
 }
 
@@ -120,10 +144,10 @@ test('what stands after attention in the last block keeps all tokens there, unle
                 {
                   site: { layer: last, component },
                   rows: Int32Array.from(rows),
-                  apply: h => h,
-                  applyToReal: (h, places) => {
+                  apply: (h, present) => {
+                    assert.deepEqual([...present.tokens], [...wanted]);
                     assert.deepEqual(
-                      [h.shape[1], ...rows.map(row => places[row])],
+                      [h.shape[0], ...present.placesOf(Int32Array.from(rows))],
                       [wanted.length, ...rows.map(row => wanted.indexOf(row))],
                     );
                     return h;
@@ -193,7 +217,6 @@ const layout = layoutOf(padding.attentionMask, padding.shape, padding.promptLeng
 function measured(
   edited: EditedModel,
   trained: readonly Tensor[],
-  skipPadding: boolean,
   collect: readonly Site[],
   dropout = false,
 ): { numbers: number[][]; tokens: number } {
@@ -202,7 +225,7 @@ function measured(
   const numbers: number[][] = [];
   const tokens = tokensComputed(() => {
     const { loss } = edited.loss(
-      { inputIds: ids, shape, attentionMask, skipPadding, collect },
+      { inputIds: ids, shape, attentionMask, collect },
       labels,
       layout,
       dropout ? { seed: 5, step: 2 } : undefined,
@@ -215,19 +238,22 @@ function measured(
 
 const everyToken: readonly Site[] = [{ layer: last, component: 'block_output' }];
 const wantedTokens = 4 + 2 + 3;
+const realTokens = 13 + 5 + 8;
 for (const kind of kindNames()) {
   test(`${kind} in every layer: the last one edits the tokens that are left, with the same loss and gradients`, () => {
     for (const component of ['block_output', 'mlp_activation', 'attention_output'] as const) {
       const reft = getReftModel(model, { kind, layers: 'all', component, positions: 'f2+l2', tied: true, rank: 2 });
       const trained = reft.trained().map(t => t.tensor);
+      const alone = measuredAlone(() => reft, trained, examples);
       for (const edited of [reft, mixEdits([reft, reft, reft])]) {
-        for (const skipPadding of [false, true]) {
-          const [narrow, whole] = [[], everyToken].map(collect => measured(edited, trained, skipPadding, collect));
-          narrow.numbers.forEach((list, i) => {
-            near(list, whole.numbers[i]);
+        const [narrow, whole] = [[], everyToken].map(collect => measured(edited, trained, collect));
+        for (const { numbers } of [narrow, whole]) {
+          assert.equal(numbers.length, alone.length);
+          numbers.forEach((list, i) => {
+            near(list, alone[i]);
           });
-          assert.deepEqual([narrow.tokens, whole.tokens], [wantedTokens, skipPadding ? 26 : 39], component);
         }
+        assert.deepEqual([narrow.tokens, whole.tokens], [wantedTokens, realTokens], component);
       }
     }
   });
@@ -239,10 +265,9 @@ test('all tokens are there for dropout, and where an edit would lose all of its 
     return measured(
       reft,
       reft.trained().map(t => t.tensor),
-      false,
       [],
       dropout > 0,
     ).tokens;
   };
-  assert.deepEqual([tokens('f1', 0), tokens('l1', 0.5), tokens('l1', 0)], [39, 39, wantedTokens]);
+  assert.deepEqual([tokens('f1', 0), tokens('l1', 0.5), tokens('l1', 0)], [realTokens, realTokens, wantedTokens]);
 });

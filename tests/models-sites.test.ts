@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { noGrad } from '../src/autograd/tape.js';
-import { components, headComponents, parseSite, siteName, type Site } from '../src/models/index.js';
+import { blockComponents, componentsOf, headComponents, parseSite, siteName, type Site } from '../src/models/sites.js';
 import { getReftModel, layoutOf, ReftTrainer, type ReftConfig } from '../src/reft/index.js';
 import { sameShape } from '../src/tensor/shape.js';
 import type { Tensor } from '../src/tensor/tensor.js';
@@ -69,7 +69,7 @@ describe('sites of a model', () => {
       }),
     );
     assert.deepEqual(passed.map(siteName), model.sites().map(siteName));
-    assert.equal(model.sites().length, 2 + 3 * (components.length - 2));
+    assert.equal(model.sites().length, 2 + 3 * blockComponents.length);
     assert.equal(model.sites({ heads: true }).length, model.sites().length + 3 * (4 + 2 + 2 + 4));
     assert.deepEqual(model.site('blocks.2.hook_resid_post'), { layer: 2, component: 'block_output' });
   });
@@ -123,7 +123,7 @@ describe('sites of a model', () => {
   test('an edit of one head changes its columns alone; all heads together are the whole', async () => {
     const model = await tinyModel();
     const inputs = { inputIds: tinyIds(6, 3), shape: [1, 6] } as const;
-    for (const component of headComponents) {
+    for (const component of headComponents.filter(c => componentsOf(model.stacks).includes(c))) {
       const site = { layer: 1, component };
       const heads = model.widthAt(component) / model.widthAt(component, 0);
       const collect = [site, { ...site, head: 1 }];
@@ -167,7 +167,7 @@ describe('sites of a model', () => {
       for await (const step of trainer.steps()) all.push(step.loss);
       return all;
     };
-    for (const component of components) {
+    for (const component of componentsOf((await tinyModel()).stacks)) {
       const config: ReftConfig = {
         component,
         rank: 2,

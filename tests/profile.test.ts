@@ -7,7 +7,7 @@ import { Node } from '../src/autograd/tape.js';
 import type { Backend } from '../src/backends/backend.js';
 import { createCpuBackend } from '../src/backends/cpu/cpu.js';
 import { CausalLM } from '../src/models/causalLM.js';
-import { ForwardContext } from '../src/models/context.js';
+import { Run } from '../src/models/run.js';
 import { blockComponents } from '../src/models/sites.js';
 import { AdamW } from '../src/nn/optim.js';
 import {
@@ -229,7 +229,7 @@ test('after stop everything is as before; another backend is never measured', as
       b.write,
       b.read,
     ]),
-    ...[Tensor, Node, ForwardContext, CausalLM, AdamW, PrefixReuse].flatMap(type =>
+    ...[Tensor, Node, Run, CausalLM, AdamW, PrefixReuse].flatMap(type =>
       Object.entries(Object.getOwnPropertyDescriptors(type.prototype)).flat(),
     ),
   ];

@@ -21,6 +21,7 @@ import { create } from '../src/tensor/create.js';
 import type { Tensor } from '../src/tensor/tensor.js';
 import { tinyExample } from './helpers/tinyExamples.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';
+import { onWholeBatch } from './helpers/packed.js';
 
 const allKinds = Object.values(kinds) as PlacedKind[];
 const furthest = (a: ArrayLike<number>, b: ArrayLike<number>): number =>
@@ -123,7 +124,8 @@ describe('on a model', () => {
       const reft = await build({ kind, layers: [1], rank: 3, positions: 'all' });
       const { R } = noGrad(() => reft.interventions[0].parameters());
       const h = create.normal([1, 6, 16], { seed: 4 });
-      const [{ apply }] = reft.edits({ batch: 1, width: 6, starts: [0], promptLengths: [6], lengths: [6] });
+      const [edit] = reft.edits({ batch: 1, width: 6, starts: [0], promptLengths: [6], lengths: [6] });
+      const apply = onWholeBatch(edit);
       const delta = noGrad(() => apply(h).sub(h).reshape([6, 16]));
       const outside = noGrad(() => delta.sub(delta.matmulT(R).matmul(R)).dataSync());
       assert.ok(Math.max(...delta.dataSync()) > 0.1 && Math.max(...outside.map(Math.abs)) < 1e-5, kind);

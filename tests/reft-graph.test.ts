@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { noGrad } from '../src/autograd/tape.js';
+import { onBatch } from '../src/models/patch.js';
 import { getReftModel, layoutOf, trace, type EditNode, type ReftModel } from '../src/reft/index.js';
 import type { Tensor } from '../src/tensor/tensor.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';
@@ -157,7 +158,7 @@ describe('a graph', () => {
         const nudge = (h: Tensor): Tensor => h.add(one.mul(by));
         const one = given.mul(0).add(await basis(given, at));
         return noGrad(() =>
-          model.loss({ ...batch, edits: [...reft.edits(layout), { site, apply: nudge }] }, labels),
+          model.loss({ ...batch, edits: [...reft.edits(layout), { site, apply: onBatch(nudge) }] }, labels),
         ).loss.item();
       };
       const step = 1e-5;

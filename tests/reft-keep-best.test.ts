@@ -15,6 +15,7 @@ import {
 import { create } from '../src/tensor/create.js';
 import { tinyExample, tinyExamples } from './helpers/tinyExamples.js';
 import { tinyModel } from './helpers/tinyModel.js';
+import { parameterOf } from './helpers/packed.js';
 
 const config: ReftConfig = { layers: [0, 2], positions: 'f1+l1', rank: 3, dropout: 0.1 };
 const heldOut = [tinyExample(5, 4, 31), tinyExample(7, 3, 32)];
@@ -148,16 +149,16 @@ describe('keepBest', () => {
       [true, false].map(async keepBest => {
         const reft = getReftModel(await tinyModel(), config);
         reft.onWarning = () => undefined;
-        const weight = reft.base.model.norm.weight.requireGrad();
+        const weight = parameterOf(reft.base, 'model.norm.weight').requireGrad();
         const trainer = new ReftTrainer(reft, { ...options, learningRate: 0.3, keepBest });
         let atBest: unknown;
         const { best } = await trainer.train();
         const again = getReftModel(await tinyModel(), config);
         again.onWarning = () => undefined;
-        again.base.model.norm.weight.requireGrad();
+        parameterOf(again.base, 'model.norm.weight').requireGrad();
         for await (const { index } of new ReftTrainer(again, { ...options, learningRate: 0.3 }).steps()) {
           if (index !== best?.step) continue;
-          atBest = again.base.model.norm.weight.dataSync().slice();
+          atBest = parameterOf(again.base, 'model.norm.weight').dataSync().slice();
           break;
         }
         return { weight: weight.dataSync(), atBest };

@@ -22,6 +22,7 @@ import { create } from '../src/tensor/create.js';
 import type { Tensor } from '../src/tensor/tensor.js';
 import { tinyExamples } from './helpers/tinyExamples.js';
 import { tinyModel } from './helpers/tinyModel.js';
+import { onWholeBatch, parameterOf } from './helpers/packed.js';
 
 /** The ten lines of the documentation: two orthonormal matrices, an option, a bias that may be left out. */
 const turn = defineEdit({
@@ -93,7 +94,7 @@ describe("an edit of one's own", () => {
     const reft = getReftModel(base, { kind: turn, layers: [1], rank: 2, positions: 'all', bias: false, scale: 0.7 });
     const layout = { batch: 1, width: 3, starts: [0], promptLengths: [3], lengths: [3] };
     await gradcheck(
-      h => reft.edits(layout, undefined, { subspaces: [1] })[0].apply(h),
+      h => onWholeBatch(reft.edits(layout, undefined, { subspaces: [1] })[0])(h),
       [create.normal([1, 3, 16], { seed: 1, dtype: 'f64' })],
     );
   });
@@ -151,17 +152,13 @@ describe("an edit of one's own", () => {
     const shrinks = defineEdit({ name: 'shrinks', parameters: nothing, apply: h => h.slice(1, 0, 3) });
     const layout = { batch: 1, width: 2, starts: [0], promptLengths: [2], lengths: [2] };
     const h = create.ones([1, 2, 16]);
-    assert.throws(() => use(shrinks)().edits(layout)[0].apply(h), {
+    assert.throws(() => onWholeBatch(use(shrinks)().edits(layout)[0])(h), {
       message: /^edit: the edited rows have shape \[1,3\], expected \[1,16\]$/,
     });
     const ignores = defineEdit({ name: 'ignores', parameters: nothing, apply });
-    assert.throws(
-      () =>
-        use(ignores)()
-          .edits(layout, undefined, { subspaces: [0] })[0]
-          .apply(h),
-      { message: 'subspaces: ignores does not apply them (context.subspace)' },
-    );
+    assert.throws(() => onWholeBatch(use(ignores)().edits(layout, undefined, { subspaces: [0] })[0])(h), {
+      message: 'subspaces: ignores does not apply them (context.subspace)',
+    });
     assert.ok(kindNames().includes('shrinks'), "kindNames().includes('shrinks')");
   });
 });
@@ -173,7 +170,7 @@ test('tied edits are one set of weights at two places, not one after the other (
     const alone = getReftModel(base, { kind, layers: [1], rank: 2, positions: 'all' });
     const h = create.normal([1, 4, 16], { seed: 2, dtype: 'f64' });
     const layout = { batch: 1, width: 4, starts: [0], promptLengths: [4], lengths: [4] };
-    const [both, every] = [tied, alone].map(reft => noGrad(() => reft.edits(layout)[0].apply(h)).dataSync());
+    const [both, every] = [tied, alone].map(reft => noGrad(() => onWholeBatch(reft.edits(layout)[0])(h)).dataSync());
     const before = h.dataSync();
     assert.equal(tied.interventions.length, 1);
     for (let i = 0; i < 64; i++) {
@@ -221,15 +218,18 @@ describe('weights of the base trained along', () => {
       'model.norm.weight',
     ]);
     const reft = getReftModel(base, { layers: [1], rank: 2, positions: 'l1' });
-    const before = base.model.norm.weight.dataSync();
+    const before = parameterOf(base, 'model.norm.weight').dataSync();
     await trained(reft, 5);
-    assert.notDeepEqual(base.model.norm.weight.dataSync(), before);
+    assert.notDeepEqual(parameterOf(base, 'model.norm.weight').dataSync(), before);
     const files = await adapterToFiles(reft);
     const fresh = await tinyModel();
     const warnings: string[] = [];
     const again = await adapterFromFiles(fresh, files, { onWarning: w => warnings.push(w) });
     assert.deepEqual(warnings, [], 'the fingerprint is that of the weights that were not trained');
-    assert.deepEqual(fresh.model.norm.weight.dataSync(), base.model.norm.weight.dataSync());
+    assert.deepEqual(
+      parameterOf(fresh, 'model.norm.weight').dataSync(),
+      parameterOf(base, 'model.norm.weight').dataSync(),
+    );
     assert.deepEqual(await answers(again), await answers(reft));
     assert.deepEqual(await adapterToFiles(again), files);
   });

@@ -27,6 +27,7 @@ import { create } from '../src/tensor/create.js';
 import type { Tensor } from '../src/tensor/tensor.js';
 import { runs } from './helpers/draw.js';
 import { tinyModel } from './helpers/tinyModel.js';
+import { onWholeBatch } from './helpers/packed.js';
 
 const names = kindNames();
 const furthest = (a: ArrayLike<number>, b: ArrayLike<number>): number =>
@@ -140,9 +141,9 @@ describe('subspaces', () => {
       const h = normal([3, 2, 16], 3);
       const layout = { batch: 3, width: 2, starts: [0, 0, 0], promptLengths: [2, 2, 2], lengths: [2, 2, 2] };
       const lists = [[0, 2], null, []];
-      const [{ apply }] = reft.edits(layout, undefined, { subspaces: lists });
+      const apply = onWholeBatch(reft.edits(layout, undefined, { subspaces: lists })[0]);
       const coordinates = noGrad(() => apply(h).sub(h).reshape([6, 16]).matmulT(R)).dataSync();
-      const whole = noGrad(() => reft.edits(layout)[0].apply(h).sub(h).reshape([6, 16]).matmulT(R)).dataSync();
+      const whole = noGrad(() => onWholeBatch(reft.edits(layout)[0])(h).sub(h).reshape([6, 16]).matmulT(R)).dataSync();
       const k = coordinates.length / 6;
       for (let row = 0; row < 6; row++) {
         for (let i = 0; i < k; i++) {
@@ -151,10 +152,10 @@ describe('subspaces', () => {
           assert.ok(Math.abs(coordinates[row * k + i] - expected) < 1e-12, `${kind}, row ${row}, coordinate ${i}`);
         }
       }
-      const all = noGrad(() => reft.edits(layout, undefined, { subspaces: [0, 1, 2] })[0].apply(h)).dataSync();
+      const all = noGrad(() => onWholeBatch(reft.edits(layout, undefined, { subspaces: [0, 1, 2] })[0])(h)).dataSync();
       assert.ok(
-        furthest(all, noGrad(() => reft.edits(layout)[0].apply(h)).dataSync()) < 1e-13,
-        'furthest(all, noGrad(() => reft.edits(layout)[0].apply(h)).dataSync...',
+        furthest(all, noGrad(() => onWholeBatch(reft.edits(layout)[0])(h)).dataSync()) < 1e-13,
+        `${kind}: all rows of R are the whole edit`,
       );
     }
   });
@@ -164,9 +165,9 @@ describe('subspaces', () => {
     const h = create.ones([2, 1, 16]);
     const layout = { batch: 2, width: 1, starts: [0, 0], promptLengths: [1, 1], lengths: [1, 1] };
     const call = (kind: string, subspaces: readonly number[] | readonly (readonly number[] | null)[]) => () =>
-      getReftModel(base, { kind, layers: [1], rank: 3, positions: 'all' })
-        .edits(layout, undefined, { subspaces })[0]
-        .apply(h);
+      onWholeBatch(
+        getReftModel(base, { kind, layers: [1], rank: 3, positions: 'all' }).edits(layout, undefined, { subspaces })[0],
+      )(h);
     assert.throws(call('direft', [0]), { message: 'subspaces: direft has no R whose rows they could be' });
     assert.throws(call('loreft', [3]), { message: 'subspaces: row 3 is out of range, R has rows 0..2' });
     assert.throws(call('loreft', [[0]]), { message: 'subspaces: 1 lists for 2 rows of the batch' });
@@ -179,11 +180,8 @@ type More = [training?: { seed: number; step: number }, rows?: { scale?: readonl
 const oneForward = (reft: ReftModel, h: Tensor, ...more: More): Tensor => {
   const [batch, width] = h.shape;
   const of = (n: number): number[] => new Array<number>(batch).fill(n);
-  const [{ apply }] = reft.edits(
-    { batch, width, starts: of(0), promptLengths: of(width), lengths: of(width) },
-    ...more,
-  );
-  return apply(h);
+  const [edit] = reft.edits({ batch, width, starts: of(0), promptLengths: of(width), lengths: of(width) }, ...more);
+  return onWholeBatch(edit)(h);
 };
 
 describe('scales', () => {

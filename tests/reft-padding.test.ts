@@ -1,5 +1,5 @@
-// Padding that is left out: losses, gradients, states and logits are those of the padded batch, for every edit and at
-// every site; a batch without padding keeps its bits; norms and linear layers see the real tokens alone.
+// Padding changes nothing: losses, gradients, states and logits of a padded batch are those of its rows alone, for every
+// edit and at every site; a mask of ones keeps the bits of no mask; norms and linear layers see the real tokens alone.
 
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
@@ -22,9 +22,11 @@ import {
   type TrainStep,
 } from '../src/reft/index.js';
 import { headComponents, siteName, type Site } from '../src/models/sites.js';
-import type { CausalLM, ForwardOptions } from '../src/models/causalLM.js';
+import type { CausalLM } from '../src/models/causalLM.js';
+import type { TypedArray } from '../src/tensor/dtype.js';
 import type { Tensor } from '../src/tensor/tensor.js';
 import type { EditedModel } from '../src/reft/editedModel.js';
+import { aloneBatch, labelShares, measuredAlone, type LaidOut } from './helpers/rowsAlone.js';
 import { tinyExample, tinyExamples } from './helpers/tinyExamples.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';
 
@@ -64,49 +66,69 @@ const near = (a: ArrayLike<number>, b: ArrayLike<number>, what: string, bound = 
     assert.ok(Math.abs(a[i] - b[i]) < bound * Math.max(1, Math.abs(b[i])), `${what}: ${a[i]} and ${b[i]} at ${i}`);
 };
 
-/** Loss and gradients of everything trained, with padding computed or left out. */
+/** Loss and gradients of everything trained. */
 function measured(
   edited: EditedModel,
   trained: readonly { tensor: Tensor }[],
   batch: (typeof paddings)[number],
-  skipPadding: boolean,
   dropout = false,
 ): number[][] {
   const { inputIds, shape, attentionMask, labels, layout } = batch;
   zeroGrad(trained.map(t => t.tensor));
   const { loss } = edited.loss(
-    { inputIds, shape, attentionMask, skipPadding },
+    { inputIds, shape, attentionMask },
     labels,
     layout,
     dropout ? { seed: 5, step: 2 } : undefined,
   );
   if (loss.needsGrad) loss.backward();
-  return [[...loss.dataSync()], ...trained.map(t => [...(t.tensor.grad?.dataSync() ?? [])])];
+  return [
+    [...loss.dataSync()],
+    ...trained.map(t => [...(t.tensor.grad?.dataSync() ?? new Float64Array(t.tensor.size))]),
+  ];
 }
+
+const nearAll = (a: number[][], b: number[][], what: string): void => {
+  assert.equal(a.length, b.length, what);
+  a.forEach((list, i) => {
+    near(list, b[i], what);
+  });
+};
+
+/** A padded batch and its rows alone; with dropout, which draws anew for a row alone, the ways to pad it. */
 
 async function agree(
   config: ReftConfig | ReftConfig[],
   model: CausalLM,
-  batches = paddings,
-  dropout = false,
-  tokenizer?: Tokenizer,
+  {
+    batches = paddings,
+    rows = examples,
+    dropout = false,
+    tokenizer,
+  }: { batches?: typeof paddings; rows?: readonly Example[]; dropout?: boolean; tokenizer?: Tokenizer } = {},
 ): Promise<void> {
   const reft = getReftModel(model, config);
   reft.tokenizer = tokenizer;
   reft.onWarning = () => undefined;
+  const trained = reft.trained();
+  const alone = measuredAlone(
+    () => reft,
+    trained.map(t => t.tensor),
+    rows,
+  );
+  const expected = dropout ? measured(reft, trained, batches[0], dropout) : alone;
+  if (dropout) assert.notEqual(expected[0][0], alone[0][0], 'something is dropped');
   for (const batch of batches) {
-    const [off, on] = [false, true].map(skip => measured(reft, reft.trained(), batch, skip, dropout));
-    on.forEach((list, i) => {
-      near(list, off[i], JSON.stringify(config));
-    });
+    const numbers = measured(reft, trained, batch, dropout);
+    nearAll(numbers, expected, JSON.stringify(config));
     assert.ok(
-      on.slice(1).some(list => list.some(x => x !== 0)),
+      numbers.slice(1).some(list => list.some(x => x !== 0)),
       `no gradients: ${JSON.stringify(config)}`,
     );
   }
 }
 
-describe('with padding left out, losses and gradients are those of the padded batch', () => {
+describe('losses and gradients of a padded batch are those of its rows alone', () => {
   test('of every kind', async () => {
     const model = await tinyModel({ dtype: 'f64' });
     for (const kind of kindNames()) await agree({ layers: [1], positions: 'f1+l2', rank: 2, kind }, model);
@@ -144,7 +166,7 @@ describe('with padding left out, losses and gradients are those of the padded ba
       model,
     );
     for (const dropoutOn of ['difference', 'state'] as const)
-      await agree({ layers: [1], positions: 'f2+l2', rank: 2, dropout: 0.4, dropoutOn }, model, paddings, true);
+      await agree({ layers: [1], positions: 'f2+l2', rank: 2, dropout: 0.4, dropoutOn }, model, { dropout: true });
     await agree({ layers: [0, 1], positions: 'l1', rank: 2 }, await tinyModel({ dtype: 'f64', slidingWindow: 3 }));
   });
 
@@ -154,26 +176,28 @@ describe('with padding left out, losses and gradients are those of the padded ba
       getReftModel(model, { layers: [1], positions: 'f1+l2', rank: 2, tied: true, seed }),
     );
     const trained = [...a.trained(), ...b.trained()];
-    for (const edited of [
-      mixEdits([a, null, [a, b]]),
+    const [blended, stacked] = [
       await compose([a, b], 'interpolate', { weights: [0.7, 0.3] }),
       await compose([a, b], 'stack'),
-    ]) {
-      for (const batch of paddings) {
-        const [off, on] = [false, true].map(skip => measured(edited, trained, batch, skip));
-        on.forEach((list, i) => {
-          near(list, off[i], edited.constructor.name);
-        });
-      }
+    ];
+    const mixed = [a, null, [a, b]];
+    const tensors = trained.map(t => t.tensor);
+    for (const [edited, alone] of [
+      [mixEdits(mixed), row => mixEdits([mixed[row]], model)],
+      [blended, () => blended],
+      [stacked, () => stacked],
+    ] as [EditedModel, (row: number) => EditedModel][]) {
+      const expected = measuredAlone(alone, tensors, examples);
+      for (const batch of paddings) nearAll(measured(edited, trained, batch), expected, edited.constructor.name);
     }
-    for (const { inputIds, shape, attentionMask, labels, promptLengths } of paddings) {
+    const lossOf = ({ inputIds, shape, attentionMask, labels, promptLengths }: LaidOut): number => {
       const graph = trace(a, { inputIds, shape, attentionMask, promptLengths });
       graph.insert({ id: 'half', site: 'blocks.0.hook_mlp_out', apply: h => h.mul(0.5) });
-      const [off, on] = [false, true].map(skipPadding =>
-        graph.loss({ inputIds, shape, attentionMask, promptLengths, skipPadding }, labels).loss.dataSync(),
-      );
-      near(on, off, 'graph');
-    }
+      return graph.loss({ inputIds, shape, attentionMask, promptLengths }, labels).loss.dataSync()[0];
+    };
+    const shares = labelShares(examples);
+    const expected = examples.reduce((sum, example, i) => sum + shares[i] * lossOf(aloneBatch(example)), 0);
+    for (const batch of paddings) near([lossOf(batch)], [expected], 'graph');
   });
 });
 
@@ -202,9 +226,9 @@ describe('positions found in the text are those of each row, wherever its paddin
 
   test('losses and gradients', async () => {
     const batches = [padded('right', false, rows), padded('left', false, rows), padded('right', true, rows)];
-    for (const config of forms) await agree(config, model, batches, false, tokenizer);
-    await agree([forms[2], forms[3]], model, batches, false, tokenizer);
-    await agree({ ...forms[0], dropout: 0.4 }, model, batches, true, tokenizer);
+    for (const config of forms) await agree(config, model, { batches, rows, tokenizer });
+    await agree([forms[2], forms[3]], model, { batches, rows, tokenizer });
+    await agree({ ...forms[0], dropout: 0.4 }, model, { batches, rows, dropout: true, tokenizer });
   });
 
   test('steps of training, with reuse and without', async () => {
@@ -232,82 +256,105 @@ describe('positions found in the text are those of each row, wherever its paddin
   });
 });
 
-test('states, logits and gradients at sites have the shapes of the batch, with zeros at padding', async () => {
+test('states, logits and gradients at sites are those of each row alone, with zeros at padding', async () => {
   const model = await tinyModel({ dtype: 'f64' });
   const reft = getReftModel(model, { layers: [1], positions: 'l2', rank: 2 });
   const sites = model.sites({ heads: true });
-  for (const { inputIds, shape, attentionMask, labels, layout } of paddings) {
-    const real = [...attentionMask.keys()].filter(i => attentionMask[i] === 1);
-    const compare = (
-      on: { shape: readonly number[]; dataSync(): ArrayLike<number> },
-      off: typeof on,
-      what: string,
-    ): void => {
-      assert.deepEqual(on.shape, off.shape, what);
-      assert.deepEqual(on.shape.slice(0, 2), shape, what);
-      const width = on.shape[2];
-      const [x, y] = [on.dataSync(), off.dataSync()];
-      const at = (data: ArrayLike<number>, rows: readonly number[]): number[] =>
-        rows.flatMap(row => Array.from({ length: width }, (_, i) => data[row * width + i]));
-      near(at(x, real), at(y, real), what);
-      assert.ok(
-        at(
-          x,
-          [...attentionMask.keys()].filter(i => attentionMask[i] === 0),
-        ).every(v => v === 0),
-        `${what}: padding`,
-      );
+  const run = ({ inputIds, shape, attentionMask, labels, layout }: LaidOut, mask: boolean) => {
+    const seen: [string, readonly number[]][] = [];
+    const onSite = (site: Site, h: Tensor): void => void seen.push([siteName(site), h.shape]);
+    const inputs = { inputIds, shape, ...(mask ? { attentionMask } : {}) };
+    const output = noGrad(() => reft.forward({ ...inputs, collect: sites, hiddenStates: true, onSite }, layout));
+    return { ...output, seen, gradients: reft.gradients(inputs, labels, layout, sites).gradients };
+  };
+  const alone = examples.map(example => run(aloneBatch(example), false));
+  const shares = labelShares(examples);
+  assert.equal(alone[0].seen.length, model.sites().length);
+
+  for (const batch of paddings) {
+    const { inputIds, shape, attentionMask, layout } = batch;
+    const [, width] = shape;
+    const starts = examples.map((_, b) => attentionMask.indexOf(1, b * width) - b * width);
+    const together = run(batch, true);
+    /** Token t of row b in the batch is the token t - start of the row alone. */
+    const compare = (states: Tensor, rows: readonly Tensor[], what: string, factors?: readonly number[]): void => {
+      const last = rows[0].shape[2];
+      assert.deepEqual(states.shape, [...shape, last], what);
+      const expected = new Float64Array(states.size);
+      for (const [b, row] of rows.entries()) {
+        assert.deepEqual(row.shape, [1, examples[b].ids.length, last], what);
+        expected.set(
+          row.dataSync().map(x => x * (factors?.[b] ?? 1)),
+          (b * width + starts[b]) * last,
+        );
+      }
+      const values = states.dataSync();
+      near(values, expected, what);
+      attentionMask.forEach((real, token) => {
+        if (real === 0)
+          assert.ok(
+            values.slice(token * last, (token + 1) * last).every(x => x === 0),
+            `${what}: padding`,
+          );
+      });
     };
-    const run = (skipPadding: boolean) => {
-      const seen: [Site, readonly number[]][] = [];
-      const onSite = (site: Site, h: { shape: readonly number[] }): void => void seen.push([site, h.shape]);
-      const output = noGrad(() =>
-        reft.forward(
-          { inputIds, shape, attentionMask, skipPadding, collect: sites, hiddenStates: true, onSite },
-          layout,
-        ),
+    const logits = alone.map(row => row.logits);
+    compare(together.logits, logits, 'logits');
+    assert.equal(together.hiddenStates.length, 4);
+    together.hiddenStates.forEach((h, i) => {
+      compare(
+        h,
+        alone.map(row => row.hiddenStates[i]),
+        `hidden state ${i}`,
       );
-      return { ...output, seen };
-    };
-    const [off, on] = [run(false), run(true)];
-    compare(on.logits, off.logits, 'logits');
-    on.hiddenStates.forEach((h, i) => {
-      compare(h, off.hiddenStates[i], `hidden state ${i}`);
     });
-    for (const site of sites)
-      compare(on.collected.get(siteName(site))!, off.collected.get(siteName(site))!, siteName(site));
-    assert.deepEqual(on.seen, off.seen);
+    for (const name of sites.map(siteName)) {
+      const statesOf = ({ collected }: (typeof alone)[number]): Tensor => collected.get(name)!;
+      compare(statesOf(together), alone.map(statesOf), name);
+      const gradientOf = ({ gradients }: (typeof alone)[number]): Tensor => gradients.get(name)!;
+      compare(gradientOf(together), alone.map(gradientOf), `gradient at ${name}`, shares);
+    }
+    assert.deepEqual(
+      together.seen,
+      alone[0].seen.map(([name, { 2: last }]) => [name, [...shape, last]]),
+    );
 
-    const logitsAt = Int32Array.from(real.slice(1, 6));
-    const chosen = (skipPadding: boolean, from?: ForwardOptions['from']) =>
-      noGrad(() =>
-        reft.forward({ inputIds, shape, attentionMask, skipPadding, logitsAt, ...(from ? { from } : {}) }, layout),
-      ).logits.dataSync();
-    near(chosen(true), chosen(false), 'chosen logits');
-
-    const gradients = (skipPadding: boolean) =>
-      reft.gradients({ inputIds, shape, attentionMask, skipPadding }, labels, layout, sites).gradients;
-    const [without, of] = [gradients(true), gradients(false)];
-    for (const [name, gradient] of without) compare(gradient, of.get(name)!, `gradient at ${name}`);
-
-    // From states in the middle of the model.
-    const from = { layer: 1, hiddenStates: off.collected.get('block_output/0')! };
-    near(chosen(true, from), chosen(false, from), 'from a layer');
+    const real = [...attentionMask.keys()].filter(token => attentionMask[token] === 1);
+    const logitsAt = Int32Array.from([...real.slice(1, 6), ...real.slice(-7, -4)]);
+    const { vocabSize } = model.config;
+    const expected = [...logitsAt].flatMap(token => {
+      const [b, t] = [Math.floor(token / width), token % width];
+      const place = t - starts[b];
+      return [...logits[b].dataSync().slice(place * vocabSize, (place + 1) * vocabSize)];
+    });
+    // From the input, and from states in the middle of the model.
+    for (const from of [undefined, { layer: 1, hiddenStates: together.collected.get('block_output/0')! }]) {
+      const inputs = { inputIds, shape, attentionMask, logitsAt, ...(from ? { from } : {}) };
+      near(noGrad(() => reft.forward(inputs, layout)).logits.dataSync(), expected, 'chosen logits');
+    }
   }
   const { inputIds, shape, attentionMask, layout } = paddings[0];
   assert.throws(
-    () => reft.forward({ inputIds, shape, attentionMask, skipPadding: true, logitsAt: Int32Array.of(99) }, layout),
+    () => reft.forward({ inputIds, shape, attentionMask, logitsAt: Int32Array.of(99) }, layout),
     /logitsAt: row 99 is out of range/,
   );
 });
 
-test('a batch without padding keeps its bits', async () => {
+test('a mask of ones keeps the bits of no mask', async () => {
   const model = await tinyModel();
   const reft = getReftModel(model, { layers: [1], positions: 'l2', rank: 2 });
-  const batch = collate([tinyExample(5, 3, 1), tinyExample(6, 2, 2)], { padTokenId: 0 });
-  const layout = layoutOf(batch.attentionMask, batch.shape, batch.promptLengths);
-  const [off, on] = [false, true].map(skipPadding => measured(reft, reft.trained(), { ...batch, layout }, skipPadding));
-  assert.deepEqual(on, off);
+  const { inputIds, shape, attentionMask, labels, promptLengths } = collate(
+    [tinyExample(5, 3, 1), tinyExample(6, 2, 2)],
+    { padTokenId: 0 },
+  );
+  const layout = layoutOf(attentionMask, shape, promptLengths);
+  const bits = (mask: { attentionMask?: Int32Array }): (TypedArray | undefined)[] => {
+    zeroGrad(reft.trained().map(t => t.tensor));
+    const { loss } = reft.loss({ inputIds, shape, ...mask }, labels, layout);
+    loss.backward();
+    return [loss.dataSync(), ...reft.trained().map(t => t.tensor.grad?.dataSync())];
+  };
+  assert.deepEqual(bits({ attentionMask }), bits({}));
 });
 
 describe('training on rows of different lengths', () => {
@@ -389,16 +436,16 @@ test('linear layers are given the real tokens alone', async () => {
   const model = await tinyModel({ device: backend });
   const { inputIds, shape, attentionMask } = paddings[0];
   const { matmul } = backend.kernels;
-  const rows = (skipPadding: boolean): Set<number> => {
+  const rows = (mask: { attentionMask?: Int32Array }): Set<number> => {
     const seen = new Set<number>();
     backend.kernels.matmul = call => {
       seen.add(call.a.shape.slice(0, -1).reduce((n, side) => n * side, 1));
       matmul(call);
     };
-    noGrad(() => model.forward({ inputIds, shape, attentionMask, skipPadding }));
+    noGrad(() => model.forward({ inputIds, shape, ...mask }));
     return seen;
   };
-  assert.deepEqual([...rows(false)], [39]);
-  assert.deepEqual([...rows(true)], [26]);
+  assert.deepEqual([...rows({})], [39]);
+  assert.deepEqual([...rows({ attentionMask })], [26]);
   backend.kernels.matmul = matmul;
 });

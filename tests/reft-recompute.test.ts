@@ -99,8 +99,8 @@ async function blocksComputed(config: ReftConfig | ReftConfig[], base: readonly 
     { padTokenId: 0 },
   );
   const layout = layoutOf(attentionMask, shape, promptLengths);
-  const counts = model.model.layers.map(() => 0);
-  for (const [layer, block] of model.model.layers.entries()) {
+  const counts = model.decoder.blocks.map(() => 0);
+  for (const [layer, block] of model.decoder.blocks.entries()) {
     const forward = block.forward.bind(block);
     block.forward = (...args) => {
       counts[layer]++;

@@ -10,6 +10,7 @@ import { PrefixReuse } from '../src/train/reuse.js';
 import { windowBatch } from '../src/train/windows.js';
 import { tinyExample, tinyExamples } from './helpers/tinyExamples.js';
 import { tinyModel, type TinyModelOptions } from './helpers/tinyModel.js';
+import { parameterOf } from './helpers/packed.js';
 
 async function run(
   config: ReftConfig,
@@ -144,7 +145,7 @@ test('only tokens from the first edit on, in layers above the lowest edit, are c
 
 test('a base that is trained along is computed in full', async () => {
   const reft = getReftModel(await tinyModel(), { layers: [1], positions: 'l1', rank: 2 });
-  reft.base.model.layers[0].mlp.upProj.weight.requireGrad();
+  parameterOf(reft.base, 'model.layers.0.mlp.up_proj.weight').requireGrad();
   const losses: number[] = [];
   for (const reuse of [true, false]) {
     const trainer = new ReftTrainer(reft, { examples: tinyExamples(3), steps: 1, learningRate: 0, reuse });

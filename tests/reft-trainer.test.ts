@@ -20,6 +20,7 @@ import { noGrad } from '../src/autograd/tape.js';
 import { scope } from '../src/autograd/scope.js';
 import { tinyExample, tinyExamples } from './helpers/tinyExamples.js';
 import { tinyModel } from './helpers/tinyModel.js';
+import { parameterOf } from './helpers/packed.js';
 
 const config: ReftConfig = { layers: [1], positions: 'l1', rank: 2, seed: 3 };
 
@@ -229,7 +230,7 @@ describe('what a run must not do', () => {
 
   test('gradients are cleared each step, of trained tensors of the base too (fault 2)', async () => {
     const { reft } = await trainedModel();
-    const head = reft.base.model.norm.weight.requireGrad();
+    const head = parameterOf(reft.base, 'model.norm.weight').requireGrad();
     const trainer = new ReftTrainer(reft, {
       examples: tinyExamples(4),
       steps: 3,

@@ -27,6 +27,7 @@ import { hostBackend } from '../src/devices.js';
 import type { Tensor } from '../src/tensor/tensor.js';
 import { tinyModel } from './helpers/tinyModel.js';
 import { openForTests } from './helpers/webgpu.js';
+import { onWholeBatch } from './helpers/packed.js';
 
 const gpu = await openForTests();
 const cpu = createCpuBackend();
@@ -92,7 +93,7 @@ if (gpu) {
       const subspaces = refts[1].interventions[0].rotationStates.has('R') ? { subspaces: [[1], null] } : {};
       const run = async (reft: ReftModel, backend: Backend) => {
         const h = normal([2, 4, 16], 5, backend).requireGrad();
-        const edited = reft.edits(layout, undefined, { scale: [1, -2], ...subspaces })[0].apply(h);
+        const edited = onWholeBatch(reft.edits(layout, undefined, { scale: [1, -2], ...subspaces })[0])(h);
         const leaves = [h, ...reft.trained().map(t => t.tensor)];
         const gradients = gradientsOf(edited, leaves, { gradient: normal([2, 4, 16], 6, backend) });
         return Promise.all([edited, ...gradients].map(t => (t as Tensor).data()));
@@ -116,7 +117,8 @@ if (gpu) {
     for (const kind of kindNames().filter(name => name !== 'consreft')) {
       const reft = getReftModel(base, { kind, layers: [1], rank: 2, positions: 'all', identityStart: true });
       const h = normal([1, 3, 16], 7, gpu);
-      const [{ apply }] = reft.edits({ batch: 1, width: 3, starts: [0], promptLengths: [3], lengths: [3] });
+      const [edit] = reft.edits({ batch: 1, width: 3, starts: [0], promptLengths: [3], lengths: [3] });
+      const apply = onWholeBatch(edit);
       const moved = await noGrad(() => apply(h).sub(h).abs().max()).item();
       assert.ok(moved < 1e-5, `${kind}: ${moved}`);
     }

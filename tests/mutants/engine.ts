@@ -545,8 +545,8 @@ export const patches: Patches = {
   'src/reft/mixedEdits.ts': [
     [
       "a row's own slot",
-      'Array.from(use.at, () => slot)',
-      'Array.from(use.at, () => 0)',
+      'Array.from(use.places, () => slot)',
+      'Array.from(use.places, () => 0)',
       'reft-mixed',
       'gives each row',
     ],
@@ -561,8 +561,8 @@ export const patches: Patches = {
   'src/reft/compose.ts': [
     [
       'every difference is taken at the same state',
-      'sum.add(edit.apply(h).sub(h).mul(weight))',
-      'sum.add(edit.apply(sum).sub(sum).mul(weight))',
+      'sum.add(edit.apply(h, rows).sub(h).mul(weight))',
+      'sum.add(edit.apply(sum, rows).sub(sum).mul(weight))',
       'reft-mixed',
       'interpolation',
     ],
@@ -599,7 +599,7 @@ export const patches: Patches = {
       'pieces',
     ],
   ],
-  'src/models/context.ts': [
+  'src/models/run.ts': [
     [
       'edits that need every token after the last attention',
       '|| !keeps(edit)',
@@ -609,15 +609,15 @@ export const patches: Patches = {
     ],
     [
       'an edit keeps a token when the last block is narrowed',
-      'some(row => places[row] >= 0)',
+      'some(token => distinct.has(token))',
       'some(() => true)',
       'models-lastBlock',
       'all tokens are there',
     ],
     [
-      'places of the tokens that are left',
-      'const places = late ? this.narrowed?.places : this.real?.places',
-      'const places = this.real?.places',
+      'the tokens that are left in the last block',
+      'this.layer, component, h, this.rows)',
+      'this.layer, component, h)',
       'models-lastBlock',
       'loreft in every layer',
     ],
@@ -670,14 +670,29 @@ export const patches: Patches = {
       'begins to read',
     ],
   ],
-  'src/models/realTokens.ts': [
+  'src/models/tokens.ts': [
     [
       'real tokens behind cached ones',
-      'b * length + column - past;',
-      'b * length + column - keyStart[b];',
+      'b * length + column - past)',
+      'b * length + column - padding.keyStart[b])',
       'reft-padding',
       'takes the steps',
     ],
+    [
+      'nothing is computed for padding behind a row',
+      'column < padding.keyEnd[b]',
+      'column < past + length',
+      'reft-padding',
+      'real tokens alone',
+    ],
+    [
+      'nothing is computed for padding in front of a row',
+      'Math.max(past, padding.keyStart[b])',
+      'past',
+      'reft-padding',
+      'are those of its rows alone|zeros at padding',
+    ],
+    ['packed rows of some tokens', 'here.map(token => places[token])', 'here', 'reft-padding', 'of every kind'],
     ['zeros at padding', 'fill(-1)', 'fill(0)', 'reft-padding', 'with zeros at padding'],
   ],
   'src/reft/formats/pyreftWeights.ts': [

@@ -65,7 +65,7 @@ export const patches: Patches = {
       'in generation',
     ],
   ],
-  'src/models/context.ts': [
+  'src/models/tokens.ts': [
     ['a mask has ones and zeros', 'm !== 0 && m !== 1', 'm < 0', 'hostile-ids', 'masks that are'],
   ],
   'src/train/trainer.ts': [

@@ -5,34 +5,13 @@ import type { Patches } from './mutant.js';
 export const patches: Patches = {
   'src/models/configHF.ts': [
     [
-      'max_window_layers',
-      'layer >= (c.max_window_layers ?? 28)',
-      'layer >= 0',
-      'models-cases models-config',
-      '01|family',
-    ],
-    [
-      'use_sliding_window',
-      'c.use_sliding_window === true && size !== null &&',
-      'size !== null &&',
-      'models-variants',
-      'window off: logits',
-    ],
-    [
       'layer_types decides',
-      "if (c.layer_types) return c.layer_types[layer] === 'sliding_attention';",
-      '',
+      "types ? types[layer] === 'sliding_attention' : slides(layer)",
+      'slides(layer)',
       'models-variants',
       'by layer_types: logits',
     ],
     ['head_dim', 'c.head_dim ?? c.hidden_size', 'c.hidden_size', 'models-variants', 'head_dim: logits'],
-    [
-      'attention_bias on the way out',
-      'outputBias: attention ?? false',
-      'outputBias: false',
-      'models-variants',
-      'attention_bias: logits',
-    ],
     [
       'the theta inside rope_parameters',
       "inside['rope_theta'] ?? c.rope_theta",
@@ -54,8 +33,41 @@ export const patches: Patches = {
       'models-variants',
       'longrope to the original',
     ],
+    [
+      'rotary embeddings of each type of layer',
+      'const settings = inside[type];',
+      'const settings = inside[types[0]];',
+      'models-config',
+      'differ between types',
+    ],
+    [
+      'another type of scaling beside rope_type',
+      'partial_rotary_factor: _fraction, ...settings',
+      'partial_rotary_factor: _fraction, type: _type, ...settings',
+      'models-config',
+      'typed errors',
+    ],
     ['quantised weights are refused', 'checkQuantization(json, fail);', '', 'models-config', 'quantised'],
-    ['keys that nobody knows', 'checkKeys(json, read, source);', '', 'models-config', 'nobody knows'],
+    [
+      'keys that nobody knows',
+      'checkKeys(given, new Set([...Object.keys(schema.shape), ...Object.keys(keys)]), source);',
+      '',
+      'models-config',
+      'nobody knows',
+    ],
+  ],
+  'src/models/families/llama.ts': [
+    [
+      'attention_bias on the way out',
+      'outputBias: attention,',
+      'outputBias: false,',
+      'models-variants',
+      'attention_bias: logits',
+    ],
+  ],
+  'src/models/families/qwen2.ts': [
+    ['max_window_layers', 'layer >= first', 'layer >= 0', 'models-cases models-config', '01|family'],
+    ['use_sliding_window', 'c.use_sliding_window === true && ', '', 'models-variants', 'window off: logits'],
   ],
   'src/models/configKeys.ts': [
     [
@@ -162,17 +174,19 @@ export const patches: Patches = {
       'models-cases',
       '07',
     ],
-    ['tables of old checkpoints', " && !stored.endsWith('.rotary_emb.inv_freq')", '', 'models-weights', 'other types'],
+    ['tables of old checkpoints', ' && !ignored?.test(stored)', '', 'models-weights', 'other types'],
   ],
-  'src/models/llama.ts': [
+  'src/models/load.ts': [
     [
       'a tied pair stored as the head',
-      'config.tiedHead && !both && weights.has(head) ? head : embedding',
+      'tiedHead && !both && weights.has(head) ? head : embedding',
       'embedding',
       'models-weights',
       'tied pair',
     ],
-    ['a window for each layer', 'windows[layer]', 'windows[0]', 'models-variants', 'upper half: logits'],
+  ],
+  'src/models/block.ts': [
+    ['a window for each layer', 'windows[run.layer]', 'windows[0]', 'models-variants', 'upper half: logits'],
   ],
   'src/nn/rope.ts': [
     [
