@@ -7,6 +7,7 @@ export { kaimingUniform, linearInit, normalInit, orthogonalInit, type InitOption
 export { dropout } from '../autograd/elementwise.js';
 export { LayerNorm, layerNorm } from './layerNorm.js';
 export { Linear, linear } from './linear.js';
+export { linearScan, type LinearScan } from './linearScan.js';
 export { activationNamed, activations } from './activations.js';
 export { GatedMLP, MLP } from './mlp.js';
 export { Module } from './module.js';

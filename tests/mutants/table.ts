@@ -11,6 +11,7 @@ import { patches as modelFiles } from './modelFiles.js';
 import { patches as options } from './options.js';
 import { patches as reductionEdges } from './reductionEdges.js';
 import { patches as savedWork } from './savedWork.js';
+import { patches as scans } from './scans.js';
 import { patches as tokenizers } from './tokenizers.js';
 import { patches as trainingText } from './trainingText.js';
 import type { Mutant } from './mutant.js';
@@ -26,6 +27,7 @@ const all = [
   reductionEdges,
   firstContact,
   options,
+  scans,
 ];
 
 export const mutants: readonly Mutant[] = all

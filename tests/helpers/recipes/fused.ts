@@ -12,6 +12,7 @@ import type { Draw } from '../draw.js';
 import { build, erf, get, sigmoid, sizeOf, total, zip, type Host } from '../host.js';
 import { beside } from '../machines.js';
 import type { Case, Recipe, Table } from '../recipe.js';
+import { scanRecipes } from './scans.js';
 import { smallMatrixRecipes } from './smallMatrices.js';
 
 const z = (...shape: number[]) => tensor.zeros(shape);
@@ -386,4 +387,5 @@ export const fusedRecipes: Table = [
   editing(false),
   editing(true),
   ...smallMatrixRecipes,
+  ...scanRecipes,
 ];

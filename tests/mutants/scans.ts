@@ -1,0 +1,49 @@
+// Kept mutants of recurrent and convolutional layers.
+
+import type { Patches } from './mutant.js';
+
+export const patches: Patches = {
+  'src/nn/linearScan.ts': [
+    [
+      'sequences that are left, by their order',
+      'const left = sequences.filter(s => length(s) > t);',
+      'const left = [...starts.keys()].filter(s => length(s) > t);',
+      'nn-scan',
+      'linearScan of width 7.*reference f64',
+    ],
+  ],
+  'src/nn/sequences.ts': [
+    [
+      'the state of a sequence without rows',
+      'const missing = (s: number): number => (before ? rows + s : -1);',
+      'const missing = (): number => -1;',
+      'nn-scan',
+      'keeps its state',
+    ],
+  ],
+  'src/backends/cpu/wasm/fused/scans.ts': [
+    [
+      'the initial state of the next sequence',
+      '    f.add(initial, rowBytes);\n',
+      '',
+      'nn-scan',
+      'linearScan of width 7.*cpu',
+    ],
+    [
+      'the gradient of an initial state without rows',
+      '() => f.fill(dInitial, 0, columnBytes)',
+      '() => f.fill(dInitial, 64, columnBytes)',
+      'ops-fused',
+      'linearScan.*gradients of kernels',
+    ],
+  ],
+  'src/backends/webgpu/fused/scans.ts': [
+    [
+      'the first row of a sequence does not look at the one before',
+      'if (row - 1u > first) {',
+      'if (row > 1u) {',
+      'webgpu-ops',
+      'linearScan: gradients',
+    ],
+  ],
+};
