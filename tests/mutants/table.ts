@@ -3,6 +3,7 @@
 // (a pattern of test names) say who notices. `npm run mutants` runs them; a patch that no longer applies must be
 // renewed with the line it breaks.
 
+import { patches as edgeValues } from './edgeValues.js';
 import { patches as elementwiseEdges } from './elementwiseEdges.js';
 import { patches as engine } from './engine.js';
 import { patches as firstContact } from './firstContact.js';
@@ -18,6 +19,7 @@ import type { Mutant } from './mutant.js';
 
 const all = [
   engine,
+  edgeValues,
   savedWork,
   hostileInput,
   modelFiles,
