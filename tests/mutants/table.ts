@@ -10,6 +10,7 @@ import { patches as firstContact } from './firstContact.js';
 import { patches as hostileInput } from './hostileInput.js';
 import { patches as modelFiles } from './modelFiles.js';
 import { patches as options } from './options.js';
+import { patches as realModels } from './realModels.js';
 import { patches as reductionEdges } from './reductionEdges.js';
 import { patches as savedWork } from './savedWork.js';
 import { patches as scans } from './scans.js';
@@ -30,6 +31,7 @@ const all = [
   firstContact,
   options,
   scans,
+  realModels,
 ];
 
 export const mutants: readonly Mutant[] = all
