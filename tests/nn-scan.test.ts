@@ -4,7 +4,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { gradcheck, noGrad, scope } from '../src/autograd/index.js';
+import { causalConv1d } from '../src/nn/conv.js';
 import { linearScan } from '../src/nn/linearScan.js';
+import { ssru } from '../src/nn/ssru.js';
 import { concat } from '../src/tensor/layout.js';
 import { tensor, type Tensor } from '../src/tensor/index.js';
 import { machines, withoutKernels, type Machine } from './helpers/machines.js';
@@ -21,6 +23,8 @@ interface Recurrent {
   inputs(machine: Machine): Tensor[];
   /** Shape of a sequence's state. */
   readonly state: readonly number[];
+  /** Bends where differences cannot follow: its gradients are checked in nn-conv.test.ts. */
+  readonly bends?: boolean;
   run(inputs: readonly Tensor[], starts: Int32Array, state: Tensor | null): { output: Tensor; state: Tensor };
 }
 
@@ -36,6 +40,26 @@ const recurrent: readonly Recurrent[] = [
     run([a, b], begin, state) {
       const { states, final } = linearScan(a, b, begin, state);
       return { output: states, state: final };
+    },
+  })),
+  ...[7, 18].map((width): Recurrent => ({
+    name: `ssru of width ${width}`,
+    inputs: machine => [draw(machine, [rows, width], 1), draw(machine, [rows, width], 2)],
+    state: [width],
+    bends: true,
+    run([forget, candidate], begin, state) {
+      const { output, cell } = ssru(forget, candidate, begin, state);
+      return { output, state: cell };
+    },
+  })),
+  ...[7, 18].map((width): Recurrent => ({
+    name: `causalConv1d of width ${width}`,
+    inputs: machine => [draw(machine, [rows, width], 1)],
+    state: [3, width],
+    run([x], begin, state) {
+      const like = { name: '', backend: x.backend, dtype: x.dtype as Machine['dtype'] };
+      const [weight, bias] = [draw(like, [width, 1, 4], 3), draw(like, [width], 4)];
+      return causalConv1d(x, weight, bias, begin, { state, activation: 'silu' });
     },
   })),
 ];
@@ -100,6 +124,7 @@ for (const layer of recurrent) {
     }
   }
 
+  if (layer.bends) continue;
   test(`${layer.name}: gradients of outputs and final states, also to the state before`, async () => {
     const machine = machines[0];
     const inputs = [...layer.inputs(machine), draw(machine, [lengths.length, ...layer.state], 9)];

@@ -1,17 +1,20 @@
-// The scans' WGSL kernels: a sequence's bits alone, among others and token by token.
-// Values and gradients are in webgpu-ops.test.ts.
+// Recurrent and convolutional layers on WebGPU: a sequence's bits alone, among others and token by token, and the
+// recipes of layers that are no ops. Those of ops are in webgpu-ops.test.ts.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { linearScan } from '../src/nn/linearScan.js';
 import { concat } from '../src/tensor/layout.js';
 import { tensor } from '../src/tensor/index.js';
-import { readAll } from './helpers/checksAwaited.js';
+import { checkTableOn, readAll } from './helpers/checksAwaited.js';
+import { convolutions } from './helpers/recipes/convolutions.js';
 import { openForTests } from './helpers/webgpu.js';
 
 const backend = await openForTests();
 
 if (backend) {
+  checkTableOn({ name: 'WebGPU', backend, dtype: 'f32' }, convolutions, 4);
+
   test('linearScan: a sequence has the same bits alone, among others, and token by token', async () => {
     const [rows, width] = [9, 70];
     const starts = Int32Array.of(0, 4, 4);

@@ -1,6 +1,14 @@
 // Public face of the layers: `reft/nn`.
 
 export { attention, type AttentionOptions } from './attention.js';
+export {
+  causalConv1d,
+  conv1d,
+  patchEmbedding,
+  type CausalConv,
+  type CausalConvOptions,
+  type Conv1dOptions,
+} from './conv.js';
 export { crossEntropy, crossEntropyMean } from './crossEntropy.js';
 export { Embedding } from './embedding.js';
 export { kaimingUniform, linearInit, normalInit, orthogonalInit, type InitOptions } from './init.js';
@@ -32,3 +40,4 @@ export {
   type SGDOptions,
 } from './optim.js';
 export { scheduleFactor, scheduleNames, type ScheduleName } from './schedule.js';
+export { ssru, type Ssru } from './ssru.js';

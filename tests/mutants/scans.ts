@@ -12,6 +12,34 @@ export const patches: Patches = {
       'linearScan of width 7.*reference f64',
     ],
   ],
+  'src/nn/conv.ts': [
+    [
+      'the oldest input of a window',
+      'rowOf(s, row - start - before + j)',
+      'rowOf(s, row - start - j)',
+      'nn-conv',
+      'causalConv1d: the last tap',
+    ],
+    [
+      'the inputs of a state, by sequence',
+      'rows + (s + 1) * before + t',
+      'rows + s * before - t - 1',
+      'nn-conv',
+      'causalConv1d: the last tap',
+    ],
+    ['zeros before the first time step', '% taps) - padding', '% taps)', 'nn-conv', "conv1d: Whisper's"],
+    ['the order of channels and taps', 'weight.transpose(1, 2).reshape', 'weight.reshape', 'nn-conv', 'conv1d takes'],
+    [
+      'the order within a patch',
+      '.permute([0, 2, 4, 1, 3, 5])',
+      '.permute([0, 2, 4, 1, 5, 3])',
+      'nn-conv',
+      'patchEmbedding',
+    ],
+  ],
+  'src/nn/ssru.ts': [
+    ['the share of the candidate', 'sigmoidOf(neg(arg(0)))', 'sigmoidOf(arg(0))', 'nn-conv', 'ssru: a gate'],
+  ],
   'src/nn/sequences.ts': [
     [
       'the state of a sequence without rows',
