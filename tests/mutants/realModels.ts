@@ -40,4 +40,35 @@ export const patches: Patches = {
       'settings',
     ],
   ],
+  'src/io/resolvePipNode.ts': [
+    [
+      'files of a package are moved after all are checked',
+      '    for (const file of model.files) {\n      if (!(await hasPinned(folder, file)))',
+      '    for (const file of model.files.slice(1)) {\n      if (!(await hasPinned(folder, file)))',
+      'resolve',
+      'several files',
+    ],
+    ['a file that is there stays', 'if (!(await hasPinned(folder, file))) await', 'await', 'resolve', 'several files'],
+    ['the platform of a package', "['--platform', model.platform]", '[]', 'resolve', 'several files'],
+    [
+      'each file of a package has its hash',
+      'if (sha256 !== expected)',
+      'if (file === model.files[2] && sha256 !== expected)',
+      'resolve',
+      'several files',
+    ],
+  ],
+  'src/io/resolveNode.ts': [
+    [
+      'all files of a pinned model must be there',
+      'there.every(Boolean)',
+      'there.some(Boolean)',
+      'resolve',
+      'several files',
+    ],
+    ['a shortlist is no model', ' && !isShortlist(name)', '', 'resolve', 'a path on disk'],
+  ],
+  'src/io/resolve.ts': [
+    ['names that any folder has tell no alias', " && !names.includes('config.json')", '', 'resolve', 'tells the alias'],
+  ],
 };
