@@ -85,15 +85,11 @@ const perElement: Readonly<Record<string, number>> = {
 };
 
 /** Pairs of a query and a key it sees; padding is not looked at. */
-function visiblePairs(
-  queries: number,
-  keys: number,
-  { causal = 0, causalOffset = 0, window = 0 }: FusedCall['attributes'],
-): number {
+function visiblePairs(queries: number, keys: number, { causalOffset, behind, ahead }: FusedCall['attributes']): number {
   let pairs = 0;
   for (let t = 0; t < queries; t++) {
-    const from = window > 0 ? Math.max(0, t + causalOffset - window + 1) : 0;
-    pairs += Math.max(0, (causal ? Math.min(keys, t + causalOffset + 1) : keys) - from);
+    const position = t + causalOffset;
+    pairs += Math.max(0, Math.min(keys, position + ahead + 1) - Math.max(0, position - behind));
   }
   return pairs;
 }

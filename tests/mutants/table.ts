@@ -4,6 +4,7 @@
 // renewed with the line it breaks.
 
 import { patches as edgeValues } from './edgeValues.js';
+import { patches as attention } from './attention.js';
 import { patches as elementwiseEdges } from './elementwiseEdges.js';
 import { patches as engine } from './engine.js';
 import { patches as firstContact } from './firstContact.js';
@@ -28,6 +29,7 @@ const all = [
   tokenizers,
   elementwiseEdges,
   reductionEdges,
+  attention,
   firstContact,
   options,
   scans,
