@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { gradcheck, noGrad, scope } from '../src/autograd/index.js';
 import { causalConv1d } from '../src/nn/conv.js';
 import { linearScan } from '../src/nn/linearScan.js';
+import { selectiveScan } from '../src/nn/selectiveScan.js';
 import { ssru } from '../src/nn/ssru.js';
 import { concat } from '../src/tensor/layout.js';
 import { tensor, type Tensor } from '../src/tensor/index.js';
@@ -23,8 +24,8 @@ interface Recurrent {
   inputs(machine: Machine): Tensor[];
   /** Shape of a sequence's state. */
   readonly state: readonly number[];
-  /** Bends where differences cannot follow: its gradients are checked in nn-conv.test.ts. */
-  readonly bends?: boolean;
+  /** Its gradients are checked by a recipe alone: it bends where differences cannot follow, or is large. */
+  readonly forwardOnly?: boolean;
   run(inputs: readonly Tensor[], starts: Int32Array, state: Tensor | null): { output: Tensor; state: Tensor };
 }
 
@@ -46,10 +47,29 @@ const recurrent: readonly Recurrent[] = [
     name: `ssru of width ${width}`,
     inputs: machine => [draw(machine, [rows, width], 1), draw(machine, [rows, width], 2)],
     state: [width],
-    bends: true,
+    forwardOnly: true,
     run([forget, candidate], begin, state) {
       const { output, cell } = ssru(forget, candidate, begin, state);
       return { output, state: cell };
+    },
+  })),
+  ...[
+    [7, 3],
+    [70, 16],
+  ].map(([d, n]): Recurrent => ({
+    name: `selectiveScan of ${d} channels with ${n} numbers each`,
+    inputs: machine => [
+      draw(machine, [rows, d], 1),
+      draw(machine, [rows, d], 2).softplus(),
+      draw(machine, [rows, n], 3),
+      draw(machine, [rows, n], 4),
+    ],
+    state: [d, n],
+    forwardOnly: n === 16,
+    run([x, dt, B, C], begin, state) {
+      const like = { name: '', backend: x.backend, dtype: x.dtype as Machine['dtype'] };
+      const [A, D] = [draw(like, [d, n], 5).exp().neg(), draw(like, [d], 6)];
+      return selectiveScan({ x, dt, A, B, C, D }, begin, state);
     },
   })),
   ...[7, 18].map((width): Recurrent => ({
@@ -124,7 +144,7 @@ for (const layer of recurrent) {
     }
   }
 
-  if (layer.bends) continue;
+  if (layer.forwardOnly) continue;
   test(`${layer.name}: gradients of outputs and final states, also to the state before`, async () => {
     const machine = machines[0];
     const inputs = [...layer.inputs(machine), draw(machine, [lengths.length, ...layer.state], 9)];
@@ -141,6 +161,45 @@ for (const layer of recurrent) {
     );
   });
 }
+
+test('selectiveScan: what is carried decays by exp(dt A), and the output sees the token itself', () => {
+  const log2 = Math.log(2);
+  const column = (...data: number[]): Tensor => tensor(data, [data.length, 1]);
+  const { output, state } = selectiveScan(
+    {
+      x: column(3, 5),
+      dt: column(1, 2),
+      A: tensor([-log2, 0], [1, 2]),
+      B: tensor([1, 10, 2, 20], [2, 2]),
+      C: tensor([1, 0, 1, 1], [2, 2]),
+      D: tensor([1000]),
+    },
+    Int32Array.of(0),
+    tensor([8, 7], [1, 1, 2]),
+  );
+  // States 8 / 2 + 3 and 7 + 30, then 7 / 4 + 20 and 37 + 200.
+  const near = (got: Tensor, wanted: number[]): void =>
+    got.dataSync().forEach((v, i) => assert.ok(Math.abs(v - wanted[i]) < 1e-4 * wanted[i], `${v}, not ${wanted[i]}`));
+  near(output, [3007, 5258.75]);
+  near(state, [21.75, 237]);
+});
+
+test('selectiveScan: kernels and composition take a sequence without a state as beginning from zeros', () => {
+  const [machine] = machines.slice(2);
+  const input = { A: tensor([-1, NaN], [1, 2]), B: tensor([2, 3], [1, 2]), C: tensor([1, 1], [1, 2]), D: tensor([0]) };
+  const run = (state: Tensor | null): number[] => {
+    const on = (t: Tensor): Tensor => tensor(t.dataSync(), t.shape, { backend: machine.backend });
+    const { A, B, C, D } = input;
+    const given = { x: tensor([1], [1, 1]), dt: tensor([1], [1, 1]), A, B, C, D };
+    const moved = Object.fromEntries(Object.entries(given).map(([name, t]) => [name, on(t)])) as typeof given;
+    return [...selectiveScan(moved, Int32Array.of(0), state && on(state)).output.dataSync()];
+  };
+  // The factor of what is not there is not looked at.
+  for (const body of [run, (state: Tensor | null) => withoutKernels(machine, () => run(state))]) {
+    assert.deepEqual(body(null), [5]);
+    assert.deepEqual(body(tensor.zeros([1, 1, 2])), [NaN]);
+  }
+});
 
 test('linearScan: one row of each sequence is its final state, and a sequence without rows keeps its state', () => {
   const a = tensor([2, 3], [2, 1]);

@@ -40,4 +40,5 @@ export {
   type SGDOptions,
 } from './optim.js';
 export { scheduleFactor, scheduleNames, type ScheduleName } from './schedule.js';
+export { selectiveScan, type SelectiveScan, type SelectiveScanInput } from './selectiveScan.js';
 export { ssru, type Ssru } from './ssru.js';

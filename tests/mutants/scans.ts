@@ -37,6 +37,45 @@ export const patches: Patches = {
       'patchEmbedding',
     ],
   ],
+  'src/nn/selectiveScan.ts': [
+    [
+      'the input that goes past the states',
+      'const outputOf = add(arg(0), mul(arg(1), arg(2)));',
+      'const outputOf = add(arg(0), arg(2));',
+      'ops-fused',
+      'selectiveScan: equals its reference',
+    ],
+    [
+      "the skip's gradient",
+      'gradient.slice(0, 0, rows).mul(x).sum(0)',
+      'gradient.slice(0, 0, rows).sum(0)',
+      'ops-fused',
+      'selectiveScan.*gradients of kernels',
+    ],
+  ],
+  'src/backends/cpu/wasm/fused/selectiveScan.ts': [
+    [
+      'the first token without a state takes no factor',
+      "f.set(isFirst, op('i32.eqz', carried));",
+      'f.set(isFirst, 0);',
+      'nn-scan',
+      'without a state',
+    ],
+    [
+      'the shares of the last steps in the gradient of A',
+      '      addNear();\n      f.if(carried',
+      '      f.if(carried',
+      'ops-fused',
+      'selectiveScan.*gradients of kernels',
+    ],
+    [
+      'the decay in the gradient of a time step',
+      'add(mul(input, fromInput), fromDecay)',
+      'mul(input, fromInput)',
+      'ops-fused',
+      'selectiveScan.*gradients of kernels',
+    ],
+  ],
   'src/nn/ssru.ts': [
     ['the share of the candidate', 'sigmoidOf(neg(arg(0)))', 'sigmoidOf(arg(0))', 'nn-conv', 'ssru: a gate'],
   ],

@@ -3,22 +3,13 @@
 
 import { causalConv1d, conv1d, patchEmbedding } from '../../../src/nn/conv.js';
 import { ssru } from '../../../src/nn/ssru.js';
-import { concat } from '../../../src/tensor/layout.js';
 import { tensor } from '../../../src/tensor/index.js';
-import type { Tensor } from '../../../src/tensor/tensor.js';
 import { build, get, sigmoid, type Host } from '../host.js';
 import type { Recipe, Table } from '../recipe.js';
-import { sequenceOfRows, someStarts } from './scans.js';
+import { flat, joined, sequenceOfRows, someStarts } from './scans.js';
 
 const z = (...shape: number[]) => tensor.zeros(shape);
 const silu = (x: number): number => x * sigmoid(x);
-
-/** Output and state in one tensor, so that both are looked at. */
-const joined = (output: Tensor, state: Tensor): Tensor => concat([output.flatten(), state.flatten()]);
-const flat = (...parts: readonly Host[]): Host => {
-  const data = parts.flatMap(p => [...p.data]);
-  return { shape: [data.length], data: Float64Array.from(data), dtype: 'float' };
-};
 
 /** What is optional: a state before the sequences, a bias, an activation. */
 const causal = (carried: boolean, biased: boolean, activation?: 'silu'): Recipe => ({
