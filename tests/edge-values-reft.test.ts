@@ -302,13 +302,18 @@ describe('where an interchange reads and writes', () => {
     refused(() => tokenBatch([]), 'RangeError: tokenBatch: expected at least one row, got none');
     refused(() => tokenBatch([[1], []]), 'RangeError: tokenBatch: row 1 has no tokens');
     refused(() => tokenBatch([[1], [0.5]]), 'RangeError: tokenBatch: row 1: token 0.5 at 0 is no whole number');
-    assert.deepEqual([rows.batch, rows.width, [...rows.starts], [...rows.lengths]], [2, 3, [0, 0], [3, 1]] as never);
+    assert.deepEqual([rows.batch, rows.width, Array.from(rows.starts), Array.from(rows.lengths)], [
+      2,
+      3,
+      [0, 0],
+      [3, 1],
+    ] as never);
     assert.deepEqual(
       rows.ids.map(ids => [...(ids as Int32Array)]),
       [[1, 2, 3], [4]],
     );
     const whole = rowsOfBatch('base', { inputIds: Int32Array.of(1, 2), shape: [1, 2] });
-    assert.deepEqual([[...whole.starts], [...whole.lengths]], [[0], [2]] as never);
+    assert.deepEqual([Array.from(whole.starts), Array.from(whole.lengths)], [[0], [2]] as never);
     refused(
       () => rowsOfBatch('base', { inputIds: Int32Array.of(1, 2), shape: [1, 3] }),
       'RangeError: base: 2 ids do not fill shape [1, 3]',
