@@ -1,8 +1,8 @@
-// `npm run mutants:random -- [--count 200] [--seed 1] [--in src] [--not PART,PART] [--out FILE]`: how many of some
-// random small changes the tests notice. It draws mutants over the sources (scripts/mutations.ts), finds by a run of
-// all tests which files reach which of them, and then runs those files, the likeliest first, until one fails. Tests on
-// WebGPU are left out. A mutant that nothing notices is listed with its line: a test is missing, or the change makes no
-// difference, which only a person can tell. The score is not judged here.
+// `npm run mutants:random -- [--count 200] [--seed 1] [--in src] [--not PART,PART] [--patience 60] [--out FILE]`: how
+// many of some random small changes the tests notice. It draws mutants over the sources (scripts/mutations.ts), finds
+// by a run of all tests which files reach which of them, and then runs those files, the likeliest first, until one
+// fails. Tests on WebGPU are left out. A mutant that nothing notices is listed with its line: a test is missing, or the
+// change makes no difference, which only a person can tell. The score is not judged here.
 
 import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -25,11 +25,12 @@ const { values } = parseArgs({
     not: { type: 'string', default: 'src/backends' },
     out: { type: 'string' },
     workers: { type: 'string', default: '2' },
+    patience: { type: 'string', default: '60' },
   },
 });
 const leftOut = values.not.split(',').filter(Boolean);
-/** Most seconds of tests for one mutant that nothing has noticed yet. */
-const patienceSeconds = 60;
+/** Most seconds of tests for one mutant that nothing has noticed yet: more on a busy machine. */
+const patienceSeconds = Number(values.patience);
 
 const sources = values.in
   .split(',')

@@ -9,6 +9,7 @@ import { memorySource } from '../src/io/byteSource.js';
 import { FormatError } from '../src/io/errors.js';
 import { openGguf } from '../src/io/gguf.js';
 import { openLlama2c } from '../src/io/llama2c.js';
+import { openMarian } from '../src/io/marian.js';
 import { openSafetensors, openShardedSafetensors, writeSafetensors } from '../src/io/safetensors.js';
 import type { TensorFile } from '../src/io/tensorFile.js';
 import { tokenizerFromFiles } from '../src/io/tokenizerJson.js';
@@ -17,6 +18,7 @@ import { readTorchBin } from '../src/io/torchBin.js';
 import { bytesOf, ggufBytes, smallGguf } from './helpers/ggufBytes.js';
 import type { GgufSpec } from './helpers/ggufBytes.js';
 import { llama2cBytes } from './helpers/llama2cBytes.js';
+import { marianBytes, settings, smallMarian, type MarianItem } from './helpers/marianBytes.js';
 import { below, join, mutateBytes, mutateJson, pick, seededRandom } from './helpers/mutate.js';
 import { dictPickle, tensorPickle, torchBytes } from './helpers/torchBytes.js';
 
@@ -33,7 +35,7 @@ async function readAll(file: TensorFile): Promise<void> {
     assert.equal((await file.readFloat32(name)).length, count);
     assert.equal((await file.readFloat64(name)).length, count);
     assert.equal((await file.readBytes(name)).length, tensor.byteLength);
-    if (/^(I|U|BOOL)/.test(tensor.dtype)) await file.readInt32(name).catch(onlyFormatError);
+    if (/^(I\d|U|BOOL)/.test(tensor.dtype)) await file.readInt32(name).catch(onlyFormatError);
   }
   await file.close();
 }
@@ -181,6 +183,37 @@ damaged('llama2.c checkpoint', async next => {
   }
   const damage = next() < 0.5 ? bytes : mutateBytes(bytes, next, next() < 0.5 ? 28 : bytes.length);
   await readAll(await openLlama2c(memorySource(damage, 'damaged.bin')));
+});
+
+const marianSettingsText = 'type: transformer\ndim-emb: 2\ndim-vocabs:\n  - 4\n  - 4\nversion: v1.9.56 94aeaa46\n';
+
+damaged('marian model', async next => {
+  const items = smallMarian();
+  const at = below(next, items.length);
+  const item: { -readonly [K in keyof MarianItem]: MarianItem[K] } = { ...items[at] };
+  let bytes: Uint8Array;
+  switch (below(next, 6)) {
+    case 0:
+      item.dataBytes = pick(next, oddCounts);
+      break;
+    case 1:
+      item.shape = Array.from({ length: below(next, 10) }, () => pick(next, [0, 1, 2, 4, -1, 1 << 20, 2 ** 31 - 1]));
+      break;
+    case 2:
+      item.type = pick(next, [0, 0x101, 0x201, 0x402, 0x404, 0x408, 0x4101, 0x4102, 0xffff]);
+      break;
+    case 3:
+      item.name = pick(next, ['Wemb', '__proto__', '', 'x'.repeat(2000), 'special:model.yml']);
+      break;
+    default:
+      items[3] = settings(
+        new TextDecoder().decode(mutateBytes(utf8.encode(marianSettingsText), next, marianSettingsText.length)),
+      );
+  }
+  if (at !== 3 || items[3].name !== item.name) items[at] = item;
+  bytes = marianBytes({ items, ...(next() < 0.1 ? { count: pick(next, oddCounts) } : {}) });
+  if (next() < 0.5) bytes = mutateBytes(bytes, next, 400);
+  await readAll(await openMarian(memorySource(bytes, 'damaged.bin')));
 });
 
 const torchFiles = ['loreft.bin', 'loreft-shared.bin', 'nodireft.bin'].map(fixture);

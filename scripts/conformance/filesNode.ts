@@ -1,10 +1,10 @@
 // A folder of cases on disk. Models resolve inside the folder, save aliases. Node only.
 
 import { readdir, stat } from 'node:fs/promises';
-import { basename, isAbsolute, join, relative, resolve } from 'node:path';
+import { isAbsolute, join, relative, resolve } from 'node:path';
 import { tokenizerOf } from '../../src/io/autoTokenizer.js';
 import { fileSource } from '../../src/io/byteSource.js';
-import { pinnedModels, resolveModel, type ResolvedModel } from '../../src/io/resolve.js';
+import { aliasOfFile, pinnedModels, resolveModel, type ResolvedModel } from '../../src/io/resolve.js';
 import { openResolved } from '../../src/models/auto.js';
 import { readJson, type CaseFiles } from './files.js';
 
@@ -23,7 +23,7 @@ export function folderFiles(folder: string, note: (message: string) => void): Ca
     )
       return resolveModel(path);
     // A file may be named as the one its alias is pinned to.
-    const alias = Object.keys(pinnedModels).find(a => a === name || basename(pinnedModels[a].member) === name);
+    const alias = Object.hasOwn(pinnedModels, name) ? name : aliasOfFile(name);
     if (!alias)
       throw new Error(`model '${name}' is not in ${dir}, and no alias (${Object.keys(pinnedModels).join(', ')})`);
     const resolved = await resolveModel(alias);

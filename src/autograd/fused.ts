@@ -1,7 +1,7 @@
 // Fused ops: a composition of ordinary ops that is the definition, plus optional faster kernels (registered by name in
 // a backend) and an optional VJP that calls them. Where a backend has no kernel, or it declines, the composition runs
-// and is taped as usual; second derivatives always differentiate the composition. Kernels themselves live in the
-// backends, definitions beside what they belong to.
+// and is taped as usual, unless the definition says how to compute the same faster; second derivatives always
+// differentiate the composition. Kernels themselves live in the backends, definitions beside what they belong to.
 
 // First: ops are defined while modules that depend on each other are still loading, whichever of them is imported
 // first.
@@ -12,7 +12,7 @@ import type { DType } from '../tensor/dtype.js';
 import type { Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { aliasOf, backendOf } from './primitives.js';
-import { enableGrad, gradientsOf, isRecording, nodeClock, record, shouldRecord } from './tape.js';
+import { enableGrad, gradientsOf, isRecording, nodeClock, noGrad, record, shouldRecord } from './tape.js';
 
 /** What the host knows beside tensors: row numbers for kernels, other lists for the composition. */
 export interface FusedExtra {
@@ -47,6 +47,11 @@ export interface FusedDefinition {
    * Shapes of what the kernel writes: the result first, then what it saves. Default: one output like the first input.
    */
   outputs?(call: FusedCall): OutputSpec[];
+  /**
+   * What runs where no kernel takes the call, if that is not the composition: the outputs that a kernel would write, by
+   * ordinary ops that are not recorded. `vjp` must then have gradients without kernels, too.
+   */
+  compute?(call: FusedCall): Tensor[];
   /** Gradients of the inputs, or null to differentiate the composition. */
   vjp?(call: FusedVjpCall): (Tensor | null)[] | null;
   /** The tensors `vjp` reads; default all inputs and outputs. */
@@ -68,7 +73,10 @@ export function defineFused(name: string, definition: FusedDefinition): FusedOp 
       const call: FusedCall = { ...extra, inputs, attributes };
       const given = present(inputs);
       const specs = definition.outputs?.(call) ?? [{ shape: given[0].shape, dtype: given[0].dtype }];
-      const outputs = runFused(backendOf(name, given), name, inputs, specs, attributes, call.indices);
+      const { compute } = definition;
+      const outputs =
+        runFused(backendOf(name, given), name, inputs, specs, attributes, call.indices) ??
+        (compute ? noGrad(() => compute(call)) : null);
       if (!outputs) return definition.compose(call);
       if (shouldRecord(given)) {
         // Optional inputs that are absent take no part: positions are mapped back for the tape.

@@ -12,6 +12,7 @@ export type { OpenSibling, SafetensorsEntry } from './safetensors.js';
 export { openGguf } from './gguf.js';
 export { openLlama2c } from './llama2c.js';
 export type { Llama2cConfig } from './llama2c.js';
+export { openMarian } from './marian.js';
 export { readTorchBin } from './torchBin.js';
 export type { TorchTensor, TorchValue } from './torchBin.js';
 export { AutoTokenizer, tokenizerOf } from './autoTokenizer.js';

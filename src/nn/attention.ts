@@ -1,9 +1,10 @@
-// Scaled dot-product attention with grouped queries, causal and sliding-window masks and padding on either side. Keeps
-// only the log-sum-exp for backward where a kernel exists. A query that sees no key, or only scores of -Infinity, gives
-// zeros, as in torch. Unlike there, what a query does not see does not reach it, even NaN, nor does its gradient go
-// there.
+// Scaled dot-product attention with grouped queries, causal and sliding-window masks, padding on either side, a bias of
+// the scores and a soft cap. Keeps only the log-sum-exp for backward. A query that sees no key, or only scores of
+// -Infinity, gives zeros, as in torch. Unlike there, what a query does not see does not reach it, even NaN, nor does
+// its gradient go there. The composition here is the definition; where no kernel takes a call, attentionProducts.ts
+// computes the same.
 
-import { defineFused, runFused } from '../autograd/fused.js';
+import { defineFused, runFused, type FusedCall } from '../autograd/fused.js';
 import { apply } from '../autograd/primitives.js';
 import { largest } from '../autograd/softmax.js';
 import type { Backend } from '../backends/backend.js';
@@ -12,15 +13,23 @@ import { isFloat } from '../tensor/dtype.js';
 import { arg, mul, where, type Expr } from '../tensor/expr.js';
 import { broadcastShapes, formatShape, sameShape, ShapeError } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
+import { attentionByProducts, attentionVjpByProducts, noLimit, type AttentionInputs } from './attentionProducts.js';
 
 export interface AttentionOptions {
   /** Default 1 / sqrt(D). */
   readonly scale?: number;
+  /** Scores s become softcap * tanh(s / softcap); 0 leaves them. */
+  readonly softcap?: number;
+  /** [1|B, H, T, S], added to the scaled (and capped) scores. */
+  readonly bias?: Tensor | null | undefined;
   readonly causal?: boolean;
-  /** Query t sees keys up to t + causalOffset: the number of cached tokens. */
+  /** Query t is at position t + causalOffset among the keys: the number of cached tokens. */
   readonly causalOffset?: number;
-  /** Keys a query sees, itself included; 0 sees all. */
-  readonly window?: number;
+  /**
+   * How far a query sees: a number counts the keys up to its own position, that one included (0 sees all); `before` and
+   * `after` those on either side of it.
+   */
+  readonly window?: number | { readonly before: number; readonly after: number };
   /** First valid key and one past the last, for each row of the batch. */
   readonly keyStart?: Int32Array;
   readonly keyEnd?: Int32Array;
@@ -54,18 +63,24 @@ function seenSum(seen: Tensor, x: Tensor, y: Tensor, axis: number): Tensor {
 // Each factor by itself: so the product's derivatives do not look at the other one either.
 const seenProduct = mul(...([arg(1), arg(2)].map(x => where(arg(0, 'b'), x, 0)) as [Expr, Expr]));
 
+function inputsOf({ inputs }: FusedCall): AttentionInputs {
+  const [q, k, v, keyStart, keyEnd] = inputs as Tensor[];
+  return { q, k, v, keyStart, keyEnd, bias: inputs[5] };
+}
+
 const fused = defineFused('attention', {
   compose({ inputs, attributes, lists }) {
     const [q, k, v] = inputs as Tensor[];
+    const bias = inputs[5];
     const [B, H, T, D] = q.shape;
     const [, KV, S] = k.shape;
-    const { scale, causal, causalOffset, window } = attributes;
+    const { scale, softcap, causalOffset, behind, ahead } = attributes;
     const { keyStart, keyEnd } = lists as { keyStart: Int32Array; keyEnd: Int32Array };
     const mask = new Int32Array(B * T * S);
     for (let b = 0; b < B; b++) {
       for (let t = 0; t < T; t++) {
-        const from = Math.max(keyStart[b], window > 0 ? t + causalOffset - window + 1 : 0);
-        const to = Math.min(keyEnd[b], causal ? t + causalOffset + 1 : S);
+        const from = Math.max(keyStart[b], t + causalOffset - behind);
+        const to = Math.min(keyEnd[b], t + causalOffset + ahead + 1);
         const row = (b * T + t) * S;
         mask.fill(1, row + from, row + to); // nothing where `to` is not larger
       }
@@ -77,7 +92,10 @@ const fused = defineFused('attention', {
       k.reshape([B, KV, 1, 1, S, D]),
       v.reshape([B, KV, 1, 1, S, D]),
     ];
-    const scores = seen.where(seenSum(seen, queries, keys, 5).mul(scale), -Infinity);
+    const scaled = seenSum(seen, queries, keys, 5).mul(scale);
+    const capped = softcap > 0 ? scaled.div(softcap).tanh().mul(softcap) : scaled;
+    const biased = bias ? capped.add(bias.reshape([bias.shape[0], KV, H / KV, T, S, 1])) : capped;
+    const scores = seen.where(biased, -Infinity);
     const top = largest(scores.detach(), [4]);
     const weights = scores.sub(top.eq(-Infinity).where(0, top)).exp();
     const total = weights.sum(4, { keepDims: true });
@@ -90,19 +108,44 @@ const fused = defineFused('attention', {
       { shape: shape.slice(0, 3), dtype },
     ];
   },
-  vjp({ inputs, outputs: [o, lse], gradient, attributes }) {
-    const [q, k, v, keyStart, keyEnd] = inputs as Tensor[];
-    const specs = [q, k, v].map(t => ({ shape: t.shape, dtype: t.dtype }));
+  compute: call => attentionByProducts(inputsOf(call), call.attributes),
+  vjp(call) {
+    const { outputs, gradient, needs, attributes } = call;
+    const inputs = inputsOf(call);
+    const { q, k, v, keyStart, keyEnd, bias } = inputs;
+    const specs = [q, k, v, ...(bias ? [bias] : [])].map(({ shape, dtype }) => ({ shape, dtype }));
     // Kernels take heads that lie apart, as those of a joined gradient do.
     const g = gradient.strides[3] === 1 ? gradient : gradient.contiguous();
-    const made = runFused(q.backend, 'attention.vjp', [q, k, v, keyStart, keyEnd, o, lse, g], specs, attributes);
-    return made && [...made, null, null];
+    const [dq, dk, dv, dBias = null] =
+      runFused(q.backend, 'attention.vjp', [q, k, v, keyStart, keyEnd, bias, ...outputs, g], specs, attributes) ??
+      attentionVjpByProducts(inputs, outputs, gradient, attributes, {
+        q: needs[0],
+        k: needs[1],
+        v: needs[2],
+        bias: needs[5],
+      });
+    return [dq, dk, dv, null, null, dBias];
   },
 });
 
+/** Keys that are seen at most before a position and after it. */
+function reach({ causal, window = 0 }: AttentionOptions): { behind: number; ahead: number } {
+  const whole = (name: string, value: number): number => {
+    if (!Number.isInteger(value) || value < 0)
+      throw new RangeError(`attention: ${name} must be a whole number from 0, got ${value}`);
+    return Math.min(value, noLimit);
+  };
+  if (typeof window === 'number') {
+    const count = whole('window', window);
+    return { behind: count > 0 ? count - 1 : noLimit, ahead: causal ? 0 : noLimit };
+  }
+  const [behind, after] = [whole('window.before', window.before), whole('window.after', window.after)];
+  return { behind, ahead: causal ? 0 : after };
+}
+
 /** q [B, H, T, D], k and v [B, KV, S, D] with H a multiple of KV: [B, H, T, D]. */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
-  const [B, H, , D] = q.shape;
+  const [B, H, T, D] = q.shape;
   const [kB, KV, S, kD] = k.shape;
   if (q.rank !== 4 || k.rank !== 4 || !sameShape(k.shape, v.shape) || kB !== B || kD !== D || H % KV !== 0) {
     throw new ShapeError(
@@ -126,16 +169,20 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
     if (keyStart[b] < 0 || keyEnd[b] < 0 || keyEnd[b] > S)
       throw new RangeError(`attention: row ${b} sees keys ${keyStart[b]} to ${keyEnd[b]} of ${S}`);
   }
-  for (const name of ['causalOffset', 'window'] as const) {
-    const value = options[name] ?? 0;
-    if (!Number.isInteger(value) || value < 0)
-      throw new RangeError(`attention: ${name} must be a whole number from 0, got ${value}`);
-  }
+  const { softcap = 0, causalOffset = 0, bias = null } = options;
+  if (!Number.isInteger(causalOffset) || causalOffset < 0)
+    throw new RangeError(`attention: causalOffset must be a whole number from 0, got ${causalOffset}`);
+  if (!Number.isFinite(softcap) || softcap < 0)
+    throw new RangeError(`attention: softcap must be a positive number, or 0 for none, got ${softcap}`);
+  if (bias && !(bias.dtype === q.dtype && [1, B].some(rows => sameShape(bias.shape, [rows, H, T, S]))))
+    throw new ShapeError(
+      `attention: bias ${bias.dtype} ${formatShape(bias.shape)} does not fit ${q.dtype} [1|${B},${H},${T},${S}]`,
+    );
   const scale = options.scale ?? 1 / Math.sqrt(D);
   if (!Number.isFinite(scale) && D > 0) throw new RangeError(`attention: scale must be a finite number, got ${scale}`);
   return fused(
-    [q, k, v, ...bounds.tensors],
-    { scale, causal: options.causal ? 1 : 0, causalOffset: options.causalOffset ?? 0, window: options.window ?? 0 },
+    [q, k, v, ...bounds.tensors, bias],
+    { scale, softcap, causalOffset, ...reach(options) },
     { lists: { keyStart, keyEnd } },
   );
 }

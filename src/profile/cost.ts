@@ -80,20 +80,18 @@ const perElement: Readonly<Record<string, number>> = {
   layerNorm: 7,
   'layerNorm.vjp': 10,
   rope: 3,
+  linearScan: 2,
+  'linearScan.vjp': 2,
   crossEntropy: 4,
   'crossEntropy.vjp': 4,
 };
 
 /** Pairs of a query and a key it sees; padding is not looked at. */
-function visiblePairs(
-  queries: number,
-  keys: number,
-  { causal = 0, causalOffset = 0, window = 0 }: FusedCall['attributes'],
-): number {
+function visiblePairs(queries: number, keys: number, { causalOffset, behind, ahead }: FusedCall['attributes']): number {
   let pairs = 0;
   for (let t = 0; t < queries; t++) {
-    const from = window > 0 ? Math.max(0, t + causalOffset - window + 1) : 0;
-    pairs += Math.max(0, (causal ? Math.min(keys, t + causalOffset + 1) : keys) - from);
+    const position = t + causalOffset;
+    pairs += Math.max(0, Math.min(keys, position + ahead + 1) - Math.max(0, position - behind));
   }
   return pairs;
 }
@@ -127,6 +125,11 @@ function editVjpFlop({ inputs: [, , A, b, C, e, P], indices }: FusedCall): numbe
   return indices.length * (2 * r * d * (2 + 2 * matrices) + biases * r + 2 * d);
 }
 
+/** So many operations for each number of each state, of which every token has one a channel, and for each channel. */
+function selectiveScanFlop({ inputs: [x, , A] }: FusedCall, number: number, channel: number): number | null {
+  return x && A && sizeOf(x.shape) * (number * A.shape[1] + channel);
+}
+
 function fusedFlop(name: string, call: FusedCall): number | null {
   if (Object.hasOwn(perElement, name)) return perElement[name] * sizeOf(call.inputs[0]?.shape ?? [0]);
   switch (name) {
@@ -138,6 +141,11 @@ function fusedFlop(name: string, call: FusedCall): number | null {
       return editFlop(call);
     case 'edit.vjp':
       return editVjpFlop(call);
+    case 'selectiveScan':
+      return selectiveScanFlop(call, 7, 3);
+    // The states once more; sums for dt, x, A, B and C.
+    case 'selectiveScan.vjp':
+      return selectiveScanFlop(call, 21, 6);
     default:
       return null;
   }

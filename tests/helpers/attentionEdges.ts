@@ -9,7 +9,7 @@ import { build, type Host } from './host.js';
 import { oracle, place, type Machine } from './machines.js';
 import { seededRandom } from './mutate.js';
 
-interface Setting {
+export interface Setting {
   readonly B: number;
   readonly H: number;
   readonly KV: number;
@@ -18,16 +18,21 @@ interface Setting {
   readonly options: AttentionOptions;
 }
 
-const D = 8;
+export const D = 8;
 const lists = (...numbers: number[]): Int32Array => Int32Array.from(numbers);
 
 /** Fewer than six queries go another way than panels of eight do. */
-const settings: readonly (readonly [string, Setting])[] = [
+export const settings: readonly (readonly [string, Setting])[] = [
   ['causal', { B: 1, H: 2, KV: 1, T: 13, S: 13, options: { causal: true } }],
   ['causal after cached keys', { B: 1, H: 2, KV: 2, T: 9, S: 14, options: { causal: true, causalOffset: 5 } }],
   ['few queries', { B: 1, H: 2, KV: 1, T: 4, S: 6, options: { causal: true, causalOffset: 2 } }],
   ['a window', { B: 1, H: 1, KV: 1, T: 20, S: 20, options: { causal: true, window: 3 } }],
   ['a window without causal order', { B: 1, H: 1, KV: 1, T: 12, S: 12, options: { window: 4 } }],
+  ['a window to both sides', { B: 1, H: 2, KV: 1, T: 12, S: 12, options: { window: { before: 3, after: 1 } } }],
+  [
+    'few queries with a window to both sides',
+    { B: 1, H: 1, KV: 1, T: 5, S: 9, options: { causalOffset: 2, window: { before: 0, after: 2 } } },
+  ],
   [
     'padding',
     { B: 2, H: 2, KV: 1, T: 10, S: 10, options: { causal: true, keyStart: lists(3, 0), keyEnd: lists(10, 7) } },
@@ -48,7 +53,9 @@ function sees(
     s >= (keyStart?.[b] ?? 0) &&
     s < (keyEnd?.[b] ?? S) &&
     (!causal || s <= t + causalOffset) &&
-    (window === 0 || s > t + causalOffset - window)
+    (typeof window === 'number'
+      ? window === 0 || s > t + causalOffset - window
+      : s >= t + causalOffset - window.before && s <= t + causalOffset + window.after)
   );
 }
 

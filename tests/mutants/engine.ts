@@ -453,8 +453,8 @@ export const patches: Patches = {
     ],
     [
       'the last queries of a panel of keys',
-      'up(plus(distance, field.window, width - 1), width)',
-      'up(plus(distance, field.window), width)',
+      'up(plus(distance, field.behind, width), width)',
+      'up(plus(distance, field.behind, 1), width)',
       'wasm-fused',
       'attention and its vjp',
     ],
@@ -472,17 +472,17 @@ export const patches: Patches = {
   'src/nn/attention.ts': [
     [
       'the causal mask',
-      'causal ? t + causalOffset + 1 : S',
-      'causal ? t + causalOffset + 2 : S',
-      'ops-fused',
-      'fused.attention: equals its',
+      't + causalOffset + ahead + 1);',
+      't + causalOffset + ahead + 2);',
+      'attention-products',
+      'equals the definition',
     ],
     [
       'the sliding window',
-      't + causalOffset - window + 1 : 0',
-      't + causalOffset - window : 0',
-      'ops-fused',
-      'fused.attention: equals its',
+      't + causalOffset - behind)',
+      't + causalOffset - behind - 1)',
+      'attention-products',
+      'equals the definition',
     ],
   ],
   'src/nn/crossEntropy.ts': [

@@ -3,20 +3,25 @@
 // (a pattern of test names) say who notices. `npm run mutants` runs them; a patch that no longer applies must be
 // renewed with the line it breaks.
 
+import { patches as edgeValues } from './edgeValues.js';
+import { patches as attention } from './attention.js';
 import { patches as elementwiseEdges } from './elementwiseEdges.js';
 import { patches as engine } from './engine.js';
 import { patches as firstContact } from './firstContact.js';
 import { patches as hostileInput } from './hostileInput.js';
 import { patches as modelFiles } from './modelFiles.js';
 import { patches as options } from './options.js';
+import { patches as realModels } from './realModels.js';
 import { patches as reductionEdges } from './reductionEdges.js';
 import { patches as savedWork } from './savedWork.js';
+import { patches as scans } from './scans.js';
 import { patches as tokenizers } from './tokenizers.js';
 import { patches as trainingText } from './trainingText.js';
 import type { Mutant } from './mutant.js';
 
 const all = [
   engine,
+  edgeValues,
   savedWork,
   hostileInput,
   modelFiles,
@@ -24,8 +29,11 @@ const all = [
   tokenizers,
   elementwiseEdges,
   reductionEdges,
+  attention,
   firstContact,
   options,
+  scans,
+  realModels,
 ];
 
 export const mutants: readonly Mutant[] = all

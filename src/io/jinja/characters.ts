@@ -1,6 +1,8 @@
 // Python's view of characters: a text is a sequence of code points, and white space is Unicode's (JavaScript adds
 // U+FEFF and lacks U+001C to U+001F).
 
+export const lastCodePoint = 0x10ffff;
+
 /** Python's white space, as a class of a regular expression. */
 export const space = '[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]';
 const leading = new RegExp(`^${space}+`);
@@ -48,13 +50,13 @@ export function capitalize(text: string): string {
   return titleOf(first) + rest.join('').toLowerCase();
 }
 
-/** Letters that begin a word with a form of their own ("ǆ" is "ǅ"); "ß" is "Ss". */
+/** Letters that begin a word with a form of their own ("ǆ" is "ǅ"); "ß" is "Ss", "ŉ" is "ʼN". */
 export function titleOf(letter: string): string {
   const upper = letter.toUpperCase();
   if (letter >= 'Ǆ' && letter <= 'ǌ') return letter <= 'ǆ' ? 'ǅ' : letter <= 'ǉ' ? 'ǈ' : 'ǋ';
   if (letter >= 'Ǳ' && letter <= 'ǳ') return 'ǲ';
   const [first = '', ...rest] = points(upper);
-  return first + rest.join('').toLowerCase();
+  return first + (isCased(first) ? rest.join('').toLowerCase() : rest.join(''));
 }
 
 /** Python's str.title: each letter behind one that has no case is a capital. */

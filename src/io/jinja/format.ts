@@ -1,9 +1,9 @@
 // Python's two ways to put values into a text: `'%s' % value` and `'{}'.format(value)`.
 
 import { reserve } from './budget.js';
-import { pointLength, points, pointSlice } from './characters.js';
+import { lastCodePoint, pointLength, points, pointSlice } from './characters.js';
 import { TemplateError } from './errors.js';
-import { floatDigits, grouped, integerDigits } from './formatNumber.js';
+import { floatDigits, grouped, integerDigits, integerPrefix } from './formatNumber.js';
 import { repr, textOf } from './text.js';
 import { Dict, numberOf, Tuple, typeName, type Given, type Value } from './values.js';
 
@@ -72,7 +72,7 @@ function converted(value: Value, type: string, flags: string, precision: number 
   if (type === 'c') {
     if (typeof value === 'string' && pointLength(value) === 1) return { sign: '', text: value, numeric: false };
     if (typeof number !== 'bigint') throw new TemplateError('%c requires int or char');
-    return { sign: '', text: String.fromCodePoint(Number(number)), numeric: false };
+    return { sign: '', text: characterOf(number), numeric: false };
   }
   if ('diuoxX'.includes(type)) {
     if (number === undefined || (typeof number === 'number' && 'oxX'.includes(type))) {
@@ -82,8 +82,8 @@ function converted(value: Value, type: string, flags: string, precision: number 
     }
     const whole = typeof number === 'bigint' ? number : toInteger(number);
     return {
-      sign: signOf(whole < 0n),
-      text: integerDigits(whole, { type, alternate, precision }).padStart(precision ?? 0, '0'),
+      sign: signOf(whole < 0n) + integerPrefix({ type, alternate }),
+      text: integerDigits(whole, type).padStart(precision ?? 0, '0'),
       numeric: true,
     };
   }
@@ -96,6 +96,11 @@ function converted(value: Value, type: string, flags: string, precision: number 
     text: floatDigits(x, { type, alternate, precision }),
     numeric: true,
   };
+}
+
+function characterOf(code: bigint): string {
+  if (code < 0n || code > lastCodePoint) throw new TemplateError('%c arg not in range(0x110000)');
+  return String.fromCodePoint(Number(code));
 }
 
 function toInteger(value: number): bigint {
@@ -215,9 +220,13 @@ function formatSpec(value: Value, spec: string): string {
   if (!whole && !'eEfFgGn%'.includes(type))
     fail(`Unknown format code '${type}' for object of type '${typeName(value)}'`);
   const x = Number(number);
-  if (whole && type === 'c') return pad('', String.fromCodePoint(x), wide, align ?? '<', fillChar ?? ' ');
-  let digits = whole ? integerDigits(number, form) : floatDigits(x, form);
-  if (separator !== undefined) digits = grouped(digits, separator, 'boxX'.includes(type) && type !== '' ? 4 : 3);
-  const signText = x < 0 || Object.is(x, -0) ? '-' : sign === '-' ? '' : sign;
-  return pad(signText, digits, wide, align ?? (zero ? '=' : '>'), fillChar ?? (zero ? '0' : ' '));
+  if (whole && type === 'c') return pad('', characterOf(number), wide, align ?? '<', fillChar ?? ' ');
+  const signText = (x < 0 || Object.is(x, -0) ? '-' : sign === '-' ? '' : sign) + (whole ? integerPrefix(form) : '');
+  const [side, fill] = [align ?? (zero ? '=' : '>'), fillChar ?? (zero ? '0' : ' ')];
+  let digits = whole ? integerDigits(number, type) : floatDigits(x, form);
+  if (separator !== undefined) {
+    const size = 'boxX'.includes(type) && type !== '' ? 4 : 3;
+    digits = grouped(digits, separator, size, side === '=' && fill === '0' ? wide - signText.length : 0);
+  }
+  return pad(signText, digits, wide, side, fill);
 }

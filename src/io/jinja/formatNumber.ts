@@ -24,7 +24,9 @@ export function floatDigits(value: number, { type, precision, alternate }: Numbe
       return withCase(exponential(x, places, alternate), upper);
     case '': {
       if (precision === undefined) return floatText(x);
-      const text = general(x, Math.max(1, precision), alternate, precision || 1);
+      // There is always a digit behind the point, which counts.
+      const digits = Math.max(1, precision);
+      const text = general(x, digits, alternate, digits - 1);
       return /^\d+$/.test(text) ? `${text}.0` : text;
     }
     default:
@@ -64,19 +66,25 @@ export function fixed(x: number, places: number): string {
   return Number(down.at(-1)) % 2 === 0 ? down : text;
 }
 
+const bases: Readonly<Record<string, number>> = { b: 2, o: 8, x: 16, X: 16 };
+
 /** The digits of an int without its sign: types d, b, o, x, X and none. */
-export function integerDigits(value: bigint, { type, alternate }: NumberForm): string {
-  const x = value < 0n ? -value : value;
-  const [base, prefix] = ({ b: [2, '0b'], o: [8, '0o'], x: [16, '0x'], X: [16, '0X'] } as const)[type as 'b'] ?? [
-    10,
-    '',
-  ];
-  const digits = x.toString(base);
-  return (alternate ? prefix : '') + (type === 'X' ? digits.toUpperCase() : digits);
+export function integerDigits(value: bigint, type: string): string {
+  const digits = (value < 0n ? -value : value).toString(bases[type] ?? 10);
+  return type === 'X' ? digits.toUpperCase() : digits;
 }
 
-/** Digits in groups of three (or four, of the other bases). */
-export function grouped(digits: string, separator: string, size = 3): string {
-  const [whole = '', ...rest] = digits.split(/(?=[.e%])/);
-  return [whole.replace(new RegExp(`(?!^)(?=(?:[\\da-fA-F]{${size}})+$)`, 'g'), separator), ...rest].join('');
+/** What stands between sign and digits, and before the zeros that fill a width. */
+export const integerPrefix = ({ type, alternate }: Pick<NumberForm, 'type' | 'alternate'>): string =>
+  alternate && bases[type] !== undefined ? `0${type}` : '';
+
+/** Digits in groups of three (or four, of the other bases), with zeros before them up to a width. */
+export function grouped(digits: string, separator: string, size: number, width: number): string {
+  // Hexadecimal digits come in fours, and an "e" among them is no exponent.
+  const place = size === 3 ? digits.search(/[.e%]/) : -1;
+  const [whole, rest] = place < 0 ? [digits, ''] : [digits.slice(0, place), digits.slice(place)];
+  const missing = width - rest.length;
+  // Of the characters behind the first, one in size + 1 is a separator. Where one would come first, so does a zero.
+  const filled = whole.padStart(missing - Math.floor((missing - 1) / (size + 1)), '0');
+  return filled.replace(new RegExp(`(?!^)(?=(?:[\\da-fA-F]{${size}})+$)`, 'g'), separator) + rest;
 }

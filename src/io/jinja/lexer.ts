@@ -1,7 +1,7 @@
 // Jinja source becomes tokens, with the white space rules that transformers sets (trim_blocks, lstrip_blocks) and
 // Python's string literals.
 
-import { rstrip, space } from './characters.js';
+import { lastCodePoint, rstrip, space } from './characters.js';
 import { TemplateSyntaxError } from './errors.js';
 
 /** `data` is text outside of tags; an operator's type is itself. */
@@ -173,12 +173,12 @@ class Lexer {
   /** A string literal's text: Python's escapes. One that is none keeps its backslash. */
   private unescape(text: string): string {
     return text.replace(
-      /\\(?:\n|([0-7]{1,3})|x([\da-f]{2})|u([\da-f]{4})|U([\da-f]{8})|([^]))/gi,
+      /\\(?:\n|([0-7]{1,3})|x([\da-fA-F]{2})|u([\da-fA-F]{4})|U([\da-fA-F]{8})|([^]))/g,
       (whole, octal?: string, ...more) => {
         const [x, u, long, char] = more as (string | undefined)[];
         if (octal !== undefined) return String.fromCharCode(parseInt(octal, 8));
-        // Only \U has eight digits, only \u and \x are written small.
-        const hex = whole[1] === 'x' ? x : whole[1] === 'u' ? u : whole[1] === 'U' ? long : undefined;
+        const hex = x ?? u ?? long;
+        if (hex !== undefined && parseInt(hex, 16) > lastCodePoint) throw this.error('illegal Unicode character');
         if (hex !== undefined) return String.fromCodePoint(parseInt(hex, 16));
         if ('xuUN'.includes(whole[1]!)) throw this.error(`a \\${whole[1]!} escape that cannot be read`);
         return char === undefined ? '' : (escapes[char] ?? whole);

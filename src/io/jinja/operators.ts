@@ -246,8 +246,11 @@ function itemAt(target: Value, index: Value): Value | undefined {
 const hashable = (value: Value): boolean => !(Array.isArray(value) || value instanceof Dict);
 
 function missing(target: Value, name: Value): Undefined {
+  if (typeof name !== 'string')
+    return new Undefined(
+      `${target === none ? 'None' : `${typeName(target)} object`} has no element ${described(name)}`,
+    );
   if (target === none) return new Undefined(`'None' has no attribute ${described(name)}`);
-  if (typeof name !== 'string') return new Undefined(`${typeName(target)} object has no element ${described(name)}`);
   return new Undefined(`'${typeName(target)} object' has no attribute ${described(name)}`);
 }
 

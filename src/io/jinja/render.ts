@@ -194,7 +194,7 @@ function macro(node: CallableNode, defined: Scope): Callable {
     const scope = new Scope(defined);
     const rest = new Map(named);
     const takes = (name: string): boolean => node.reads.has(name);
-    if (!takes('kwargs')) checkNames(node, rest);
+    if (!takes('kwargs')) checkNames(node, positional.length, rest);
     if (positional.length > node.parameters.length && !takes('varargs')) {
       throw new TemplateError(`macro '${node.name}' takes not more than ${node.parameters.length} argument(s)`);
     }
@@ -213,9 +213,15 @@ function macro(node: CallableNode, defined: Scope): Callable {
   });
 }
 
-function checkNames({ name, parameters, reads }: CallableNode, named: ReadonlyMap<string, Value>): void {
+/** @param placed how many of the parameters are given by position */
+function checkNames(
+  { name, parameters, reads }: CallableNode,
+  placed: number,
+  named: ReadonlyMap<string, Value>,
+): void {
+  const open = parameters.slice(placed);
   for (const key of named.keys()) {
-    if (parameters.some(parameter => parameter.name === key) || (key === 'caller' && reads.has('caller'))) continue;
+    if (open.some(parameter => parameter.name === key) || (key === 'caller' && reads.has('caller'))) continue;
     throw new TemplateError(`macro '${name}' takes no keyword argument '${key}'`);
   }
 }

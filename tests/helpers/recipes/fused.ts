@@ -12,6 +12,7 @@ import type { Draw } from '../draw.js';
 import { build, erf, get, sigmoid, sizeOf, total, zip, type Host } from '../host.js';
 import { beside } from '../machines.js';
 import type { Case, Recipe, Table } from '../recipe.js';
+import { scanRecipes } from './scans.js';
 import { smallMatrixRecipes } from './smallMatrices.js';
 
 const z = (...shape: number[]) => tensor.zeros(shape);
@@ -159,7 +160,8 @@ const rotary = (held: boolean): Recipe => ({
   },
 });
 
-const attend: Recipe = {
+/** Plain, or with a bias of the scores (an input), a soft cap and windows to both sides. */
+const attending = (plain: boolean): Recipe => ({
   name: 'fused.attention',
   fused: 'attention',
   gradientRoundings: [
@@ -175,6 +177,18 @@ const attend: Recipe = {
       () => attention(z(1, 2, 2, 4), z(1, 2, 2, 4), z(1, 2, 2, 4), { keyStart: new Int32Array(2) }),
       /^attention: keyStart and keyEnd need 1 entries, got 2 and 1$/,
     ],
+    [
+      () => attention(z(2, 2, 3, 4), z(2, 2, 5, 4), z(2, 2, 5, 4), { bias: z(2, 2, 3, 4) }),
+      /^attention: bias f32 \[2,2,3,4\] does not fit f32 \[1\|2,2,3,5\]$/,
+    ],
+    [
+      () => attention(z(1, 1, 1, 4), z(1, 1, 1, 4), z(1, 1, 1, 4), { softcap: -1 }),
+      /^attention: softcap must be a positive number, or 0 for none, got -1$/,
+    ],
+    [
+      () => attention(z(1, 1, 1, 4), z(1, 1, 1, 4), z(1, 1, 1, 4), { window: { before: 1, after: 0.5 } }),
+      /^attention: window.after must be a whole number from 0, got 0.5$/,
+    ],
   ],
   make(d) {
     const [B, KV, group] = [1 + d.integer(2), 1 + d.integer(2), 1 + d.integer(3)];
@@ -184,7 +198,10 @@ const attend: Recipe = {
     const causal = d.flip();
     const S = causal ? T + cached : d.side(most);
     const causalOffset = causal ? cached : 0;
-    const window = d.flip() ? 1 + d.integer(Math.max(2, S)) : 0;
+    const width = d.flip() ? 1 + d.integer(Math.max(2, S)) : 0;
+    const window = plain || d.flip() ? width : { before: width, after: d.integer(4) };
+    const softcap = plain || d.flip() ? 0 : 2;
+    const biased = !plain && d.integer(4) > 0;
     const keyStart = Int32Array.from({ length: B }, () => (d.flip() ? 0 : d.integer(S + 1)));
     const keyEnd = Int32Array.from({ length: B }, (_, b) =>
       d.flip() ? S : keyStart[b] + d.integer(S - keyStart[b] + 1),
@@ -195,8 +212,10 @@ const attend: Recipe = {
       s >= keyStart[b] &&
       s < keyEnd[b] &&
       (!causal || s <= t + causalOffset) &&
-      (window === 0 || s > t + causalOffset - window);
-    const compute = (q: Host, k: Host, v: Host, size: boolean): Host => {
+      (typeof window === 'number'
+        ? window === 0 || s > t + causalOffset - window
+        : s >= t + causalOffset - window.before && s <= t + causalOffset + window.after);
+    const compute = (size: boolean, q: Host, k: Host, v: Host, bias?: Host): Host => {
       let row: { keys: number[]; weights: number[] } = { keys: [], weights: [] };
       return build([B, H, T, D], ([b, h, t, x]) => {
         const g = Math.floor(h / group);
@@ -204,10 +223,12 @@ const attend: Recipe = {
           const keys = range(S).filter(s => sees(b, t, s));
           const dot = (s: number, f: (x: number) => number): number =>
             factor * total(range(D).map(j => f(get(q, [b, h, t, j]) * get(k, [b, g, s, j]))));
-          const scores = keys.map(s => dot(s, y => y));
+          const biasOf = (s: number): number => (bias ? get(bias, [bias.shape[0] === 1 ? 0 : b, h, t, s]) : 0);
+          const capped = (score: number): number => (softcap ? softcap * Math.tanh(score / softcap) : score);
+          const scores = keys.map(s => capped(dot(s, y => y)) + biasOf(s));
           const norm = lse(scores);
           // An error of the scores is an error of exp: their magnitude comes in as a factor.
-          const extra = size ? 1 + Math.max(...keys.map(s => dot(s, Math.abs))) : 1;
+          const extra = size ? 1 + Math.max(...keys.map(s => dot(s, Math.abs) + Math.abs(biasOf(s)))) : 1;
           row = { keys, weights: scores.map(score => Math.exp(score - norm) * extra) };
         }
         return total(
@@ -215,30 +236,31 @@ const attend: Recipe = {
         );
       });
     };
-    const [q, k, v] = [
-      [B, H, T, D],
-      [B, KV, S, D],
-      [B, KV, S, D],
-    ].map(s => d.values(s, { limit: 3 }));
+    const inputs = [[B, H, T, D], [B, KV, S, D], [B, KV, S, D], ...(biased ? [[d.flip() ? 1 : B, H, T, S]] : [])].map(
+      s => d.values(s, { limit: 3 }),
+    );
+    const [q, k, v] = inputs;
     const largest = (h: Host): number => Math.max(...h.data.map(Math.abs));
     return {
-      inputs: [q, k, v],
+      inputs,
       roundings: 2 * D + S + 40,
-      run: (a, b, c) =>
+      run: (a, b, c, bias) =>
         attention(a, b, c, {
           causal,
           causalOffset,
           window,
+          softcap,
+          bias,
           keyStart,
           keyEnd,
           ...(scale === undefined ? {} : { scale }),
         }),
-      reference: (a, b, c) => compute(a, b, c, false),
-      magnitude: (a, b, c) => compute(a, b, c, true),
-      gradientScale: factor * largest(v) * Math.max(largest(q), largest(k)),
+      reference: (...given) => compute(false, ...(given as [Host, Host, Host])),
+      magnitude: (...given) => compute(true, ...(given as [Host, Host, Host])),
+      gradientScale: factor * largest(v) * Math.max(largest(q), largest(k), biased ? 1 / factor : 0),
     };
   },
-};
+});
 
 const entropy: Recipe = {
   name: 'fused.crossEntropy',
@@ -381,9 +403,11 @@ export const fusedRecipes: Table = [
   layer,
   rotary(false),
   rotary(true),
-  attend,
+  attending(true),
+  attending(false),
   entropy,
   editing(false),
   editing(true),
   ...smallMatrixRecipes,
+  ...scanRecipes,
 ];

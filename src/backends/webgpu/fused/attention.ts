@@ -72,7 +72,7 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
     return { [`${name}At`]: offset, [`${name}B`]: B, [`${name}H`]: H, [`${name}T`]: T };
   };
 
-  function sizes(q: View, k: View, { scale, causal, causalOffset, window }: Attributes): Values {
+  function sizes(q: View, k: View, { scale, causalOffset, behind, ahead }: Attributes): Values {
     const [batch, heads, queries] = q.shape;
     const [, keyHeads, keys] = k.shape;
     return {
@@ -84,9 +84,9 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
       vectors: q.shape[3] / 4,
       tiles: 1,
       splits: 1,
-      causal,
       causalOffset,
-      window: Math.min(window, mostPosition),
+      behind,
+      ahead,
       scaleBits: scale,
     };
   }
@@ -176,7 +176,8 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
         }),
       );
     // One query, or queries that all see the same keys, meet no others.
-    if (queries > 1 && (attributes.causal !== 0 || attributes.window > 0)) {
+    const { causalOffset, behind, ahead } = attributes;
+    if (queries > 1 && (queries - 1 + causalOffset > behind || causalOffset + ahead + 1 < keys)) {
       run(
         'attention.again',
         ['forward'],
@@ -282,23 +283,24 @@ export function registerAttention(fused: Map<string, FusedKernel>, context: Kern
     sizeOf(q.shape) > 0 &&
     sizeOf(k.shape) > 0 &&
     bounds.every(b => b.dtype === 'i32' && dense(b)) &&
-    attributes.causalOffset + q.shape[2] < mostPosition;
+    attributes.causalOffset + q.shape[2] < mostPosition &&
+    attributes.softcap === 0;
 
   fused.set('attention', ({ inputs, outputs, attributes }) => {
-    if (inputs.length !== 5 || !inputs.every(v => v !== null)) return false;
-    const [q, k, v, keyStart, keyEnd] = inputs;
+    const [q, k, v, keyStart, keyEnd, bias] = inputs;
+    if (!q || !k || !v || !keyStart || !keyEnd || bias) return false;
     if (!taken(q, k, v, [keyStart, keyEnd], attributes) || !inFours(outputs[0]) || !outputs.every(dense)) return false;
-    return forward(inputs, outputs, attributes);
+    return forward([q, k, v, keyStart, keyEnd], outputs, attributes);
   });
   fused.set('attention.vjp', ({ inputs, outputs, attributes }) => {
-    if (inputs.length !== 8 || !inputs.every(v => v !== null)) return false;
-    const [q, k, v, keyStart, keyEnd, o, lse, g] = inputs;
+    const [q, k, v, keyStart, keyEnd, bias, o, lse, g] = inputs;
+    if (!q || !k || !v || !keyStart || !keyEnd || bias || !o || !lse || !g) return false;
     if (
       !taken(q, k, v, [keyStart, keyEnd], attributes) ||
       ![o, g, ...outputs].every(inFours) ||
       ![o, lse, ...outputs].every(dense)
     )
       return false;
-    return backward(inputs, outputs, attributes);
+    return backward([q, k, v, keyStart, keyEnd, o, lse, g], outputs, attributes);
   });
 }

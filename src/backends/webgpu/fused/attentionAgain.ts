@@ -41,7 +41,7 @@ export function forwardAgain(invocations: number): string {
   ${hasNan('again', 'o', 'out')}
   // A NaN among its own scores is one in every number of the row.
   if (!again | isNan(own)) { return; }
-  let seen = seenBy(t, keyStart[startAt + b], keyEnd[endAt + b], causal, causalOffset, window);
+  let seen = seenBy(t, keyStart[startAt + b], keyEnd[endAt + b], causalOffset, behind, ahead);
   ${clear('o', 'out')}
   for (var s = seen.x; s < seen.y; s++) {
     ${keysFrom}

@@ -108,7 +108,7 @@ export function forwardAlone(s: AloneStructure): string {
   ${rowsOfTile(s, ['q'])}
   ${row
     .map(
-      i => `let seen${i} = seenBy(t${i}, start, end, causal, causalOffset, window);
+      i => `let seen${i} = seenBy(t${i}, start, end, causalOffset, behind, ahead);
   var top${i} = ${masked}; var total${i} = 0.0;`,
     )
     .join('\n  ')}

@@ -178,13 +178,13 @@ export function forwardTogether(s: TogetherStructure): string {
   ${ownRows}
   ${four
     .map(
-      i => `let seen${i} = seenBy(t${i}, start, end, causal, causalOffset, window);
+      i => `let seen${i} = seenBy(t${i}, start, end, causalOffset, behind, ahead);
   var top${i} = ${masked}; var part${i} = 0.0;`,
     )
     .join('\n  ')}
   ${zeros('sum', s)}
-  var from_ = seenBy(first / group, start, end, causal, causalOffset, window).x;
-  var to = seenBy(min(first + ${kept - 1}u, rows - 1u) / group, start, end, causal, causalOffset, window).y;
+  var from_ = seenBy(first / group, start, end, causalOffset, behind, ahead).x;
+  var to = seenBy(min(first + ${kept - 1}u, rows - 1u) / group, start, end, causalOffset, behind, ahead).y;
   ${
     s.split
       ? `if (to > from_) {

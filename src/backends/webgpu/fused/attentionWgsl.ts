@@ -36,9 +36,9 @@ export const fields = [
   'group',
   'queries',
   'keys',
-  'causal',
   'causalOffset',
-  'window',
+  'behind',
+  'ahead',
   'scaleBits',
   'tiles',
   'splits',
@@ -59,7 +59,7 @@ export const masked = '-3.4028234e38f';
 
 /**
  * A whole kernel. `body` finds the parameters as u32 under their names (scale as f32), `workgroup` and `lane`, and may
- * call seenBy(t, start, end, causal, causalOffset, window): the keys that query t sees, from and one past the last,
+ * call seenBy(t, start, end, causalOffset, behind, ahead): the keys that query t sees, from and one past the last,
  * none where that is not larger. Both grow with t. Conditions are joined by & and |: && is a branch, and software
  * compilers take long over many of those.
  */
@@ -76,10 +76,10 @@ export function kernelText(
   return `${declarations.join('\n')}
 ${functionTexts(functions)}
 ${shared}
-fn seenBy(t: u32, start: i32, end: i32, causal: u32, causalOffset: u32, window: u32) -> vec2<u32> {
-  let past = i32(t + causalOffset) + 1;
-  let from_ = select(start, max(start, past - i32(window)), window > 0u);
-  let to = select(end, min(end, past), causal != 0u);
+fn seenBy(t: u32, start: i32, end: i32, causalOffset: u32, behind: u32, ahead: u32) -> vec2<u32> {
+  let position = i32(t + causalOffset);
+  let from_ = max(start, position - i32(behind));
+  let to = min(end, position + i32(ahead) + 1);
   return vec2<u32>(u32(from_), u32(to));
 }
 @compute @workgroup_size(${invocations})
@@ -107,8 +107,8 @@ export const aboutRow = (from: string, i: number | string): string =>
  * For keys `first` to `last` of b and keyHead: rows from_ to `to` (one past the last) that may see one of them. `about`
  * holds what aboutRows writes, so a tile of padding ends at once.
  */
-export const rowsThatMaySee = `let tFirst = min(queries, select(0u, first - min(first, causalOffset), causal != 0u));
-  let tPast = select(queries, min(queries, last + window - min(last + window, causalOffset)), window > 0u);
+export const rowsThatMaySee = `let tFirst = min(queries, first - min(first, causalOffset + ahead));
+  let tPast = min(queries, last + behind + 1u - min(last + behind + 1u, causalOffset));
   let from_ = tFirst * group;
   var to = max(from_, tPast * group);
   if (to > from_) {
@@ -136,7 +136,7 @@ export function aboutRows(invocations: number): string {
   let oFrom = oAt + number * vectors;
   var inner = 0.0;
   for (var c = 0u; c < vectors; c++) { inner += dot(g[gFrom + c], o[oFrom + c]); }
-  let seen = seenBy(t, keyStart[startAt + b], keyEnd[endAt + b], causal, causalOffset, window);
+  let seen = seenBy(t, keyStart[startAt + b], keyEnd[endAt + b], causalOffset, behind, ahead);
   about[number] = vec4<u32>(bitcast<u32>(lse[lseAt + number]), bitcast<u32>(inner), seen);`;
   return kernelText(bindings, invocations, body);
 }

@@ -6,9 +6,11 @@ import type { KernelContext } from '../context.js';
 import { registerAttention } from './attention.js';
 import { registerEdit } from './edit.js';
 import { registerRows } from './rows.js';
+import { registerScans } from './scans.js';
 
 export function registerFused(fused: Map<string, FusedKernel>, context: KernelContext): void {
   registerAttention(fused, context);
   registerEdit(fused, context);
   registerRows(fused, context);
+  registerScans(fused, context);
 }

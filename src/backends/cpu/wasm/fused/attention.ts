@@ -46,7 +46,7 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
    */
   const describe = (
     views: Views,
-    { scale, causal, causalOffset, window }: Readonly<Record<string, number>>,
+    { scale, causalOffset, behind, ahead }: Readonly<Record<string, number>>,
     room: Room,
     sharedFloats = 0,
   ) => {
@@ -74,7 +74,7 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     const [, heads, queries, dim] = views.q.shape;
     const [, keyHeads, keys] = views.k.shape;
     const noteAt = descriptor + 4 * wordOf.foundNaN;
-    write({ causal, causalOffset, window, heads, group: heads / keyHeads, queries, keys, dim, hasNaN: noteAt });
+    write({ causalOffset, behind, ahead, heads, group: heads / keyHeads, queries, keys, dim, hasNaN: noteAt });
     const foundNaN = (): boolean => new Int32Array(memory.buffer)[noteAt / 4] !== 0;
     return {
       descriptor,
@@ -178,7 +178,8 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
   return [
     [
       'attention',
-      ({ inputs: [q, k, v, keyStart, keyEnd], outputs: [o, lse], attributes }) => {
+      ({ inputs: [q, k, v, keyStart, keyEnd, bias], outputs: [o, lse], attributes }) => {
+        if (bias || attributes.softcap > 0) return false;
         if (!q || !k || !v || !keyStart || !keyEnd || !(attributes.scale > 0) || q.shape[3] === 0) return false;
         if (![q, k, v, o].every(lastDense) || ![keyStart, keyEnd].every(denseIntegers) || !denseFloats([lse]))
           return false;
@@ -188,14 +189,17 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
           lse: at(lse),
         });
         // One query, or queries that all see the same keys, meet no others.
-        const differ = q.shape[2] > 1 && (attributes.causal !== 0 || attributes.window > 0);
+        const { causalOffset, behind, ahead } = attributes;
+        const [queries, keys] = [q.shape[2], k.shape[2]];
+        const differ = queries > 1 && (queries - 1 + causalOffset > behind || causalOffset + ahead + 1 < keys);
         if (mayBeNaN && differ) forwardAgain(context, { q, k, v, o, lse, keyStart, keyEnd }, attributes);
         return true;
       },
     ],
     [
       'attention.vjp',
-      ({ inputs: [q, k, v, keyStart, keyEnd, o, lse, g], outputs: [dq, dk, dv], attributes }) => {
+      ({ inputs: [q, k, v, keyStart, keyEnd, bias, o, lse, g], outputs: [dq, dk, dv], attributes }) => {
+        if (bias || attributes.softcap > 0) return false;
         if (!q || !k || !v || !keyStart || !keyEnd || !o || !lse || !g || !(attributes.scale > 0) || q.shape[3] === 0)
           return false;
         if (

@@ -19,7 +19,7 @@ function setUp(
   const start = (view: View): number => byteOffsetOf(view) / 4;
   const [batch, heads, queries, dim] = views.q.shape;
   const [, keyHeads, keys] = views.k.shape;
-  const { scale, causal, causalOffset, window } = attributes;
+  const { scale, causalOffset, behind, ahead } = attributes;
   const placeOf = (view: View): Place => {
     const [from, [ofBatch, ofHead, ofRow]] = [start(view), view.strides];
     return (b, head, at) => from + b * ofBatch + head * ofHead + at * ofRow;
@@ -45,8 +45,8 @@ function setUp(
     lseOf: (b: number, head: number, t: number): number => data[lse + (b * heads + head) * queries + t],
     seenBy: (b: number, t: number): readonly [from: number, to: number] => {
       const [first, end] = [integers[start(views.keyStart) + b], integers[start(views.keyEnd) + b]];
-      const past = t + causalOffset + 1;
-      return [window > 0 ? Math.max(first, past - window) : first, causal ? Math.min(end, past) : end];
+      const position = t + causalOffset;
+      return [Math.max(first, position - behind), Math.min(end, position + ahead + 1)];
     },
     weight: (b: number, head: number, t: number, s: number): number =>
       Math.exp(

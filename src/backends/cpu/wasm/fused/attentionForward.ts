@@ -69,22 +69,26 @@ export function addAttention(m: ModuleBuilder, { relaxed }: WasmContext): void {
         op(
           'i32x4.add',
           op('i32x4.splat', plus(t0, field.causalOffset)),
-          i32x4Const(...[1, 2, 3, 4].map(i => i + 4 * half)),
+          i32x4Const(...[0, 1, 2, 3].map(i => i + 4 * half)),
         ),
       ),
     );
-    const firsts = lanes.map(past => {
-      const from = hold(f, op('i32x4.splat', bounds.start));
-      f.if(field.window, () =>
-        f.set(from, op('i32x4.max_s', from, op('i32x4.sub', past, op('i32x4.splat', field.window)))),
-      );
-      return from;
-    });
-    const pasts = lanes.map(past => {
-      const to = hold(f, op('i32x4.splat', bounds.end));
-      f.if(field.causal, () => f.set(to, op('i32x4.min_s', to, past)));
-      return to;
-    });
+    const firsts = lanes.map(position =>
+      hold(
+        f,
+        op('i32x4.max_s', op('i32x4.splat', bounds.start), op('i32x4.sub', position, op('i32x4.splat', field.behind))),
+      ),
+    );
+    const lasts = lanes.map(position =>
+      hold(
+        f,
+        op(
+          'i32x4.min_s',
+          op('i32x4.splat', minus(bounds.end, 1)),
+          op('i32x4.add', position, op('i32x4.splat', field.ahead)),
+        ),
+      ),
+    );
     const mask = (low: Local, high: Local): void => {
       f.set(key, low);
       f.set(at, plus(scores, times(minus(low, from), columnBytes)));
@@ -95,7 +99,7 @@ export function addAttention(m: ModuleBuilder, { relaxed }: WasmContext): void {
             const seen = op(
               'v128.and',
               op('i32x4.ge_s', splatted, firsts[half]),
-              op('i32x4.lt_s', splatted, pasts[half]),
+              op('i32x4.le_s', splatted, lasts[half]),
             );
             f.store('v128.store', at, choose(seen, load('v128.load', at, 16 * half), f32x4Const(-Infinity)), 16 * half);
           }

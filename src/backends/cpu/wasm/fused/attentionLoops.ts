@@ -53,9 +53,9 @@ export const fields = [
   'queries',
   'keys',
   'dim',
-  'causal',
   'causalOffset',
-  'window',
+  'behind',
+  'ahead',
   'scale',
   'panels',
   'packedKeys',
@@ -113,12 +113,11 @@ export function seenBy(
   { start, end }: Bounds,
   t: Value,
 ): { from: Local; to: Local } {
-  const past = keep(f, op('i32.add', plus(t, field.causalOffset), 1)); // one past the query's own key
-  const from = keep(f, start);
-  f.if(field.window, () => f.set(from, larger(f, minus(past, field.window), start)));
-  const to = keep(f, end);
-  f.if(field.causal, () => f.set(to, smaller(f, past, end)));
-  return { from, to };
+  const position = keep(f, plus(t, field.causalOffset));
+  return {
+    from: larger(f, minus(position, field.behind), start),
+    to: smaller(f, op('i32.add', plus(position, field.ahead), 1), end),
+  };
 }
 
 /** Where row `row` of a head lies. */

@@ -160,10 +160,8 @@ export function addAttentionVjp(m: ModuleBuilder, { relaxed }: WasmContext): voi
   const keyPanel = ({ t0, rows, padded }: Tile, all: Value): void => {
     // Queries that see any of them, in whole blocks: from, and one past the last.
     const distance = keep(f, minus(key, plus(t0, field.causalOffset)));
-    const low = keep(f, 0);
-    f.if(field.causal, () => f.set(low, op('i32.and', larger(f, distance, 0), -width)));
-    const high = keep(f, padded);
-    f.if(field.window, () => f.set(high, smaller(f, up(plus(distance, field.window, width - 1), width), padded)));
+    const low = keep(f, op('i32.and', larger(f, minus(distance, field.ahead), 0), -width));
+    const high = smaller(f, up(plus(distance, field.behind, width), width), padded);
     f.if(op('i32.lt_s', low, high), () => {
       const start = keep(f, minus(low, op('i32.rem_u', low, panelRows)));
       const end = smaller(f, high, rows);

@@ -10,6 +10,8 @@ import { addAttentionVjp } from './attentionVjp.js';
 import { editKernels } from './edit.js';
 import { addNorms, normKernels } from './norms.js';
 import { addRope, ropeKernels } from './rope.js';
+import { addScans, scanKernels } from './scans.js';
+import { addSelectiveScan, selectiveScanKernels } from './selectiveScan.js';
 import { smallMatrixKernels } from './smallMatrices.js';
 import { addSoftmax, softmaxKernels } from './softmax.js';
 
@@ -32,6 +34,8 @@ export function registerFused(map: Map<string, FusedKernel>, context: WasmContex
     ...softmaxKernels(lazily(addSoftmax), context),
     ...normKernels(lazily(addNorms), context),
     ...ropeKernels(lazily(addRope), context),
+    ...scanKernels(lazily(addScans), context),
+    ...selectiveScanKernels(lazily(addSelectiveScan), context),
     ...editKernels(context, gemm),
     ...smallMatrixKernels(context),
     ...attentionKernels(lazily(addForward), lazily(addAttentionVjp), context),

@@ -1,0 +1,74 @@
+// Kept mutants: marian's binary models, models of several files inside packages, vocabularies of SentencePiece, pairs
+// of texts.
+
+import type { Patches } from './mutant.js';
+
+export const patches: Patches = {
+  'src/io/tensorFile.ts': [
+    [
+      'the multiplier of a quantised tensor',
+      'values[i] /= multiplier;',
+      'values[i] *= multiplier;',
+      'io-marian',
+      'divided by their multiplier',
+    ],
+  ],
+  'src/io/marian.ts': [
+    [
+      'quantised matrices are stored transposed',
+      "name.includes('Wemb') ? shape : shape.toReversed()",
+      'shape',
+      'io-marian',
+      'divided by their multiplier',
+    ],
+    [
+      'the bytes of an item are checked',
+      'if (dataBytes !== needed && dataBytes !== padded)',
+      'if (dataBytes < needed)',
+      'io-marian',
+      'broken files',
+    ],
+    ['one name twice', 'if (names.has(name)) throw', 'if (false as boolean) throw', 'io-marian', 'broken files'],
+  ],
+  'src/io/marianSettings.ts': [
+    ['a setting given twice', 'if (settings.has(key)) throw', 'if (false as boolean) throw', 'io-marian', 'settings'],
+    [
+      'a list without items',
+      'if (open?.items.length === 0) throw',
+      'if (false as boolean) throw',
+      'io-marian',
+      'settings',
+    ],
+  ],
+  'src/io/resolvePipNode.ts': [
+    [
+      'files of a package are moved after all are checked',
+      '    for (const file of model.files) {\n      if (!(await hasPinned(folder, file)))',
+      '    for (const file of model.files.slice(1)) {\n      if (!(await hasPinned(folder, file)))',
+      'resolve',
+      'several files',
+    ],
+    ['a file that is there stays', 'if (!(await hasPinned(folder, file))) await', 'await', 'resolve', 'several files'],
+    ['the platform of a package', "['--platform', model.platform]", '[]', 'resolve', 'several files'],
+    [
+      'each file of a package has its hash',
+      'if (sha256 !== expected)',
+      'if (file === model.files[2] && sha256 !== expected)',
+      'resolve',
+      'several files',
+    ],
+  ],
+  'src/io/resolveNode.ts': [
+    [
+      'all files of a pinned model must be there',
+      'there.every(Boolean)',
+      'there.some(Boolean)',
+      'resolve',
+      'several files',
+    ],
+    ['a shortlist is no model', ' && !isShortlist(name)', '', 'resolve', 'a path on disk'],
+  ],
+  'src/io/resolve.ts': [
+    ['names that any folder has tell no alias', " && !names.includes('config.json')", '', 'resolve', 'tells the alias'],
+  ],
+};
