@@ -214,14 +214,14 @@ test('files that cannot be read fail with a message, and the others still run', 
 test('what is not supported says so', async () => {
   const dir = await copy();
   await editSettings(join(dir, 'tiny-llama', 'config.json'), config => {
-    config.model_type = 'gpt2';
+    config.model_type = 'nonesuch';
   });
   await editSettings(join(dir, 'reft', 'nodireft.json'), settings => {
     settings.act_fn = 'mish';
   });
   const forward = await resultOf(dir, 'tiny-llama');
   assert.deepEqual([forward.status, forward.code, forward.tensor, forward.maxRel], ['unsupported', 1, null, null]);
-  assert.match(forward.error, /^tiny-llama\/forward: .*'gpt2'/);
+  assert.match(forward.error, /^tiny-llama\/forward: .*'nonesuch'/);
   await editSettings(join(dir, 'tiny-llama', 'config.json'), config => {
     config.model_type = 'llama';
   });

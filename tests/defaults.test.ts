@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { generate } from '../src/models/generate.js';
+import { generate } from '../src/models/generation/generate.js';
 import {
   AdamW,
   Embedding,

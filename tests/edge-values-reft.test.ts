@@ -21,7 +21,8 @@ import { tokenizerFromFolder } from '../src/io/tokenizerNode.js';
 import { compose } from '../src/reft/compose.js';
 import { kindByName, optionsOf } from '../src/reft/defineEdit.js';
 import { getReftModel } from '../src/reft/index.js';
-import { firstEdited, rowsAmongReal } from '../src/reft/layout.js';
+import { TokenRows } from '../src/models/tokens.js';
+import { firstEdited } from '../src/reft/layout.js';
 import {
   checkNewTokens,
   describeNewTokens,
@@ -157,12 +158,13 @@ describe('positions', () => {
     );
     const none = getReftModel(model, { layers: [1], positions: 'none', rank: 2 });
     assert.equal(firstEdited(none.interventions, sequence, tokenizer), ids.length, 'where nothing is edited');
-    assert.deepEqual(rowsAmongReal(Int32Array.of(0, 2, 3), Int32Array.of(5, 6, -1, 7)), {
-      rows: Int32Array.of(0, 3),
-      at: Int32Array.of(5, 7),
+    assert.deepEqual(new TokenRows([2, 2], Int32Array.of(1, 3, 0)).find(Int32Array.of(0, 2, 3)), {
+      tokens: Int32Array.of(0, 3),
+      places: Int32Array.of(2, 1),
     });
-    const rows = Int32Array.of(1);
-    assert.deepEqual(rowsAmongReal(rows), { rows, at: rows });
+    const tokens = Int32Array.of(1);
+    const all = new TokenRows([1, 2], Int32Array.of(0, 1), true);
+    assert.deepEqual(all.find(tokens), { tokens, places: tokens });
   });
 
   test('the tokens of one character have all of it', () => {

@@ -10,7 +10,7 @@ import { collate } from '../src/data/collate.js';
 import type { Example } from '../src/data/examples.js';
 import { tokenizerFromFiles } from '../src/io/tokenizerJson.js';
 import type { CausalLM } from '../src/models/causalLM.js';
-import type { Prompt } from '../src/models/generate.js';
+import type { Prompt } from '../src/models/generation/generate.js';
 import { evaluate, getReftModel, layoutOf, mixEdits, ReftTrainer, trace, type ReftModel } from '../src/reft/index.js';
 import { CounterfactualData } from '../src/interchange/counterfactuals.js';
 import { getInterchangeModel, tokenBatch, type InterchangeModel } from '../src/interchange/index.js';

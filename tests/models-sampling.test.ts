@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { checkSampling, sample } from '../src/models/sampling.js';
+import { checkSampling, sample } from '../src/models/generation/sampling.js';
 import { Random } from '../src/tensor/threefry.js';
 
 const logits = (): Float32Array => Float32Array.of(1, 3, 2, -1, 2.5);

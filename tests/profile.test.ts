@@ -133,9 +133,11 @@ test('a forward pass costs what its matrices say, each product at its site', asy
 
   for (let layer = 0; layer < layers; layer++) {
     const at = (component: string) => report.sites.find(s => s.name === `${component}/${layer}`);
-    const sums = ['block_input', 'block_middle', 'block_output'];
+    // Sums are made by the products before them, keys and values in one step with the queries.
+    const without = ['block_input', 'key_output', 'value_output', 'block_middle', 'block_output'];
     for (const component of blockComponents)
-      assert.equal(at(component) === undefined, sums.includes(component), `${component}/${layer}`);
+      assert.equal(at(component) === undefined, without.includes(component), `${component}/${layer}`);
+    assert.equal(at('query_output')?.flop, 2 * B * T * d * (heads + 2 * kvHeads) * headDim);
     assert.equal(at('mlp_output')?.flop, 2 * B * T * d * f + B * T * d);
     assert.equal(at('attention_output')?.flop, 2 * B * T * d * heads * headDim + B * T * d);
     assert.equal(at('mlp_output')?.layer, layer);

@@ -137,13 +137,15 @@ describe('the rows they come to', () => {
       width: 4,
       starts: Int32Array.of(0),
       promptLengths: [4],
-      generated: 0,
+      lengths: [4],
       ids: [[1, 2, 3, 4]],
+      rowOf: Int32Array.of(0),
     } as const;
     assert.deepEqual([...training], [3]);
     assert.equal(reft.editsFor(prompt).length, 1);
-    assert.deepEqual([...editedRows(intervention, { ...prompt, lengths: [4] }).indices], [3]);
-    assert.equal(reft.editsFor({ ...prompt, phase: 'token', width: 1, generated: 2 }).length, 0);
+    assert.deepEqual([...editedRows(intervention, prompt).indices], [3]);
+    const step = { ...prompt, phase: 'token', width: 1, starts: Int32Array.of(-5), lengths: [6] } as const;
+    assert.equal(reft.editsFor(step).length, 0);
   });
 
   test('an error names the row and the intervention', async () => {

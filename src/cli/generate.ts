@@ -8,7 +8,7 @@ import { checkMessages, plainObject, type ChatMessage } from '../io/chatMessages
 import { parseJson } from '../io/orderedJson.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import { TextStreamer } from '../io/tokenizerStream.js';
-import type { Generated } from '../models/generate.js';
+import type { Generated } from '../models/generation/generate.js';
 import type { ReftModel } from '../reft/reftModel.js';
 import { blamingInput, Interrupted, UsageError } from './errors.js';
 import { onInterrupt } from './interrupt.js';

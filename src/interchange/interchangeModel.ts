@@ -8,7 +8,13 @@ import { noGrad } from '../autograd/tape.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import type { CausalLM, ForwardOptions, ForwardOutput } from '../models/causalLM.js';
 import type { SiteEdit } from '../models/patch.js';
-import { promptList, promptRows, type Generated, type GenerateOptions, type Prompt } from '../models/generate.js';
+import {
+  promptList,
+  promptRows,
+  type Generated,
+  type GenerateOptions,
+  type Prompt,
+} from '../models/generation/generate.js';
 import { siteName, type Site } from '../models/sites.js';
 import { create } from '../tensor/create.js';
 import { formatShape } from '../tensor/shape.js';

@@ -119,7 +119,8 @@ export class TransformerBlock extends Module {
     const { residualScale } = this.#config;
     const norm = role === 'o' ? attentionPostNorm : role === 'down' ? mlpPostNorm : undefined;
     const name = this.nameOf(role);
-    if (!norm && residualScale === 1 && run.passes(component)) return run.linear(name, this.get(role), x, { residual });
+    if (!norm && residualScale === 1 && run.passes(component))
+      return run.site(component, run.linear(name, this.get(role), x, { residual }));
     let y = run.linear(name, this.get(role), x);
     if (norm) y = norm.forward(y);
     if (residualScale !== 1) y = y.mul(residualScale);

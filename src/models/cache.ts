@@ -6,17 +6,15 @@ import { keep } from '../autograd/scope.js';
 import { allocate, create } from '../tensor/create.js';
 import { concat } from '../tensor/layout.js';
 import type { Tensor } from '../tensor/tensor.js';
+import type { Kept, LayerCache } from './kept.js';
 
-export interface LayerCache {
-  /** [B, KV, capacity, D], of which the first `length` positions hold tokens. */
-  keys: Tensor;
-  values: Tensor;
-}
+export type { LayerCache } from './kept.js';
 
-export class KVCache {
+export class KVCache implements Kept {
   /** Tokens held by every layer once a forward pass is over. */
   length = 0;
   private readonly layers: LayerCache[] = [];
+  private readonly recurrent: (Tensor[] | undefined)[] = [];
   private readonly acrossLayers: (LayerCache | undefined)[] = [];
   private readonly room: number;
   /** A shared cache is only read: the prefix of a training example. */
@@ -39,8 +37,8 @@ export class KVCache {
       };
     }
     const held = before && before.keys.shape[2] >= total ? before : this.grow(layer, keys, total);
-    write(keys, held.keys, this.length);
-    write(values, held.values, this.length);
+    copyInto(keys, held.keys, this.length);
+    copyInto(values, held.values, this.length);
     return { keys: held.keys.slice(2, 0, total), values: held.values.slice(2, 0, total) };
   }
 
@@ -57,6 +55,17 @@ export class KVCache {
     return made;
   }
 
+  states(layer: number): readonly Tensor[] | null {
+    return this.recurrent[layer] ?? null;
+  }
+
+  keepStates(layer: number, states: readonly Tensor[]): void {
+    if (this.shared) return;
+    const before = this.recurrent[layer];
+    this.recurrent[layer] = states.map(state => keep(state.mul(1)));
+    for (const state of before ?? []) state.storage.dispose();
+  }
+
   /** Called once a forward pass over all layers is over. */
   advance(tokens: number): void {
     if (!this.shared) this.length += tokens;
@@ -69,8 +78,8 @@ export class KVCache {
       keep(allocate('KV cache', [like.shape[0], like.shape[1], capacity, like.shape[3]], like.dtype, like.backend));
     const grown = { keys: make(), values: make() };
     if (before) {
-      write(before.keys.slice(2, 0, this.length), grown.keys, 0);
-      write(before.values.slice(2, 0, this.length), grown.values, 0);
+      copyInto(before.keys.slice(2, 0, this.length), grown.keys, 0);
+      copyInto(before.values.slice(2, 0, this.length), grown.values, 0);
       before.keys.storage.dispose();
       before.values.storage.dispose();
     }
@@ -88,7 +97,7 @@ export class KVCache {
       const [B, KV, , D] = keys.shape;
       const make = (from: Tensor): Tensor => {
         const made = keep(allocate('KV cache', [B, KV, length, D], from.dtype, from.backend));
-        write(from.slice(2, 0, length), made, 0);
+        copyInto(from.slice(2, 0, length), made, 0);
         return made;
       };
       copy.layers[layer] = { keys: make(keys), values: make(values) };
@@ -132,7 +141,7 @@ export class KVCache {
         const join = (of: 'keys' | 'values'): Tensor => {
           const rows = create.zeros([parts.length, KV, joined.length, D], { dtype, backend });
           parts.forEach((part, b) =>
-            write(part.layers[layer][of], rows.slice(0, b, b + 1), joined.length - part.length),
+            copyInto(part.layers[layer][of], rows.slice(0, b, b + 1), joined.length - part.length),
           );
           return rows;
         };
@@ -147,16 +156,18 @@ export class KVCache {
       layer?.keys.storage.dispose();
       layer?.values.storage.dispose();
     }
+    for (const states of this.recurrent) for (const state of states ?? []) state.storage.dispose();
+    this.recurrent.length = 0;
     this.layers.length = 0;
     this.acrossLayers.length = 0;
     this.length = 0;
   }
 }
 
-/** Copies `from` into positions `at`.. of axis 2 of `to`. */
-function write(from: Tensor, to: Tensor, at: number): void {
+/** Copies [B, KV, n, D] into positions `position`.. of axis 2 of `to`. */
+export function copyInto(from: Tensor, to: Tensor, position: number): void {
   if (from.size === 0) return;
-  const window = to.detach().slice(2, at, at + from.shape[2]);
+  const window = to.detach().slice(2, position, position + from.shape[2]);
   to.storage.version++;
   to.backend.kernels.copy({ input: from.view('KV cache'), output: window.view('KV cache') });
 }

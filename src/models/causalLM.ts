@@ -12,7 +12,7 @@ import { formatShape, type Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { contextNote, type DecoderConfig } from './config.js';
 import type { Embeddings } from './embeddings.js';
-import { generate, type Generated, type GenerateOptions, type Prompt } from './generate.js';
+import { generate, type Generated, type GenerateOptions, type Prompt } from './generation/generate.js';
 import { noGenerationConfig, type GenerationConfig } from './generationConfig.js';
 import {
   checkInputs,
@@ -80,7 +80,7 @@ export class CausalLM extends Model {
     const { inputIds, shape, cache, logitsAt, hiddenStates, from, recompute } = options;
     const { config, backend } = this;
     checkInputs('inputIds', inputIds, shape, config.vocabSize);
-    const tokens = Tokens.of(shape, options.attentionMask, cache?.length ?? 0, backend);
+    const tokens = Tokens.of(shape, options.attentionMask, cache, backend);
     const positions = options.positions ?? tokens.defaultPositions();
     checkPositions(positions, shape, config.maxPositions, contextNote(config));
     if (recompute && cache && !cache.shared && isRecording()) {

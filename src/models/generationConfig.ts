@@ -3,7 +3,7 @@
 
 import { z } from 'zod';
 import { FormatError } from '../io/errors.js';
-import type { SamplingOptions } from './sampling.js';
+import type { SamplingOptions } from './generation/sampling.js';
 
 export interface GenerationConfig {
   /** Tokens that end a generation, beside those of the model's configuration. */

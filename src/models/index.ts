@@ -21,9 +21,10 @@ export {
   type ProjectionPatch,
   type SiteEdit,
 } from './patch.js';
-export type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from './generate.js';
+export { Engine, Request, type EngineOptions, type RequestOptions } from './generation/engine.js';
+export type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from './generation/generate.js';
 export { generationConfigFromGGUF, generationConfigFromHF, type GenerationConfig } from './generationConfig.js';
-export type { SamplingOptions } from './sampling.js';
+export type { SamplingOptions } from './generation/sampling.js';
 export { components, headComponents, parseSite, siteName, type Component, type Site } from './sites.js';
 export { TokenRows, Tokens } from './tokens.js';
 export type { LoadProgress, WeightForm } from './weights.js';

@@ -7,7 +7,7 @@ import { checkIds, shownValue } from '../io/tokenIds.js';
 import { Module } from '../nn/module.js';
 import { formatShape, type Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
-import type { KVCache } from './cache.js';
+import type { Kept } from './kept.js';
 import type { Patch, SiteEdit } from './patch.js';
 import type { OnSite } from './run.js';
 import {
@@ -37,7 +37,8 @@ export interface ForwardOptions {
   readonly recompute?: boolean;
   /** [B, T]; default: the number of real tokens before, so that padding on either side changes nothing. */
   readonly positions?: Int32Array;
-  readonly cache?: KVCache;
+  /** What tokens before have left, and where these leave theirs: a KVCache. */
+  readonly cache?: Kept;
   /** Edits at sites; those of one site apply in the order given. */
   readonly edits?: readonly SiteEdit[];
   /** Edits and other changes: of products of layers, prefixes of keys and values. See patch.ts. */

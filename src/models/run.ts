@@ -9,7 +9,7 @@ import { finish, Linear, project, type LinearEpilogue } from '../nn/linear.js';
 import { rope } from '../nn/rope.js';
 import { concat } from '../tensor/layout.js';
 import type { Tensor } from '../tensor/tensor.js';
-import type { KVCache } from './cache.js';
+import type { Kept } from './kept.js';
 import {
   isPrefixPatch,
   isProjectionPatch,
@@ -42,7 +42,7 @@ export interface RunOptions {
   readonly sites: StackSites;
   readonly tokens: Tokens;
   readonly backend: Backend;
-  readonly cache?: KVCache | undefined;
+  readonly cache?: Kept | undefined;
   readonly cross?: CrossStates | undefined;
   /** Those of all stacks; this one takes its own. */
   readonly patches?: readonly Patch[] | undefined;
@@ -52,12 +52,7 @@ export interface RunOptions {
 }
 
 /** Options of one attention, see nn/attention.ts; what lies where is the run's business. */
-export interface AttendOptions {
-  readonly causal?: boolean;
-  readonly window?: number | { readonly before: number; readonly after: number };
-  readonly scale?: number;
-  readonly softcap?: number;
-}
+export type AttendOptions = Pick<AttentionOptions, 'causal' | 'window' | 'scale' | 'softcap'>;
 
 /** Sites after attention in a block: those that rows nobody asks for may be left out of. */
 const lateComponents: ReadonlySet<Component> = new Set([
@@ -76,7 +71,7 @@ export class Run {
   readonly sites: StackSites;
   readonly tokens: Tokens;
   readonly backend: Backend;
-  readonly cache: KVCache | undefined;
+  readonly cache: Kept | undefined;
   readonly cross: CrossStates | undefined;
   /** States of the sites that were asked for, by name: [B, T, width]. */
   readonly collected = new Map<string, Tensor>();
@@ -234,7 +229,7 @@ export class BlockRun {
     return this.run.cross;
   }
 
-  get cache(): KVCache | undefined {
+  get cache(): Kept | undefined {
     return this.run.cache;
   }
 
@@ -287,17 +282,18 @@ export class BlockRun {
     const byHead = (y: Tensor): Tensor => tokens.spread(y).permute([0, 2, 1, 3]);
     let [keys, values] = [byHead(k), byHead(v)];
     if (cache) ({ keys, values } = cache.extend(this.layer, keys, values));
-    const { bounds, past } = tokens;
     const prefix = this.run.prefixOf(this.layer);
-    const attended = prefix
-      ? attendWithPrefix(byHead(q), keys, values, prefix, tokens, options)
-      : attention(byHead(q), keys, values, {
-          ...options,
-          ...(this.bias ? { bias: this.bias } : {}),
-          ...(options.causal ? { causalOffset: past } : {}),
-          bounds,
-        } as AttentionOptions);
-    return this.joined(attended);
+    if (prefix) {
+      const rows = (t: Tensor): Tensor => t.expand([keys.shape[0], ...t.shape.slice(1)]);
+      keys = concat([rows(prefix.keys), keys], 2);
+      values = concat([rows(prefix.values), values], 2);
+    }
+    const { causal, window, ...scoring } = options;
+    const placed = tokens.seen(
+      { ...(causal === undefined ? {} : { causal }), ...(window === undefined ? {} : { window }) },
+      prefix?.keys.shape[2] ?? 0,
+    );
+    return this.joined(attention(byHead(q), keys, values, { ...scoring, ...placed, bias: this.bias }));
   }
 
   /** Attention of q [N, H, D] over an encoder's k and v [M, KV, D]: [N, H * D]. */
@@ -309,7 +305,7 @@ export class BlockRun {
       attention(byHead(this.rows, q), byHead(cross.tokens, k), byHead(cross.tokens, v), {
         ...options,
         bounds: cross.tokens.bounds,
-      } as AttentionOptions),
+      }),
     );
   }
 
@@ -329,29 +325,6 @@ export class BlockRun {
     this.rows = left.rows;
     return states.map(state => state.takeRows(left.places));
   }
-}
-
-/** Keys and values in front, which every query sees; the window and the order are those of the sequence behind them. */
-function attendWithPrefix(
-  q: Tensor,
-  keys: Tensor,
-  values: Tensor,
-  { keys: before, values: valuesBefore }: PrefixPatch,
-  tokens: Tokens,
-  options: AttendOptions,
-): Tensor {
-  const count = before.shape[2];
-  const { keyStart } = tokens.padding;
-  if (options.window !== undefined)
-    throw new RangeError('a prefix of keys and values is not supported in layers that have a window');
-  if (keyStart.some(start => start > 0))
-    throw new RangeError('a prefix of keys and values needs padding on the right: it stands in front of the tokens');
-  return attention(q, concat([before, keys], 2), concat([valuesBefore, values], 2), {
-    ...options,
-    ...(options.causal ? { causalOffset: tokens.past + count } : {}),
-    keyStart,
-    keyEnd: tokens.padding.keyEnd.map(end => end + count),
-  } as AttentionOptions);
 }
 
 const wholeSite = ({ stack, layer, component }: Site): string =>

@@ -104,9 +104,9 @@ export class Stack extends Module {
     const hiddenStates: Tensor[] = [];
     let first = from?.layer ?? 0;
     let h = from ? tokens.gather(from.hiddenStates) : pass.embed();
+    const rotaries = this.rotaries(pass, h.dtype as 'f32' | 'f64');
     if (!from || from.component === 'embeddings') h = run.site(0, 'embeddings', h);
     if (from?.component === 'block_output') h = run.site(first++, 'block_output', h);
-    const rotaries = this.rotaries(pass, h.dtype as 'f32' | 'f64');
     for (let layer = first; layer <= last; layer++) {
       if (pass.hiddenStates) hiddenStates.push(tokens.spread(h));
       h = this.block(layer, h, pass, rotaries[layer], bias);

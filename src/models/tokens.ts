@@ -4,9 +4,10 @@
 
 import type { Backend } from '../backends/backend.js';
 import { shownValue } from '../io/tokenIds.js';
-import { attentionBounds, type AttentionBounds } from '../nn/attention.js';
+import { attentionBounds, type AttentionBounds, type AttentionOptions } from '../nn/attention.js';
 import { formatShape, type Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
+import type { Kept } from './kept.js';
 
 export interface Padding {
   /** First real key and one past the last, for each row of the batch. */
@@ -111,23 +112,86 @@ export class Tokens extends TokenRows {
   readonly past: number;
   /** The padding as attention in every layer reads it. */
   readonly bounds: AttentionBounds;
+  /** Where each row is one token behind a cache of its own length: those lengths. */
+  readonly rowLengths: Int32Array | null;
+  private readonly backend: Backend;
 
-  constructor(shape: Shape, padding: Padding, past: number, backend: Backend) {
+  constructor(shape: Shape, padding: Padding, past: number, backend: Backend, rowLengths: Int32Array | null = null) {
     const [batch, length] = shape;
     const tokens: number[] = [];
     for (let b = 0; b < batch; b++) {
-      for (let column = Math.max(past, padding.keyStart[b]); column < padding.keyEnd[b]; column++)
-        tokens.push(b * length + column - past);
+      if (rowLengths) tokens.push(b);
+      else {
+        for (let column = Math.max(past, padding.keyStart[b]); column < padding.keyEnd[b]; column++)
+          tokens.push(b * length + column - past);
+      }
     }
     super(shape, Int32Array.from(tokens), tokens.length === batch * length);
     this.padding = padding;
     this.past = past;
     this.bounds = attentionBounds(padding.keyStart, padding.keyEnd, backend);
+    this.backend = backend;
+    this.rowLengths = rowLengths;
   }
 
-  /** From a mask [B, past + T] of ones and zeros; default all ones. */
-  static of(shape: Shape, mask: Int32Array | undefined, past: number, backend: Backend): Tokens {
+  /** One token behind each row of a cache whose rows are of different lengths. */
+  static step(rowLengths: Int32Array, backend: Backend): Tokens {
+    const keyStart = new Int32Array(rowLengths.length);
+    const padding = { keyStart, keyEnd: rowLengths.map(n => n + 1) };
+    return new Tokens([rowLengths.length, 1], padding, 0, backend, rowLengths);
+  }
+
+  /**
+   * What attention is told of where tokens lie: causal order, a window, the padding. `front`: keys in front of those of
+   * the sequences, which every query sees.
+   */
+  seen({ causal = false, window }: Pick<AttentionOptions, 'causal' | 'window'>, front = 0): AttentionOptions {
+    const { keyStart, keyEnd } = this.padding;
+    if (front > 0 && window !== undefined)
+      throw new RangeError('keys and values in front are not supported in layers that have a window');
+    if (front > 0 && keyStart.some(start => start > 0))
+      throw new RangeError('keys and values in front need padding on the right: they stand in front of the tokens');
+    if (this.rowLengths && causal) {
+      // A token that is the last of its row sees all keys there, or the last ones.
+      if (window === undefined || window === 0) return front === 0 ? { bounds: this.bounds } : this.behind(front);
+      const size = typeof window === 'number' ? window : window.before + 1;
+      return {
+        bounds: attentionBounds(
+          keyEnd.map(end => Math.max(0, end - size)),
+          keyEnd,
+          this.backend,
+        ),
+      };
+    }
+    return {
+      causal,
+      ...(causal ? { causalOffset: this.past + front } : {}),
+      ...(window === undefined ? {} : { window }),
+      ...(front === 0 ? { bounds: this.bounds } : this.behind(front)),
+    };
+  }
+
+  private behind(front: number): AttentionOptions {
+    const { keyStart, keyEnd } = this.padding;
+    return { keyStart, keyEnd: keyEnd.map(end => end + front) };
+  }
+
+  /** From a mask [B, past + T] of ones and zeros; default all ones. `kept`: what tokens before have left. */
+  static of(
+    shape: Shape,
+    mask: Int32Array | undefined,
+    kept: Pick<Kept, 'length' | 'rowLengths'> | undefined,
+    backend: Backend,
+  ): Tokens {
     const [batch, length] = shape;
+    const past = kept?.length ?? 0;
+    if (kept?.rowLengths) {
+      if (mask || length !== 1 || kept.rowLengths.length !== batch)
+        throw new RangeError(
+          `a running batch of ${kept.rowLengths.length} rows takes one token a row and no mask, got ${formatShape(shape)}`,
+        );
+      return Tokens.step(kept.rowLengths, backend);
+    }
     const width = past + length;
     if (mask && mask.length !== batch * width) {
       throw new RangeError(`attentionMask: expected ${batch} x ${width} entries (cache and input), got ${mask.length}`);
@@ -140,6 +204,7 @@ export class Tokens extends TokenRows {
 
   /** [B, T]: how many real tokens of its row come before each token, so that padding on either side changes nothing. */
   defaultPositions(): Int32Array {
+    if (this.rowLengths) return this.rowLengths;
     const [batch, length] = this.shape;
     const positions = new Int32Array(batch * length);
     for (let b = 0; b < batch; b++) {

@@ -4,7 +4,14 @@
 import type { Tokenizer } from '../io/tokenizer.js';
 import type { CausalLM, ForwardOptions, ForwardOutput } from '../models/causalLM.js';
 import type { SiteEdit } from '../models/patch.js';
-import type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from '../models/generate.js';
+import {
+  promptList,
+  type Generated,
+  type GenerateOptions,
+  type GenerationEdits,
+  type Prompt,
+  type StepLayout,
+} from '../models/generation/generate.js';
 import type { Site } from '../models/sites.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { SequenceLayout } from './layout.js';
@@ -72,14 +79,8 @@ export abstract class EditedModel implements GenerationEdits {
 
   /** The edits of a step of generation. */
   editsFor(step: StepLayout, rows?: RowOptionsFor): SiteEdit[] {
-    const { batch, width, promptLengths, generated, ids } = step;
-    // A single new token: its row's first token lies `position` columns to the left.
-    const starts = step.phase === 'prompt' ? step.starts : Int32Array.from(promptLengths, n => -(n + generated - 1));
-    return this.edits(
-      { batch, width, starts, promptLengths, lengths: promptLengths.map(n => n + generated), ids },
-      undefined,
-      rows,
-    );
+    const { phase: _, ...layout } = step;
+    return this.edits(layout, undefined, rows);
   }
 
   /** Continues prompts with edits. @throws RangeError for `rows` that do not fit the prompts */
@@ -87,10 +88,11 @@ export abstract class EditedModel implements GenerationEdits {
     prompts: Prompt | readonly Prompt[],
     { rows, ...options }: EditedGenerateOptions = {},
   ): Promise<Generated[]> {
+    const rowCount = promptList(prompts).length;
     return this.base.generate(prompts, {
       tokenizer: this.tokenizer,
       ...options,
-      edits: { editsFor: step => this.editsFor(step, rows) },
+      edits: { editsFor: step => this.editsFor({ ...step, rowCount }, rows) },
     });
   }
 }

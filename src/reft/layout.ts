@@ -18,6 +18,9 @@ export interface SequenceLayout {
   readonly ids?: readonly ArrayLike<number>[];
   /** Rows of the batch that are edited; default all. */
   readonly only?: ReadonlySet<number>;
+  /** Which of the caller's rows each row of the batch is, and how many those are; default: the same rows. */
+  readonly rowOf?: ArrayLike<number>;
+  readonly rowCount?: number;
 }
 
 /** One sequence, as positions see it. */

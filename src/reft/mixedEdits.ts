@@ -52,8 +52,9 @@ export class MixedEdits extends EditedModel {
   }
 
   edits(layout: SequenceLayout, training?: TrainingMode, rows: RowOptionsFor = {}): SiteEdit[] {
-    if (layout.batch !== this.stacks.length)
-      throw new RangeError(`mixEdits: edits for ${this.stacks.length} rows, a batch of ${layout.batch}`);
+    const count = layout.rowCount ?? layout.batch;
+    if (count !== this.stacks.length)
+      throw new RangeError(`mixEdits: edits for ${this.stacks.length} rows, a batch of ${count}`);
     const depth = Math.max(0, ...this.stacks.map(stack => stack.length));
     return Array.from({ length: depth }, (_, level) => this.level(level, layout, training, rows)).flat();
   }
@@ -68,12 +69,13 @@ export class MixedEdits extends EditedModel {
     options: RowOptionsFor,
   ): SiteEdit[] {
     const rowsOf = new Map<ReftModel, Set<number>>();
-    this.stacks.forEach((stack, b) => {
-      if (!stack[level]) return;
+    for (let b = 0; b < layout.batch; b++) {
+      const stack = this.stacks[layout.rowOf?.[b] ?? b];
+      if (!stack[level] || (layout.only && !layout.only.has(b))) continue;
       const rows = rowsOf.get(stack[level]);
       if (rows) rows.add(b);
       else rowsOf.set(stack[level], new Set([b]));
-    });
+    }
     const alone: SiteEdit[] = [];
     const groups = new Map<string, Use[]>();
     for (const [reft, rows] of rowsOf) {
@@ -89,12 +91,7 @@ export class MixedEdits extends EditedModel {
     return [...alone, ...[...groups.values()].map(uses => this.together(uses, level, layout, options))];
   }
 
-  private together(
-    uses: readonly Use[],
-    level: number,
-    { batch, width }: SequenceLayout,
-    options: RowOptionsFor,
-  ): SiteEdit {
+  private together(uses: readonly Use[], level: number, layout: SequenceLayout, options: RowOptionsFor): SiteEdit {
     const [{ intervention: first }] = uses;
     const name = siteName(first.site);
     const apply = (h: Tensor, present: TokenRows): Tensor => {
@@ -112,7 +109,7 @@ export class MixedEdits extends EditedModel {
         const { scale } = rowOptionsAt(
           rowOptionsOf(options, intervention),
           rows,
-          { batch, width, rank: first.config.rank },
+          { ...layout, rank: first.config.rank },
           h,
         );
         return scale ?? create.ones([rows.length], { dtype, backend });

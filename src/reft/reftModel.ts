@@ -11,7 +11,7 @@ import type { Tensor } from '../tensor/tensor.js';
 import { resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 import { EditedModel, type TrainingMode } from './editedModel.js';
 import { Intervention, type TrainedTensor } from './intervention.js';
-import { editedRows, type SequenceLayout } from './layout.js';
+import { editedRows, firstEdited, type SequenceLayout } from './layout.js';
 import { sharedRotations, type SharedRotations } from './rotations.js';
 import { rowOptionsAt, rowOptionsOf, type RowOptionsFor } from './rowOptions.js';
 import { describeNewTokens, describePositions, type Side } from './positions.js';
@@ -114,10 +114,16 @@ export class ReftModel extends EditedModel {
     });
   }
 
+  /** The first token of a prompt that is edited; its length where none is. What comes before is the base's own. */
+  firstEdited(ids: readonly number[]): number {
+    const sequence = { promptLength: ids.length, length: ids.length, ids };
+    return this.enabled ? firstEdited(this.interventions, sequence, this.tokenizer) : ids.length;
+  }
+
   /** What one of them does, as a value for the base's forward. */
   siteEdit(
     { intervention, number, indices }: Use,
-    { batch, width }: SequenceLayout,
+    layout: SequenceLayout,
     training: TrainingMode | undefined,
     rows: RowOptionsFor = {},
     shared?: SharedRotations,
@@ -130,7 +136,7 @@ export class ReftModel extends EditedModel {
       const edited = rows.find(indices);
       const dropout = training && p > 0 ? { dropout: { p, on, seed: training.seed, stream: stream as number } } : {};
       const meta = { id, kind: kind.name, site: siteName(site), rank: config.rank, scale };
-      const given = rowOptionsAt(options, edited.tokens, { batch, width, rank: config.rank }, h);
+      const given = rowOptionsAt(options, edited.tokens, { ...layout, rank: config.rank }, h);
       return intervention.apply(h, { indices: edited.places, meta, ...dropout, ...given }, shared?.get(intervention));
     };
     return {

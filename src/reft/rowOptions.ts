@@ -5,6 +5,7 @@ import { create } from '../tensor/create.js';
 import { formatShape } from '../tensor/shape.js';
 import { Tensor } from '../tensor/tensor.js';
 import type { Intervention } from './intervention.js';
+import type { SequenceLayout } from './layout.js';
 
 export interface RowOptions {
   /**
@@ -29,11 +30,15 @@ export const rowOptionsOf = (rows: RowOptionsFor, intervention: Intervention): R
 export function rowOptionsAt(
   options: RowOptions,
   indices: Int32Array,
-  at: { batch: number; width: number; rank: number },
+  layout: Pick<SequenceLayout, 'batch' | 'width' | 'rowOf' | 'rowCount'> & { rank: number },
   like: Tensor,
 ): { scale?: Tensor; mask?: Tensor } {
-  const { batch, width, rank } = at;
-  const rows = indices.map(i => Math.floor(i / width));
+  const { width, rank, rowOf } = layout;
+  const batch = layout.rowCount ?? layout.batch;
+  const rows = indices.map(i => {
+    const row = Math.floor(i / width);
+    return rowOf ? rowOf[row] : row;
+  });
   const { scale, subspaces } = options;
   const { backend } = like;
   const dtype = like.dtype as 'f32';

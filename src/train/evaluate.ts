@@ -53,7 +53,7 @@ export async function evaluate(
     const { inputIds, shape, attentionMask, layout, rows, targets } = windowBatch(windows, base.config.padTokenId ?? 0);
     const measured = noGrad(() =>
       scope(() => {
-        const inputs = { inputIds, shape, attentionMask, skipPadding: true, logitsAt: rows };
+        const inputs = { inputIds, shape, attentionMask, logitsAt: rows };
         const { logits } = model instanceof CausalLM ? model.forward(inputs) : model.forward(inputs, layout);
         return stack([crossEntropy(logits, targets), logits.argmax(-1).to(logits.dtype)]);
       }),

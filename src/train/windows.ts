@@ -1,6 +1,6 @@
 // The part of each example that a step computes, as one padded batch, and the loss over it. Tokens after the last
 // labelled prediction are input to nothing and left out; tokens before `start` are left out when their keys and values
-// are kept (reuse.ts). Padding is computed only where it is too little to matter (models/realTokens.ts).
+// are kept (reuse.ts). Nothing is computed for padding.
 
 import type { Example } from '../data/examples.js';
 import { crossEntropy } from '../nn/crossEntropy.js';

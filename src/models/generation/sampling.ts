@@ -1,7 +1,7 @@
 // Choosing the next token from logits on the host: repetition penalty, temperature, top-k, top-p, greedy. In the order
 // transformers applies them.
 
-import type { Random } from '../tensor/threefry.js';
+import type { Random } from '../../tensor/threefry.js';
 
 export interface SamplingOptions {
   /** 0 (default) takes the most likely token. */
