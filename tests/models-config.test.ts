@@ -141,10 +141,6 @@ test('settings of rotary embeddings are typed errors that name file and field', 
     'rope_parameters.full_attention: rotary embeddings that differ by layer are not supported',
   );
   refused(
-    { rope_parameters: { rope_type: 'default', partial_rotary_factor: 0.5 } },
-    "rope scaling 'default': partial_rotary_factor 0.5 is not supported, only 1",
-  );
-  refused(
     { rope_scaling: { type: 'longrope', short_factor: [1], long_factor: [1] } },
     "rope scaling 'longrope': short_factor must be a list of 4 positive numbers, got a list of 1",
   );
