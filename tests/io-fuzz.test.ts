@@ -13,6 +13,7 @@ import { openMarian } from '../src/io/marian.js';
 import { openSafetensors, openShardedSafetensors, writeSafetensors } from '../src/io/safetensors.js';
 import type { TensorFile } from '../src/io/tensorFile.js';
 import { tokenizerFromFiles } from '../src/io/tokenizerJson.js';
+import { tokenizerFromSentencePiece } from '../src/io/tokenizerSentencePiece.js';
 import { configFromHF } from '../src/models/families/index.js';
 import { readTorchBin } from '../src/io/torchBin.js';
 import { bytesOf, ggufBytes, smallGguf } from './helpers/ggufBytes.js';
@@ -264,6 +265,22 @@ damaged('tokenizer.json', async next => {
   const tokenizerJson = json ? JSON.stringify({ ...json, model: vocabulary }) : text;
   const tokenizer = tokenizerFromFiles({ tokenizerJson }, 'damaged/tokenizer.json');
   tokenizer.decode(tokenizer.encode('Hello, world 12\n ok'));
+});
+
+const sentencePiece = ['unigram', 'bytes'].map(
+  name => new Uint8Array(readFileSync(new URL(`fixtures/tokenizer/sentencepiece/${name}.model`, import.meta.url))),
+);
+
+damaged('SentencePiece model', async next => {
+  const original = pick(next, sentencePiece);
+  const bytes = mutateBytes(original, next, original.length);
+  const tokenizer = tokenizerFromSentencePiece(bytes, 'damaged.spm');
+  try {
+    tokenizer.decode(tokenizer.encode('The lamp\n turns, 12', { splitSpecialTokens: true }));
+  } catch (error) {
+    // Tables are followed when a text is normalized: one that leads outside itself is found out then.
+    assert.match(String(error), /^Error: damaged\.spm: normalizer: Precompiled: /);
+  }
 });
 
 const config = JSON.stringify({

@@ -134,6 +134,48 @@ test('the first half turns against the second, as rotate_half does', () => {
   assert.deepEqual([...quarter.dataSync()], [-3, -4, 1, 2]);
 });
 
+const longrope = { rope_type: 'longrope', factor: 4, original_max_position_embeddings: 64 };
+
+test('a part of a head: its frequencies are those of a smaller head, in the scalings too', () => {
+  near(perPosition({ headDim: 16, theta: 10000, fraction: 0.25 }), plain(4, 10000));
+  near(
+    perPosition({ headDim: 16, theta: 10000, scaling: { rope_type: 'default', partial_rotary_factor: 0.5 } }),
+    plain(8, 10000),
+  );
+  // Pythia's rotary_pct of a quarter of 10 columns: transformers cuts it to whole columns.
+  near(perPosition({ headDim: 10, theta: 10000, fraction: 0.25 }), plain(2, 10000));
+  // Phi-4-mini: three quarters of a head, and so many factors.
+  const short_factor = [1, 1.5, 2, 2.5, 3, 4];
+  const scaled = ropeFrequencies({
+    headDim: 16,
+    theta: 10000,
+    fraction: 0.75,
+    scaling: { ...longrope, short_factor, long_factor: short_factor },
+  });
+  near(
+    scaled.perPosition,
+    plain(12, 10000).map((x, i) => x / short_factor[i]),
+  );
+  assert.equal(scaled.scale, Math.sqrt(1 + Math.log(4) / Math.log(64)));
+  // yarn finds the columns that it blends by the rotated part's size.
+  const yarn = { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 512 };
+  assert.deepEqual(
+    perPosition({ headDim: 32, theta: 10000, fraction: 0.5, scaling: yarn }),
+    perPosition({ headDim: 16, theta: 10000, scaling: yarn }),
+  );
+});
+
+test('the first columns turn and the others stay; neighbours turn against each other', () => {
+  const x = tensor([1, 2, 3, 4, 5, 6]).reshape([1, 1, 1, 6]);
+  const [zeros, ones] = [tensor.zeros([1, 1, 2]), tensor.ones([1, 1, 2])];
+  assert.deepEqual([...rope(x, zeros, ones).dataSync()], [-3, -4, 1, 2, 5, 6]);
+  assert.deepEqual([...rope(x, zeros, ones, { pairs: 'interleaved' }).dataSync()], [-2, 1, -4, 3, 5, 6]);
+  assert.throws(() => rope(x, zeros, tensor.ones([1, 1, 1])), {
+    name: 'ShapeError',
+    message: 'rope: tables [1,1,2] and [1,1,1] do not fit [1,1,1,6], expected [1|1,1,1 to 3]',
+  });
+});
+
 test('messages', () => {
   const bad = (options: Partial<RopeOptions>, message: string): void =>
     assert.throws(() => ropeFrequencies({ headDim: 8, theta: 10000, ...options }), { message });
@@ -165,6 +207,22 @@ test('messages', () => {
     { scaling: { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4 } },
     "rope scaling 'llama3': original_max_position_embeddings must be a positive number, got undefined",
   );
-  bad({ headDim: 7 }, 'rope: the head size must be even and positive, got 7');
+  bad({ headDim: 7 }, 'rope: the columns that are rotated must be even in number and positive, got 7');
+  bad(
+    { headDim: 10, fraction: 0.5 },
+    'rope: the columns that are rotated must be even in number and positive, got 5, 0.5 of a head of 10',
+  );
+  bad(
+    { fraction: 1.5 },
+    'rope: the columns that are rotated must be even in number and positive, got 12, 1.5 of a head of 8',
+  );
+  bad(
+    { fraction: 0.5, scaling: { rope_type: 'default', partial_rotary_factor: 0.25 } },
+    "rope scaling 'default': partial_rotary_factor is 0.25, and 0.5 beside it",
+  );
+  bad(
+    { headDim: 16, fraction: 0.75, scaling: { ...longrope, short_factor: [1, 2, 3, 4, 5, 6, 7, 8] } },
+    "rope scaling 'longrope': short_factor must be a list of 6 positive numbers, got a list of 8",
+  );
   bad({ theta: NaN }, 'rope: theta must be positive, got NaN');
 });

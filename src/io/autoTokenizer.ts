@@ -8,6 +8,7 @@ import { resolveModel, type ResolvedModel, type ResolveOptions } from './resolve
 import type { Tokenizer } from './tokenizer.js';
 import { tokenizerFromGGUF } from './tokenizerGguf.js';
 import { parseLlama2cVocabulary, tokenizerFromLlama2c } from './tokenizerLlama2c.js';
+import { tokenizerFromSentencePiece } from './tokenizerSentencePiece.js';
 
 /** The tokenizer of a model that `resolveModel` found. */
 export async function tokenizerOf(resolved: ResolvedModel): Promise<Tokenizer> {
@@ -23,11 +24,17 @@ export async function tokenizerOf(resolved: ResolvedModel): Promise<Tokenizer> {
       await file.close();
     }
   }
-  if (!resolved.tokenizerPath)
-    throw new FormatError(resolved.path, 'has no vocabulary beside it (a llama2.c tokenizer .bin)');
+  const isMarian = resolved.kind === 'marian';
+  if (!resolved.tokenizerPath) {
+    const expected = isMarian ? 'one .spm file for both languages' : 'a llama2.c tokenizer .bin';
+    throw new FormatError(resolved.path, `has no vocabulary beside it (${expected})`);
+  }
   const source = await fileSource(resolved.tokenizerPath);
   try {
-    return tokenizerFromLlama2c(parseLlama2cVocabulary(await source.read(0, source.size), source.name), source.name);
+    const bytes = await source.read(0, source.size);
+    // marian ends every text with the end token, whatever the vocabulary says.
+    if (isMarian) return tokenizerFromSentencePiece(bytes, source.name, { addEosToken: true });
+    return tokenizerFromLlama2c(parseLlama2cVocabulary(bytes, source.name), source.name);
   } finally {
     await source.close();
   }

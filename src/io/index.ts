@@ -24,4 +24,5 @@ export type { ChatTemplateOptions, DecodeOptions, EncodeOptions } from './tokeni
 export { tokenizerFromGGUF } from './tokenizerGguf.js';
 export { tokenizerFromFiles } from './tokenizerJson.js';
 export { parseLlama2cVocabulary, tokenizerFromLlama2c } from './tokenizerLlama2c.js';
+export { tokenizerFromSentencePiece } from './tokenizerSentencePiece.js';
 export { TextStreamer } from './tokenizerStream.js';

@@ -1,6 +1,7 @@
 // The tokenizer a model is used with: text to ids and back, special tokens, stop tokens and the chat template.
 // How text becomes ids is tokenizerPipeline.ts; what differs between file formats (tokenizer.json, GGUF metadata,
-// llama2.c vocabularies) becomes one TokenizerSpec by tokenizerJson.ts, tokenizerGguf.ts and tokenizerLlama2c.ts.
+// llama2.c vocabularies, SentencePiece models) becomes one TokenizerSpec by tokenizerJson.ts, tokenizerGguf.ts,
+// tokenizerLlama2c.ts and tokenizerSentencePiece.ts.
 
 import { findAnswer } from './chatAnswer.js';
 import { renderLiteral } from './chatLiteral.js';

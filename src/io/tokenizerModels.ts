@@ -23,7 +23,7 @@ export function tokenModelOf(config: Record<string, unknown>): TokenModel {
     case 'BPE':
       refuse(config, 'continuing_subword_prefix', ['']);
       refuse(config, 'dropout', [0]);
-      return fromLibrary(new BPE(config), config['fuse_unk'] === true);
+      return withoutUnknown(config, fromLibrary(new BPE(config), config['fuse_unk'] === true));
     case 'WordPiece':
       return fromLibrary(new WordPiece(config), false);
     case 'Unigram':
@@ -61,6 +61,13 @@ function fromLibrary(model: LibraryModel, fusesUnknown: boolean): TokenModel {
       return fusesUnknown ? ids.filter((id, i) => !(id === unknown && i > 0 && ids[i - 1] === unknown)) : ids;
     },
   };
+}
+
+/** Without an unknown token, characters that are no token are left out before others are merged, not after. */
+function withoutUnknown(config: Record<string, unknown>, model: TokenModel): TokenModel {
+  if (model.unknownId !== undefined || config['byte_fallback'] === true || config['end_of_word_suffix']) return model;
+  const isToken = (character: string): boolean => model.idOf(character) !== undefined;
+  return { ...model, encode: piece => model.encode(Array.from(piece).filter(isToken).join('')) };
 }
 
 function wordLevel(config: Record<string, unknown>): TokenModel {

@@ -17,7 +17,7 @@ const powers = new WeakMap<RegExp, number>();
  * @throws SyntaxError for a regular expression that is none, Error for one that could hang
  */
 export function compilePattern(pattern: Pattern): RegExp {
-  if ('String' in pattern) return new RegExp(pattern.String.replace(/[.*+?^${}()|[\]\\/-]/g, '\\$&'), 'gu');
+  if ('String' in pattern) return new RegExp(pattern.String.replace(/[.*+?^${}()|[\]\\/]/g, '\\$&'), 'gu');
   const expression = new SplitPreTokenizer({ pattern, invert: false }).pattern;
   const fault = regexFault(expression);
   if (fault !== null) {

@@ -3,6 +3,7 @@
 
 import { FormatError } from './errors.js';
 import type { AddedTokenJson } from './tokenizerAdded.js';
+import type { Component } from './tokenizerParts.js';
 import type { TokenizerJson } from './tokenizerPipeline.js';
 
 export interface ScoredPieces {
@@ -42,12 +43,6 @@ export function scoredPiecesToJson(vocabulary: ScoredPieces): Omit<TokenizerJson
     ...(addPrefixSpace ? [{ type: 'Prepend', prepend: space }] : []),
     ...(space === ' ' ? [] : [{ type: 'Replace', pattern: { String: ' ' }, content: space }]),
   ];
-  const decoders = [
-    ...(space === ' ' ? [] : [{ type: 'Replace', pattern: { String: space }, content: ' ' }]),
-    { type: 'ByteFallback' },
-    { type: 'Fuse' },
-    ...(addPrefixSpace ? [{ type: 'Strip', content: ' ', start: 1, stop: 0 }] : []),
-  ];
   return {
     normalizer: { type: 'Sequence', normalizers },
     pre_tokenizer: null,
@@ -59,9 +54,20 @@ export function scoredPiecesToJson(vocabulary: ScoredPieces): Omit<TokenizerJson
       fuse_unk: true,
       byte_fallback: hasBytes,
     },
-    decoder: { type: 'Sequence', decoders },
+    decoder: piecesDecoder(space, addPrefixSpace),
     added_tokens: added.map(token => ({ normalized: false, ...token })),
   };
+}
+
+/** What decodes pieces: spaces, raw bytes, and the space that was put in front of the text. */
+export function piecesDecoder(space: string, addPrefixSpace: boolean): Component {
+  const decoders = [
+    ...(space === ' ' ? [] : [{ type: 'Replace', pattern: { String: space }, content: ' ' }]),
+    { type: 'ByteFallback' },
+    { type: 'Fuse' },
+    ...(addPrefixSpace ? [{ type: 'Strip', content: ' ', start: 1, stop: 0 }] : []),
+  ];
+  return { type: 'Sequence', decoders };
 }
 
 /** The piece of one raw byte: `<0x0A>` for a newline. */

@@ -28,8 +28,10 @@ export {
   torchHouseholder,
   type OrthogonalMap,
 } from './orthogonal/maps.js';
-export { rmsNorm, RMSNorm } from './rmsNorm.js';
-export { rope, ropeFrequencies, ropeTables, type RopeFrequencies, type RopeOptions } from './rope.js';
+export { relativePositionBias, relativePositionBucket, type RelativePositionOptions } from './relativePosition.js';
+export { rmsNorm, RMSNorm, UnweightedRMSNorm, type RMSNormOptions } from './rmsNorm.js';
+export { rope, ropeFrequencies, ropeTables, type RopeFrequencies, type RopeOptions, type RopePairs } from './rope.js';
+export { sinusoidalPositions, type SinusoidalOptions } from './sinusoidal.js';
 export {
   AdamW,
   clipGradNorm,

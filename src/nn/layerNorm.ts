@@ -5,6 +5,7 @@ import { defineFused, runFused } from '../autograd/fused.js';
 import { create, type CreateOptions } from '../tensor/create.js';
 import { formatShape, ShapeError } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
+import { FixedRow } from './fixedRow.js';
 import { Module } from './module.js';
 
 const fused = defineFused('layerNorm', {
@@ -50,20 +51,28 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number):
 }
 
 export class LayerNorm extends Module {
-  readonly weight: Tensor;
-  readonly bias: Tensor;
+  /** Null where the norm has none. */
+  readonly weight: Tensor | null;
+  readonly bias: Tensor | null;
   readonly #eps: number;
+  readonly #ones = new FixedRow(1);
+  readonly #zeros = new FixedRow(0);
 
-  constructor(weight: Tensor, bias: Tensor, eps: number) {
+  constructor(weight: Tensor | null, bias: Tensor | null, eps: number) {
     super();
     this.weight = weight;
     this.bias = bias;
     this.#eps = eps;
   }
 
-  /** Weight 1, bias 0. */
-  static create({ size, eps = 1e-5, ...options }: CreateOptions & { size: number; eps?: number }): LayerNorm {
-    return new LayerNorm(create.ones([size], options), create.zeros([size], options), eps);
+  /** Weight 1; bias 0, or none. */
+  static create({
+    size,
+    eps = 1e-5,
+    bias = true,
+    ...options
+  }: CreateOptions & { size: number; eps?: number; bias?: boolean }): LayerNorm {
+    return new LayerNorm(create.ones([size], options), bias ? create.zeros([size], options) : null, eps);
   }
 
   get eps(): number {
@@ -71,6 +80,6 @@ export class LayerNorm extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return layerNorm(x, this.weight, this.bias, this.#eps);
+    return layerNorm(x, this.weight ?? this.#ones.for(x), this.bias ?? this.#zeros.for(x), this.#eps);
   }
 }

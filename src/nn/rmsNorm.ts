@@ -4,6 +4,7 @@ import { defineFused, runFused } from '../autograd/fused.js';
 import { create, type CreateOptions } from '../tensor/create.js';
 import { formatShape, ShapeError } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
+import { FixedRow } from './fixedRow.js';
 import { Module } from './module.js';
 
 const fused = defineFused('rmsNorm', {
@@ -42,19 +43,31 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
   return fused([x.contiguous(), weight.contiguous()], { eps });
 }
 
+export interface RMSNormOptions {
+  /** The weight is stored as what is added to 1, as Gemma's is. */
+  readonly onePlus?: boolean;
+}
+
 export class RMSNorm extends Module {
   readonly weight: Tensor;
   readonly #eps: number;
+  readonly #onePlus: boolean;
 
-  constructor(weight: Tensor, eps: number) {
+  constructor(weight: Tensor, eps: number, { onePlus = false }: RMSNormOptions = {}) {
     super();
     this.weight = weight;
     this.#eps = eps;
+    this.#onePlus = onePlus;
   }
 
-  /** Weight 1. */
-  static create({ size, eps = 1e-6, ...options }: CreateOptions & { size: number; eps?: number }): RMSNorm {
-    return new RMSNorm(create.ones([size], options), eps);
+  /** Weight 1; with `onePlus` 0. */
+  static create({
+    size,
+    eps = 1e-6,
+    onePlus = false,
+    ...options
+  }: CreateOptions & RMSNormOptions & { size: number; eps?: number }): RMSNorm {
+    return new RMSNorm(create.full([size], onePlus ? 0 : 1, options), eps, { onePlus });
   }
 
   get eps(): number {
@@ -62,6 +75,25 @@ export class RMSNorm extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return rmsNorm(x, this.weight, this.#eps);
+    return rmsNorm(x, this.#onePlus ? this.weight.add(1) : this.weight, this.#eps);
+  }
+}
+
+/** x / rms(x) alone. */
+export class UnweightedRMSNorm extends Module {
+  readonly #eps: number;
+  readonly #ones = new FixedRow(1);
+
+  constructor(eps: number) {
+    super();
+    this.#eps = eps;
+  }
+
+  get eps(): number {
+    return this.#eps;
+  }
+
+  forward(x: Tensor): Tensor {
+    return rmsNorm(x, this.#ones.for(x), this.#eps);
   }
 }

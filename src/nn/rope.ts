@@ -1,5 +1,6 @@
-// Rotary position embeddings (Su et al. 2021) in Hugging Face's rotate-half form, with the scalings of frequencies that
-// models use. Tables come from the host: sine and cosine on a GPU are inaccurate for large angles.
+// Rotary position embeddings (Su et al. 2021) in Hugging Face's rotate-half form or of neighbours, of whole heads or
+// their first columns, with the scalings of frequencies that models use. Tables come from the host: sine and cosine on
+// a GPU are inaccurate for large angles.
 
 import { defineFused, type FusedDefinition } from '../autograd/fused.js';
 import { concat } from '../tensor/layout.js';
@@ -20,25 +21,42 @@ const definition: FusedDefinition = {
 };
 const fused = defineFused('rope', definition);
 
-/** x [B, T, H, D], cos and sin [B|1, T, D/2]: rotated, contiguous. */
-export function rope(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
-  const [batch, length, , dim] = x.shape;
+/** Which columns make a pair: i and i + R/2 (Hugging Face, GPT-NeoX), or 2i and 2i + 1 (GPT-J, GLM). */
+export type RopePairs = 'halves' | 'interleaved';
+
+/**
+ * x [B, T, H, D], cos and sin [B|1, T, R/2]: the first R columns of each head rotated, the others as they are;
+ * contiguous.
+ */
+export function rope(x: Tensor, cos: Tensor, sin: Tensor, { pairs = 'halves' }: { pairs?: RopePairs } = {}): Tensor {
+  const [batch, length, heads, dim] = x.shape;
+  const half = cos.shape[2];
   const fits = (table: Tensor): boolean =>
     table.rank === 3 &&
     (table.shape[0] === 1 || table.shape[0] === batch) &&
     table.shape[1] === length &&
-    table.shape[2] === dim / 2;
-  if (x.rank !== 4 || dim % 2 !== 0 || !fits(cos) || formatShape(sin.shape) !== formatShape(cos.shape)) {
+    half > 0 &&
+    2 * half <= dim;
+  if (x.rank !== 4 || !fits(cos) || formatShape(sin.shape) !== formatShape(cos.shape)) {
     throw new ShapeError(
-      `rope: tables ${formatShape(cos.shape)} do not fit ${formatShape(x.shape)}, expected [${batch}|1,${length},${dim / 2}]`,
+      `rope: tables ${formatShape(cos.shape)} and ${formatShape(sin.shape)} do not fit ${formatShape(x.shape)}, expected [${batch}|1,${length},1 to ${Math.floor(dim / 2)}]`,
     );
   }
-  return fused([x, cos, sin], { inverse: 0 });
+  if (2 * half < dim) {
+    const [first, rest] = x.split([2 * half, dim - 2 * half], 3);
+    return concat([rope(first, cos, sin, { pairs }), rest], 3);
+  }
+  if (pairs === 'halves') return fused([x, cos, sin], { inverse: 0 });
+  const by = (rows: number, columns: number, y: Tensor): Tensor =>
+    y.reshape([batch, length, heads, rows, columns]).transpose().reshape([batch, length, heads, dim]);
+  return by(2, half, fused([by(half, 2, x), cos, sin], { inverse: 0 })).contiguous();
 }
 
 export interface RopeOptions {
   readonly headDim: number;
   readonly theta: number;
+  /** How much of a head is rotated, its first columns; default 1, or the scaling's partial_rotary_factor. */
+  readonly fraction?: number | null;
   /** As in a Hugging Face config; old ones say `type` for `rope_type`. */
   readonly scaling?: { readonly rope_type?: string; readonly [key: string]: unknown } | null;
   /** Divides each frequency in the end: `rope_freqs.weight` of a GGUF. */
@@ -57,7 +75,9 @@ interface ScalingInput {
   /** theta^(2i/D) for each pair i, and its reciprocal: the frequency without scaling. */
   readonly powers: Float32Array;
   readonly plain: Float32Array;
-  readonly options: RopeOptions;
+  readonly theta: number;
+  /** Columns that are rotated. */
+  readonly rotaryDim: number;
   /** A positive number; without a fallback the setting must be there. */
   readonly number: (key: string, fallback?: number) => number;
   readonly setting: (key: string) => unknown;
@@ -120,16 +140,16 @@ const scalings: Readonly<Record<string, Scaling>> = {
       'truncate',
       'finetuned',
     ],
-    frequencies({ powers, number, setting, fail, options: { headDim, theta } }) {
+    frequencies({ powers, number, setting, fail, rotaryDim, theta }) {
       const [factor, original] = ['factor', originalKey].map(key => number(key));
       const truncate = setting('truncate') ?? true;
       if (typeof truncate !== 'boolean') return fail(`truncate must be true or false, got ${String(truncate)}`);
       /** The dimension that turns so often within the original context. */
       const dimensionOf = (turns: number): number =>
-        (headDim * Math.log(original / (turns * 2 * Math.PI))) / (2 * Math.log(theta));
+        (rotaryDim * Math.log(original / (turns * 2 * Math.PI))) / (2 * Math.log(theta));
       const [fast, slow] = [dimensionOf(number('beta_fast', 32)), dimensionOf(number('beta_slow', 1))];
       const low = Math.max(truncate ? Math.floor(fast) : fast, 0);
-      const high = Math.min(truncate ? Math.ceil(slow) : slow, headDim - 1);
+      const high = Math.min(truncate ? Math.ceil(slow) : slow, rotaryDim - 1);
       const width = f(low === high ? 0.001 : high - low);
       const perPosition = powers.map((power, i) => {
         const kept = f(1 - Math.min(Math.max(f(f(i - f(low)) / width), 0), 1));
@@ -166,14 +186,10 @@ const scalings: Readonly<Record<string, Scaling>> = {
 
 const shown = (value: unknown): string => (Array.isArray(value) ? `a list of ${value.length}` : String(value));
 
-/** The frequencies of a head's pairs. RangeError for settings that are wrong, missing, or not known, naming them. */
+/** The frequencies of a head's rotated pairs. RangeError for settings that are wrong, missing or not known. */
 export function ropeFrequencies(options: RopeOptions): RopeFrequencies {
   const { headDim, theta, scaling, divisors } = options;
-  if (!(headDim > 0 && headDim % 2 === 0))
-    throw new RangeError(`rope: the head size must be even and positive, got ${headDim}`);
   if (!(theta > 0)) throw new RangeError(`rope: theta must be positive, got ${theta}`);
-  const powers = Float32Array.from({ length: headDim / 2 }, (_, i) => theta ** f((2 * i) / headDim));
-  const plain = powers.map(power => 1 / power);
   const type: unknown = scaling?.rope_type ?? scaling?.['type'] ?? 'default';
   const fail = (text: string): never => {
     throw new RangeError(`rope scaling '${String(type)}': ${text}`);
@@ -189,21 +205,31 @@ export function ropeFrequencies(options: RopeOptions): RopeFrequencies {
       ? value
       : fail(`${key} must be a positive number, got ${String(value)}`);
   };
-  if (number('partial_rotary_factor', 1) !== 1)
-    fail(`partial_rotary_factor ${String(setting('partial_rotary_factor'))} is not supported, only 1`);
+  const inScaling = number('partial_rotary_factor', options.fraction ?? 1);
+  const fraction = options.fraction ?? inScaling;
+  if (fraction !== inScaling) fail(`partial_rotary_factor is ${inScaling}, and ${fraction} beside it`);
+  const rotaryDim = Math.floor(headDim * fraction);
+  if (!(rotaryDim > 0 && rotaryDim % 2 === 0 && rotaryDim <= headDim)) {
+    const part = fraction === 1 ? '' : `, ${fraction} of a head of ${headDim}`;
+    throw new RangeError(
+      `rope: the columns that are rotated must be even in number and positive, got ${rotaryDim}${part}`,
+    );
+  }
+  const powers = Float32Array.from({ length: rotaryDim / 2 }, (_, i) => theta ** f((2 * i) / rotaryDim));
+  const plain = powers.map(power => 1 / power);
   const common = ['rope_type', 'type', 'rope_theta', 'partial_rotary_factor'];
   const strange = Object.keys(scaling ?? {}).find(
     key => setting(key) !== undefined && !common.includes(key) && !known.keys.includes(key),
   );
   if (strange !== undefined) fail(`${strange} is not understood; it has ${['rope_theta', ...known.keys].join(', ')}`);
-  const { perPosition, scale = 1 } = known.frequencies({ powers, plain, options, number, setting, fail });
+  const { perPosition, scale = 1 } = known.frequencies({ powers, plain, theta, rotaryDim, number, setting, fail });
   if (divisors && (divisors.length !== plain.length || !divisors.every(x => x > 0 && Number.isFinite(x)))) {
     throw new RangeError(`rope: expected ${plain.length} positive divisors of frequencies, got ${divisors.length}`);
   }
   return { perPosition: divisors ? perPosition.map((x, i) => x / divisors[i]) : perPosition, scale };
 }
 
-/** cos and sin of position times frequency, [n, D/2] row-major; the angle is rounded to f32 first, as in PyTorch. */
+/** cos and sin of position times frequency, [n, R/2] row-major; the angle is rounded to f32 first, as in PyTorch. */
 export function ropeTables(
   { perPosition, scale }: RopeFrequencies,
   positions: Int32Array,

@@ -42,4 +42,85 @@ export const patches: Patches = {
       'of four',
     ],
   ],
+  'src/nn/rmsNorm.ts': [
+    [
+      'a weight that is added to 1',
+      'this.#onePlus ? this.weight.add(1) : this.weight',
+      'this.weight',
+      'nn-layers',
+      'added to 1',
+    ],
+  ],
+  'src/nn/layerNorm.ts': [
+    ['a norm without a bias', 'new FixedRow(0)', 'new FixedRow(1)', 'nn-layers', 'without a bias'],
+  ],
+  'src/nn/fixedRow.ts': [
+    ['a row for inputs of another width', 'row.shape[0] === width && ', '', 'nn-layers', 'without a bias'],
+    [
+      'a row that outlives the scope',
+      'keep(create.full([width], this.#value, { dtype, backend }))',
+      'create.full([width], this.#value, { dtype, backend })',
+      'nn-layers',
+      'without a bias',
+    ],
+  ],
+  'src/nn/activations.ts': [['quick_gelu', 'mul(1.702, x)', 'x', 'nn-layers', 'activations by name']],
+  'src/nn/rope.ts': [
+    [
+      'columns that are not rotated',
+      'return concat([rope(first, cos, sin, { pairs }), rest], 3);',
+      'return concat([first, rest], 3);',
+      'nn-rope',
+      'first columns turn',
+    ],
+    [
+      'neighbours as pairs',
+      "if (pairs === 'halves') return fused",
+      'if (pairs) return fused',
+      'nn-rope',
+      'first columns turn',
+    ],
+    [
+      'frequencies of a part of a head',
+      'theta ** f((2 * i) / rotaryDim)',
+      'theta ** f((2 * i) / headDim)',
+      'nn-rope',
+      'part of a head',
+    ],
+    [
+      'columns that yarn blends',
+      '(rotaryDim * Math.log(original',
+      '(4 * rotaryDim * Math.log(original',
+      'nn-rope',
+      'yarn',
+    ],
+  ],
+  'src/nn/relativePosition.ts': [
+    [
+      'keys after the query',
+      'bidirectional && distance > 0 ? count : 0',
+      'bidirectional && distance >= 0 ? count : 0',
+      'nn-positions',
+      'both directions',
+    ],
+    ['the last bucket', 'Math.min(count - 1, ', 'Math.min(count, ', 'nn-positions', 'buckets'],
+    [
+      'steps of f32',
+      'f(Math.log(maxDistance / exact))',
+      'f(Math.log(maxDistance / exact) * 1.000001)',
+      'nn-positions',
+      'buckets',
+    ],
+    [
+      'queries behind cached keys',
+      'let distance = 1 - queries - offset;',
+      'let distance = 1 - queries;',
+      'nn-positions',
+      'cached keys',
+    ],
+  ],
+  'src/nn/sinusoidal.ts': [
+    ['where the frequencies end', 'inclusive ? half - 1 : half', 'half', 'nn-positions', 'sinusoidal'],
+    ['the first position', 'f((start + p) * frequency)', 'f(p * frequency)', 'nn-positions', 'sinusoidal'],
+  ],
 };

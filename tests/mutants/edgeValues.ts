@@ -40,4 +40,22 @@ export const patches: Patches = {
       'all that are kept',
     ],
   ],
+  'src/io/tokenizerPattern.ts': [
+    [
+      'a pattern of a text with -',
+      "(/[.*+?^${}()|[\\]\\\\/]/g, '\\\\$&')",
+      "(/[.*+?^${}()|[\\]\\\\/-]/g, '\\\\$&')",
+      'edge-values-tokenizers',
+      'pre-tokenizers',
+    ],
+  ],
+  'src/io/tokenizerModels.ts': [
+    [
+      'what is no token is left out before merges',
+      "Array.from(piece).filter(isToken).join('')",
+      'piece',
+      'edge-values-tokenizers',
+      'models',
+    ],
+  ],
 };

@@ -71,4 +71,47 @@ export const patches: Patches = {
   'src/io/resolve.ts': [
     ['names that any folder has tell no alias', " && !names.includes('config.json')", '', 'resolve', 'tells the alias'],
   ],
+  'src/io/tokenizerSentencePiece.ts': [
+    [
+      'spaces at the ends of a text',
+      "replace('\\\\A +| +\\\\z', ''), ",
+      '',
+      'tokenizer-sentencePiece',
+      'its own|followed',
+    ],
+    ['several spaces become one', ", replace(' {2,}', ' ')", '', 'tokenizer-sentencePiece', 'its own|followed'],
+    [
+      'pieces of bytes',
+      'byte_fallback: model.byteFallback',
+      'byte_fallback: false',
+      'tokenizer-sentencePiece',
+      'its own',
+    ],
+    [
+      "a user's own piece is no special token",
+      '[pieceTypes.unknown, pieceTypes.control]',
+      '[pieceTypes.unknown, pieceTypes.control, pieceTypes.userDefined]',
+      'tokenizer-sentencePiece',
+      'its own',
+    ],
+    [
+      'a score that is not finite',
+      'if (!Number.isFinite(score)) throw',
+      'if (false as boolean) throw',
+      'tokenizer-sentencePiece',
+      'refused',
+    ],
+  ],
+  'src/io/protobuf.ts': [
+    [
+      'the length of a field is checked',
+      'if (length > bytes.length - offset) throw',
+      'if (false as boolean) throw',
+      'tokenizer-sentencePiece',
+      'refused',
+    ],
+  ],
+  'src/io/autoTokenizer.ts': [
+    ['marian ends every text', '{ addEosToken: true }', '{}', 'tokenizer-sentencePiece', 'a marian model'],
+  ],
 };

@@ -106,6 +106,13 @@ export const patches: Patches = {
   ],
   'src/backends/webgpu/fused/scans.ts': [
     [
+      'the states that a selective scan begins with',
+      "maps.copy({ input: initial, output: begin }, 'selectiveScan');",
+      'void begin;',
+      'webgpu-scans',
+      'selectiveScan: a sequence',
+    ],
+    [
       'the first row of a sequence does not look at the one before',
       'if (row - 1u > first) {',
       'if (row > 1u) {',

@@ -125,7 +125,11 @@ const rotary = (held: boolean): Recipe => ({
     : [
         [
           () => rope(z(1, 2, 1, 4), z(1, 3, 2), z(1, 3, 2)),
-          /^rope: tables \[1,3,2\] do not fit \[1,2,1,4\], expected \[1\|1,2,2\]$/,
+          /^rope: tables \[1,3,2\] and \[1,3,2\] do not fit \[1,2,1,4\], expected \[1\|1,2,1 to 2\]$/,
+        ],
+        [
+          () => rope(z(1, 2, 1, 4), z(1, 2, 3), z(1, 2, 3)),
+          /^rope: tables \[1,2,3\] and \[1,2,3\] do not fit \[1,2,1,4\], expected \[1\|1,2,1 to 2\]$/,
         ],
       ],
   make(d) {
@@ -133,17 +137,21 @@ const rotary = (held: boolean): Recipe => ({
     const half = d.side(d.smooth ? 4 : 40);
     const angles = d.values([d.flip() ? 1 : B, T, half], { limit: 6 });
     const [cos, sin] = [Math.cos, Math.sin].map(f => zip(x => Math.fround(f(x)), [angles]));
-    const x = d.values([B, T, H, 2 * half]);
+    const rest = d.flip() ? 0 : d.side(5);
+    const pairs = d.flip() ? 'halves' : 'interleaved';
+    const x = d.values([B, T, H, 2 * half + rest]);
     const rotated = (x: Host, c: Host, s: Host, f: (x: number) => number): Host =>
       build(x.shape, ([b, t, h, k]) => {
-        const j = k % half;
-        const [p, q] = [get(x, [b, t, h, j]), get(x, [b, t, h, j + half])];
+        if (k >= 2 * half) return f(get(x, [b, t, h, k]));
+        const [j, first] = pairs === 'halves' ? [k % half, k < half] : [Math.floor(k / 2), k % 2 === 0];
+        const [one, other] = pairs === 'halves' ? [j, j + half] : [2 * j, 2 * j + 1];
+        const [p, q] = [get(x, [b, t, h, one]), get(x, [b, t, h, other])];
         const [cj, sj] = [get(c, [b, t, j]), get(s, [b, t, j])];
-        return k < half ? f(p * cj) + f(-q * sj) : f(q * cj) + f(p * sj);
+        return first ? f(p * cj) + f(-q * sj) : f(q * cj) + f(p * sj);
       });
     const c: Case = {
       inputs: [x, cos, sin],
-      run: (a, p, q) => rope(a, p, q),
+      run: (a, p, q) => rope(a, p, q, { pairs }),
       roundings: 3,
       reference: (a, p, q) => rotated(a, p, q, v => v),
       magnitude: (a, p, q) => rotated(a, p, q, Math.abs),
@@ -152,7 +160,7 @@ const rotary = (held: boolean): Recipe => ({
       ? {
           ...c,
           inputs: [x],
-          run: a => rope(a, beside(a, cos), beside(a, sin)),
+          run: a => rope(a, beside(a, cos), beside(a, sin), { pairs }),
           reference: a => rotated(a, cos, sin, v => v),
           magnitude: a => rotated(a, cos, sin, Math.abs),
         }
