@@ -66,6 +66,9 @@ export class CausalLM extends Model {
   get causal(): boolean {
     return this.#config.causal;
   }
+  override get keepsPrefixes(): boolean {
+    return this.causal && !this.decoder.recurrent;
+  }
   private get embeddings(): Embeddings {
     return this.decoder.embeddings as Embeddings;
   }

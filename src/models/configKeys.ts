@@ -32,6 +32,10 @@ const ignored: Readonly<Record<string, string>> = {
     router_aux_loss_coef output_router_logits recompute init_std layerdrop hidden_dropout_rate activation_dropout
     dropout_rate encoder_layerdrop decoder_layerdrop classifier_dropout_prob
   `,
+  'how first weights were drawn, and which of several ways computes the same': `
+    time_step_init_scheme time_step_max time_step_min time_step_floor time_step_scale rescale_prenorm_residual
+    use_associative_scan use_mambapy residual_in_fp32
+  `,
   'heads of other tasks': `
     id2label label2id num_labels problem_type finetuning_task task_specific_params prefix summary_type
     summary_use_proj summary_activation summary_proj_to_labels

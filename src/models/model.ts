@@ -96,6 +96,13 @@ export abstract class Model extends Module {
   /** True where no token sees a later one, so that what comes before the first edit never changes. */
   abstract get causal(): boolean;
 
+  /**
+   * True where what is kept of tokens can be cut at any of them, as keys and values can and a recurrence's state not.
+   */
+  get keepsPrefixes(): boolean {
+    return this.causal;
+  }
+
   abstract forward(options: ForwardOptions): ModelOutput;
   abstract loss(options: LossOptions, labels: Int32Array): Loss;
 

@@ -315,6 +315,16 @@ export class BlockRun {
     return this.rows.gather(attended.permute([0, 2, 1, 3]).reshape([batch, length, heads * dim]));
   }
 
+  /** What a recurrence of this block has kept of the tokens before, [B, ..] each; null before the first. */
+  get states(): readonly Tensor[] | null {
+    return this.run.cache?.states(this.layer) ?? null;
+  }
+
+  /** Keeps a recurrence's states after the tokens of this pass, where later passes go on from them. */
+  keepStates(states: readonly Tensor[]): void {
+    this.run.cache?.keepStates(this.layer, states);
+  }
+
   /**
    * From here on only the rows that are still wanted: in the last block those whose outputs somebody reads, else all.
    * Give it all states the block goes on with.

@@ -61,6 +61,8 @@ export class Stack extends Module {
   readonly norm: Norm | null;
   readonly names: StackNames;
   readonly sites: StackSites;
+  /** What is kept of a sequence is a state after its last token: it cannot be cut at an earlier one. */
+  readonly recurrent: boolean;
   readonly #config: Pick<StackConfig, 'ropes' | 'ropeDivisors' | 'headDim'>;
   readonly #frequencies = new Map<RopeSettings, RopeFrequencies>();
   /** The bias of positions, [1, H, T, S], that every layer adds to its scores; families that have one set it. */
@@ -72,6 +74,7 @@ export class Stack extends Module {
     readonly norm: Norm | null;
     readonly names: StackNames;
     readonly sites: StackSites;
+    readonly recurrent?: boolean;
     readonly config: Pick<StackConfig, 'ropes' | 'ropeDivisors' | 'headDim'>;
   }) {
     super();
@@ -80,6 +83,7 @@ export class Stack extends Module {
     this.norm = parts.norm;
     this.names = parts.names;
     this.sites = parts.sites;
+    this.recurrent = parts.recurrent ?? false;
     this.#config = parts.config;
     for (const settings of new Set(parts.config.ropes))
       if (settings) this.#frequencies.set(settings, frequenciesOf(settings, parts.config));
@@ -108,8 +112,10 @@ export class Stack extends Module {
     if (!from || from.component === 'embeddings') h = run.site(0, 'embeddings', h);
     if (from?.component === 'block_output') h = run.site(first++, 'block_output', h);
     for (let layer = first; layer <= last; layer++) {
-      if (pass.hiddenStates) hiddenStates.push(tokens.spread(h));
+      if (pass.hiddenStates && !this.recurrent) hiddenStates.push(tokens.spread(h));
       h = this.block(layer, h, pass, rotaries[layer], bias);
+      // As transformers lists them: of recurrent models the outputs of blocks, of others the inputs.
+      if (pass.hiddenStates && this.recurrent) hiddenStates.push(tokens.spread(h));
     }
     return this.finished(h, pass, hiddenStates, narrowed && first <= last);
   }

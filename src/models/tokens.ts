@@ -202,6 +202,18 @@ export class Tokens extends TokenRows {
     return new Tokens(shape, padding, past, backend);
   }
 
+  /** The first packed row of each sequence. */
+  get starts(): Int32Array {
+    const [batch, length] = this.shape;
+    const starts = new Int32Array(batch);
+    let row = 0;
+    for (let b = 0; b < batch; b++) {
+      starts[b] = row;
+      while (row < this.count && this.tokens[row] < (b + 1) * length) row++;
+    }
+    return starts;
+  }
+
   /** [B, T]: how many real tokens of its row come before each token, so that padding on either side changes nothing. */
   defaultPositions(): Int32Array {
     if (this.rowLengths) return this.rowLengths;

@@ -22,7 +22,8 @@ export const defaultReuseDirectoryBytes = 2 ** 34;
 const mostComing = 64;
 
 /** True when the base cannot change, so that what is kept stays exact. */
-export const canReuse = (reft: ReftModel): boolean => reft.base.parameters().every(t => !t.requiresGrad);
+export const canReuse = (reft: ReftModel): boolean =>
+  reft.base.keepsPrefixes && reft.base.parameters().every(t => !t.requiresGrad);
 
 export interface ReuseOptions {
   /** Most bytes in memory. */

@@ -56,7 +56,7 @@ export const patches: Patches = {
     ],
     ['prompt lengths beyond the ids', '&& (promptLength as number) <= length', '', 'hostile-ids', 'prompt lengths'],
   ],
-  'src/models/generate.ts': [
+  'src/models/generation/generate.ts': [
     [
       'what is given as a prompt is looked at',
       'checkIds(`generate: prompt ${b}`, ids, vocabSize);',

@@ -166,7 +166,7 @@ export const patches: Patches = {
   'src/reft/tokenSpans.ts': [
     ['tokens of one run', 'if (behind - first > 1 && end', 'if (false && end', 'tokenizer-files', 'run of bytes'],
   ],
-  'src/models/sampling.ts': [
+  'src/models/generation/sampling.ts': [
     ['a NaN beside the largest logit', 'Number.isNaN(logits[i]) || ', '', 'models-sampling', 'not finite'],
     ['an infinite logit', ' || logits[i] === Infinity', '', 'models-sampling', 'not finite'],
     ['no token may be chosen', 'if (logits[best] === -Infinity)', 'if (false)', 'models-sampling', 'not finite'],
@@ -180,7 +180,7 @@ export const patches: Patches = {
     ['the penalty once a token', 'new Set(seen)', '[...seen]', 'models-sampling', 'acts once'],
     ['weights of 0', 'if (weights[i] === 0) continue;', '', 'models-sampling', 'Infinity is never'],
   ],
-  'src/models/generate.ts': [
+  'src/models/generation/generate.ts': [
     ["a row's stream", 'new Random(seed, b)', 'new Random(seed, 0)', 'models-generation', 'its own stream'],
     ["a prompt's ends", "'ids' in p ? p : undefined", 'undefined', 'models-generation', 'bring their ends'],
     [

@@ -10,6 +10,7 @@ import { gpt2 } from './gpt2.js';
 import { gptNeoX } from './gptNeoX.js';
 import { granite } from './granite.js';
 import { llama } from './llama.js';
+import { mamba } from './mamba.js';
 import { olmo2 } from './olmo2.js';
 import { opt } from './opt.js';
 import { phi3 } from './phi3.js';
@@ -30,6 +31,7 @@ export const families: readonly Family[] = [
   gpt2,
   gptNeoX,
   opt,
+  mamba as Family,
 ];
 
 /** Every `model_type` this version reads. */

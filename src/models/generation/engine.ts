@@ -165,7 +165,7 @@ export class Engine {
     if (!(maxBatch >= 1)) throw new RangeError(`maxBatch: expected a number from 1, got ${maxBatch}`);
     this.model = model;
     this.options = options;
-    this.pages = pageBytes > 0 ? new PromptPages(pageBytes) : null;
+    this.pages = pageBytes > 0 && model.keepsPrefixes ? new PromptPages(pageBytes) : null;
   }
 
   /** True while a request waits or runs. */
