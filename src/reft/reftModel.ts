@@ -1,6 +1,8 @@
 // A frozen model with a set of interventions: forward, loss and generation with edits in place. The base is never
 // changed; edits are values given to its forward. Training is in trainer.ts, files in adapterFiles.ts.
 
+import type { TrainedTensor } from '../adapt/parameterSet.js';
+import { sharedRotations, type SharedRotations } from '../adapt/sharedRotations.js';
 import { noGrad } from '../autograd/tape.js';
 import { checkPromptLength, shownValue } from '../io/tokenIds.js';
 import type { CausalLM } from '../models/causalLM.js';
@@ -9,9 +11,8 @@ import { siteName, type Site } from '../models/sites.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 import { EditedModel, type TrainingMode } from './editedModel.js';
-import { Intervention, type TrainedTensor } from './intervention.js';
+import { Intervention } from './intervention.js';
 import { editedRows, rowsAmongReal, type SequenceLayout } from './layout.js';
-import { sharedRotations, type SharedRotations } from './rotations.js';
 import { rowOptionsAt, rowOptionsOf, type RowOptionsFor } from './rowOptions.js';
 import { describeNewTokens, describePositions, type Side } from './positions.js';
 
@@ -78,7 +79,7 @@ export class ReftModel extends EditedModel {
   /** The same for one forward pass alone: orthogonal maps of one shape are evaluated together. */
   protected override editsOnce(layout: SequenceLayout, training?: TrainingMode, rows: RowOptionsFor = {}): SiteEdit[] {
     const uses = this.inUse(layout);
-    const shared = sharedRotations(uses.map(use => use.intervention));
+    const shared = sharedRotations(uses.map(use => use.intervention.parameterSet));
     return uses.map(use => this.siteEdit(use, layout, training, rows, shared));
   }
 
@@ -126,7 +127,11 @@ export class ReftModel extends EditedModel {
       const dropout = training && p > 0 ? { dropout: { p, on, seed: training.seed, stream: stream as number } } : {};
       const meta = { id, kind: kind.name, site: siteName(site), rank: config.rank, scale };
       const given = rowOptionsAt(options, own.rows, { batch, width, rank: config.rank }, h);
-      return intervention.apply(h, { indices: own.at, meta, ...dropout, ...given }, shared?.get(intervention));
+      return intervention.apply(
+        h,
+        { indices: own.at, meta, ...dropout, ...given },
+        shared?.get(intervention.parameterSet),
+      );
     };
     return {
       site,

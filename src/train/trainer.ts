@@ -2,6 +2,7 @@
 // back once and updates. Options are in trainerOptions.ts, rows are checked in trainerData.ts, batches made in
 // trainerWindows.ts, what a frozen base allows to keep is in reuse.ts, files in checkpoint.ts.
 
+import { assign } from '../adapt/assign.js';
 import { scope } from '../autograd/scope.js';
 import { backward, noGrad } from '../autograd/tape.js';
 import type { Example } from '../data/examples.js';
@@ -17,7 +18,6 @@ import { stateFromFiles, stateTensorsFile, stateToFiles, type TrainerSettings } 
 import { configToJSON } from '../reft/config.js';
 import { EvaluationCourse } from './evaluationCourse.js';
 import { examplesFingerprint, modelFingerprint } from './fingerprint.js';
-import { assign } from '../reft/intervention.js';
 import { likelihood, preference, type Objective } from './objectives.js';
 import type { TrainingMode } from '../reft/editedModel.js';
 import type { ReftModel } from '../reft/reftModel.js';

@@ -539,7 +539,7 @@ export const patches: Patches = {
     ],
   ],
   'src/nn/orthogonal/cayley.ts': [["the half of Cayley's transform", '0.25', '0.5', 'nn-orthogonal']],
-  'src/reft/rotations.ts': [
+  'src/adapt/sharedRotations.ts': [
     ['each intervention gets its own R of a stack', 'together.select(0, k)', 'together.select(0, 0)', 'reft-kinds'],
   ],
   'src/reft/mixedEdits.ts': [
