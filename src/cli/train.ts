@@ -22,7 +22,7 @@ import type { KindName } from '../reft/kinds.js';
 import { firstEdited } from '../reft/layout.js';
 import type { NewTokens } from '../reft/positions.js';
 import { getReftModel, type ReftModel } from '../reft/reftModel.js';
-import { ReftTrainer } from '../train/trainer.js';
+import { ReftTrainer } from '../reft/reftTrainer.js';
 import { blamingInput, Interrupted, UsageError } from './errors.js';
 import { onInterrupt } from './interrupt.js';
 import { lossCurve } from './lossCurve.js';

@@ -1,7 +1,8 @@
 // Public face of ReFT: `reft/reft`.
 
 export { getReftModel, layoutOf, ReftModel } from './reftModel.js';
-export { EditedModel, type EditedGenerateOptions, type TrainingMode } from './editedModel.js';
+export type { AdaptedModel, Adapter, FirstChange, TrainingMode } from '../adapt/adapter.js';
+export { EditedModel, type EditedGenerateOptions } from './editedModel.js';
 export {
   adapterFromFiles,
   adapterToFiles,
@@ -21,7 +22,8 @@ export {
 } from './graph.js';
 export { trainBaseParameters } from './baseParameters.js';
 export { modelFingerprint } from '../train/fingerprint.js';
-export { ReftTrainer } from '../train/trainer.js';
+export { ReftTrainer } from './reftTrainer.js';
+export { Trainer } from '../train/trainer.js';
 export type { Evaluation, TrainerOptions, TrainResult, TrainStep } from '../train/options.js';
 export type { TrainingData } from '../train/data.js';
 export type { EarlyStopping, EvaluatedStep } from '../train/evaluationCourse.js';

@@ -23,6 +23,28 @@ export const patches: Patches = {
       'frees',
     ],
   ],
+  'src/train/reuse.ts': [
+    [
+      'only a causal base keeps prefixes',
+      'adapter.base.causal !== false',
+      'adapter.base !== null',
+      'adapt-adapter',
+      'see those after',
+    ],
+  ],
+  'src/train/runSettings.ts': [
+    ['settings of an adapter are compared', '    ...adapter.settings(),\n', '', 'adapt-adapter', 'other settings'],
+  ],
+  'src/reft/reftModel.ts': [
+    ['what is switched off changes nothing', 'i.enabled && positionsOf', 'positionsOf', 'adapt-adapter', 'switches'],
+    [
+      'an edit within a block comes before its end',
+      'sites.every(\n      site => site.layer > layer',
+      'sites.some(\n      site => site.layer > layer',
+      'adapt-adapter',
+      'first change',
+    ],
+  ],
   'src/nn/hostMatrices.ts': [
     [
       'a NaN is not orthonormal',

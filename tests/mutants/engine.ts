@@ -661,11 +661,11 @@ export const patches: Patches = {
       'what decides it',
     ],
   ],
-  'src/train/trainer.ts': [
+  'src/train/batchLosses.ts': [
     [
       'the next step is read ahead',
-      'this.reuse && this.done + 1 < this.totalSteps',
-      'this.reuse && this.done < 0',
+      'this.reuse && nextStep !== null',
+      'this.reuse && nextStep === -1',
       'reft-reuse-files',
       'begins to read',
     ],
