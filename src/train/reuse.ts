@@ -4,6 +4,7 @@
 // memory up to a bound, and in a folder up to another (reuseFiles.ts); examples beyond both are computed in full.
 
 import type { Adapter, FirstChange } from '../adapt/adapter.js';
+import { observed } from '../autograd/observer.js';
 import { keep, scope } from '../autograd/scope.js';
 import { noGrad } from '../autograd/tape.js';
 import type { Example } from '../data/examples.js';
@@ -168,6 +169,10 @@ export class PrefixReuse {
 
   /** What stands for the tokens before these windows and the layers below. Owned by the scope it is called in. */
   stateFor(windows: readonly Window[]): Pick<ForwardOptions, 'from' | 'cache'> {
+    return observed('reuse', () => this.joined(windows));
+  }
+
+  private joined(windows: readonly Window[]): Pick<ForwardOptions, 'from' | 'cache'> {
     return noGrad(() => {
       const parts = windows.map(w => this.kept.get(w.example) ?? this.compute(w));
       const width = Math.max(...windows.map(w => w.end - w.start));
@@ -185,8 +190,14 @@ export class PrefixReuse {
    * One pass over an example, alone, so that what is kept does not depend on its neighbours. It stays until `release`
    * or `close`.
    */
-  compute({ example, start, end }: Window): KeptStates {
-    const kept = scope(() => {
+  compute(window: Window): KeptStates {
+    const kept = observed('reuse', () => this.computed(window));
+    this.kept.set(window.example, kept);
+    return kept;
+  }
+
+  private computed({ example, start, end }: Window): KeptStates {
+    return scope(() => {
       const cache = new KVCache(end);
       try {
         const { collected } = this.adapter.base.forward({
@@ -205,8 +216,6 @@ export class PrefixReuse {
         cache.dispose();
       }
     });
-    this.kept.set(example, kept);
-    return kept;
   }
 
   /** Frees what is kept, and resolves when no file is being read any more. */
