@@ -8,7 +8,8 @@ import { batches, collate, shuffled } from '../src/data/collate.js';
 import { checkExample } from '../src/data/examples.js';
 import { parseRows } from '../src/data/rows.js';
 import { heatMap } from '../src/interchange/heatMap.js';
-import { principalComponents, symmetricEigen } from '../src/interchange/pca.js';
+import { principalComponents } from '../src/interchange/pca.js';
+import { symmetricEigen } from '../src/nn/hostMatrices.js';
 import {
   checkPartition,
   chosenFeatures,

@@ -1,6 +1,6 @@
 // Training an adapter: the loop. A step clears gradients, adds up those of its micro-batches, clips them, reads the
-// loss back once and updates. Options are in options.ts, rows are checked in data.ts, losses computed in batchLosses.ts,
-// checkpoints written and read in runFiles.ts.
+// loss back once and updates. Options are in options.ts, rows are checked in data.ts, losses are computed in
+// batchLosses.ts, checkpoints written and read in runFiles.ts.
 
 import type { Adapter } from '../adapt/adapter.js';
 import { scope } from '../autograd/scope.js';
