@@ -21,7 +21,7 @@ import {
 import { tokenizerFromFolder } from '../src/io/tokenizerNode.js';
 import { compose } from '../src/reft/compose.js';
 import { kindByName, optionsOf } from '../src/reft/defineEdit.js';
-import { getReftModel } from '../src/reft/index.js';
+import { getReftModel, pyreftToFiles } from '../src/reft/index.js';
 import { firstEdited, rowsAmongReal } from '../src/reft/layout.js';
 import {
   checkNewTokens,
@@ -273,6 +273,15 @@ describe('what differs by row', () => {
     fails(
       { subspaces: [0, [1]] as unknown as number[] },
       'subspaces: expected row numbers, or a list of them for each row of the batch, got both',
+    );
+  });
+
+  test('two edits of one site are numbered for pyreft', async () => {
+    const reft = getReftModel(await tinyModel(), { layers: [0, 2], positions: 'f1+l1', rank: 2 });
+    const names = [...(await pyreftToFiles(reft)).keys()].flatMap(name => /layer_\d.*#-?\d+/.exec(name) ?? []);
+    assert.deepEqual(
+      names.sort(),
+      [0, 2].flatMap(layer => [0, 1].map(n => `layer_${layer}_comp_block_output_unit_pos_nunit_1#${n}`)),
     );
   });
 
