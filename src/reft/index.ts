@@ -1,16 +1,10 @@
 // Public face of ReFT: `reft/reft`.
 
 export { getReftModel, layoutOf, ReftModel } from './reftModel.js';
+export type { Files } from '../adapt/files.js';
 export type { AdaptedModel, Adapter, FirstChange, TrainingMode } from '../adapt/adapter.js';
 export { EditedModel, type EditedGenerateOptions } from './editedModel.js';
-export {
-  adapterFromFiles,
-  adapterToFiles,
-  loadReft,
-  saveAdapter,
-  type Files,
-  type LoadReftOptions,
-} from './adapterFiles.js';
+export { adapterFromFiles, adapterToFiles, loadReft, saveAdapter, type LoadReftOptions } from './adapterFiles.js';
 export {
   EditGraph,
   trace,

@@ -4,7 +4,7 @@
 import type { Adapter } from '../adapt/adapter.js';
 import { nodeOnly } from '../io/nodeOnly.js';
 import type { Tensor } from '../tensor/tensor.js';
-import type { Files } from '../reft/adapterFiles.js';
+import type { Files } from '../adapt/files.js';
 import {
   stateFromFiles,
   stateTensorsFile,

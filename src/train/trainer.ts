@@ -12,7 +12,7 @@ import { create } from '../tensor/create.js';
 import { stack } from '../tensor/layout.js';
 import { nextMacrotask } from '../tensor/macrotask.js';
 import type { Tensor } from '../tensor/tensor.js';
-import type { Files } from '../reft/adapterFiles.js';
+import type { Files } from '../adapt/files.js';
 import { BatchLosses } from './batchLosses.js';
 import { claim } from './claims.js';
 import { checkChanged, labelCount, prepareExamples } from './data.js';

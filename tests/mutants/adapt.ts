@@ -36,6 +36,13 @@ export const patches: Patches = {
     ['settings of an adapter are compared', '    ...adapter.settings(),\n', '', 'adapt-adapter', 'other settings'],
   ],
   'src/reft/reftModel.ts': [
+    [
+      'each edit drops by a stream of its own',
+      'this.interventions.length + number;',
+      'this.interventions.length;',
+      'train-values',
+      'dropout draws',
+    ],
     ['what is switched off changes nothing', 'i.enabled && positionsOf', 'positionsOf', 'adapt-adapter', 'switches'],
     [
       'an edit within a block comes before its end',
@@ -44,6 +51,53 @@ export const patches: Patches = {
       'adapt-adapter',
       'first change',
     ],
+  ],
+  'src/adapt/files.ts': [
+    [
+      'rows of a file must be orthonormal',
+      'error <= orthonormalTolerance',
+      'error <= 2',
+      'reft-adapter interchange-files',
+    ],
+    [
+      'a tensor that nobody expects is refused',
+      'if (!expected.has(name))',
+      'if (name === "")',
+      'reft-adapter interchange-files',
+    ],
+  ],
+  'src/train/windows.ts': [
+    ['labels with holes', 'if (labels[t] < 0) continue;', 'if (labels[t] === -1) continue;', 'train-values', 'a batch'],
+    [
+      'kept tokens are on the left',
+      'fill(1, at - start, at + end - start)',
+      'fill(1, at, at + end - start)',
+      'train-values',
+      'a batch',
+    ],
+  ],
+  'src/train/data.ts': [
+    [
+      'the first label judges nothing',
+      't > 0 && label >= 0 ? 1 : 0',
+      'label >= 0 ? 1 : 0',
+      'train-values',
+      'reach from',
+    ],
+  ],
+  'src/train/trainer.ts': [
+    [
+      'a micro-batch has a stream of its own',
+      '* this.examples.length + k',
+      '* this.examples.length',
+      'train-values',
+      'masks of a run',
+    ],
+    ['a step has a stream of its own', 'step: this.progress.done *', 'step: 0 *', 'train-values', 'masks of a run'],
+  ],
+  'src/train/objectives.ts': [['beta of preferences', '.mul(-beta)', '.mul(-1)', 'train-values', 'preferences']],
+  'src/train/evaluate.ts': [
+    ['a row is right as a whole', 'windows.length - wrong.size', 'windows.length', 'train-values', 'shares'],
   ],
   'src/nn/hostMatrices.ts': [
     [
