@@ -10,7 +10,7 @@ if (Number(process.versions.node.split('.')[0]) < 22) setFlagsFromString('--expe
 const { gradientsOf, noGrad, scope } = await import('../src/autograd/index.js');
 const nn = await import('../src/nn/index.js');
 const { edit } = await import('../src/reft/editOp.js');
-const { orthogonalMaps } = await import('../src/reft/intervention.js');
+const { orthogonalMaps } = await import('../src/nn/orthogonal/maps.js');
 const { stack } = await import('../src/tensor/layout.js');
 const { tensor } = await import('../src/tensor/index.js');
 type Tensor = InstanceType<typeof import('../src/tensor/tensor.js').Tensor>;

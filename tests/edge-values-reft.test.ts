@@ -8,7 +8,8 @@ import { batches, collate, shuffled } from '../src/data/collate.js';
 import { checkExample } from '../src/data/examples.js';
 import { parseRows } from '../src/data/rows.js';
 import { heatMap } from '../src/interchange/heatMap.js';
-import { principalComponents, symmetricEigen } from '../src/interchange/pca.js';
+import { principalComponents } from '../src/interchange/pca.js';
+import { symmetricEigen } from '../src/nn/hostMatrices.js';
 import {
   checkPartition,
   chosenFeatures,
@@ -20,7 +21,7 @@ import {
 import { tokenizerFromFolder } from '../src/io/tokenizerNode.js';
 import { compose } from '../src/reft/compose.js';
 import { kindByName, optionsOf } from '../src/reft/defineEdit.js';
-import { getReftModel } from '../src/reft/index.js';
+import { getReftModel, pyreftToFiles } from '../src/reft/index.js';
 import { TokenRows } from '../src/models/tokens.js';
 import { firstEdited } from '../src/reft/layout.js';
 import {
@@ -274,6 +275,15 @@ describe('what differs by row', () => {
     fails(
       { subspaces: [0, [1]] as unknown as number[] },
       'subspaces: expected row numbers, or a list of them for each row of the batch, got both',
+    );
+  });
+
+  test('two edits of one site are numbered for pyreft', async () => {
+    const reft = getReftModel(await tinyModel(), { layers: [0, 2], positions: 'f1+l1', rank: 2 });
+    const names = [...(await pyreftToFiles(reft)).keys()].flatMap(name => /layer_\d.*#-?\d+/.exec(name) ?? []);
+    assert.deepEqual(
+      names.sort(),
+      [0, 2].flatMap(layer => [0, 1].map(n => `layer_${layer}_comp_block_output_unit_pos_nunit_1#${n}`)),
     );
   });
 

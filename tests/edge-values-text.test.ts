@@ -6,9 +6,11 @@ import { describe, test } from 'node:test';
 import { findAnswer, type AnswerTemplate } from '../src/io/chatAnswer.js';
 import type { ChatMessage } from '../src/io/chatMessages.js';
 import { FormatError } from '../src/io/errors.js';
+import { tokenizerOf } from '../src/io/autoTokenizer.js';
 import { nearNames } from '../src/io/nearNames.js';
 import { JsonFloat, parseJson } from '../src/io/orderedJson.js';
 import { decodeUtf8, findFraction, parseJsonObject } from '../src/io/strictJson.js';
+import type { ResolvedModel } from '../src/io/resolve.js';
 import { parseLlama2cVocabulary, tokenizerFromLlama2c } from '../src/io/tokenizerLlama2c.js';
 import { checkIds, checkLabels, checkPromptLength, shownValue } from '../src/io/tokenIds.js';
 import { checkOptionKeys } from '../src/optionKeys.js';
@@ -415,6 +417,13 @@ describe('a vocabulary of llama2.c', () => {
       pieces: [...own, ...more.map(([text]) => text)],
       scores: [...own.map(() => 0), ...more.map(([, score]) => score)],
     });
+
+  test('a model without one beside it says so', async () => {
+    const llama2c = { kind: 'llama2c', path: 'm.bin' } as ResolvedModel;
+    await assert.rejects(tokenizerOf(llama2c), {
+      message: 'm.bin: has no vocabulary beside it (a llama2.c tokenizer .bin)',
+    });
+  });
 
   test('a tokenizer needs the special pieces and those of all bytes', () => {
     const fault = (count: number) =>

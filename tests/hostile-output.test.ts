@@ -9,7 +9,7 @@ import { Output } from '../src/cli/output.js';
 import { run } from '../src/cli/program.js';
 import { tensor } from '../src/index.js';
 import { evaluate } from '../src/reft/index.js';
-import { assign } from '../src/reft/intervention.js';
+import { assign } from '../src/adapt/assign.js';
 import { tinyExamples } from './helpers/tinyExamples.js';
 import { writeTinyFolder } from './helpers/tinyFolder.js';
 import { tinyModel } from './helpers/tinyModel.js';

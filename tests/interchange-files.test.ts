@@ -170,7 +170,7 @@ describe('files', () => {
         }),
         /temperatures: expected 1, got 0/,
       ],
-      [weights, bytes(other, weights), /is F32 \[3, 16\], expected F32 \[2, 16\]/],
+      [weights, bytes(other, weights), /is F32 \[3,16\], expected F32 \[2,16\]/],
       [weights, bytes(more, weights), /has no tensor 'lowRankRotatedSpace@block_output\/1\.R'/],
       [weights, skewed, /must have orthonormal rows/],
     ];

@@ -13,7 +13,8 @@ import {
   type InterchangeKind,
   type InterchangeSizes,
 } from '../src/interchange/kinds.js';
-import { principalComponents, symmetricEigen } from '../src/interchange/pca.js';
+import { principalComponents } from '../src/interchange/pca.js';
+import { symmetricEigen } from '../src/nn/hostMatrices.js';
 import { create } from '../src/tensor/create.js';
 import type { Tensor } from '../src/tensor/tensor.js';
 import { seededRandom } from './helpers/mutate.js';

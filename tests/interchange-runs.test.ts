@@ -17,8 +17,7 @@ import {
   type InterchangeRun,
   type TokenBatch,
 } from '../src/interchange/index.js';
-import type { OrthogonalMapName } from '../src/reft/config.js';
-import { orthogonalMaps } from '../src/reft/intervention.js';
+import { orthogonalMaps, type OrthogonalMapName } from '../src/nn/orthogonal/maps.js';
 import { create } from '../src/tensor/create.js';
 import type { Tensor } from '../src/tensor/tensor.js';
 import { tinyIds, tinyModel } from './helpers/tinyModel.js';

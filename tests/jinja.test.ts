@@ -96,6 +96,7 @@ describe('templates render as in Python', () => {
       ['{{ [].append(1) }}', /access to attribute 'append' of 'list' object is unsafe/],
       ['a\n{% if %}', /line 2: Expected an expression, got 'block end'/],
       ['a\n\n{% nope %}', /line 3: Encountered unknown tag 'nope'/],
+      ['{% nope %}\n\n', /line 1: Encountered unknown tag 'nope'/],
       ['{% include "x" %}', /line 1: \{% include %\} is not supported/],
       ['{% for x in y %}', /Unexpected end of template/],
       ['{{ 5 | length }}', /object of type 'int' has no len\(\)/],

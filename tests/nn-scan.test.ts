@@ -184,6 +184,17 @@ test('selectiveScan: what is carried decays by exp(dt A), and the output sees th
   near(state, [21.75, 237]);
 });
 
+test('selectiveScan: a state that is carried does not keep the output of a long sequence in memory', () => {
+  const [length, d, n] = [100, 6, 4];
+  const [x, B] = [tensor.ones([length, d]), tensor.ones([length, n])];
+  const { output, state } = selectiveScan(
+    { x, dt: x, A: tensor.zeros([d, n]), B, C: B, D: tensor.zeros([d]) },
+    Int32Array.of(0),
+  );
+  assert.notEqual(state.storage, output.storage);
+  assert.deepEqual([...state.dataSync()], new Array(d * n).fill(length));
+});
+
 test('selectiveScan: kernels and composition take a sequence without a state as beginning from zeros', () => {
   const [machine] = machines.slice(2);
   const input = { A: tensor([-1, NaN], [1, 2]), B: tensor([2, 3], [1, 2]), C: tensor([1, 1], [1, 2]), D: tensor([0]) };

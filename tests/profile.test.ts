@@ -3,13 +3,14 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { observer } from '../src/autograd/observer.js';
 import { Node } from '../src/autograd/tape.js';
 import type { Backend } from '../src/backends/backend.js';
 import { createCpuBackend } from '../src/backends/cpu/cpu.js';
 import { CausalLM } from '../src/models/causalLM.js';
 import { Run } from '../src/models/run.js';
 import { blockComponents } from '../src/models/sites.js';
-import { AdamW } from '../src/nn/optim.js';
+import { AdamW, SGD } from '../src/nn/optim.js';
 import {
   formatProfile,
   startProfile,
@@ -235,14 +236,23 @@ test('after stop everything is as before; another backend is never measured', as
       Object.entries(Object.getOwnPropertyDescriptors(type.prototype)).flat(),
     ),
   ];
-  const before = state();
+  const ofEngine = () =>
+    [Tensor, Node, AdamW, SGD, PrefixReuse].flatMap(type =>
+      Object.entries(Object.getOwnPropertyDescriptors(type.prototype)).flat(),
+    );
+  const [before, engineBefore] = [state(), ofEngine()];
+  assert.equal(observer, null);
   const profile = startProfile({ backend });
   assert.notEqual(backend.kernels.map, before[0]);
+  // The engine tells its observer; its own methods stay as they are.
+  assert.notEqual(observer, null);
+  assert.deepEqual(ofEngine(), engineBefore);
   create.zeros([3], { backend: neighbour }).add(1);
   create.zeros([3], { backend }).add(1);
   const report = profile.stop();
   assert.equal(report.calls, 2);
   assert.deepEqual(state(), before);
+  assert.equal(observer, null);
   create.zeros([3], { backend }).add(1);
   assert.equal(profile.stop().calls, 2);
   assert.deepEqual(Object.keys(Object.getOwnPropertyDescriptor(AdamW.prototype, 'step') ?? {}), [

@@ -36,7 +36,10 @@ async function trained(): Promise<{ reft: ReftModel; files: Map<string, Uint8Arr
 
 const state = (reft: ReftModel): Record<string, number[]> =>
   Object.fromEntries(
-    Object.entries(reft.interventions[0].rotationState).map(([name, t]) => [name, Array.from(t.dataSync())]),
+    Object.entries(reft.interventions[0].parameterSet.rotationParameters.get('R') ?? {}).map(([name, t]) => [
+      name,
+      Array.from(t.dataSync()),
+    ]),
   );
 
 describe('a pyreft folder', () => {

@@ -17,7 +17,7 @@ import {
   type starts,
   type ReftModel,
 } from '../src/reft/index.js';
-import { deviation } from '../src/reft/intervention.js';
+import { orthonormalityError } from '../src/nn/hostMatrices.js';
 import { create } from '../src/tensor/create.js';
 import type { Tensor } from '../src/tensor/tensor.js';
 import { tinyExamples } from './helpers/tinyExamples.js';
@@ -74,7 +74,10 @@ describe("an edit of one's own", () => {
     assert.ok(losses[29] < 0.9 * losses[0], `${losses[0]} to ${losses[29]}`);
     for (const intervention of reft.interventions) {
       const { R, S } = noGrad(() => intervention.parameters());
-      assert.ok(deviation(R) < 2e-6 && deviation(S) < 2e-6, 'deviation(R) < 2e-6 && deviation(S) < 2e-6');
+      for (const [name, t] of Object.entries({ R, S })) {
+        const { error } = orthonormalityError(t.dataSync(), t.shape);
+        assert.ok(error < 2e-6, `${name} is ${error} from orthonormal`);
+      }
     }
     assert.equal(reft.parameterCount, 4 * (2 * 2 * 16 + 2));
     assert.match(reft.summary(), /^turn at block_output of layers 0, 1, positions f1\+l1, rank 2\n/);

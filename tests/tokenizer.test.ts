@@ -392,7 +392,10 @@ test('bad tokenizer files are FormatErrors that name the field', () => {
       /: model\.continuing_subword_prefix: "##" is not supported/,
     ],
     [{ model: { ...json.model, dropout: 0.1 } }, /: model\.dropout: 0\.1 is not supported/],
-    [{ post_processor: { type: 'TemplateProcessing', single: [] } }, /post_processor: leaves the text out/],
+    [
+      { post_processor: { type: 'TemplateProcessing', single: [] } },
+      /post_processor: single: expected A, each once, it has no text/,
+    ],
     [{ added_tokens: [{ id: 1e9, content: 'x' }] }, /T: added_tokens\.0\.id/],
   ];
   for (const [change, message] of bad)

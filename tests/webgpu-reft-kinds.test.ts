@@ -90,7 +90,7 @@ if (gpu) {
         ...(kind === 'adaptive' ? { kindOptions: { experts: 2 } } : {}),
       };
       const refts = bases.map(base => getReftModel(base, config));
-      const subspaces = refts[1].interventions[0].rotationStates.has('R') ? { subspaces: [[1], null] } : {};
+      const subspaces = refts[1].interventions[0].parameterSet.has('R') ? { subspaces: [[1], null] } : {};
       const run = async (reft: ReftModel, backend: Backend) => {
         const h = normal([2, 4, 16], 5, backend).requireGrad();
         const edited = onWholeBatch(reft.edits(layout, undefined, { scale: [1, -2], ...subspaces })[0])(h);

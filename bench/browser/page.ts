@@ -7,7 +7,7 @@ import { scope } from '../../src/autograd/scope.js';
 import type { Example } from '../../src/data/examples.js';
 import { edit } from '../../src/reft/editOp.js';
 import { getReftModel } from '../../src/reft/reftModel.js';
-import { ReftTrainer } from '../../src/train/trainer.js';
+import { ReftTrainer } from '../../src/reft/reftTrainer.js';
 import { create } from '../../src/tensor/create.js';
 import type { Tensor } from '../../src/tensor/tensor.js';
 import { tinyIds, tinyModel } from '../../tests/helpers/tinyModel.js';

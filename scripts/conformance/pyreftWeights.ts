@@ -73,7 +73,10 @@ export function buildIntervention(model: CausalLM, spec: InterventionSpec): Inte
   if (original && base) {
     // As given, not as R gives it: what a run does next depends on them.
     const place = ({ shape, data }: HostArray): Tensor => create.from(data, shape, { dtype, backend });
-    intervention.setRotationParameters({ original: place(original).requireGrad(), base: place(base) });
+    intervention.parameterSet.setRotationParameters('R', {
+      original: place(original).requireGrad(),
+      base: place(base),
+    });
   }
   return intervention;
 }

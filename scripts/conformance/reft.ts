@@ -294,8 +294,8 @@ function trainedByPyreftName(intervention: Intervention): [string, Tensor | null
   const named: [string, Tensor | null][] = [];
   for (const [name, own] of Object.entries(parameterNames[intervention.config.kind as PyreftKind]))
     named.push([name, own === null ? null : parameters[own]]);
-  const { original } = intervention.rotationState;
-  if (original) named.push([rotation.original, original]);
+  const rotationParts = intervention.parameterSet.rotationParameters.get('R');
+  if (rotationParts?.original) named.push([rotation.original, rotationParts.original]);
   return named;
 }
 

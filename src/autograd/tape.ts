@@ -6,6 +6,7 @@ import { create } from '../tensor/create.js';
 import { formatShape, sameShape } from '../tensor/shape.js';
 import { holdingIntermediates, type Storage } from '../tensor/storage.js';
 import type { Tensor } from '../tensor/tensor.js';
+import { observer } from './observer.js';
 import { scope } from './scope.js';
 
 /**
@@ -49,6 +50,10 @@ export class Node {
   }
 
   gradients(gradients: readonly (Tensor | null)[], needs: readonly boolean[]): (Tensor | null)[] {
+    return observer ? observer.node(this, () => this.pullBack(gradients, needs)) : this.pullBack(gradients, needs);
+  }
+
+  private pullBack(gradients: readonly (Tensor | null)[], needs: readonly boolean[]): (Tensor | null)[] {
     if (!this.saved)
       throw new Error(`backward: the values saved by ${this.op} are gone; give retainGraph to go back twice`);
     for (const { storage, version } of this.saved) {

@@ -1,6 +1,7 @@
 // Batches: the order examples are visited in, and examples of different lengths as one padded block.
 // Plain arrays only; tensors are made where the model runs.
 
+import { shuffle, splitMix32 } from '../tensor/shuffle.js';
 import { checkExample, ignoreLabel } from './examples.js';
 import type { Example } from './examples.js';
 
@@ -66,32 +67,8 @@ export function batches(n: number, batchSize: number, seed: number, epoch: numbe
 
 /** The numbers 0 to n-1 in the order of this seed and epoch (Fisher-Yates). */
 export function shuffled(n: number, seed: number, epoch: number): number[] {
-  const order = Array.from({ length: n }, (_, i) => i);
-  const random = splitMix32(seed, epoch);
-  for (let i = n - 1; i > 0; i--) {
-    const j = Math.floor(random() * (i + 1));
-    [order[i], order[j]] = [order[j]!, order[i]!];
-  }
-  return order;
-}
-
-/**
- * Numbers in [0, 1): SplitMix (Steele et al. 2014) with 32-bit state and murmur3's finaliser, started from seed and
- * epoch.
- */
-function splitMix32(seed: number, epoch: number): () => number {
-  let state = finalise(
-    finalise(seed >>> 0) ^ finalise(Math.floor(seed / 2 ** 32) + 0x9e3779b9) ^ Math.imul(epoch + 1, 0x85ebca6b),
+  return shuffle(
+    Array.from({ length: n }, (_, i) => i),
+    splitMix32(seed, epoch),
   );
-  return () => {
-    state = (state + 0x9e3779b9) >>> 0;
-    return finalise(state) / 2 ** 32;
-  };
-}
-
-function finalise(value: number): number {
-  let x = value >>> 0;
-  x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
-  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
-  return (x ^ (x >>> 16)) >>> 0;
 }

@@ -3,8 +3,7 @@
 
 import type { CausalLM } from '../models/causalLM.js';
 import { checkSite, components, siteName, type Component, type Site } from '../models/sites.js';
-import type { OrthogonalMapName } from '../reft/config.js';
-import { orthogonalMaps } from '../reft/intervention.js';
+import { orthogonalMaps, type OrthogonalMapName } from '../nn/orthogonal/maps.js';
 import { interchangeKindByName, type InterchangeKindName, type InterchangeSizes } from './kinds.js';
 import { checkPartition } from './unitLocations.js';
 

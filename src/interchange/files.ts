@@ -3,27 +3,30 @@
 // edits have files of their own (../adapterFiles.ts).
 
 import { z } from 'zod';
-import { noGrad } from '../autograd/tape.js';
-import { memorySource } from '../io/byteSource.js';
+import {
+  checkedBy,
+  fileOf,
+  parameterEntries,
+  putParameters,
+  readParameters,
+  type ExpectedTensor,
+  type Files,
+  type LoadOptions,
+} from '../adapt/files.js';
 import { FormatError } from '../io/errors.js';
 import { nodeOnly } from '../io/nodeOnly.js';
-import { openSafetensors, type SafetensorsEntry } from '../io/safetensors.js';
 import { parseJsonObject } from '../io/strictJson.js';
 import type { CausalLM } from '../models/causalLM.js';
-import { create } from '../tensor/create.js';
-import { hostBackend } from '../devices.js';
-import type { Files, LoadReftOptions } from '../reft/adapterFiles.js';
 import { modelFingerprint } from '../train/fingerprint.js';
-import { checkTogether, finiteEntry, savedFiles } from '../reft/savedFiles.js';
+import { checkTogether, savedFiles } from '../reft/savedFiles.js';
 import { resolveInterchange, type InterchangeConfig } from './config.js';
 import { InterchangeModel } from './interchangeModel.js';
+import type { InterchangeSpace } from './space.js';
 
 export const interchangeConfigFile = 'interchange_config.json';
 export const interchangeModelFile = 'interchange_model.safetensors';
 export const interchangeFileNames = { weights: interchangeModelFile, config: interchangeConfigFile };
 const formatVersion = 1;
-/** How far R R^T may be from the identity: rounding, never another matrix. */
-const orthonormalTolerance = 1e-3;
 
 const schema = z.strictObject({
   format: z.literal('reft-interchange'),
@@ -50,13 +53,7 @@ export async function interchangeToFiles(model: InterchangeModel): Promise<Map<s
     interventions: model.interventions.map(i => ({ ...i.config })),
     temperatures: spaces.map(space => space.temperature),
   };
-  const entries: SafetensorsEntry[] = [];
-  for (const space of spaces) {
-    for (const [name, tensor] of Object.entries(noGrad(() => space.parameters()))) {
-      entries.push(await finiteEntry(`${space.id}.${name}`, tensor));
-    }
-  }
-  return savedFiles(interchangeFileNames, config, entries);
+  return savedFiles(interchangeFileNames, config, await parameterEntries(spaces));
 }
 
 /**
@@ -66,7 +63,7 @@ export async function interchangeToFiles(model: InterchangeModel): Promise<Map<s
 export async function interchangeFromFiles(
   base: CausalLM,
   files: Files,
-  options: LoadReftOptions = {},
+  options: LoadOptions = {},
 ): Promise<InterchangeModel> {
   const {
     onWarning = message => {
@@ -74,22 +71,9 @@ export async function interchangeFromFiles(
     },
     source = 'interchange',
   } = options;
-  const bytesOf = (name: string): Uint8Array => {
-    const bytes = files.get(name);
-    if (!bytes) throw new FormatError(source, `has no ${name}`);
-    return bytes;
-  };
   const [configName, modelName] = [`${source}/${interchangeConfigFile}`, `${source}/${interchangeModelFile}`];
-  const parsed = schema.safeParse(parseJsonObject(bytesOf(interchangeConfigFile), configName, 'the configuration'));
-  if (!parsed.success)
-    throw new FormatError(
-      configName,
-      parsed.error.issues
-        .slice(0, 3)
-        .map(i => `${i.path.join('.') || 'it'}: ${i.message}`)
-        .join('; '),
-    );
-  const config = parsed.data;
+  const bytes = fileOf(files, interchangeConfigFile, source);
+  const config = checkedBy(schema, parseJsonObject(bytes, configName, 'the configuration'), configName);
   const build = (): InterchangeModel => {
     try {
       const resolved = config.interventions.map((c, place) =>
@@ -100,39 +84,19 @@ export async function interchangeFromFiles(
       throw new FormatError(configName, (cause as Error).message, { cause });
     }
   };
-  const weights = await openSafetensors(memorySource(bytesOf(interchangeModelFile), modelName));
+  const weights = fileOf(files, interchangeModelFile, source);
   const model = build();
   try {
     const { temperatures } = config;
     const { length } = model.spaces;
     if (temperatures.length !== length)
       throw new FormatError(configName, `temperatures: expected ${length}, got ${temperatures.length}`);
-    const expected = new Set<string>();
+    const values = await readParameters(weights, modelName, new Map(model.spaces.flatMap(expectedTensors)));
+    await checkTogether(config, configName, weights, modelName);
     for (const [i, space] of model.spaces.entries()) {
       space.temperature = temperatures[i];
-      for (const spec of space.kind.parameters) {
-        const [name, shape] = [`${space.id}.${spec.name}`, space.shapeOf(spec)];
-        expected.add(name);
-        const stored = weights.tensors.get(name);
-        if (!stored) throw new FormatError(modelName, `has no tensor '${name}', which the configuration asks for`);
-        if (stored.dtype !== 'F32' || stored.shape.join() !== shape.join()) {
-          throw new FormatError(
-            modelName,
-            `'${name}' is ${stored.dtype} [${stored.shape.join(', ')}], expected F32 [${shape.join(', ')}]`,
-          );
-        }
-        const data = await weights.readFloat32(name);
-        if (!data.every(Number.isFinite)) throw new FormatError(modelName, `'${name}' has numbers that are not finite`);
-        if (spec.start === 'orthogonal') checkOrthonormal(data, shape, name, modelName);
-        const value = create.from(data, shape, { dtype: base.dtype, backend: hostBackend(base.backend) });
-        space.set(spec.name, value);
-        value.storage.dispose();
-      }
+      putParameters(space, values, base);
     }
-    for (const name of weights.tensors.keys())
-      if (!expected.has(name))
-        throw new FormatError(modelName, `has a tensor '${name}' that the configuration does not know`);
-    await checkTogether(config, configName, bytesOf(interchangeModelFile), modelName);
   } catch (error) {
     model.dispose();
     throw error;
@@ -145,20 +109,11 @@ export async function interchangeFromFiles(
   return model;
 }
 
-function checkOrthonormal(R: Float32Array, [r, d]: readonly number[], name: string, source: string): void {
-  for (let i = 0; i < r; i++) {
-    for (let j = 0; j <= i; j++) {
-      let dot = 0;
-      for (let k = 0; k < d; k++) dot += R[i * d + k] * R[j * d + k];
-      const error = Math.abs(dot - (i === j ? 1 : 0));
-      if (!(error <= orthonormalTolerance)) {
-        throw new FormatError(
-          source,
-          `'${name}' must have orthonormal rows: rows ${j} and ${i} are off by ${error.toPrecision(3)}`,
-        );
-      }
-    }
-  }
+function expectedTensors(space: InterchangeSpace): [string, ExpectedTensor][] {
+  return space.kind.parameters.map(spec => [
+    `${space.id}.${spec.name}`,
+    { shape: space.shapeOf(spec), orthonormal: spec.start === 'orthogonal' },
+  ]);
 }
 
 /**
@@ -175,7 +130,7 @@ export async function saveInterchange(model: InterchangeModel, directory: string
 export async function loadInterchange(
   base: CausalLM,
   directory: string,
-  options: LoadReftOptions = {},
+  options: LoadOptions = {},
 ): Promise<InterchangeModel> {
   nodeOnly('loading from a folder', 'use interchangeFromFiles(base, files)');
   const { readSaved } = await import('../reft/savedFilesNode.js');

@@ -3,6 +3,7 @@
 // kinds.ts, training in das.ts, files in files.ts. Source of the run's meaning: pyvene models/intervenable_base.py
 // (parallel and serial forwards), without its hooks.
 
+import type { TrainedTensor } from '../adapt/parameterSet.js';
 import { scope } from '../autograd/scope.js';
 import { noGrad } from '../autograd/tape.js';
 import type { Tokenizer } from '../io/tokenizer.js';
@@ -19,7 +20,6 @@ import { siteName, type Site } from '../models/sites.js';
 import { create } from '../tensor/create.js';
 import { formatShape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
-import type { TrainedTensor } from '../reft/intervention.js';
 import {
   resolveInterchange,
   siteOf,

@@ -1,9 +1,9 @@
-// Principal components of hidden states, for interchanges in their space: eigenvectors of the covariance by cyclic
-// Jacobi rotations on the host, in f64. O(d^3) a sweep: meant for a few hundred dimensions. The kind itself is in
-// kinds.ts. Source: Golub and Van Loan, Matrix Computations, 8.5.
+// Principal components of hidden states, for interchanges in their space: eigenvectors of the covariance, on the
+// host, in f64. O(d^3) a sweep: meant for a few hundred dimensions. The kind itself is in kinds.ts.
 
 import { create } from '../tensor/create.js';
 import { hostBackend } from '../devices.js';
+import { symmetricEigen } from '../nn/hostMatrices.js';
 import { formatShape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { InterchangeSpace } from './space.js';
@@ -72,33 +72,4 @@ export function setPrincipalComponents(space: InterchangeSpace, { components, me
   give('components', components, [components.length / d, d]);
   give('mean', mean, [d]);
   give('std', std, [d]);
-}
-
-/** Eigenvalues and unit eigenvectors (as rows) of a symmetric matrix, which is overwritten. */
-export function symmetricEigen(A: Float64Array[]): { values: Float64Array; vectors: Float64Array[] } {
-  const n = A.length;
-  const vectors = A.map((_, i) => new Float64Array(n).fill(1, i, i + 1));
-  const total = A.reduce((sum, row) => sum + row.reduce((a, b) => a + b * b, 0), 0);
-  for (let sweep = 0; sweep < 60; sweep++) {
-    let off = 0;
-    for (let p = 0; p < n; p++) for (let q = p + 1; q < n; q++) off += A[p][q] ** 2;
-    if (off <= 1e-30 * total) break;
-    for (let p = 0; p < n; p++) {
-      for (let q = p + 1; q < n; q++) {
-        if (A[p][q] === 0) continue;
-        const theta = (A[q][q] - A[p][p]) / (2 * A[p][q]);
-        const t = (theta >= 0 ? 1 : -1) / (Math.abs(theta) + Math.sqrt(theta * theta + 1));
-        const c = 1 / Math.sqrt(t * t + 1);
-        const s = t * c;
-        for (const row of A) [row[p], row[q]] = [c * row[p] - s * row[q], s * row[p] + c * row[q]];
-        rotateRows(A[p], A[q], c, s);
-        rotateRows(vectors[p], vectors[q], c, s);
-      }
-    }
-  }
-  return { values: Float64Array.from(A, (row, i) => row[i]), vectors };
-}
-
-function rotateRows(x: Float64Array, y: Float64Array, c: number, s: number): void {
-  for (let k = 0; k < x.length; k++) [x[k], y[k]] = [c * x[k] - s * y[k], s * x[k] + c * y[k]];
 }

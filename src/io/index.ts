@@ -20,7 +20,7 @@ export { plainChatTemplate, type ChatMessage, type ContentPart } from './chatTem
 export { pinnedModels, resolveModel } from './resolve.js';
 export type { DownloadProgress, ResolvedModel, ResolveOptions } from './resolve.js';
 export { Tokenizer } from './tokenizer.js';
-export type { ChatTemplateOptions, DecodeOptions, EncodeOptions } from './tokenizer.js';
+export type { ChatTemplateOptions, DecodeOptions, EncodeOptions, TypedIds } from './tokenizer.js';
 export { tokenizerFromGGUF } from './tokenizerGguf.js';
 export { tokenizerFromFiles } from './tokenizerJson.js';
 export { parseLlama2cVocabulary, tokenizerFromLlama2c } from './tokenizerLlama2c.js';

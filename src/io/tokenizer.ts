@@ -13,6 +13,7 @@ import { checkIds, shownValue } from './tokenIds.js';
 import { AddedTokens } from './tokenizerAdded.js';
 import { cleanedUp } from './tokenizerCleanUp.js';
 import { TokenizerPipeline, type Literal, type TokenizerJson } from './tokenizerPipeline.js';
+import { aroundOf, type Template, type Templates } from './tokenizerTemplates.js';
 
 /** All a Tokenizer is made of, whatever file it came from. Tokens are named by their text. */
 export interface TokenizerSpec {
@@ -45,6 +46,12 @@ export interface EncodeOptions {
   continuation?: boolean;
   /** What looks like a special token is text like any other. Default: as the tokenizer's files say, false mostly. */
   splitSpecialTokens?: boolean;
+}
+
+/** Ids, and for each the type of its token. */
+export interface TypedIds {
+  ids: number[];
+  tokenTypeIds: number[];
 }
 
 export interface DecodeOptions {
@@ -100,9 +107,9 @@ export class Tokenizer {
   private readonly cleanUp: boolean;
   private readonly splitSpecialTokens: boolean;
   private parsedTemplate: ChatTemplate | undefined;
-  /** The ids in front of a text, and behind it. */
+  private readonly templates: Templates;
+  /** The ids in front of a text. */
   private readonly startIds: readonly number[];
-  private readonly endIds: readonly number[];
   private readonly missingEos: string | undefined;
 
   /** @throws FormatError when the spec cannot make a tokenizer, naming its source */
@@ -128,9 +135,8 @@ export class Tokenizer {
     this.unkTokenId = idOf(spec.unkToken);
     this.padTokenId = idOf(spec.padToken) ?? this.eosTokenId ?? 0;
     this.missingEos = this.eosTokenId === undefined ? spec.eosToken : undefined;
-    const { before, behind } = this.pipeline.around;
-    this.startIds = this.around('bos', spec.addBosToken, this.bosTokenId, before);
-    this.endIds = this.around('eos', spec.addEosToken, this.eosTokenId, behind);
+    this.templates = this.templatesBy(spec);
+    this.startIds = aroundOf(this.templates.single).before;
     const special = spec.json.added_tokens.filter(token => token.special);
     this.special = new Map(special.map(token => [token.content, token.id]));
     this.stopTokenIds = this.findStopTokens(spec, idOf(spec.endOfTurnToken));
@@ -144,15 +150,24 @@ export class Tokenizer {
   }
 
   /** The ids of a text. */
-  encode(
-    text: string,
-    { addSpecialTokens = true, continuation = false, splitSpecialTokens = this.splitSpecialTokens }: EncodeOptions = {},
-  ): number[] {
-    if (typeof text !== 'string') {
-      throw new TypeError(`${this.source}: encode: expected a text, got ${shownValue(text)}`);
-    }
-    const ids = this.encodeText(text, continuation, splitSpecialTokens ? 'all' : undefined);
-    return addSpecialTokens ? [...this.startIds, ...ids, ...this.endIds] : ids;
+  encode(text: string, options: EncodeOptions = {}): number[] {
+    return this.write('encode', this.templates.single, [text], options).ids;
+  }
+
+  /** The ids of a text, and the type of each token, which few models tell apart in a single text. */
+  encodeTyped(text: string, options: EncodeOptions = {}): TypedIds {
+    return this.write('encodeTyped', this.templates.single, [text], options);
+  }
+
+  /**
+   * The ids of two texts in one sequence, as a model that compares them takes them (a question and a passage), and the
+   * type of each token: BERT's segments, 0 and 1.
+   * @throws Error where the tokenizer's files say nothing of pairs
+   */
+  encodePair(first: string, second: string, options: Omit<EncodeOptions, 'continuation'> = {}): TypedIds {
+    const { pair } = this.templates;
+    if (typeof pair === 'string') throw new Error(`${this.source}: encodePair: ${pair}`);
+    return this.write('encodePair', pair, [first, second], options);
   }
 
   /**
@@ -318,16 +333,48 @@ export class Tokenizer {
     }
   }
 
-  /** The special tokens on one side of a text. */
-  private around(
-    name: string,
-    add: boolean | undefined,
-    id: number | undefined,
-    otherwise: readonly number[],
-  ): readonly number[] {
-    if (add === undefined) return otherwise;
-    if (add && id === undefined) throw new FormatError(this.source, `add_${name}_token: there is no ${name} token`);
-    return add ? [id as number] : [];
+  /** Texts in their places among the special tokens. */
+  private write(
+    what: string,
+    template: Template,
+    texts: readonly string[],
+    { addSpecialTokens = true, continuation = false, splitSpecialTokens = this.splitSpecialTokens }: EncodeOptions,
+  ): TypedIds {
+    const encoded = texts.map(text => {
+      if (typeof text !== 'string')
+        throw new TypeError(`${this.source}: ${what}: expected a text, got ${shownValue(text)}`);
+      return this.encodeText(text, continuation, splitSpecialTokens ? 'all' : undefined);
+    });
+    const ids: number[] = [];
+    const tokenTypeIds: number[] = [];
+    for (const part of template) {
+      if ('ids' in part && !addSpecialTokens) continue;
+      for (const id of 'ids' in part ? part.ids : encoded[part.text]) {
+        ids.push(id);
+        tokenTypeIds.push(part.type);
+      }
+    }
+    return { ids, tokenTypeIds };
+  }
+
+  /** The post-processor's templates, unless the settings say which of bos and eos stand around each text. */
+  private templatesBy({ addBosToken, addEosToken }: TokenizerSpec): Templates {
+    const { templates } = this.pipeline;
+    if (addBosToken === undefined && addEosToken === undefined) return templates;
+    const { before, behind } = aroundOf(templates.single);
+    const special = (name: string, add: boolean | undefined, id: number | undefined, otherwise: number[]): number[] => {
+      if (add === undefined) return otherwise;
+      if (add && id === undefined) throw new FormatError(this.source, `add_${name}_token: there is no ${name} token`);
+      return add ? [id as number] : [];
+    };
+    const bos = special('bos', addBosToken, this.bosTokenId, before);
+    const eos = special('eos', addEosToken, this.eosTokenId, behind);
+    const around = (text: 0 | 1): Template => [
+      { ids: bos, type: text },
+      { text, type: text },
+      { ids: eos, type: text },
+    ];
+    return { single: around(0), pair: [...around(0), ...around(1)] };
   }
 
   private findStopTokens(spec: TokenizerSpec, endOfTurn: number | undefined): number[] {

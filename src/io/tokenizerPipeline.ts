@@ -1,14 +1,14 @@
 // A tokenizer.json at work: text to ids through its added tokens, normalizer, pre-tokenizer and model, and ids back to
 // text through its decoder. What each of them does is in a file of its own.
 
-import { z } from 'zod';
 import { AddedTokens, type AddedTokenJson } from './tokenizerAdded.js';
 import { decoderOf, type DecoderStep } from './tokenizerDecoders.js';
 import { checkGrowth } from './tokenizerGrowth.js';
 import { tokenModelOf, type TokenModel } from './tokenizerModels.js';
 import { normalizerOf, type Normalize } from './tokenizerNormalizers.js';
-import { byType, components, fieldsOf, type Component } from './tokenizerParts.js';
+import type { Component } from './tokenizerParts.js';
 import { splitterOf, type Splitter } from './tokenizerSplits.js';
+import { templatesOf, type Templates } from './tokenizerTemplates.js';
 
 /** The parts of a tokenizer.json, checked. */
 export interface TokenizerJson {
@@ -24,8 +24,8 @@ export interface TokenizerJson {
 export type Literal = 'all' | ReadonlySet<number>;
 
 export class TokenizerPipeline {
-  /** The special tokens around a text. */
-  readonly around: { readonly before: readonly number[]; readonly behind: readonly number[] };
+  /** What is written for one text and for two. */
+  readonly templates: Templates;
   private readonly model: TokenModel;
   private readonly added: ReadonlyMap<string, AddedTokenJson>;
   private readonly addedById: ReadonlyMap<number, AddedTokenJson>;
@@ -52,7 +52,7 @@ export class TokenizerPipeline {
     this.starting = cutterOf(json.normalizer, json.pre_tokenizer, normalized);
     this.continuing = cutterOf(withoutPrefixSpace(json.normalizer), withoutPrefixSpace(json.pre_tokenizer), normalized);
     this.startDecoder = decoderOf(json.decoder);
-    this.around = json.post_processor ? this.aroundOf(json.post_processor) : { before: [], behind: [] };
+    this.templates = templatesOf(json.post_processor, token => this.idOf(token));
   }
 
   /** One more than the largest id. */
@@ -115,62 +115,6 @@ export class TokenizerPipeline {
     const ids = this.model.encode(piece);
     const isControl = (id: number): boolean => this.isSpecial(id) && id !== this.model.unknownId;
     return literal && ids.some(isControl) ? Array.from(piece).flatMap(character => this.model.encode(character)) : ids;
-  }
-
-  private aroundOf(component: Component): { before: number[]; behind: number[] } {
-    const where = 'post_processor';
-    const named = z.tuple([z.string(), z.int().min(0)]);
-    const around = (part: Component): { before: number[]; behind: number[] } => {
-      const { cls, sep } = fieldsOf(
-        part,
-        { cls: named, sep: named, trim_offsets: z.boolean().optional(), add_prefix_space: z.boolean().optional() },
-        where,
-      );
-      return { before: [cls[1]], behind: [sep[1]] };
-    };
-    return byType(
-      {
-        ByteLevel: () => ({ before: [], behind: [] }),
-        BertProcessing: around,
-        RobertaProcessing: around,
-        TemplateProcessing: part => this.aroundOfTemplate(part),
-        Sequence: part => {
-          const steps = fieldsOf(part, { processors: components }, where).processors.map(step => this.aroundOf(step));
-          return {
-            before: steps.toReversed().flatMap(step => step.before),
-            behind: steps.flatMap(step => step.behind),
-          };
-        },
-      },
-      component,
-      where,
-    );
-  }
-
-  private aroundOfTemplate(component: Component): { before: number[]; behind: number[] } {
-    const item = z.union([
-      z.strictObject({ SpecialToken: z.looseObject({ id: z.string() }) }),
-      z.strictObject({ Sequence: z.looseObject({ id: z.string() }) }),
-    ]);
-    const { single, special_tokens: special = {} } = fieldsOf(
-      component,
-      {
-        single: z.array(item),
-        pair: z.unknown().optional(),
-        special_tokens: z.record(z.string(), z.looseObject({ ids: z.array(z.int().min(0)) })).optional(),
-      },
-      'post_processor',
-    );
-    const text = single.findIndex(part => 'Sequence' in part && part.Sequence.id === 'A');
-    if (text < 0) throw new Error('post_processor: leaves the text out');
-    const idsOf = (part: z.infer<typeof item>): number[] => {
-      if ('Sequence' in part) throw new Error('post_processor: has a second text');
-      const { id } = part.SpecialToken;
-      const ids = Object.hasOwn(special, id) ? special[id].ids : [this.idOf(id)];
-      if (ids.includes(undefined)) throw new Error(`post_processor: ${JSON.stringify(id)} is not in the vocabulary`);
-      return ids as number[];
-    };
-    return { before: single.slice(0, text).flatMap(idsOf), behind: single.slice(text + 1).flatMap(idsOf) };
   }
 }
 

@@ -5,6 +5,7 @@ import { create, type CreateOptions } from '../tensor/create.js';
 import { formatShape, ShapeError, sizeOf } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { Random } from '../tensor/threefry.js';
+import { orthonormalize } from './hostMatrices.js';
 
 export interface InitOptions extends CreateOptions {
   seed: number;
@@ -55,31 +56,4 @@ export function orthogonalInit(shape: readonly [number, number], options: InitOp
     dtype: options.dtype ?? 'f32',
     ...backendOf(options),
   });
-}
-
-/**
- * Gram-Schmidt, twice over for f64 accuracy, in place; directions keep their signs. Rows that depend on those before
- * are refused.
- */
-export function orthonormalize(rows: readonly Float64Array[]): void {
-  rows.forEach((row, i) => {
-    const before = lengthOf(row);
-    for (let pass = 0; pass < 2; pass++) {
-      for (const other of rows.slice(0, i)) {
-        let dot = 0;
-        for (let k = 0; k < row.length; k++) dot += row[k] * other[k];
-        for (let k = 0; k < row.length; k++) row[k] -= dot * other[k];
-      }
-    }
-    const length = lengthOf(row);
-    if (!(length > 1e-9 * before && Number.isFinite(length)))
-      throw new RangeError(`orthonormal rows: row ${i} depends on those before it, or is not finite`);
-    for (let k = 0; k < row.length; k++) row[k] /= length;
-  });
-}
-
-export function lengthOf(x: Float64Array): number {
-  let sum = 0;
-  for (const value of x) sum += value * value;
-  return Math.sqrt(sum);
 }

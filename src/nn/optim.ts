@@ -8,6 +8,7 @@ import { stack } from '../tensor/layout.js';
 import { formatShape, sameShape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { keep, scope } from '../autograd/scope.js';
+import { observed } from '../autograd/observer.js';
 import { mapInto } from '../autograd/primitives.js';
 import { noGrad, zeroGrad } from '../autograd/tape.js';
 import { checkOptionKeys, type OptionKeys } from '../optionKeys.js';
@@ -176,6 +177,12 @@ export class AdamW extends Optimizer {
   step(learningRate: number = this.learningRate): void {
     inRange('learningRate', learningRate, 0);
     this.stepCount++;
+    observed('update', () => {
+      this.update(learningRate);
+    });
+  }
+
+  private update(learningRate: number): void {
     const {
       betas: [b1, b2],
       eps: epsilon,
@@ -224,6 +231,12 @@ export class SGD extends Optimizer {
   step(learningRate: number = this.learningRate): void {
     inRange('learningRate', learningRate, 0);
     this.stepCount++;
+    observed('update', () => {
+      this.update(learningRate);
+    });
+  }
+
+  private update(learningRate: number): void {
     const { momentum } = this;
     const update = this.nesterov ? nesterovStep : momentumStep;
     for (const {

@@ -112,5 +112,9 @@ export function selectiveScan(
   checkState('selectiveScan', state, x, starts, [d, n]);
   const given = [x, dt, A, B, C, D].map(t => t.contiguous());
   const both = fused([...given, state && state.contiguous()], {}, { indices: starts });
-  return { output: both.slice(0, 0, rows), state: both.slice(0, rows).reshape([starts.length, d, n]) };
+  // A window on both would keep all rows of y for as long as a state is carried: more than the state by far, for long
+  // sequences.
+  const states = both.slice(0, rows);
+  const apart = rows > starts.length * n ? apply('copy', [states], {})[0] : states;
+  return { output: both.slice(0, 0, rows), state: apart.reshape([starts.length, d, n]) };
 }

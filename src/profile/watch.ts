@@ -1,14 +1,12 @@
-// Where a kernel belongs: while a profile runs, methods of the engine and of models are wrapped, so that it hears of
-// each site, of each node on the way back, and of updates; when it ends they are put back as they were. Nothing is
-// asked anywhere while no profile runs.
+// Where a kernel belongs: while a profile runs, it is the engine's observer (autograd/observer.ts), and methods of
+// models are wrapped, so that it hears of each site, of each node on the way back, and of updates; when it ends they
+// are put back as they were.
 
-import { Node, nodeClock } from '../autograd/tape.js';
+import { observe } from '../autograd/observer.js';
+import { nodeClock } from '../autograd/tape.js';
 import { CausalLM } from '../models/causalLM.js';
 import { Run } from '../models/run.js';
 import { siteName } from '../models/sites.js';
-import { AdamW, SGD } from '../nn/optim.js';
-import { PrefixReuse } from '../train/reuse.js';
-import { Tensor } from '../tensor/tensor.js';
 
 /** `reuse` is what is computed once over a frozen base, and put together from there. */
 export const phases = ['forward', 'backward', 'optimizer', 'reuse', 'other'] as const;
@@ -103,34 +101,42 @@ export function watchEngine(watcher: Watcher): Watch {
     return ranges[low]?.place ?? other;
   };
 
-  const step = <A extends unknown[]>(original: (...args: A) => void) =>
-    function (this: unknown, ...args: A): void {
+  observe({
+    op: label => {
+      watcher.op(label);
+    },
+    node(node, run) {
+      if (inNode > 0) return run();
       settle();
-      original.apply(this, args);
+      // What runs again passes its sites again, and its own nodes are placed at them.
+      if (node.op === 'recompute') return run();
+      inNode++;
+      try {
+        return run();
+      } finally {
+        inNode--;
+        reached(placeOf(node.id), 'backward');
+      }
+    },
+    update(run) {
+      settle();
+      const result = run();
       reached(optimizer, 'optimizer');
       last = 'other';
-    };
-  const reuse = <A extends unknown[], R>(original: (...args: A) => R) =>
-    function (this: unknown, ...args: A): R {
+      return result;
+    },
+    reuse(run) {
       settle();
       inReuse++;
       try {
-        return original.apply(this, args);
+        return run();
       } finally {
         inReuse--;
         reached(inputs, 'reuse');
       }
-    };
+    },
+  });
   const restores = [
-    replace(
-      Tensor.prototype,
-      'view',
-      original =>
-        function (this: Tensor, ...args) {
-          watcher.op(args[0]);
-          return original.apply(this, args);
-        },
-    ),
     replace(
       CausalLM.prototype,
       'forward',
@@ -157,28 +163,6 @@ export function watchEngine(watcher: Watcher): Watch {
           return result;
         },
     ),
-    replace(PrefixReuse.prototype, 'stateFor', reuse),
-    replace(PrefixReuse.prototype, 'compute', reuse),
-    replace(
-      Node.prototype,
-      'gradients',
-      original =>
-        function (this: Node, ...args) {
-          if (inNode > 0) return original.apply(this, args);
-          settle();
-          // What runs again passes its sites again, and its own nodes are placed at them.
-          if (this.op === 'recompute') return original.apply(this, args);
-          inNode++;
-          try {
-            return original.apply(this, args);
-          } finally {
-            inNode--;
-            reached(placeOf(this.id), 'backward');
-          }
-        },
-    ),
-    replace(AdamW.prototype, 'step', step),
-    replace(SGD.prototype, 'step', step),
   ];
   const endPart = (): void => {
     settle();
@@ -187,6 +171,7 @@ export function watchEngine(watcher: Watcher): Watch {
   return {
     settle: endPart,
     stop: () => {
+      observe(null);
       for (const restore of restores) restore();
     },
   };

@@ -3,24 +3,29 @@
 // are adapterFilesNode.ts's work. What resuming a training run needs besides is in checkpoint.ts.
 
 import { z } from 'zod';
-import { noGrad } from '../autograd/tape.js';
-import { memorySource } from '../io/byteSource.js';
+import {
+  checkedBy,
+  fileOf,
+  parameterEntries,
+  putParameters,
+  readParameters,
+  type ExpectedTensor,
+  type Files,
+  type LoadOptions,
+} from '../adapt/files.js';
 import { FormatError } from '../io/errors.js';
 import { nodeOnly } from '../io/nodeOnly.js';
-import { openSafetensors, type SafetensorsEntry } from '../io/safetensors.js';
 import { parseJsonObject } from '../io/strictJson.js';
-import type { TensorFile } from '../io/tensorFile.js';
 import type { CausalLM } from '../models/causalLM.js';
 import { create } from '../tensor/create.js';
-import { hostBackend } from '../devices.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { adapterReadme } from './adapterReadme.js';
 import { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 import { modelFingerprint } from '../train/fingerprint.js';
 import { trainedBaseParameters } from './baseParameters.js';
-import { assign, parameterSpecs } from './intervention.js';
+import { assign } from '../adapt/assign.js';
+import { parameterSpecs } from './intervention.js';
 import { describePeft, peftConfigOf } from './formats/peftConfig.js';
-import type { ParameterSpec } from './kinds.js';
 import { planned, ReftModel } from './reftModel.js';
 import { checkTogether, finiteEntry, savedFiles } from './savedFiles.js';
 import { signed } from './signedText.js';
@@ -30,12 +35,6 @@ export const adapterModelFile = 'adapter_model.safetensors';
 export const readmeFile = 'README.md';
 export const adapterFileNames = { weights: adapterModelFile, config: adapterConfigFile };
 const formatVersion = 1;
-/** How far R R^T may be from the identity: rounding, never another matrix. */
-const orthonormalTolerance = 1e-3;
-
-/** Bytes by file name. */
-export type Files = ReadonlyMap<string, Uint8Array>;
-
 const schema = z.strictObject({
   format: z.literal('reft-adapter'),
   format_version: z.literal(formatVersion),
@@ -75,23 +74,13 @@ export async function adapterToFiles(reft: ReftModel): Promise<Map<string, Uint8
     interventions: reft.interventions.map(({ id, scale }) => ({ id, scale })),
     ...(names.length > 0 ? { base_parameters: names } : {}),
   };
-  const entries: SafetensorsEntry[] = [];
-  for (const intervention of reft.interventions) {
-    for (const [name, tensor] of Object.entries(noGrad(() => intervention.parameters()))) {
-      entries.push(await finiteEntry(`${intervention.id}.${name}`, tensor));
-    }
-  }
+  const entries = await parameterEntries(reft.interventions);
   for (const [name, tensor] of trained) entries.push(await finiteEntry(`base.${name}`, tensor));
   const files = await savedFiles(adapterFileNames, config, entries);
   return files.set(readmeFile, new TextEncoder().encode(await signed(adapterReadme(config, reft))));
 }
 
-export interface LoadReftOptions {
-  /** Told when the adapter was trained on other weights. Default: console.warn. */
-  readonly onWarning?: (message: string) => void;
-  /** What errors call the files. */
-  readonly source?: string;
-}
+export type LoadReftOptions = LoadOptions;
 
 /**
  * The edits of an adapter, on the base it was trained on. The files are untrusted: whatever is wrong with them is a
@@ -111,12 +100,7 @@ export async function adapterFromFiles(
   } = options;
   const configName = `${source}/${adapterConfigFile}`;
   const modelName = `${source}/${adapterModelFile}`;
-  const fileOf = (name: string): Uint8Array => {
-    const bytes = files.get(name);
-    if (!bytes) throw new FormatError(source, `has no ${name}`);
-    return bytes;
-  };
-  const config = parseAdapterConfig(fileOf(adapterConfigFile), configName);
+  const config = parseAdapterConfig(fileOf(files, adapterConfigFile, source), configName);
   const { hiddenSize, layers } = base.config;
   if (config.hidden_size !== hiddenSize || config.num_hidden_layers !== layers) {
     throw new FormatError(
@@ -132,13 +116,9 @@ export async function adapterFromFiles(
       throw new FormatError(configName, `configs[${i}]: ${(cause as Error).message}`, { cause });
     }
   });
-  const weights = await openSafetensors(memorySource(fileOf(adapterModelFile), modelName));
+  const weights = fileOf(files, adapterModelFile, source);
   const along = baseParametersOf(base, config.base_parameters ?? [], configName);
-  const expected = new Map<string, Pick<ParameterSpec, 'shape' | 'start'>>([
-    ...expectedTensors(base, configs),
-    ...along.map(([name, { shape }]) => [`base.${name}`, { shape, start: 'linear' }] as const),
-  ]);
-  checkTensors(weights, expected);
+  const ofBase = along.map(([name, { shape }]) => [`base.${name}`, { shape, orthonormal: false }] as const);
   const ids = configs.flatMap(planned).map(plan => plan.id);
   if (new Set(ids).size !== ids.length || ids.join() !== config.interventions.map(i => i.id).join()) {
     throw new FormatError(
@@ -146,27 +126,15 @@ export async function adapterFromFiles(
       `interventions: expected ${ids.join(', ')}, got ${config.interventions.map(i => i.id).join(', ')}`,
     );
   }
-  const values = new Map<string, Float32Array>();
-  for (const { name, shape } of weights.tensors.values()) {
-    const data = await weights.readFloat32(name);
-    if (!data.every(Number.isFinite)) throw new FormatError(modelName, `'${name}' has numbers that are not finite`);
-    if (expected.get(name)?.start === 'orthogonal') checkOrthonormal(data, shape, name, modelName);
-    values.set(name, data);
-  }
-  await checkTogether(config, configName, fileOf(adapterModelFile), modelName);
+  const expected = new Map<string, ExpectedTensor>([...expectedTensors(base, configs), ...ofBase]);
+  const values = await readParameters(weights, modelName, expected);
+  await checkTogether(config, configName, weights, modelName);
 
   const reft = new ReftModel(base, configs);
   reft.onWarning = onWarning;
   reft.interventions.forEach((intervention, i) => {
     intervention.scale = config.interventions[i].scale;
-    for (const [name, { shape }] of Object.entries(noGrad(() => intervention.parameters()))) {
-      const value = create.from(values.get(`${intervention.id}.${name}`) as Float32Array, shape, {
-        dtype: base.dtype,
-        backend: hostBackend(base.backend),
-      });
-      intervention.set(name, value);
-      value.storage.dispose();
-    }
+    putParameters(intervention, values, base);
   });
   const fingerprint = await modelFingerprint(base, config.base_parameters);
   for (const [name, tensor] of along) {
@@ -194,25 +162,20 @@ export function parseAdapterConfig(bytes: Uint8Array, source: string): AdapterCo
   if (peft) {
     throw new FormatError(source, `is of ${describePeft(peft)}, which changes weights, not hidden states: not loaded`);
   }
-  throw new FormatError(
-    source,
-    parsed.error.issues
-      .slice(0, 3)
-      .map(i => `${i.path.join('.') || 'it'}: ${i.message}`)
-      .join('; '),
-  );
+  return checkedBy(schema, json, source);
 }
 
 /** The parameters a set of configurations has, by their names in a file. */
-function expectedTensors(base: CausalLM, configs: readonly ResolvedReftConfig[]): Map<string, ParameterSpec> {
-  return new Map(
-    configs.flatMap(config => {
-      const specs = parameterSpecs(config, base.widthAt(config.component, config.heads?.[0], config.stack));
-      return planned(config).flatMap(({ id }) =>
-        specs.map((spec): [string, ParameterSpec] => [`${id}.${spec.name}`, spec]),
-      );
-    }),
-  );
+function expectedTensors(base: CausalLM, configs: readonly ResolvedReftConfig[]): [string, ExpectedTensor][] {
+  return configs.flatMap(config => {
+    const specs = parameterSpecs(config, base.widthAt(config.component, config.heads?.[0], config.stack));
+    return planned(config).flatMap(({ id }) =>
+      specs.map(({ name, shape, start }): [string, ExpectedTensor] => [
+        `${id}.${name}`,
+        { shape, orthonormal: start === 'orthogonal' },
+      ]),
+    );
+  });
 }
 
 /** The base's weights of these names, which a file says were trained along. */
@@ -228,35 +191,6 @@ function baseParametersOf(base: CausalLM, names: readonly string[], source: stri
       );
     return [name, tensor];
   });
-}
-
-function checkTensors(file: TensorFile, expected: ReadonlyMap<string, Pick<ParameterSpec, 'shape'>>): void {
-  for (const [name, { shape }] of expected) {
-    const stored = file.tensors.get(name);
-    if (!stored) throw new FormatError(file.name, `has no tensor '${name}', which the configuration asks for`);
-    if (stored.dtype !== 'F32' || stored.shape.join() !== shape.join()) {
-      throw new FormatError(file.name, `'${name}' is ${stored.dtype} [${stored.shape}], expected F32 [${shape}]`);
-    }
-  }
-  for (const name of file.tensors.keys())
-    if (!expected.has(name))
-      throw new FormatError(file.name, `has a tensor '${name}' that the configuration does not know`);
-}
-
-function checkOrthonormal(R: Float32Array, [r, d]: readonly number[], name: string, source: string): void {
-  for (let i = 0; i < r; i++) {
-    for (let j = 0; j <= i; j++) {
-      let dot = 0;
-      for (let k = 0; k < d; k++) dot += R[i * d + k] * R[j * d + k];
-      const error = Math.abs(dot - (i === j ? 1 : 0));
-      if (!(error <= orthonormalTolerance)) {
-        throw new FormatError(
-          source,
-          `'${name}' must have orthonormal rows: rows ${j} and ${i} are off by ${error.toPrecision(3)}`,
-        );
-      }
-    }
-  }
 }
 
 /**

@@ -1,12 +1,13 @@
 // Trained sets put together on one row: stacked, added, interpolated, or as parts of one R; with a report on how far
 // their subspaces overlap. What has no meaning is refused. Different sets on different rows are mixedEdits.ts's work.
 
+import type { TrainingMode } from '../adapt/adapter.js';
 import type { CausalLM } from '../models/causalLM.js';
 import type { SiteEdit } from '../models/patch.js';
 import { siteName } from '../models/sites.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { noGrad } from '../autograd/tape.js';
-import { EditedModel, type TrainingMode } from './editedModel.js';
+import { EditedModel } from './editedModel.js';
 import type { Intervention } from './intervention.js';
 import { isPlaced } from './kinds.js';
 import type { SequenceLayout } from './layout.js';

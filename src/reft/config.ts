@@ -3,6 +3,7 @@
 
 import { z } from 'zod';
 import { checkSite, components, stackOf, widthAt, type Component, type ModelSites } from '../models/sites.js';
+import { orthogonalMapNames, type OrthogonalMapName } from '../nn/orthogonal/maps.js';
 import { editActivations, type EditActivation } from './editOp.js';
 import { dropoutTargets, type DropoutTarget } from './applyEdit.js';
 import { kindByName, optionsOf } from './defineEdit.js';
@@ -15,9 +16,6 @@ import {
   type PositionFunction,
   type Positions,
 } from './positions.js';
-
-export const orthogonalMapNames = ['householder', 'torchHouseholder', 'cayley', 'exponential', 'qr', 'polar'] as const;
-export type OrthogonalMapName = (typeof orthogonalMapNames)[number];
 
 export interface ReftConfig {
   /** In models of several stacks, the one whose layers are meant: 'encoder', 'decoder', 'vision'. */

@@ -1,6 +1,7 @@
 // A frozen model together with edits that depend on where tokens lie: what a trained set, a mixture of sets and a
 // composition have in common. Which edits those are is decided by the classes that extend this one.
 
+import type { AdaptedModel, TrainingMode } from '../adapt/adapter.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import type { CausalLM, ForwardOptions, ForwardOutput } from '../models/causalLM.js';
 import type { SiteEdit } from '../models/patch.js';
@@ -17,19 +18,13 @@ import type { Tensor } from '../tensor/tensor.js';
 import type { SequenceLayout } from './layout.js';
 import type { RowOptionsFor } from './rowOptions.js';
 
-/** Dropout while training: a different mask for each step and intervention. */
-export interface TrainingMode {
-  readonly seed: number;
-  readonly step: number;
-}
-
 /** What generation takes; what differs from row to row is the prompts' rows'. */
 export interface EditedGenerateOptions extends Omit<GenerateOptions, 'edits'> {
   /** How much of an edit acts on each prompt and its answer, and which rows of its R. */
   readonly rows?: RowOptionsFor;
 }
 
-export abstract class EditedModel implements GenerationEdits {
+export abstract class EditedModel implements AdaptedModel, GenerationEdits {
   abstract readonly base: CausalLM;
   /**
    * Needed by positions that look at the text of a prompt; a trainer with a tokenizer sets it. Its ends of a turn stop

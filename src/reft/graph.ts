@@ -11,7 +11,7 @@ import type { Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { drawMermaid, drawSvg } from './graphDrawing.js';
 import type { SequenceLayout } from './layout.js';
-import type { TrainingMode } from './editedModel.js';
+import type { TrainingMode } from '../adapt/adapter.js';
 import { layoutOf, type ReftModel } from './reftModel.js';
 
 /** A batch: ids [B, T], and where its prompts end (default: the whole sequence is prompt). */

@@ -1,15 +1,10 @@
 // Public face of ReFT: `reft/reft`.
 
 export { getReftModel, layoutOf, ReftModel } from './reftModel.js';
-export { EditedModel, type EditedGenerateOptions, type TrainingMode } from './editedModel.js';
-export {
-  adapterFromFiles,
-  adapterToFiles,
-  loadReft,
-  saveAdapter,
-  type Files,
-  type LoadReftOptions,
-} from './adapterFiles.js';
+export type { Files } from '../adapt/files.js';
+export type { AdaptedModel, Adapter, FirstChange, TrainingMode } from '../adapt/adapter.js';
+export { EditedModel, type EditedGenerateOptions } from './editedModel.js';
+export { adapterFromFiles, adapterToFiles, loadReft, saveAdapter, type LoadReftOptions } from './adapterFiles.js';
 export {
   EditGraph,
   trace,
@@ -21,13 +16,15 @@ export {
 } from './graph.js';
 export { trainBaseParameters } from './baseParameters.js';
 export { modelFingerprint } from '../train/fingerprint.js';
-export { ReftTrainer } from '../train/trainer.js';
+export { ReftTrainer } from './reftTrainer.js';
+export { Trainer } from '../train/trainer.js';
 export type { Evaluation, TrainerOptions, TrainResult, TrainStep } from '../train/options.js';
 export type { TrainingData } from '../train/data.js';
 export type { EarlyStopping, EvaluatedStep } from '../train/evaluationCourse.js';
 export { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 export { edit, editActivations, type EditActivation, type EditBank, type EditRows } from './editOp.js';
-export { Intervention, type TrainedTensor } from './intervention.js';
+export { Intervention } from './intervention.js';
+export type { TrainedTensor } from '../adapt/parameterSet.js';
 export { applyEdit, type DropoutTarget, type EditedRows, type EditSettings } from './applyEdit.js';
 export { composedKinds, starts, type EditDefinition, type ParameterDefinition } from './composedKinds.js';
 export { checkEdit, type CheckEditOptions } from './checkEdit.js';

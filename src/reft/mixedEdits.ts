@@ -3,6 +3,7 @@
 // adapters cost one kernel. Sets keep their own switches and scales, which act at once. What a set does is its own
 // business.
 
+import type { TrainingMode } from '../adapt/adapter.js';
 import { keep, scope } from '../autograd/scope.js';
 import { shouldRecord } from '../autograd/tape.js';
 import type { CausalLM } from '../models/causalLM.js';
@@ -12,7 +13,7 @@ import type { TokenRows } from '../models/tokens.js';
 import { create } from '../tensor/create.js';
 import { concat } from '../tensor/layout.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { EditedModel, type TrainingMode } from './editedModel.js';
+import { EditedModel } from './editedModel.js';
 import { edit, type EditBank } from './editOp.js';
 import type { Intervention } from './intervention.js';
 import { isPlaced } from './kinds.js';

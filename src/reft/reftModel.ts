@@ -1,6 +1,9 @@
 // A frozen model with a set of interventions: forward, loss and generation with edits in place. The base is never
 // changed; edits are values given to its forward. Training is in trainer.ts, files in adapterFiles.ts.
 
+import type { Adapter, FirstChange, TrainingMode } from '../adapt/adapter.js';
+import type { NamedTensor, TrainedTensor } from '../adapt/parameterSet.js';
+import { sharedRotations, type SharedRotations } from '../adapt/sharedRotations.js';
 import { noGrad } from '../autograd/tape.js';
 import { checkPromptLength, shownValue } from '../io/tokenIds.js';
 import type { CausalLM } from '../models/causalLM.js';
@@ -8,15 +11,15 @@ import type { SiteEdit } from '../models/patch.js';
 import { paddingOf, type TokenRows } from '../models/tokens.js';
 import { siteName, type Site } from '../models/sites.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
-import { EditedModel, type TrainingMode } from './editedModel.js';
-import { Intervention, type TrainedTensor } from './intervention.js';
-import { editedRows, firstEdited, type SequenceLayout } from './layout.js';
-import { sharedRotations, type SharedRotations } from './rotations.js';
+import { trainedBaseParameters } from './baseParameters.js';
+import { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
+import { EditedModel } from './editedModel.js';
+import { Intervention } from './intervention.js';
+import { editedRows, firstEdited, positionsOf, type Sequence, type SequenceLayout } from './layout.js';
 import { rowOptionsAt, rowOptionsOf, type RowOptionsFor } from './rowOptions.js';
 import { describeNewTokens, describePositions, type Side } from './positions.js';
 
-export class ReftModel extends EditedModel {
+export class ReftModel extends EditedModel implements Adapter {
   readonly base: CausalLM;
   readonly configs: readonly ResolvedReftConfig[];
   /** In pyreft's order: untied ones all prefix, then all suffix. */
@@ -54,6 +57,60 @@ export class ReftModel extends EditedModel {
     return this.interventions.flatMap(i => i.trained());
   }
 
+  /** Everything that decides the next step of training, trained or not. */
+  state(): NamedTensor[] {
+    return this.interventions.flatMap(i => i.state());
+  }
+
+  /** Puts back a tensor of `state`. */
+  setState(name: string, value: Tensor): void {
+    const owner = this.interventions.find(i => i.state().some(s => s.name === name));
+    if (!owner) throw new RangeError(`no intervention has the state '${name}'`);
+    owner.setState(name, value);
+  }
+
+  /** What must be the same for a training run to go on. */
+  settings(): Readonly<Record<'edits' | 'scales', string>> {
+    const { configs, interventions } = this;
+    return { edits: JSON.stringify(configs.map(configToJSON)), scales: interventions.map(i => i.scale).join() };
+  }
+
+  /** @throws RangeError for a sequence that does not have the positions of an intervention */
+  check(sequence: Sequence): void {
+    for (const intervention of this.interventions) {
+      const { positions, newTokens } = intervention.config;
+      if (newTokens === 'none' && sequence.promptLength === 0) {
+        throw new RangeError(
+          `a row without a prompt has no positions ${describePositions(positions)}; use 'all', or prompt and completion`,
+        );
+      }
+      positionsOf(intervention, sequence, this.tokenizer);
+    }
+  }
+
+  /** Whether any token of a sequence is edited, as interventions are switched now. */
+  changes(sequence: Sequence): boolean {
+    const edits = (i: Intervention): boolean =>
+      i.enabled && positionsOf(i, sequence, this.tokenizer).positions.length > 0;
+    return this.enabled && this.interventions.some(edits);
+  }
+
+  /** The site and the token of the first edit, whatever is switched off now; null where the base is trained too. */
+  firstChanged(sequence: Sequence): FirstChange | null {
+    if (trainedBaseParameters(this.base).length > 0) return null;
+    const sites = this.interventions.map(i => i.site);
+    const layer = Math.min(...sites.map(site => site.layer));
+    const afterBlock = sites.every(
+      site => site.layer > layer || site.component === 'block_output' || site.component === 'final_norm',
+    );
+    const atEmbeddings = sites.some(site => site.component === 'embeddings');
+    return {
+      layer,
+      component: atEmbeddings ? 'embeddings' : afterBlock ? 'block_output' : 'block_input',
+      position: firstEdited(this.interventions, sequence, this.tokenizer),
+    };
+  }
+
   /** Numbers in W, b, R and their like: 2dr + r for a loreft edit. */
   get parameterCount(): number {
     return this.interventions.reduce((n, i) => n + i.parameterCount, 0);
@@ -83,7 +140,7 @@ export class ReftModel extends EditedModel {
   /** The same for one forward pass alone: orthogonal maps of one shape are evaluated together. */
   protected override editsOnce(layout: SequenceLayout, training?: TrainingMode, rows: RowOptionsFor = {}): SiteEdit[] {
     const uses = this.inUse(layout);
-    const shared = sharedRotations(uses.map(use => use.intervention));
+    const shared = sharedRotations(uses.map(use => use.intervention.parameterSet));
     return uses.map(use => this.siteEdit(use, layout, training, rows, shared));
   }
 
@@ -137,7 +194,11 @@ export class ReftModel extends EditedModel {
       const dropout = training && p > 0 ? { dropout: { p, on, seed: training.seed, stream: stream as number } } : {};
       const meta = { id, kind: kind.name, site: siteName(site), rank: config.rank, scale };
       const given = rowOptionsAt(options, edited.tokens, { ...layout, rank: config.rank }, h);
-      return intervention.apply(h, { indices: edited.places, meta, ...dropout, ...given }, shared?.get(intervention));
+      return intervention.apply(
+        h,
+        { indices: edited.places, meta, ...dropout, ...given },
+        shared?.get(intervention.parameterSet),
+      );
     };
     return {
       site,
@@ -159,6 +220,12 @@ export class ReftModel extends EditedModel {
         };
       },
     };
+  }
+
+  /** The adapter's files by name (adapterFiles.ts). */
+  async toFiles(): Promise<Map<string, Uint8Array>> {
+    const { adapterToFiles } = await import('./adapterFiles.js');
+    return adapterToFiles(this);
   }
 
   /**

@@ -3,6 +3,7 @@
 // they do is in autograd/elementwise.ts, ./layout.ts, ./reduction.ts and ./linalg.ts.
 
 import type { View } from '../backends/backend.js';
+import { observer } from '../autograd/observer.js';
 import { backward, type BackwardOptions, type Node } from '../autograd/tape.js';
 import * as elementwise from '../autograd/elementwise.js';
 import { bytesPerElement, type DType, type TypedArray } from './dtype.js';
@@ -84,6 +85,7 @@ export class Tensor {
 
   /** What a kernel is given; throws when the memory is gone, and for packed weights unless the kernel reads them. */
   view(op: string, readsPacked = false): View {
+    if (observer) observer.op(op);
     this.storage.check(op);
     const {
       storage: { allocation },

@@ -1,6 +1,8 @@
 // Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), written once over
 // an abstract word type: as numbers for values made on the host, as expressions inside kernels. Same bits everywhere.
 
+import { shuffle } from './shuffle.js';
+
 export interface WordArithmetic<T> {
   word(value: number): T;
   add(a: T, b: T): T;
@@ -83,10 +85,6 @@ export class Random {
 
   /** Fisher-Yates, in place. */
   shuffle<T>(items: T[]): T[] {
-    for (let i = items.length - 1; i > 0; i--) {
-      const j = this.integer(i + 1);
-      [items[i], items[j]] = [items[j], items[i]];
-    }
-    return items;
+    return shuffle(items, () => this.next());
   }
 }

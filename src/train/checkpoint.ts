@@ -10,7 +10,7 @@ import { openSafetensors, writeSafetensors, type SafetensorsEntry } from '../io/
 import { parseJsonObject } from '../io/strictJson.js';
 import { create } from '../tensor/create.js';
 import type { Tensor } from '../tensor/tensor.js';
-import type { Files } from '../reft/adapterFiles.js';
+import { checkedBy, type Files } from '../adapt/files.js';
 import type { EvaluationCourseState } from './evaluationCourse.js';
 import { finiteEntry } from '../reft/savedFiles.js';
 import { recordSchema, type TrainingRecord } from './trainingRecord.js';
@@ -89,17 +89,8 @@ export async function stateFromFiles(
   const file = await openSafetensors(memorySource(bytes, `${source}/${stateTensorsFile}`));
   const text = file.metadata.state;
   if (typeof text !== 'string') throw new FormatError(file.name, 'has no state in its header');
-  const parsed = <T>(as: z.ZodType<T>, json: string, what: string): T => {
-    const result = as.safeParse(parseJsonObject(new TextEncoder().encode(json), file.name, what));
-    if (result.success) return result.data;
-    throw new FormatError(
-      file.name,
-      result.error.issues
-        .slice(0, 3)
-        .map(i => `${i.path.join('.') || 'it'}: ${i.message}`)
-        .join('; '),
-    );
-  };
+  const parsed = <T>(as: z.ZodType<T>, json: string, what: string): T =>
+    checkedBy(as, parseJsonObject(new TextEncoder().encode(json), file.name, what), file.name);
   const state = parsed(schema, text, 'the state');
   // A checkpoint of an earlier version has no record.
   const record = parsed(

@@ -1,13 +1,11 @@
 // What a trainer is given, checked before the first step: rows or examples, whether their positions exist, the order of
 // steps. Nothing here knows of tensors.
 
+import type { Adapter } from '../adapt/adapter.js';
 import { batches } from '../data/collate.js';
 import { checkExample, tokenizeRow, type Example } from '../data/examples.js';
 import type { Row } from '../data/rows.js';
 import type { Tokenizer } from '../io/tokenizer.js';
-import { positionsOf } from '../reft/layout.js';
-import { describePositions } from '../reft/positions.js';
-import type { ReftModel } from '../reft/reftModel.js';
 
 export interface TrainingData {
   /** Needs a tokenizer. */
@@ -20,7 +18,7 @@ export interface TrainingData {
 export function prepareExamples(
   what: string,
   data: TrainingData,
-  reft: ReftModel,
+  adapter: Adapter,
   options: { tokenizer?: Tokenizer; maxLength?: number },
 ): Example[] {
   const { rows, examples } = data;
@@ -33,13 +31,13 @@ export function prepareExamples(
     : [...(examples as readonly Example[])];
   if (prepared.length === 0) throw new RangeError(`${what}: there are no rows`);
   prepared.forEach((example, i) => {
-    checkTrainable(example, reft, `${what}: example ${i}`);
+    checkTrainable(example, adapter, `${what}: example ${i}`);
   });
   return prepared;
 }
 
-function checkTrainable(example: Example, reft: ReftModel, what: string): void {
-  const { maxPositions, vocabSize } = reft.base.config;
+function checkTrainable(example: Example, adapter: Adapter, what: string): void {
+  const { maxPositions, vocabSize } = adapter.base.config;
   checkExample(example, what, vocabSize);
   const { ids, labels, promptLength, where = what } = example;
   if (ids.length > maxPositions) {
@@ -48,34 +46,20 @@ function checkTrainable(example: Example, reft: ReftModel, what: string): void {
     );
   }
   if (!labels.some((label, t) => t > 0 && label >= 0)) throw new RangeError(`${where}: no token has a label to learn`);
-  for (const intervention of reft.interventions) {
-    const { positions, newTokens } = intervention.config;
-    if (newTokens === 'none' && promptLength === 0) {
-      throw new RangeError(
-        `${where}: a row without a prompt has no positions ${describePositions(positions)}; use 'all', or prompt and completion`,
-      );
-    }
-    try {
-      positionsOf(intervention, { promptLength, length: ids.length, ids }, reft.tokenizer);
-    } catch (error) {
-      throw new RangeError(`${where}: ${(error as Error).message}`, { cause: error });
-    }
+  try {
+    adapter.check({ promptLength, length: ids.length, ids });
+  } catch (error) {
+    throw new RangeError(`${where}: ${(error as Error).message}`, { cause: error });
   }
 }
 
 /** Refuses data on which nothing could be learned: no token of any row is edited. */
-export function checkEdited(examples: readonly Example[], reft: ReftModel): void {
-  const edited = examples.some(e =>
-    reft.interventions.some(
-      i => i.enabled && positionsOf(i, { ...e, length: e.ids.length }, reft.tokenizer).positions.length > 0,
-    ),
-  );
-  if (!reft.enabled || !edited) {
-    const why = reft.enabled
-      ? 'the prompts are too short for their positions, or the interventions are switched off'
-      : 'the edits are switched off';
-    throw new RangeError(`training: no token of any row is edited: ${why}`);
-  }
+export function checkChanged(examples: readonly Example[], adapter: Adapter): void {
+  if (examples.some(e => adapter.changes({ ...e, length: e.ids.length }))) return;
+  const why = adapter.enabled
+    ? 'the prompts are too short for their positions, or the interventions are switched off'
+    : 'the edits are switched off';
+  throw new RangeError(`training: no token of any row is edited: ${why}`);
 }
 
 /** How many predictions an example has labels for: the label at t judges the prediction at t - 1. */

@@ -1,14 +1,14 @@
 // How well a model, with edits or without, says what labelled rows say: loss, perplexity, and how often every labelled
 // token is its first choice, which is when greedy generation would give the answer word for word.
 
+import type { AdaptedModel } from '../adapt/adapter.js';
 import { noGrad } from '../autograd/tape.js';
 import { scope } from '../autograd/scope.js';
 import { checkExample, type Example } from '../data/examples.js';
-import { CausalLM } from '../models/causalLM.js';
+import type { CausalLM } from '../models/causalLM.js';
 import { crossEntropy } from '../nn/crossEntropy.js';
 import { stack } from '../tensor/layout.js';
 import { nextMacrotask } from '../tensor/macrotask.js';
-import type { EditedModel } from '../reft/editedModel.js';
 import { wholeWindow, windowBatch } from './windows.js';
 import { checkOptionKeys, type OptionKeys } from '../optionKeys.js';
 
@@ -35,13 +35,13 @@ const evaluateKeys: OptionKeys<EvaluateOptions> = { batchSize: true, signal: tru
 
 /** Evaluates rows (`tokenizeRow`) with dropout off. @throws RangeError when no row has a label */
 export async function evaluate(
-  model: CausalLM | EditedModel,
+  model: CausalLM | AdaptedModel,
   examples: readonly Example[],
   options: EvaluateOptions = {},
 ): Promise<RowsEvaluation> {
   checkOptionKeys('evaluate', options, evaluateKeys);
   const { batchSize = 8, signal, onProgress } = options;
-  const base = model instanceof CausalLM ? model : model.base;
+  const base = 'base' in model ? model.base : model;
   examples.forEach((example, i) => {
     checkExample(example, `evaluate: example ${i}`, base.config.vocabSize);
   });
@@ -54,7 +54,7 @@ export async function evaluate(
     const measured = noGrad(() =>
       scope(() => {
         const inputs = { inputIds, shape, attentionMask, logitsAt: rows };
-        const { logits } = model instanceof CausalLM ? model.forward(inputs) : model.forward(inputs, layout);
+        const { logits } = 'base' in model ? model.forward(inputs, layout) : model.forward(inputs);
         return stack([crossEntropy(logits, targets), logits.argmax(-1).to(logits.dtype)]);
       }),
     );

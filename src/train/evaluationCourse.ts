@@ -2,10 +2,10 @@
 // the best parameters, and says when to stop. All of it goes into a checkpoint: a resumed run keeps and stops as the
 // run that was not interrupted.
 
+import { assign } from '../adapt/assign.js';
 import { keep } from '../autograd/scope.js';
 import { create } from '../tensor/create.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { assign } from '../reft/intervention.js';
 
 export interface EarlyStopping {
   /** The run ends after this many evaluations in a row without progress. */

@@ -1,6 +1,7 @@
 // What a run minimises: the cross-entropy of labelled tokens, or preferences between two answers (DPO) with the
 // unedited base as the reference. Batches and steps are the trainer's.
 
+import type { Adapter, TrainingMode } from '../adapt/adapter.js';
 import { noGrad } from '../autograd/tape.js';
 import { scope } from '../autograd/scope.js';
 import type { Example } from '../data/examples.js';
@@ -8,9 +9,8 @@ import { crossEntropy } from '../nn/crossEntropy.js';
 import { create } from '../tensor/create.js';
 import type { ForwardOptions } from '../models/causalLM.js';
 import type { Tensor } from '../tensor/tensor.js';
-import type { TrainingMode } from '../reft/editedModel.js';
-import type { ReftModel } from '../reft/reftModel.js';
-import { labelCount } from './data.js';
+import { labelCount, type TrainingData } from './data.js';
+import type { TrainerOptions } from './options.js';
 import { windowBatch, windowLoss, wholeWindow, type Window } from './windows.js';
 
 /** What stands for what lies before windows, and how blocks are run. */
@@ -23,9 +23,9 @@ export interface Objective {
   /** What the summed loss of examples is divided by. */
   count(examples: readonly Example[]): number;
   /** What must be known before the first step: read back here, so that steps read nothing. */
-  prepare(reft: ReftModel, examples: readonly Example[], batchSize: number): Promise<void>;
+  prepare(adapter: Adapter, examples: readonly Example[], batchSize: number): Promise<void>;
   /** The loss of all windows, summed: []. */
-  loss(reft: ReftModel, windows: readonly Window[], options: WindowOptions, training?: TrainingMode): Tensor;
+  loss(adapter: Adapter, windows: readonly Window[], options: WindowOptions, training?: TrainingMode): Tensor;
 }
 
 /** Cross-entropy, a mean over labelled tokens. */
@@ -50,26 +50,26 @@ export function preference(beta: number): Objective {
     unit: 2,
     name: `preference, beta ${beta}`,
     count: examples => examples.length / 2,
-    async prepare(reft, examples, batchSize) {
+    async prepare(adapter, examples, batchSize) {
       const missing = examples.filter(e => !reference.has(e));
-      const wasEnabled = reft.enabled;
+      const wasEnabled = adapter.enabled;
       for (let at = 0; at < missing.length; at += 2 * batchSize) {
         const batch = missing.slice(at, at + 2 * batchSize);
-        reft.enabled = false;
+        adapter.enabled = false;
         let sums: Tensor;
         try {
-          sums = noGrad(() => scope(() => logProbabilities(reft, batch.map(wholeWindow), {})));
+          sums = noGrad(() => scope(() => logProbabilities(adapter, batch.map(wholeWindow), {})));
         } finally {
-          reft.enabled = wasEnabled;
+          adapter.enabled = wasEnabled;
         }
         const values = await sums.data();
         batch.forEach((example, i) => reference.set(example, values[i]));
         sums.storage.dispose();
       }
     },
-    loss(reft, windows, options, training) {
-      const { dtype, backend } = reft.base;
-      const gained = logProbabilities(reft, windows, options, training)
+    loss(adapter, windows, options, training) {
+      const { dtype, backend } = adapter.base;
+      const gained = logProbabilities(adapter, windows, options, training)
         .sub(
           create.from(
             Float64Array.from(windows, w => reference.get(w.example) as number),
@@ -85,20 +85,34 @@ export function preference(beta: number): Objective {
 
 /** The summed log-probability of each window's labelled tokens: [windows]. */
 function logProbabilities(
-  reft: ReftModel,
+  adapter: Adapter,
   windows: readonly Window[],
   options: WindowOptions,
   training?: TrainingMode,
 ): Tensor {
   const { inputIds, shape, attentionMask, layout, rows, targets } = windowBatch(
     windows,
-    reft.base.config.padTokenId ?? 0,
+    adapter.base.config.padTokenId ?? 0,
   );
-  const { logits } = reft.forward({ inputIds, shape, attentionMask, logitsAt: rows, ...options }, layout, training);
+  const { logits } = adapter.forward(
+    { inputIds, shape, attentionMask, logitsAt: rows, ...options },
+    layout,
+    training,
+  );
   return crossEntropy(logits, targets)
     .neg()
     .scatterAddRows(
       rows.map(row => Math.floor(row / shape[1])),
       windows.length,
     );
+}
+
+/** The examples of a training run and what it minimises over them, as its options say. */
+export function objectiveOf(options: TrainerOptions): { objective: Objective; data: TrainingData } {
+  const { preferences } = options;
+  if (!preferences) return { objective: likelihood, data: options };
+  if (options.rows || options.examples || options.evaluation)
+    throw new RangeError('training: preferences take the place of rows, examples and evaluation');
+  const examples = preferences.pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]);
+  return { objective: preference(preferences.beta ?? 0.1), data: { examples } };
 }

@@ -7,7 +7,7 @@ import type { Row } from '../data/rows.js';
 import type { Tokenizer } from '../io/tokenizer.js';
 import { scheduleNames, type ScheduleName } from '../nn/schedule.js';
 import { checkOptionKeys, type OptionKeys } from '../optionKeys.js';
-import type { Files } from '../reft/adapterFiles.js';
+import type { Files } from '../adapt/files.js';
 import type { EarlyStopping, EvaluatedStep } from './evaluationCourse.js';
 import { defaultReuseBytes, defaultReuseDirectoryBytes } from './reuse.js';
 import type { TrainingData } from './data.js';

@@ -3,6 +3,8 @@
 // then computes the tokens from the first edited one on, in the layers from the lowest edited one up. They are kept in
 // memory up to a bound, and in a folder up to another (reuseFiles.ts); examples beyond both are computed in full.
 
+import type { Adapter, FirstChange } from '../adapt/adapter.js';
+import { observed } from '../autograd/observer.js';
 import { keep, scope } from '../autograd/scope.js';
 import { noGrad } from '../autograd/tape.js';
 import type { Example } from '../data/examples.js';
@@ -11,8 +13,7 @@ import type { ForwardOptions } from '../models/causalLM.js';
 import { siteName, type Site } from '../models/sites.js';
 import { concat, pad } from '../tensor/layout.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { firstEdited } from '../reft/layout.js';
-import type { ReftModel } from '../reft/reftModel.js';
+import type { Sequence } from '../reft/layout.js';
 import { disposeStates, ReuseFiles, type KeptStates, type StoredStates } from './reuseFiles.js';
 import { labelledSpan, type Window } from './windows.js';
 
@@ -21,9 +22,20 @@ export const defaultReuseDirectoryBytes = 2 ** 34;
 /** Most examples that are being read at a time: each is an open file, and its bytes in memory. */
 const mostComing = 64;
 
-/** True when the base cannot change, so that what is kept stays exact. */
-export const canReuse = (reft: ReftModel): boolean =>
-  reft.base.keepsPrefixes && reft.base.parameters().every(t => !t.requiresGrad);
+/**
+ * Whether anything may be kept: the adapter says from where on it changes a sequence, and no token before sees it.
+ */
+export const canReuse = (adapter: Adapter, example: Example): boolean =>
+  adapter.base.keepsPrefixes && adapter.firstChanged(sequenceOf(example)) !== null;
+
+/** @throws Error where nothing may be kept: ask `canReuse` first */
+function firstChanged(adapter: Adapter, example: Example): FirstChange {
+  const change = adapter.firstChanged(sequenceOf(example));
+  if (change) return change;
+  throw new Error('reuse: weights of the base are trained, so nothing of what it computes may be kept');
+}
+
+const sequenceOf = (example: Example): Sequence => ({ ...example, length: example.ids.length });
 
 export interface ReuseOptions {
   /** Most bytes in memory. */
@@ -33,7 +45,7 @@ export interface ReuseOptions {
 }
 
 export class PrefixReuse {
-  private readonly reft: ReftModel;
+  private readonly adapter: Adapter;
   private readonly site: Site & { readonly component: 'embeddings' | 'block_input' | 'block_output' };
   private readonly windows = new Map<Example, Window>();
   /** Examples whose states stay in memory, and those that have a file: some have both. */
@@ -49,29 +61,22 @@ export class PrefixReuse {
    * `open` for a folder.
    */
   constructor(
-    reft: ReftModel,
+    adapter: Adapter,
     examples: readonly Example[],
     { budgetBytes = defaultReuseBytes, directory }: ReuseOptions = {},
   ) {
-    this.reft = reft;
-    const lowest = Math.min(...reft.interventions.map(i => i.site.layer));
-    const afterBlock = reft.interventions.every(
-      i => i.site.layer > lowest || i.site.component === 'block_output' || i.site.component === 'final_norm',
-    );
-    const atEmbeddings = reft.interventions.some(i => i.site.component === 'embeddings');
-    this.site = { layer: lowest, component: atEmbeddings ? 'embeddings' : afterBlock ? 'block_output' : 'block_input' };
+    this.adapter = adapter;
+    const { layer, component } = firstChanged(adapter, examples[0]);
+    this.site = { layer, component };
     let [bytes, fileBytes] = [0, 0];
     for (const example of examples) {
       if (this.windows.has(example)) continue;
       const { first, end } = labelledSpan(example);
-      // Predictions before the first edit count in the loss too: their tokens stay in the window.
-      const start = Math.min(
-        first,
-        firstEdited(reft.interventions, { ...example, length: example.ids.length }, reft.tokenizer),
-      );
+      // Predictions before the first change count in the loss too: their tokens stay in the window.
+      const start = Math.min(first, firstChanged(adapter, example).position);
       const window = { example, start, end };
       bytes += this.bytesOf(window);
-      fileBytes += ReuseFiles.fileBytes(this.bytesOf(window), reft.base.config.layers - this.firstLayer);
+      fileBytes += ReuseFiles.fileBytes(this.bytesOf(window), adapter.base.config.layers - this.firstLayer);
       if (bytes <= budgetBytes) this.inMemory.add(example);
       if (directory && fileBytes <= directory.budgetBytes) this.inFolder.add(example);
       if (!this.inMemory.has(example) && !this.inFolder.has(example)) break;
@@ -80,11 +85,11 @@ export class PrefixReuse {
   }
 
   /** With a folder, which is made if need be. @throws Error naming the folder when it cannot be used */
-  static async open(reft: ReftModel, examples: readonly Example[], options: ReuseOptions): Promise<PrefixReuse> {
-    const reuse = new PrefixReuse(reft, examples, options);
+  static async open(adapter: Adapter, examples: readonly Example[], options: ReuseOptions): Promise<PrefixReuse> {
+    const reuse = new PrefixReuse(adapter, examples, options);
     const { directory } = options;
     if (!directory) return reuse;
-    const files = await ReuseFiles.open(directory.path, directory.budgetBytes, reft.base);
+    const files = await ReuseFiles.open(directory.path, directory.budgetBytes, adapter.base);
     await files.claim(
       [...reuse.inFolder].map(example => reuse.windows.get(example) as Window),
       reuse.site,
@@ -99,9 +104,9 @@ export class PrefixReuse {
   }
 
   private bytesOf({ start, end }: Window): number {
-    const { layers, kvHeads, headDim, hiddenSize } = this.reft.base.config;
+    const { layers, kvHeads, headDim, hiddenSize } = this.adapter.base.config;
     const numbers = 2 * start * kvHeads * headDim * (layers - this.firstLayer) + (end - start) * hiddenSize;
-    return numbers * (this.reft.base.dtype === 'f64' ? 8 : 4);
+    return numbers * (this.adapter.base.dtype === 'f64' ? 8 : 4);
   }
 
   /** The part of an example that is still computed; undefined when nothing is kept for it. */
@@ -164,6 +169,10 @@ export class PrefixReuse {
 
   /** What stands for the tokens before these windows and the layers below. Owned by the scope it is called in. */
   stateFor(windows: readonly Window[]): Pick<ForwardOptions, 'from' | 'cache'> {
+    return observed('reuse', () => this.joined(windows));
+  }
+
+  private joined(windows: readonly Window[]): Pick<ForwardOptions, 'from' | 'cache'> {
     return noGrad(() => {
       const parts = windows.map(w => this.kept.get(w.example) ?? this.compute(w));
       const width = Math.max(...windows.map(w => w.end - w.start));
@@ -181,11 +190,17 @@ export class PrefixReuse {
    * One pass over an example, alone, so that what is kept does not depend on its neighbours. It stays until `release`
    * or `close`.
    */
-  compute({ example, start, end }: Window): KeptStates {
-    const kept = scope(() => {
+  compute(window: Window): KeptStates {
+    const kept = observed('reuse', () => this.computed(window));
+    this.kept.set(window.example, kept);
+    return kept;
+  }
+
+  private computed({ example, start, end }: Window): KeptStates {
+    return scope(() => {
       const cache = new KVCache(end);
       try {
-        const { collected } = this.reft.base.forward({
+        const { collected } = this.adapter.base.forward({
           inputIds: example.ids.subarray(0, end),
           shape: [1, end],
           cache,
@@ -201,8 +216,6 @@ export class PrefixReuse {
         cache.dispose();
       }
     });
-    this.kept.set(example, kept);
-    return kept;
   }
 
   /** Frees what is kept, and resolves when no file is being read any more. */

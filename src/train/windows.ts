@@ -2,13 +2,12 @@
 // labelled prediction are input to nothing and left out; tokens before `start` are left out when their keys and values
 // are kept (reuse.ts). Nothing is computed for padding.
 
+import type { AdaptedModel, TrainingMode } from '../adapt/adapter.js';
 import type { Example } from '../data/examples.js';
 import { crossEntropy } from '../nn/crossEntropy.js';
 import type { ForwardOptions } from '../models/causalLM.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { SequenceLayout } from '../reft/layout.js';
-import type { TrainingMode } from '../reft/editedModel.js';
-import type { ReftModel } from '../reft/reftModel.js';
 
 /** Tokens start .. end - 1 of an example. */
 export interface Window {
@@ -80,15 +79,19 @@ export function windowBatch(windows: readonly Window[], padTokenId: number): Win
  * them.
  */
 export function windowLoss(
-  reft: ReftModel,
+  model: AdaptedModel,
   windows: readonly Window[],
   options: Pick<ForwardOptions, 'from' | 'cache' | 'recompute'>,
   training?: TrainingMode,
 ): Tensor {
   const { inputIds, shape, attentionMask, layout, rows, targets } = windowBatch(
     windows,
-    reft.base.config.padTokenId ?? 0,
+    model.base.config.padTokenId ?? 0,
   );
-  const { logits } = reft.forward({ inputIds, shape, attentionMask, logitsAt: rows, ...options }, layout, training);
+  const { logits } = model.forward(
+    { inputIds, shape, attentionMask, logitsAt: rows, ...options },
+    layout,
+    training,
+  );
   return crossEntropy(logits, targets).sum();
 }

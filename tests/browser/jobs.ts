@@ -11,7 +11,7 @@ import type { Example } from '../../src/data/examples.js';
 import { loadCausalLM, openCheckpoint } from '../../src/models/auto.js';
 import type { CausalLM } from '../../src/models/causalLM.js';
 import { getReftModel } from '../../src/reft/reftModel.js';
-import { ReftTrainer } from '../../src/train/trainer.js';
+import { ReftTrainer } from '../../src/reft/reftTrainer.js';
 import { DeviceError, openDevice } from '../../src/devices.js';
 import { Random } from '../../src/tensor/threefry.js';
 import { fetchSource, httpFiles, listFiles } from './httpFiles.js';

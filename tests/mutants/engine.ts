@@ -539,7 +539,7 @@ export const patches: Patches = {
     ],
   ],
   'src/nn/orthogonal/cayley.ts': [["the half of Cayley's transform", '0.25', '0.5', 'nn-orthogonal']],
-  'src/reft/rotations.ts': [
+  'src/adapt/sharedRotations.ts': [
     ['each intervention gets its own R of a stack', 'together.select(0, k)', 'together.select(0, 0)', 'reft-kinds'],
   ],
   'src/reft/mixedEdits.ts': [
@@ -661,11 +661,11 @@ export const patches: Patches = {
       'what decides it',
     ],
   ],
-  'src/train/trainer.ts': [
+  'src/train/batchLosses.ts': [
     [
       'the next step is read ahead',
-      'this.reuse && this.done + 1 < this.totalSteps',
-      'this.reuse && this.done < 0',
+      'this.reuse && nextStep !== null',
+      'this.reuse && nextStep === -1',
       'reft-reuse-files',
       'begins to read',
     ],

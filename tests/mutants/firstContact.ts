@@ -32,22 +32,22 @@ export const patches: Patches = {
   'src/train/trainer.ts': [
     [
       'the best parameters are put back',
-      'if (this.over) this.course.restore(this.parameterTensors());\n        yield',
+      'if (this.over) this.course.restore(this.trained.state());\n        yield',
       'yield',
       'reft-keep-best',
       'to the bit',
     ],
     [
       'an evaluation that was cut off is made up for',
-      '      await this.evaluateWhenDue(signal);\n      if (!this.over)',
-      '      if (!this.over)',
+      '    await this.evaluateWhenDue();\n    if (!this.over)',
+      '    if (!this.over)',
       'reft-keep-best',
       'cut off',
     ],
     [
       'evaluation.every',
-      'this.options.evaluation?.every ?? this.stepsPerEpoch',
-      'this.stepsPerEpoch',
+      'this.options.evaluation?.every ?? this.losses.stepsPerEpoch',
+      'this.losses.stepsPerEpoch',
       'reft-keep-best',
       'honoured',
     ],

@@ -68,7 +68,7 @@ export const patches: Patches = {
   'src/models/tokens.ts': [
     ['a mask has ones and zeros', 'm !== 0 && m !== 1', 'm < 0', 'hostile-ids', 'masks that are'],
   ],
-  'src/train/trainer.ts': [
+  'src/train/claims.ts': [
     [
       'two trainers notice each other',
       'if (other?.running) throw',
@@ -79,7 +79,7 @@ export const patches: Patches = {
     [
       'a run that ended blocks no other',
       'if (other?.running) throw',
-      'if (other && other !== this) throw',
+      'if (other && other !== run) throw',
       'hostile-ids',
       'two trainers',
     ],

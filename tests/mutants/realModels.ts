@@ -114,4 +114,38 @@ export const patches: Patches = {
   'src/io/autoTokenizer.ts': [
     ['marian ends every text', '{ addEosToken: true }', '{}', 'tokenizer-sentencePiece', 'a marian model'],
   ],
+  'src/io/tokenizerTemplates.ts': [
+    [
+      "RoBERTa's types",
+      '[...single, sep, { text: 1, type: 0 }, sep]',
+      '[...single, sep, { text: 1, type: 1 }, sep]',
+      'tokenizer-pairs',
+      'Roberta',
+    ],
+    ["the type of BERT's last token", '{ ...sep, type: 1 }', 'sep', 'tokenizer-pairs', 'Bert'],
+    ['the types of a template', 'type: part.Sequence.type_id', 'type: 0', 'tokenizer-pairs', 'template of'],
+    [
+      'each text once',
+      "if (texts.toSorted().join(', ') === expected)",
+      'if (texts.length > 0)',
+      'tokenizer-pairs',
+      'refused',
+    ],
+  ],
+  'src/io/tokenizer.ts': [
+    [
+      'special tokens of a pair are left out',
+      "if ('ids' in part && !addSpecialTokens) continue;",
+      '',
+      'tokenizer-pairs',
+      'one text and two',
+    ],
+    [
+      'bos and eos around a second text',
+      '[...around(0), ...around(1)]',
+      '[...around(0), ...around(0)]',
+      'tokenizer-pairs',
+      'settings that name',
+    ],
+  ],
 };

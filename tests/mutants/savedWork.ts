@@ -104,21 +104,23 @@ export const patches: Patches = {
       'without a gap',
     ],
   ],
-  'src/train/trainer.ts': [
+  'src/train/runFiles.ts': [
     [
       'a bad step saves what was before it',
-      'if (!this.saved) await this.saveCheckpoint',
-      'if (this.saved) await this.saveCheckpoint',
+      'if (!this.saved) await this.save(',
+      'if (this.saved) await this.save(',
       'savedWork-files',
       'a step that goes wrong',
     ],
     [
       'an error saves what was done',
-      'if (lost && checkpoint) await',
-      'if (!lost && checkpoint) await',
+      'if (lost && directory !== undefined) await',
+      'if (!lost && directory !== undefined) await',
       'savedWork-files',
       'of any kind saves',
     ],
+  ],
+  'src/train/trainer.ts': [
     [
       'a run that diverged is no success',
       'if (measured && !Number.isFinite(measured.loss))',
@@ -128,8 +130,8 @@ export const patches: Patches = {
     ],
     [
       'an abort in the last measurement saves',
-      'if (!measured && this.over && checkpoint) await',
-      'if (measured && checkpoint) await',
+      'if (!measured && this.over) await',
+      'if (measured) await',
       'savedWork-files',
       'last loss is measured',
     ],

@@ -5,6 +5,7 @@
 
 import { patches as edgeValues } from './edgeValues.js';
 import { patches as attention } from './attention.js';
+import { patches as adapt } from './adapt.js';
 import { patches as elementwiseEdges } from './elementwiseEdges.js';
 import { patches as engine } from './engine.js';
 import { patches as firstContact } from './firstContact.js';
@@ -34,6 +35,7 @@ const all = [
   options,
   scans,
   realModels,
+  adapt,
 ];
 
 export const mutants: readonly Mutant[] = all

@@ -3,7 +3,7 @@
 
 import { formatShape, ShapeError } from '../../tensor/shape.js';
 import type { Tensor } from '../../tensor/tensor.js';
-import { lengthOf, orthonormalize } from '../init.js';
+import { lengthOf, orthonormalize } from '../hostMatrices.js';
 
 /**
  * Rows of R [r, d] with r at most d, read back and made orthonormal in f64 (they may be a little off: a file rounds).

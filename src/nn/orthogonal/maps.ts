@@ -6,11 +6,26 @@ import type { Backend } from '../../backends/backend.js';
 import type { DType } from '../../tensor/dtype.js';
 import type { Tensor } from '../../tensor/tensor.js';
 
-export { cayley } from './cayley.js';
-export { compactHouseholder } from './compactHouseholder.js';
-export { matrixExponential } from './matrixExponential.js';
-export { polarRetraction, qrRetraction } from './retractions.js';
-export { torchHouseholder } from './torchHouseholder.js';
+import { cayley } from './cayley.js';
+import { compactHouseholder } from './compactHouseholder.js';
+import { matrixExponential } from './matrixExponential.js';
+import { polarRetraction, qrRetraction } from './retractions.js';
+import { torchHouseholder } from './torchHouseholder.js';
+
+export { cayley, compactHouseholder, matrixExponential, polarRetraction, qrRetraction, torchHouseholder };
+
+export const orthogonalMapNames = ['householder', 'torchHouseholder', 'cayley', 'exponential', 'qr', 'polar'] as const;
+/** The name of a map in configurations and files. */
+export type OrthogonalMapName = (typeof orthogonalMapNames)[number];
+
+export const orthogonalMaps: Readonly<Record<OrthogonalMapName, OrthogonalMap>> = {
+  householder: compactHouseholder,
+  torchHouseholder,
+  cayley,
+  exponential: matrixExponential,
+  qr: qrRetraction,
+  polar: polarRetraction,
+};
 
 export interface OrthogonalMap {
   readonly name: string;

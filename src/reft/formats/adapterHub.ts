@@ -10,7 +10,7 @@ import { storedToFloat32 } from '../../io/storedDType.js';
 import { parseJsonObject } from '../../io/strictJson.js';
 import { readTorchBin } from '../../io/torchBin.js';
 import type { CausalLM } from '../../models/causalLM.js';
-import type { Files } from '../adapterFiles.js';
+import type { Files } from '../../adapt/files.js';
 import type { ReftConfig } from '../config.js';
 import { editActivations } from '../editOp.js';
 import { getReftModel, type ReftModel } from '../reftModel.js';

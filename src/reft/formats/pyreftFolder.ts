@@ -13,7 +13,7 @@ import { readTorchBin, type TorchTensor } from '../../io/torchBin.js';
 import { writeTorchBin, type TorchBinEntry } from '../../io/torchBinWrite.js';
 import type { CausalLM } from '../../models/causalLM.js';
 import { components, parseSite, siteName, type Component, type Site } from '../../models/sites.js';
-import type { Files } from '../adapterFiles.js';
+import type { Files } from '../../adapt/files.js';
 import type { ReftConfig } from '../config.js';
 import { kinds } from '../kinds.js';
 import { parsePositions } from '../positions.js';

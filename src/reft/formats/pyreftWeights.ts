@@ -6,9 +6,10 @@ import { noGrad } from '../../autograd/tape.js';
 import { create } from '../../tensor/create.js';
 import { hostBackend } from '../../devices.js';
 import type { Tensor } from '../../tensor/tensor.js';
+import { orthonormalityError } from '../../nn/hostMatrices.js';
 import { torchHouseholder } from '../../nn/orthogonal/torchHouseholder.js';
 import type { EditActivation } from '../editOp.js';
-import { deviation, type Intervention } from '../intervention.js';
+import type { Intervention } from '../intervention.js';
 import type { kinds } from '../kinds.js';
 
 /** How far the R of a file may be off for torch's map to go on from it: rounding of f32, after long training too. */
@@ -137,7 +138,7 @@ export function setPyreftWeights(intervention: Intervention, weights: PyreftWeig
   );
   if (original && base) {
     const R = noGrad(() => torchHouseholder.rotation({ original: host(original), base: host(base) }).contiguous());
-    if (intervention.map === torchHouseholder) followTorch(intervention, { original, base }, R, where);
+    if (intervention.parameterSet.map === torchHouseholder) followTorch(intervention, { original, base }, R, where);
     else intervention.set('R', R);
   } else if (transposed) intervention.set('R', host(transposed).transpose().contiguous());
   else
@@ -157,7 +158,7 @@ function followTorch(
   if (R.shape.join() !== own.shape.join()) {
     throw new RangeError(`${where}: R is [${R.shape.join(',')}], expected [${own.shape.join(',')}]`);
   }
-  const off = deviation(R);
+  const off = orthonormalityError(R.dataSync(), R.shape).error;
   if (!(off <= followedDeviation)) {
     throw new RangeError(
       `${where}: R has left the orthonormal matrices (max |R R^T - I| is ${off.toPrecision(2)}), ` +
@@ -166,7 +167,10 @@ function followTorch(
   }
   const target = { dtype: own.dtype as 'f32' | 'f64', backend: own.backend };
   const tensorOf = ({ shape, data }: HostArray): Tensor => create.from(data, shape, target);
-  intervention.setRotationParameters({ original: tensorOf(given.original).requireGrad(), base: tensorOf(given.base) });
+  intervention.parameterSet.setRotationParameters('R', {
+    original: tensorOf(given.original).requireGrad(),
+    base: tensorOf(given.base),
+  });
 }
 
 /** An intervention's weights by pyreft's names, as its class's state dict holds them. */
@@ -193,8 +197,8 @@ export async function pyreftWeightsOf(
     result.set(rotation.transposed, { shape: [width, rank], data });
     return result;
   }
-  if (intervention.map === torchHouseholder) {
-    const { original, base } = intervention.rotationState;
+  if (intervention.parameterSet.map === torchHouseholder) {
+    const { original, base } = intervention.parameterSet.rotationParameters.get('R') as Record<string, Tensor>;
     return result.set(rotation.original, await read(original)).set(rotation.base, await read(base));
   }
   const host = hostBackend(own.R.backend);

@@ -10,7 +10,7 @@ import type { Primitives, View } from '../../backend.js';
 import { load, ModuleBuilder, op, type FunctionBuilder, type Local, type Value } from './emit/assembler.js';
 import { mergedAxes, type Axis } from '../../iteration.js';
 import { isShared, KernelCache, type Kernel, type WasmContext } from './context.js';
-import { emittable, emitRow, type Stream } from './emit/emitMap.js';
+import { emittable, emitRow, isCostly, type Stream } from './emit/emitMap.js';
 import { bestInner, cutAxes, emitLoops, loopWords, spacingOf, writeLoops } from './emit/iteration.js';
 import { hold, LaneMath, splatInt } from './emit/lanes.js';
 
@@ -50,11 +50,8 @@ export function loadUniforms(f: FunctionBuilder, program: Program, address: Loca
   });
 }
 
-const costly = ['exp', 'log', 'tanh', 'erf', 'sin', 'cos'];
-
 /** About how long an element takes, in multiply-adds (see Threads.parts). */
-export const workOf = (program: Program): number =>
-  program.order.reduce((sum, e) => sum + (costly.includes(e.op) ? 20 : 1), 4);
+export const workOf = (program: Program): number => program.order.reduce((sum, e) => sum + (isCostly(e) ? 20 : 1), 4);
 
 /** Address words at the start of the descriptor, before those of the operands. */
 const headWords = 2;

@@ -219,10 +219,15 @@ export interface Row {
   readonly sums?: readonly { readonly into: Accumulator; readonly value: Expr }[];
 }
 
+const costly: readonly string[] = ['exp', 'log', 'tanh', 'erf', 'sin', 'cos'];
+
+/** Functions that take many instructions. */
+export const isCostly = ({ op }: Expr): boolean => costly.includes(op);
+
 /** Vectors an iteration: short expressions are held up by the loop and by memory, long ones fill the machine. */
 export function unrolling(expressions: readonly Expr[]): number {
   const nodes = topological(expressions);
-  if (nodes.some(e => ['exp', 'log', 'tanh', 'erf', 'sin', 'cos'].includes(e.op))) return 1;
+  if (nodes.some(isCostly)) return 1;
   return nodes.length <= 16 ? 4 : nodes.length <= 40 ? 2 : 1;
 }
 
