@@ -56,7 +56,7 @@ export const patches: Patches = {
     [
       'rows of a file must be orthonormal',
       'error <= orthonormalTolerance',
-      'error <= 2',
+      'error >= 0',
       'reft-adapter interchange-files',
     ],
     [
