@@ -1,10 +1,11 @@
-// Tokenizers from the metadata of a GGUF file: byte-level BPE ("gpt2") and SentencePiece with scores ("llama").
-// Takes the metadata as plain values; reading GGUF files is gguf.ts's work. Keys and meanings: ggml's docs/gguf.md and
-// llama.cpp's src/llama-vocab.cpp.
+// Tokenizers from the metadata of a GGUF file: byte-level BPE ("gpt2"), SentencePiece with scores ("llama") and
+// WordPiece ("bert"). Takes the metadata as plain values; reading GGUF files is gguf.ts's work. Keys and meanings:
+// ggml's docs/gguf.md and llama.cpp's src/llama-vocab.cpp.
 
 import { FormatError } from './errors.js';
 import { Tokenizer } from './tokenizer.js';
 import type { AddedTokenJson } from './tokenizerAdded.js';
+import { bertTemplates, bertTokens, wordPieceJson, wordPieceOf } from './tokenizerGgufBert.js';
 import type { Component } from './tokenizerParts.js';
 import { scoredPiecesToJson } from './tokenizerPieces.js';
 import type { TokenizerJson } from './tokenizerPipeline.js';
@@ -67,18 +68,21 @@ const preTokenizers = new Map<string, PreTokenizer>([
 export function tokenizerFromGGUF(metadata: GgufMetadata, source = 'GGUF'): Tokenizer {
   const read = new MetadataReader(metadata, source);
   const kind = read.string('tokenizer.ggml.model');
-  const tokens = read.strings('tokenizer.ggml.tokens');
+  const stored = read.strings('tokenizer.ggml.tokens');
   const types =
-    read.numbers('tokenizer.ggml.token_type', tokens.length) ??
-    new Array<number>(tokens.length).fill(tokenTypes.normal);
+    read.numbers('tokenizer.ggml.token_type', stored.length) ??
+    new Array<number>(stored.length).fill(tokenTypes.normal);
+  const isText = (id: number): boolean => types[id] !== tokenTypes.unknown && types[id] !== tokenTypes.control;
+  const tokens = kind === 'bert' ? stored.map((token, id) => wordPieceOf(token, isText(id))) : stored;
   const tokenAt = (key: string): string | undefined => {
     // -1 (or 4294967295) and other ids that no token has say that there is none.
     const id = read.integer(key);
     return id === undefined ? undefined : tokens[id];
   };
-  const bosToken = tokenAt('tokenizer.ggml.bos_token_id');
+  let bosToken = tokenAt('tokenizer.ggml.bos_token_id');
   const eosToken = tokenAt('tokenizer.ggml.eos_token_id');
-  const unkToken = tokenAt('tokenizer.ggml.unknown_token_id');
+  let unkToken = tokenAt('tokenizer.ggml.unknown_token_id');
+  let padToken = tokenAt('tokenizer.ggml.padding_token_id');
   const addedTypes: readonly number[] = [tokenTypes.unknown, tokenTypes.control, tokenTypes.userDefined];
   const added: AddedTokenJson[] = [];
   const duplicates = new Map<number, string>();
@@ -93,6 +97,7 @@ export function tokenizerFromGGUF(metadata: GgufMetadata, source = 'GGUF'): Toke
 
   let json: Omit<TokenizerJson, 'post_processor'>;
   let addBosByDefault: boolean;
+  let sepToken: string | undefined;
   if (kind === 'gpt2') {
     const pre = read.optionalString('tokenizer.ggml.pre') ?? 'default';
     const preTokenizer = preTokenizers.get(pre);
@@ -127,10 +132,28 @@ export function tokenizerFromGGUF(metadata: GgufMetadata, source = 'GGUF'): Toke
       mayMerge: id => mergeable.includes(types[id]!),
     });
     addBosByDefault = true;
+  } else if (kind === 'bert') {
+    const known = (token: string): string | undefined => (firstIds.has(token) ? token : undefined);
+    bosToken ??= tokenAt('tokenizer.ggml.cls_token_id') ?? known(bertTokens.bos);
+    // The format's own spelling.
+    sepToken = tokenAt('tokenizer.ggml.seperator_token_id') ?? eosToken ?? known(bertTokens.sep);
+    unkToken ??= known(bertTokens.unknown);
+    padToken ??= known(bertTokens.padding);
+    if (unkToken === undefined)
+      throw new FormatError(
+        source,
+        'tokenizer.ggml.unknown_token_id: expected the unknown token of "bert", found none',
+      );
+    for (const content of [bosToken, sepToken, unkToken, padToken]) {
+      if (content === undefined || added.some(token => token.content === content)) continue;
+      added.push({ id: firstIds.get(content)!, content, special: true, normalized: false });
+    }
+    json = wordPieceJson(firstIds, added, unkToken);
+    addBosByDefault = true;
   } else {
     throw new FormatError(
       source,
-      `tokenizer.ggml.model: "${kind}" is not supported; supported are gpt2 (byte-level BPE) and llama (SentencePiece)`,
+      `tokenizer.ggml.model: "${kind}" is not supported; supported are gpt2 (byte-level BPE), llama (SentencePiece) and bert (WordPiece)`,
     );
   }
 
@@ -138,13 +161,18 @@ export function tokenizerFromGGUF(metadata: GgufMetadata, source = 'GGUF'): Toke
     front: (read.boolean('tokenizer.ggml.add_bos_token') ?? addBosByDefault) ? bosToken : undefined,
     behind: (read.boolean('tokenizer.ggml.add_eos_token') ?? false) ? eosToken : undefined,
   };
+  const addsSep = read.boolean('tokenizer.ggml.add_sep_token') ?? kind === 'bert';
+  const post_processor =
+    kind === 'bert'
+      ? bertTemplates(around.front, addsSep ? sepToken : around.behind)
+      : specialTokensAround(around.front, around.behind);
   return new Tokenizer({
     source,
-    json: { ...json, post_processor: specialTokensAround(around.front, around.behind) },
+    json: { ...json, post_processor },
     bosToken,
     eosToken,
     unkToken,
-    padToken: tokenAt('tokenizer.ggml.padding_token_id'),
+    padToken,
     endOfTurnToken: tokenAt('tokenizer.ggml.eot_token_id'),
     duplicates,
     chatTemplate: read.optionalString('tokenizer.chat_template'),

@@ -113,7 +113,7 @@ const fused = defineFused('attention', {
     const { outputs, gradient, needs, attributes } = call;
     const inputs = inputsOf(call);
     const { q, k, v, keyStart, keyEnd, bias } = inputs;
-    const specs = [q, k, v, ...(bias ? [bias] : [])].map(({ shape, dtype }) => ({ shape, dtype }));
+    const specs = [q, k, v, ...(bias && needs[5] ? [bias] : [])].map(({ shape, dtype }) => ({ shape, dtype }));
     // Kernels take heads that lie apart, as those of a joined gradient do.
     const g = gradient.strides[3] === 1 ? gradient : gradient.contiguous();
     const [dq, dk, dv, dBias = null] =
@@ -181,7 +181,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   const scale = options.scale ?? 1 / Math.sqrt(D);
   if (!Number.isFinite(scale) && D > 0) throw new RangeError(`attention: scale must be a finite number, got ${scale}`);
   return fused(
-    [q, k, v, ...bounds.tensors, bias],
+    [q, k, v, ...bounds.tensors, bias && bias.strides[3] !== 1 ? bias.contiguous() : bias],
     { scale, softcap, causalOffset, ...reach(options) },
     { lists: { keyStart, keyEnd } },
   );

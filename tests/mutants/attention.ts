@@ -123,4 +123,55 @@ export const patches: Patches = {
     ['where the frequencies end', 'inclusive ? half - 1 : half', 'half', 'nn-positions', 'sinusoidal'],
     ['the first position', 'f((start + p) * frequency)', 'f(p * frequency)', 'nn-positions', 'sinusoidal'],
   ],
+  'src/backends/cpu/wasm/fused/attentionScores.ts': [
+    [
+      'a bias of few queries',
+      "const bias = keep(f, plus(placeOf(field, 'bias', b, head, t), times(first, 4)));",
+      "const bias = keep(f, placeOf(field, 'bias', b, head, t));",
+      'attention-products',
+      'kernels',
+    ],
+    ['a row of the bias for each lane', 'plus(t0, lane)', 't0', 'attention-products', 'kernels'],
+    ['keys past the last', 'smaller(f, lane, last)', '0', 'attention-products', 'kernels'],
+    ['slopes of the cap', 'e.sub(1, e.mul(bent, bent))', 'e.sub(1, bent)', 'attention-products', 'kernels'],
+  ],
+  'src/backends/cpu/wasm/fused/attention.ts': [
+    [
+      'a bias for all rows of a batch',
+      'words[wordOf.biasB] = 0;',
+      'words[wordOf.biasB] = 4;',
+      'attention-products',
+      'kernels',
+    ],
+    [
+      'finished scores are not scaled again',
+      'softcap > 0 || views.bias ? 1 : scale',
+      'scale',
+      'attention-products',
+      'kernels',
+    ],
+  ],
+  'src/backends/cpu/wasm/fused/attentionAgain.ts': [
+    [
+      'scores of rows computed again',
+      'return biasAt ? capped +',
+      'return biasAt ? scaled +',
+      'attention-products',
+      'kernels',
+    ],
+    [
+      'the cap of scores computed again',
+      'softcap > 0 ? softcap * Math.tanh(scaled / softcap) : scaled',
+      'scaled',
+      'attention-products',
+      'kernels',
+    ],
+    [
+      'slopes of scores computed again',
+      'scale * (1 - Math.tanh(scaledOf(b, head, t, s) / softcap) ** 2)',
+      'scale',
+      'attention-products',
+      'kernels',
+    ],
+  ],
 };

@@ -148,4 +148,24 @@ export const patches: Patches = {
       'settings that name',
     ],
   ],
+  'src/io/tokenizerGgufBert.ts': [
+    [
+      'the mark at the start of a word',
+      'token.slice(wordStart.length) : continuation + token',
+      'token.slice(wordStart.length) : token',
+      'tokenizer-gguf-bert',
+      'same ids',
+    ],
+    ['a vocabulary with capitals', 'lowercase: !isCased', 'lowercase: true', 'tokenizer-gguf-bert', 'capitals'],
+    ['the mark alone', ' && token !== wordStart', '', 'tokenizer-gguf-bert', 'same ids'],
+  ],
+  'src/io/tokenizerGguf.ts': [
+    [
+      'the separator of a GGUF of BERT',
+      'addsSep ? sepToken : around.behind',
+      'around.behind',
+      'tokenizer-gguf-bert',
+      'same ids',
+    ],
+  ],
 };

@@ -46,7 +46,7 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
    */
   const describe = (
     views: Views,
-    { scale, causalOffset, behind, ahead }: Readonly<Record<string, number>>,
+    { scale, softcap, causalOffset, behind, ahead }: Readonly<Record<string, number>>,
     room: Room,
     sharedFloats = 0,
   ) => {
@@ -66,8 +66,12 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
       words[4 * i] = at(view);
       for (let axis = 0; axis < 3; axis++) words[4 * i + 1 + axis] = 4 * view.strides[axis];
     });
+    if (views.bias?.shape[0] === 1) words[wordOf.biasB] = 0;
     words.set(places, wordOf[regions[0]]);
-    new Float32Array(memory.buffer)[descriptor / 4 + wordOf.scale] = scale;
+    const numbers = new Float32Array(memory.buffer, descriptor, fields.length);
+    numbers[wordOf.scale] = softcap > 0 || views.bias ? 1 : scale;
+    numbers[wordOf.dotScale] = scale;
+    numbers[wordOf.softcap] = softcap;
     const write = (values: Values): void => {
       for (const name in values) words[wordOf[name as Field]] = values[name as Field]!;
     };
@@ -154,6 +158,7 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     const room: Room = {
       scores: tile * width,
       gradients: tile * width,
+      slopes: attributes.softcap > 0 ? tile * width : 0,
       out: D * width,
       factors: 2 * width,
       spare: D,
@@ -179,11 +184,14 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
     [
       'attention',
       ({ inputs: [q, k, v, keyStart, keyEnd, bias], outputs: [o, lse], attributes }) => {
-        if (bias || attributes.softcap > 0) return false;
         if (!q || !k || !v || !keyStart || !keyEnd || !(attributes.scale > 0) || q.shape[3] === 0) return false;
-        if (![q, k, v, o].every(lastDense) || ![keyStart, keyEnd].every(denseIntegers) || !denseFloats([lse]))
+        if (
+          ![q, k, v, o, ...(bias ? [bias] : [])].every(lastDense) ||
+          ![keyStart, keyEnd].every(denseIntegers) ||
+          !denseFloats([lse])
+        )
           return false;
-        const mayBeNaN = runForward({ q, k, v, o }, attributes, {
+        const mayBeNaN = runForward({ q, k, v, o, ...(bias ? { bias } : {}) }, attributes, {
           keyStart: at(keyStart),
           keyEnd: at(keyEnd),
           lse: at(lse),
@@ -192,28 +200,30 @@ export function attentionKernels(forward: Code, backward: Code, context: WasmCon
         const { causalOffset, behind, ahead } = attributes;
         const [queries, keys] = [q.shape[2], k.shape[2]];
         const differ = queries > 1 && (queries - 1 + causalOffset > behind || causalOffset + ahead + 1 < keys);
-        if (mayBeNaN && differ) forwardAgain(context, { q, k, v, o, lse, keyStart, keyEnd }, attributes);
+        if (mayBeNaN && differ) forwardAgain(context, { q, k, v, o, lse, keyStart, keyEnd }, bias, attributes);
         return true;
       },
     ],
     [
       'attention.vjp',
-      ({ inputs: [q, k, v, keyStart, keyEnd, bias, o, lse, g], outputs: [dq, dk, dv], attributes }) => {
-        if (bias || attributes.softcap > 0) return false;
+      ({ inputs: [q, k, v, keyStart, keyEnd, bias, o, lse, g], outputs: [dq, dk, dv, dBias], attributes }) => {
+        // The gradient of a bias is left to products, and a bias of capped scores.
+        if (dBias || (bias && attributes.softcap > 0)) return false;
         if (!q || !k || !v || !keyStart || !keyEnd || !o || !lse || !g || !(attributes.scale > 0) || q.shape[3] === 0)
           return false;
         if (
-          ![q, k, v, o, g, dq, dk, dv].every(lastDense) ||
+          ![q, k, v, o, g, dq, dk, dv, ...(bias ? [bias] : [])].every(lastDense) ||
           ![keyStart, keyEnd].every(denseIntegers) ||
           !denseFloats([lse])
         )
           return false;
-        const mayBeNaN = runBackward({ q, k, v, o, g, dq, dk, dv }, attributes, {
+        const views = { q, k, v, o, g, dq, dk, dv };
+        const mayBeNaN = runBackward({ ...views, ...(bias ? { bias } : {}) }, attributes, {
           keyStart: at(keyStart),
           keyEnd: at(keyEnd),
           lse: at(lse),
         });
-        if (mayBeNaN) backwardAgain(context, { q, k, v, o, g, dq, dk, dv, lse, keyStart, keyEnd }, attributes);
+        if (mayBeNaN) backwardAgain(context, { ...views, lse, keyStart, keyEnd }, bias, attributes);
         return true;
       },
     ],

@@ -13,13 +13,14 @@ type Place = (b: number, head: number, at: number) => number;
 function setUp(
   { memory, byteOffsetOf }: WasmContext,
   views: Named<'q' | 'k' | 'lse' | 'keyStart' | 'keyEnd'>,
+  bias: View | null,
   attributes: Attributes,
 ) {
   const [data, integers] = [new Float32Array(memory.buffer), new Int32Array(memory.buffer)];
   const start = (view: View): number => byteOffsetOf(view) / 4;
   const [batch, heads, queries, dim] = views.q.shape;
   const [, keyHeads, keys] = views.k.shape;
-  const { scale, causalOffset, behind, ahead } = attributes;
+  const { scale, softcap, causalOffset, behind, ahead } = attributes;
   const placeOf = (view: View): Place => {
     const [from, [ofBatch, ofHead, ofRow]] = [start(view), view.strides];
     return (b, head, at) => from + b * ofBatch + head * ofHead + at * ofRow;
@@ -30,6 +31,14 @@ function setUp(
     for (let d = 0; d < dim; d++) sum += data[x + d] * data[y + d];
     return sum;
   };
+  const biasAt = bias && placeOf(bias);
+  const scaledOf = (b: number, head: number, t: number, s: number): number =>
+    scale * dot(q(b, head, t), k(b, Math.floor(head / (heads / keyHeads)), s));
+  const scoreOf = (b: number, head: number, t: number, s: number): number => {
+    const scaled = scaledOf(b, head, t, s);
+    const capped = softcap > 0 ? softcap * Math.tanh(scaled / softcap) : scaled;
+    return biasAt ? capped + data[biasAt(bias.shape[0] === 1 ? 0 : b, head, t) + s * bias.strides[3]] : capped;
+  };
   return {
     data,
     batch,
@@ -38,7 +47,9 @@ function setUp(
     keys,
     keyHeads,
     dim,
-    scale,
+    /** The derivative of a score by q k. */
+    slopeOf: (b: number, head: number, t: number, s: number): number =>
+      softcap > 0 ? scale * (1 - Math.tanh(scaledOf(b, head, t, s) / softcap) ** 2) : scale,
     placeOf,
     dot,
     group: heads / keyHeads,
@@ -49,10 +60,7 @@ function setUp(
       return [Math.max(first, position - behind), Math.min(end, position + ahead + 1)];
     },
     weight: (b: number, head: number, t: number, s: number): number =>
-      Math.exp(
-        scale * dot(q(b, head, t), k(b, Math.floor(head / (heads / keyHeads)), s)) -
-          data[lse + (b * heads + head) * queries + t],
-      ),
+      Math.exp(scoreOf(b, head, t, s) - data[lse + (b * heads + head) * queries + t]),
     hasNaN: (row: number): boolean => data.subarray(row, row + dim).some(Number.isNaN),
     /** Writes the sum of the rows that `each` adds. */
     write(row: number, each: (add: (factor: number, other: number) => void) => void): void {
@@ -68,11 +76,13 @@ function setUp(
 export function forwardAgain(
   context: WasmContext,
   views: Named<'q' | 'k' | 'v' | 'o' | 'lse' | 'keyStart' | 'keyEnd'>,
+  bias: View | null,
   attributes: Attributes,
 ): void {
   const { batch, heads, queries, group, placeOf, lseOf, seenBy, weight, hasNaN, write } = setUp(
     context,
     views,
+    bias,
     attributes,
   );
   const [v, o] = [placeOf(views.v), placeOf(views.o)];
@@ -93,6 +103,7 @@ export function forwardAgain(
 export function backwardAgain(
   context: WasmContext,
   views: Named<'q' | 'k' | 'v' | 'o' | 'g' | 'dq' | 'dk' | 'dv' | 'lse' | 'keyStart' | 'keyEnd'>,
+  bias: View | null,
   attributes: Attributes,
 ): void {
   const {
@@ -104,7 +115,7 @@ export function backwardAgain(
     keyHeads,
     dim,
     group,
-    scale,
+    slopeOf,
     placeOf,
     dot,
     lseOf,
@@ -112,7 +123,7 @@ export function backwardAgain(
     weight,
     hasNaN,
     write,
-  } = setUp(context, views, attributes);
+  } = setUp(context, views, bias, attributes);
   const [q, k, v, o, g, dq, dk, dv] = (['q', 'k', 'v', 'o', 'g', 'dq', 'dk', 'dv'] as const).map(name =>
     placeOf(views[name]),
   );
@@ -125,7 +136,8 @@ export function backwardAgain(
         const [from, to] = seenBy(b, t);
         write(dq(b, head, t), add => {
           for (let s = from; s < to; s++) {
-            add(weight(b, head, t, s) * (dot(g(b, head, t), v(b, keyHead, s)) - inner) * scale, k(b, keyHead, s));
+            const change = dot(g(b, head, t), v(b, keyHead, s)) - inner;
+            add(weight(b, head, t, s) * change * slopeOf(b, head, t, s), k(b, keyHead, s));
           }
         });
       }
@@ -154,7 +166,7 @@ export function backwardAgain(
         write(dk(b, keyHead, s), add => {
           for (const [head, t] of seeing) {
             const change = dot(g(b, head, t), v(b, keyHead, s)) - dot(g(b, head, t), o(b, head, t));
-            add(weight(b, head, t, s) * change * scale, q(b, head, t));
+            add(weight(b, head, t, s) * change * slopeOf(b, head, t, s), q(b, head, t));
           }
         });
       }

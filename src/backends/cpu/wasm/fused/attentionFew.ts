@@ -19,6 +19,7 @@ import {
 } from './attentionLoops.js';
 import { emitPass } from './rowFunction.js';
 import { addDots, addProduct } from './rowProducts.js';
+import { finishRow } from './attentionScores.js';
 
 /** attentionFew(descriptor, from, to, scratch): heads, numbered through the batch. */
 export function addAttentionFew(m: ModuleBuilder, { relaxed }: WasmContext): void {
@@ -51,6 +52,7 @@ export function addAttentionFew(m: ModuleBuilder, { relaxed }: WasmContext): voi
     eachRow(() => {
       const scores = keep(f, plus(field.scores, times(row, scoreRow)));
       f.do(call(dots, plus(q, times(row, field.qT)), k, field.kT, scores, count, field.dim));
+      finishRow(math, field, scores, { b, head, t: row, first: from, count });
       const own = seenBy(f, field, bounds, row);
       const first = keep(f, minus(own.from, from));
       const seen = keep(f, minus(own.to, own.from));

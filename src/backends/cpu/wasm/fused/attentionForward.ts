@@ -18,6 +18,7 @@ import {
   startFunction,
   times,
 } from './attentionLoops.js';
+import { finishPanel } from './attentionScores.js';
 import { addPanelProducts, columnBytes, width } from './panelProducts.js';
 
 /**
@@ -151,6 +152,7 @@ export function addAttention(m: ModuleBuilder, { relaxed }: WasmContext): void {
               0,
             ),
           );
+          finishPanel(math, field, scores, { b, head, t0, first: from, count });
           mask(from, allFrom);
           mask(allTo, to);
           eachKey(() => {

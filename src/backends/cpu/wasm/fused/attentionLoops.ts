@@ -14,8 +14,8 @@ import {
 import { LaneMath } from '../emit/lanes.js';
 import { loadFields } from './fields.js';
 
-/** Operands with rows of D dense numbers, apart along B, H and T by any strides. */
-export const strided = ['q', 'k', 'v', 'o', 'g', 'dq', 'dk', 'dv'] as const;
+/** Operands with rows of dense numbers, apart along B, H and T by any strides. */
+export const strided = ['q', 'k', 'v', 'bias', 'o', 'g', 'dq', 'dk', 'dv'] as const;
 export type Strided = (typeof strided)[number];
 
 /** Places in the scratch of a thread; in the descriptor they are counted from its start. */
@@ -34,6 +34,7 @@ export const regions = [
   'columnsQ',
   'columnsG',
   'gradients',
+  'slopes', // derivatives of capped scores, beside the scores
   'turned',
   'queriesInfo',
   'keyColumns',
@@ -56,7 +57,9 @@ export const fields = [
   'causalOffset',
   'behind',
   'ahead',
-  'scale',
+  'scale', // what finished scores are multiplied by
+  'dotScale', // what products q k are multiplied by where scores have a soft cap or a bias
+  'softcap',
   'panels',
   'packedKeys',
   'packedValues',
@@ -68,7 +71,7 @@ export const fields = [
   'foundNaN', // where to note that a result is NaN, and that note
 ] as const;
 export type Field = (typeof fields)[number];
-export const floats: readonly Field[] = ['scale'];
+export const floats: readonly Field[] = ['scale', 'dotScale', 'softcap'];
 export type Fields = Readonly<Record<Field, Local>>;
 
 /** Below every finite score: what a maximum begins with, so that scores of -Infinity have no weight. */

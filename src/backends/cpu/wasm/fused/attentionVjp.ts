@@ -32,6 +32,7 @@ import {
   type Bounds,
   type Strided,
 } from './attentionLoops.js';
+import { addFinishKeys } from './attentionScores.js';
 import { addPanelProducts, columnBytes, width } from './panelProducts.js';
 import { emitPass } from './rowFunction.js';
 
@@ -45,13 +46,15 @@ export const infoBytes = 16;
 const up = (value: Value, step: number): Value => op('i32.and', plus(value, step - 1), -step);
 
 /**
- * weigh(scores, gradients, turned, turnedPanel, queries, blocks, toPowers, key, all): scores and gradients [8 blocks,
- * 8] of the keys from `key` become p and ds, and ds turned goes to `turned`, blocks of eight queries `turnedPanel`
- * apart. Unless `all` see all, `queries` says who sees what.
+ * weigh(scores, gradients, turned, turnedPanel, queries, blocks, toPowers, key, all, slopes): scores and gradients
+ * [8 blocks, 8] of the keys from `key` become p and ds, and ds turned goes to `turned`, blocks of eight queries
+ * `turnedPanel` apart. Unless `all` see all, `queries` says who sees what. Where scores are capped, ds is multiplied by
+ * `slopes`.
  */
-function addWeigh(m: ModuleBuilder, relaxed: boolean): FunctionBuilder {
-  const f = m.function('weigh', { params: [...words(6), 'f32', 'i32', 'i32'], results: [] }, { exported: false });
-  const [scores, gradients, turned, turnedPanel, queries, blocks, power, key, all] = f.params;
+function addWeigh(m: ModuleBuilder, relaxed: boolean, capped: boolean): FunctionBuilder {
+  const name = capped ? 'weighCapped' : 'weigh';
+  const f = m.function(name, { params: [...words(6), 'f32', 'i32', 'i32', 'i32'], results: [] }, { exported: false });
+  const [scores, gradients, turned, turnedPanel, queries, blocks, power, key, all, slopes] = f.params;
   const math = new LaneMath(f, relaxed);
   const toPowers = hold(f, op('f32x4.splat', power));
   const [block, row] = f.localArray('i32', 2);
@@ -74,13 +77,15 @@ function addWeigh(m: ModuleBuilder, relaxed: boolean): FunctionBuilder {
         const power = op('f32x4.pmin', math.madd(load('v128.load', scores, 16 * half), toPowers, lse), splat(0));
         const weight = hold(f, where(math.power2(power)));
         f.store('v128.store', scores, weight, 16 * half);
+        const change = mul(weight, sub(load('v128.load', gradients, 16 * half), inner));
         f.store(
           'v128.store',
           gradients,
-          where(mul(weight, sub(load('v128.load', gradients, 16 * half), inner))),
+          where(capped ? mul(change, load('v128.load', slopes, 16 * half)) : change),
           16 * half,
         );
       }
+      if (capped) f.add(slopes, columnBytes);
       f.add(scores, columnBytes);
       f.add(gradients, columnBytes);
       f.add(queries, infoBytes);
@@ -121,7 +126,8 @@ interface Tile {
 /** attentionVjp(descriptor, from, to, scratch): key heads, numbered through the batch. */
 export function addAttentionVjp(m: ModuleBuilder, { relaxed }: WasmContext): void {
   const { panelRows, packRows, packColumns, product, turn } = addPanelProducts(m, relaxed);
-  const weigh = addWeigh(m, relaxed);
+  const finishKeys = addFinishKeys(m, relaxed);
+  const [weigh, weighCapped] = [false, true].map(capped => addWeigh(m, relaxed, capped));
   const { f, math, field, from: firstHead, to: endOfHeads } = startFunction(m, 'attentionVjp', relaxed);
   const [dimBytes, panelBytes] = [4, columnBytes].map(bytes => keep(f, times(field.dim, bytes)));
   const keyHeads = keep(f, op('i32.div_u', field.heads, field.group));
@@ -129,7 +135,7 @@ export function addAttentionVjp(m: ModuleBuilder, { relaxed }: WasmContext): voi
   const [one, byScale] = [field.factors, keep(f, plus(field.factors, columnBytes))];
   for (const half of [0, 1]) {
     f.store('v128.store', one, splat(1), 16 * half);
-    f.store('v128.store', byScale, op('f32x4.splat', field.scale), 16 * half);
+    f.store('v128.store', byScale, op('f32x4.splat', field.dotScale), 16 * half);
   }
   const toPowers = f.local('f32');
   f.set(toPowers, op('f32.mul', field.scale, Math.LOG2E));
@@ -157,7 +163,7 @@ export function addAttentionVjp(m: ModuleBuilder, { relaxed }: WasmContext): voi
   };
 
   /** All there is to do for the eight keys from `key`. */
-  const keyPanel = ({ t0, rows, padded }: Tile, all: Value): void => {
+  const keyPanel = ({ b, head, t0, rows, padded }: Tile, all: Value): void => {
     // Queries that see any of them, in whole blocks: from, and one past the last.
     const distance = keep(f, minus(key, plus(t0, field.causalOffset)));
     const low = keep(f, op('i32.and', larger(f, minus(distance, field.ahead), 0), -width));
@@ -176,11 +182,22 @@ export function addAttentionVjp(m: ModuleBuilder, { relaxed }: WasmContext): voi
           call(product, plus(a, times(start, dimBytes)), rowPanel, plus(b, panel), to, minus(end, start), field.dim, 0),
         );
       }
-      const [weights, changes] = [field.scores, field.gradients].map(x => keep(f, plus(x, times(low, columnBytes))));
+      f.if(op('i32.or', op('f32.gt', field.softcap, 0), op('i32.ne', field.bias, 0)), () => {
+        const [ofStart, slopes] = [field.scores, field.slopes].map(x => plus(x, times(start, columnBytes)));
+        f.do(call(finishKeys, f.params[0], ofStart, slopes, b, head, plus(t0, start), key, minus(end, start)));
+      });
+      const [weights, changes, slopes] = [field.scores, field.gradients, field.slopes].map(x =>
+        keep(f, plus(x, times(low, columnBytes))),
+      );
       const turned = plus(field.turned, times(times(low, keys), 4), times(key, columnBytes));
       const ofLow = plus(field.queriesInfo, times(low, infoBytes));
       const blocks = op('i32.div_u', minus(high, low), width);
-      f.do(call(weigh, weights, changes, turned, times(keys, columnBytes), ofLow, blocks, toPowers, key, all));
+      const weighing = [weights, changes, turned, times(keys, columnBytes), ofLow, blocks, toPowers, key, all, slopes];
+      f.if(
+        op('f32.gt', field.softcap, 0),
+        () => f.do(call(weighCapped, ...weighing)),
+        () => f.do(call(weigh, ...weighing)),
+      );
       for (const [a, b, c] of [
         [field.columnsG, weights, field.dvTurned],
         [field.columnsQ, changes, field.dkTurned],
