@@ -19,7 +19,15 @@ import {
   type ProjectionPatch,
   type SiteEdit,
 } from './patch.js';
-import { componentsOf, crossComponents, siteName, type Component, type Site, type StackSites } from './sites.js';
+import {
+  componentsOf,
+  crossComponents,
+  isOfEncoderRows,
+  siteName,
+  type Component,
+  type Site,
+  type StackSites,
+} from './sites.js';
 import type { TokenRows, Tokens } from './tokens.js';
 
 /** cos and sin [B|1, T|N, D/2] for hidden states seen as [B, T] or [1, N]; the dimensions that are rotated. */
@@ -28,12 +36,16 @@ export interface Rotary {
   readonly sin: Tensor;
 }
 
-/**
- * What a decoder reads of an encoder: its packed states [M, width], where they lie, and their keys and values so far.
- */
+/** What a decoder reads of an encoder: its packed states [M, width] and where they lie. */
 export interface CrossStates {
   readonly states: Tensor;
   readonly tokens: Tokens;
+}
+
+/** What a recurrence gives for each row, and its states after the last row of each sequence, [B, ..]. */
+export interface Recurrence {
+  readonly output: Tensor;
+  readonly states: readonly Tensor[];
 }
 
 export type OnSite = (site: Site, hiddenStates: Tensor, edits: readonly SiteEdit[]) => void;
@@ -54,11 +66,11 @@ export interface RunOptions {
 /** Options of one attention, see nn/attention.ts; what lies where is the run's business. */
 export type AttendOptions = Pick<AttentionOptions, 'causal' | 'window' | 'scale' | 'softcap'>;
 
-/** Sites after attention in a block: those that rows nobody asks for may be left out of. */
+/** Sites after attention in a block: those that rows nobody asks for may be left out of. An encoder's rows all stay. */
 const lateComponents: ReadonlySet<Component> = new Set([
   'attention_output',
   'block_middle',
-  ...crossComponents,
+  ...crossComponents.filter(component => !isOfEncoderRows(component)),
   'mlp_input',
   'mlp_activation',
   'mlp_output',
@@ -307,6 +319,17 @@ export class BlockRun {
         bounds: cross.tokens.bounds,
       }),
     );
+  }
+
+  /**
+   * A recurrence along each sequence, whose states after the tokens here are kept for later ones. `starts`: the row
+   * each sequence begins at; `before`: the states after the tokens before, if any.
+   */
+  recur(compute: (starts: Int32Array, before: readonly Tensor[] | null) => Recurrence): Tensor {
+    const { tokens, cache } = this.run;
+    const { output, states } = compute(tokens.starts, cache?.states(this.layer) ?? null);
+    cache?.keepStates(this.layer, states);
+    return output;
   }
 
   /** Heads [B, H, T, D] as packed rows, [n, H * D]. */
