@@ -1,6 +1,7 @@
 // Public face of ReFT: `reft/reft`.
 
 export { getReftModel, layoutOf, ReftModel } from './reftModel.js';
+export { getSeq2SeqReft, Seq2SeqReft, type StackLayouts } from './seq2seqReft.js';
 export { EditedModel, type EditedGenerateOptions, type TrainingMode } from './editedModel.js';
 export {
   adapterFromFiles,

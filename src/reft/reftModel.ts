@@ -6,7 +6,7 @@ import { checkPromptLength, shownValue } from '../io/tokenIds.js';
 import type { CausalLM } from '../models/causalLM.js';
 import type { SiteEdit } from '../models/patch.js';
 import { paddingOf, type TokenRows } from '../models/tokens.js';
-import { siteName, type Site } from '../models/sites.js';
+import { rowsStackOf, siteName, type Site } from '../models/sites.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
 import { EditedModel, type TrainingMode } from './editedModel.js';
@@ -93,6 +93,8 @@ export class ReftModel extends EditedModel {
     const taken = new Map<string, Set<number>>();
     return this.interventions.flatMap((intervention, number) => {
       if (!intervention.enabled) return [];
+      const { stack } = layout;
+      if (stack !== undefined && rowsStackOf(intervention.site, this.base.stacks) !== stack) return [];
       const { indices, dropped } = editedRows(intervention, layout, this.tokenizer);
       if (dropped > 0 && !this.warned) {
         this.warned = true;

@@ -68,4 +68,11 @@ export const patches: Patches = {
       'only some logits',
     ],
   ],
+  'src/reft/seq2seqReft.ts': [
+    ['a stack without a layout', 'stack === undefined || !(stack in layouts)', 'stack === undefined', 'reft-seq2seq'],
+    ["a decoder's prompt", '.fill(1), decoderInputIds', '.fill(0), decoderInputIds', 'reft-seq2seq'],
+  ],
+  'src/reft/reftModel.ts': [
+    ['edits of other stacks', 'rowsStackOf(intervention.site, this.base.stacks) !== stack', 'false', 'reft-seq2seq'],
+  ],
 };
