@@ -1,4 +1,4 @@
-// Edits of both stacks of a model that reads and writes: each on the tokens of its own stack, trained, and in generation.
+// Edits of both stacks of a model that reads and writes: each on the tokens of its own stack, trained, and in text.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -21,7 +21,7 @@ test('positions are those of the site of each edit: the last token of the input,
   const model = await tinySeq2Seq('t5', { dtype: 'f64' });
   const reft = getSeq2SeqReft(model, [
     { stack: 'encoder', layers: [1], positions: 'l1', rank: 2 },
-    { stack: 'decoder', layers: [0], positions: 'l1', rank: 2 },
+    { stack: 'decoder', layers: [0], positions: '0', rank: 2 },
     { stack: 'decoder', layers: [1], component: 'cross_value_output', positions: 'l2', rank: 2, tied: true },
   ]);
   const inputs = { ...options, ...model.decoderInputs(labels, [2, 3]) };

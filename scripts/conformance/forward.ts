@@ -140,7 +140,7 @@ async function checkGreedy(
   comparison.ids(name, actual, expected);
 }
 
-/** What a decoder writes, [rows, length] with the start token in front where the fixture has it, from the first rows. */
+/** What a decoder writes, [rows, length], the start token in front where the fixture has it, from the first rows. */
 async function greedyFrom(
   model: Seq2SeqLM,
   fixture: Fixture,

@@ -114,7 +114,7 @@ export class Seq2SeqLM extends Model {
   }
   /** An edit of the encoder changes what stands before it, too. */
   get causal(): boolean {
-    return false;
+    return this.config.encoder.causal;
   }
   private get embeddings(): Embeddings {
     return this.parts.decoder.embeddings as Embeddings;

@@ -1,4 +1,4 @@
-// Marian's small models as Bergamot trains them, from Marian's own files: a post-norm encoder with sinusoidal positions,
+// Marian's small models as Bergamot trains them, from Marian's own files: a post-norm encoder, sinusoidal positions,
 // a decoder whose blocks mix tokens by a recurrence (SSRU) in place of attention to themselves, one table of words, a
 // bias on the logits. The decoder starts from zeros. Sources: marian-dev, src/models/transformer.h; Kim et al. 2019.
 

@@ -1,5 +1,6 @@
 // Whisper: an encoder of features [B, mels, T] behind two convolutions along time, a decoder of text; norms before each
-// part, keys without a bias. Turning sound into features is not done here. Source: transformers, configuration_whisper.py.
+// part, keys without a bias. Turning sound into features is not done here. Source: transformers,
+// configuration_whisper.py.
 
 import { z } from 'zod';
 import { conv1d } from '../../nn/conv.js';
