@@ -42,12 +42,6 @@ export interface CrossStates {
   readonly tokens: Tokens;
 }
 
-/** What a recurrence gives for each row, and its states after the last row of each sequence, [B, ..]. */
-export interface Recurrence {
-  readonly output: Tensor;
-  readonly states: readonly Tensor[];
-}
-
 export type OnSite = (site: Site, hiddenStates: Tensor, edits: readonly SiteEdit[]) => void;
 
 export interface RunOptions {
@@ -319,17 +313,6 @@ export class BlockRun {
         bounds: cross.tokens.bounds,
       }),
     );
-  }
-
-  /**
-   * A recurrence along each sequence, whose states after the tokens here are kept for later ones. `starts`: the row
-   * each sequence begins at; `before`: the states after the tokens before, if any.
-   */
-  recur(compute: (starts: Int32Array, before: readonly Tensor[] | null) => Recurrence): Tensor {
-    const { tokens, cache } = this.run;
-    const { output, states } = compute(tokens.starts, cache?.states(this.layer) ?? null);
-    cache?.keepStates(this.layer, states);
-    return output;
   }
 
   /** Heads [B, H, T, D] as packed rows, [n, H * D]. */

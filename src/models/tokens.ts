@@ -134,18 +134,6 @@ export class Tokens extends TokenRows {
     this.rowLengths = rowLengths;
   }
 
-  /** The packed row of the first token of each row of the batch here. */
-  get starts(): Int32Array {
-    const [batch, length] = this.shape;
-    const starts = new Int32Array(batch);
-    let place = 0;
-    for (let b = 0; b < batch; b++) {
-      starts[b] = place;
-      while (place < this.count && this.tokens[place] < (b + 1) * length) place++;
-    }
-    return starts;
-  }
-
   /** One token behind each row of a cache whose rows are of different lengths. */
   static step(rowLengths: Int32Array, backend: Backend): Tokens {
     const keyStart = new Int32Array(rowLengths.length);

@@ -46,7 +46,7 @@ export const patches: Patches = {
   ],
   'src/models/families/marian.ts': [
     ['norms of the recurrence', "rnn_layer_norm: ['rnn_ffn_ln", "rnn_layer_norm: ['ffn_ffn_ln", test, 'marian'],
-    ['states between steps', 'before?.[0] ?? null', 'null', test, 'from a cache'],
+    ['states between steps', 'run.states?.[0] ?? null', 'null', test, 'from a cache'],
     ['settings that are not understood', '!known.has(key) && !unused.has(key)', 'false', test, 'marian: settings'],
   ],
   'src/models/weights.ts': [['matrices of marian', "info?.dtype !== 'INTGEMM8'", 'false', test, 'marian']],

@@ -173,10 +173,8 @@ class SsruBlock extends TransformerBlock {
   protected override mixed(a: Tensor, h: Tensor, run: BlockRun): Tensor {
     const forget = run.linear('rnn.forget', this.rnn.forget, a);
     const candidate = run.linear('rnn.candidate', this.rnn.candidate, a);
-    const output = run.recur((starts, before) => {
-      const made = ssru(forget, candidate, starts, before?.[0] ?? null);
-      return { output: made.output, states: [made.cell] };
-    });
+    const { output, cell } = ssru(forget, candidate, run.tokens.starts, run.states?.[0] ?? null);
+    run.keepStates([cell]);
     const [mixed, residual] = run.keep(run.site('mixer_activation', output), h);
     return residual.add(run.site('mixer_output', mixed));
   }
