@@ -7,15 +7,17 @@ import { FormatError } from '../io/errors.js';
 import { openGguf, openGgufFile } from '../io/gguf.js';
 import { openLlama2c, type Llama2cConfig } from '../io/llama2c.js';
 import { aliasOfFile, resolveModel, type DownloadProgress, type ResolvedModel } from '../io/resolve.js';
+import { isMarian, openMarian } from '../io/marian.js';
 import { openSafetensors, type OpenSibling } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import { openDevice, type DeviceName } from '../devices.js';
 import type { CausalLM } from './causalLM.js';
 import { configFromLlama2c, type DecoderConfig } from './config.js';
 import { tasks, type Task } from './families/family.js';
-import { configFromGGUF, configFromHF, familyOf } from './families/index.js';
+import { configFromGGUF, configFromHF, configFromMarian, familyOf } from './families/index.js';
 import { generationConfigFromGGUF, generationConfigFromHF, type GenerationConfig } from './generationConfig.js';
 import type { Model } from './model.js';
+import type { Seq2SeqLM } from './seq2seqLM.js';
 import { WeightLoader, type LoadProgress, type WeightDType, type WeightForm } from './weights.js';
 import { checkOptionKeys, type OptionKeys } from '../optionKeys.js';
 
@@ -81,10 +83,16 @@ export async function openCheckpoint(
   if (magic === 'GGUF') {
     return openedGguf(await openGguf(source, openSibling));
   }
+  if (await isMarian(source)) return openedMarian(source);
   const file = await openLlama2c(source);
   return opened(file, source.name, () => ({
     config: configFromLlama2c(file.metadata as unknown as Llama2cConfig, source.name),
   }));
+}
+
+async function openedMarian(source: ByteSource): Promise<OpenCheckpoint> {
+  const file = await openMarian(source);
+  return opened(file, source.name, () => ({ config: configFromMarian(file) }));
 }
 
 function openedGguf(file: TensorFile): Promise<OpenCheckpoint> {
@@ -111,7 +119,7 @@ async function opened(
 /** Opens what `resolveModel` found on disk. */
 export async function openResolved(resolved: ResolvedModel): Promise<OpenCheckpoint> {
   if (resolved.kind === 'gguf') return openedGguf(await openGgufFile(resolved.path));
-  if (resolved.kind === 'llama2c') return openCheckpoint(await fileSource(resolved.path));
+  if (resolved.kind === 'llama2c' || resolved.kind === 'marian') return openCheckpoint(await fileSource(resolved.path));
   const { openFolder } = await import('./openFolderNode.js');
   const { json, configPath, generation, open } = await openFolder(resolved.path);
   const config = configFromHF(json, configPath);
@@ -180,3 +188,5 @@ function auto<M extends Model>(task: Task) {
 }
 
 export const AutoModelForCausalLM = auto<CausalLM>('causalLM');
+export const AutoModelForSeq2SeqLM = auto<Seq2SeqLM>('seq2seqLM');
+export const AutoModelForSpeechSeq2Seq = auto<Seq2SeqLM>('speechSeq2Seq');

@@ -25,7 +25,7 @@ export interface BlockParts {
   readonly qkv?: Linear;
   readonly qNorm?: Norm;
   readonly kNorm?: Norm;
-  readonly o: Linear;
+  readonly o?: Linear;
   readonly attentionPostNorm?: Norm;
   readonly attentionSumNorm?: Norm;
   readonly crossNorm?: Norm;
@@ -56,6 +56,8 @@ export class TransformerBlock extends Module {
   readonly parts: BlockParts;
   readonly names: RoleNames;
   readonly #config: StackConfig;
+  /** The site of what mixes tokens: the states it reads. */
+  protected readonly mixerInput: 'attention_input' | 'mixer_input' = 'attention_input';
 
   constructor(config: StackConfig, parts: BlockParts, names: RoleNames) {
     super();
@@ -86,22 +88,27 @@ export class TransformerBlock extends Module {
     const { parallel } = this.#config;
     const { attentionNorm, attentionSumNorm, mlpNorm, mlpSumNorm } = this.parts;
     let h = run.site('block_input', x);
-    const a = run.site('attention_input', attentionNorm ? attentionNorm.forward(h) : h);
-    const heads = this.attention(a, run);
+    const a = run.site(this.mixerInput, attentionNorm ? attentionNorm.forward(h) : h);
     if (parallel) {
+      const heads = this.attention(a, run);
       const shared = mlpNorm ? null : a;
       const [left, residual, normed] = run.keep(heads, h, shared ?? h);
       const m = run.site('mlp_input', mlpNorm ? mlpNorm.forward(normed) : normed);
       const sum = this.added('attention_output', 'o', left, residual, run);
       return run.site('block_output', this.added('mlp_output', 'down', this.activate(m, run), sum, run));
     }
-    const [left, residual] = run.keep(heads, h);
-    h = this.added('attention_output', 'o', left, residual, run);
+    h = this.mixed(a, h, run);
     h = run.site('block_middle', attentionSumNorm ? attentionSumNorm.forward(h) : h);
     if (this.parts.crossQ) h = this.crossAttention(h, run);
     const m = run.site('mlp_input', mlpNorm ? mlpNorm.forward(h) : h);
     h = this.added('mlp_output', 'down', this.activate(m, run), h, run);
     return run.site('block_output', mlpSumNorm ? mlpSumNorm.forward(h) : h);
+  }
+
+  /** The residual stream h plus what attention makes of the states a; blocks that mix tokens otherwise say how. */
+  protected mixed(a: Tensor, h: Tensor, run: BlockRun): Tensor {
+    const [heads, residual] = run.keep(this.attention(a, run), h);
+    return this.added('attention_output', 'o', heads, residual, run);
   }
 
   /**

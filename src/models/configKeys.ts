@@ -31,6 +31,8 @@ const ignored: Readonly<Record<string, string>> = {
     gradient_checkpointing use_gradient_checkpointing tf_legacy_loss label_smoothing neftune_noise_alpha
     router_aux_loss_coef output_router_logits recompute init_std layerdrop hidden_dropout_rate activation_dropout
     dropout_rate encoder_layerdrop decoder_layerdrop classifier_dropout_prob
+    classif_dropout initializer_factor apply_spec_augment mask_time_prob mask_time_length mask_time_min_masks
+    mask_feature_prob mask_feature_length mask_feature_min_masks
   `,
   'how first weights were drawn, and which of several ways computes the same': `
     time_step_init_scheme time_step_max time_step_min time_step_floor time_step_scale rescale_prenorm_residual

@@ -4,9 +4,14 @@
 import type { Embedding } from '../nn/embedding.js';
 import type { Linear } from '../nn/linear.js';
 import { Module } from '../nn/module.js';
+import { sinusoidalPositions } from '../nn/sinusoidal.js';
+import { create } from '../tensor/create.js';
 import type { Backend } from '../backends/backend.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Norm } from './block.js';
+
+/** The id of a place without a token: zeros in place of a row. */
+export const noToken = -1;
 
 export interface EmbeddingParts {
   readonly word: Embedding;
@@ -25,6 +30,8 @@ export interface EmbeddingSettings {
   readonly scale?: number;
   /** The row of position 0 in the table of positions. */
   readonly positionOffset?: number;
+  /** Rows of sines and cosines by position are added. */
+  readonly sinusoids?: boolean;
 }
 
 export class Embeddings extends Module {
@@ -54,16 +61,25 @@ export class Embeddings extends Module {
     return this.weight.backend;
   }
 
-  /** Ids, positions and token types (default 0) of N tokens: [N, hidden]. */
+  /** Ids, positions and token types (default 0) of N tokens: [N, hidden]. An id of -1 is a row of zeros. */
   forward(ids: Int32Array, positions: Int32Array, types: Int32Array | null = null): Tensor {
     const { word, position, type, norm, projection } = this.parts;
-    const { scale = 1, positionOffset = 0 } = this.#settings;
-    let h = word.forward(ids, [ids.length]);
+    const { scale = 1, positionOffset = 0, sinusoids = false } = this.#settings;
+    let h = ids.includes(noToken) ? word.weight.takeRows(ids) : word.forward(ids, [ids.length]);
     if (scale !== 1) h = h.mul(scale);
     if (projection) h = projection.forward(h);
     const rows = positionOffset === 0 ? positions : positions.map(p => p + positionOffset);
+    if (sinusoids) h = h.add(this.waves(positions, h));
     if (position) h = h.add(position.forward(rows, [ids.length]));
     if (type) h = h.add(type.forward(types ?? new Int32Array(ids.length), [ids.length]));
     return norm ? norm.forward(h) : h;
+  }
+
+  /** [N, width] */
+  private waves(positions: Int32Array, { shape: [, width], dtype, backend }: Tensor): Tensor {
+    const table = sinusoidalPositions(1 + positions.reduce((a, b) => Math.max(a, b), 0), width);
+    const rows = new Float32Array(positions.length * width);
+    positions.forEach((p, n) => rows.set(table.subarray(p * width, (p + 1) * width), n * width));
+    return create.from(rows, [positions.length, width], { dtype: dtype as 'f32' | 'f64', backend });
   }
 }

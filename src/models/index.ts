@@ -2,7 +2,10 @@
 
 export {
   AutoModelForCausalLM,
+  AutoModelForSeq2SeqLM,
+  AutoModelForSpeechSeq2Seq,
   loadCausalLM,
+  loadModel,
   openCheckpoint,
   type FromPretrainedOptions,
   type OpenCheckpoint,
@@ -25,6 +28,9 @@ export { Engine, Request, type EngineOptions, type RequestOptions } from './gene
 export type { Generated, GenerateOptions, GenerationEdits, Prompt, StepLayout } from './generation/generate.js';
 export { generationConfigFromGGUF, generationConfigFromHF, type GenerationConfig } from './generationConfig.js';
 export type { SamplingOptions } from './generation/sampling.js';
+export { Seq2SeqLM, type Encoded, type Seq2SeqOptions, type Seq2SeqOutput } from './seq2seqLM.js';
+export type { Seq2SeqConfig } from './configSeq2Seq.js';
+export type { Seq2SeqEdits, Seq2SeqGenerateOptions, StepLayouts } from './generation/generateSeq2Seq.js';
 export { components, headComponents, parseSite, siteName, type Component, type Site } from './sites.js';
 export { TokenRows, Tokens } from './tokens.js';
 export type { LoadProgress, WeightForm } from './weights.js';

@@ -34,6 +34,11 @@ export function moduleSites({ blocks, roles, embeddings, norm, head }: ModelName
   const add = (path: string | undefined, side: 'input' | 'output', component: Component | undefined): void => {
     if (path !== undefined && component) inBlock[`${path}.${side}`] ??= component;
   };
+  // Cross attention stands between attention and feed-forward.
+  if (roles.crossQ !== undefined) {
+    add(roles.crossNorm, 'input', 'block_middle');
+    add(roles.mlpNorm, 'input', 'cross_block_middle');
+  }
   for (const [role, path] of Object.entries(roles) as [Role, string][]) {
     // With norms on what the parts add, the products before them are no sites.
     const isInner = (role === 'o' && roles.attentionPostNorm) || (role === 'down' && roles.mlpPostNorm);
@@ -45,6 +50,8 @@ export function moduleSites({ blocks, roles, embeddings, norm, head }: ModelName
     add(attention, 'input', 'attention_input');
     if (!roles.attentionPostNorm) add(attention, 'output', 'attention_output');
   }
+  const cross = parent(roles.crossQ);
+  if (cross !== undefined && cross === parent(roles.crossO)) add(cross, 'output', 'cross_attention_output');
   const mlp = parent(roles.up ?? roles.gateUp);
   if (mlp !== undefined && mlp === parent(roles.down)) {
     add(mlp, 'input', 'mlp_input');

@@ -19,7 +19,15 @@ import {
   type ProjectionPatch,
   type SiteEdit,
 } from './patch.js';
-import { componentsOf, crossComponents, siteName, type Component, type Site, type StackSites } from './sites.js';
+import {
+  componentsOf,
+  crossComponents,
+  isOfEncoderRows,
+  siteName,
+  type Component,
+  type Site,
+  type StackSites,
+} from './sites.js';
 import type { TokenRows, Tokens } from './tokens.js';
 
 /** cos and sin [B|1, T|N, D/2] for hidden states seen as [B, T] or [1, N]; the dimensions that are rotated. */
@@ -28,9 +36,7 @@ export interface Rotary {
   readonly sin: Tensor;
 }
 
-/**
- * What a decoder reads of an encoder: its packed states [M, width], where they lie, and their keys and values so far.
- */
+/** What a decoder reads of an encoder: its packed states [M, width] and where they lie. */
 export interface CrossStates {
   readonly states: Tensor;
   readonly tokens: Tokens;
@@ -54,11 +60,11 @@ export interface RunOptions {
 /** Options of one attention, see nn/attention.ts; what lies where is the run's business. */
 export type AttendOptions = Pick<AttentionOptions, 'causal' | 'window' | 'scale' | 'softcap'>;
 
-/** Sites after attention in a block: those that rows nobody asks for may be left out of. */
+/** Sites after attention in a block: those that rows nobody asks for may be left out of. An encoder's rows all stay. */
 const lateComponents: ReadonlySet<Component> = new Set([
   'attention_output',
   'block_middle',
-  ...crossComponents,
+  ...crossComponents.filter(component => !isOfEncoderRows(component)),
   'mlp_input',
   'mlp_activation',
   'mlp_output',

@@ -34,6 +34,10 @@ export const crossComponents = [
   'cross_block_middle',
 ] as const;
 
+/** Of decoders, but with the rows of the encoder they read. */
+export const isOfEncoderRows = (component: Component): boolean =>
+  component === 'cross_key_output' || component === 'cross_value_output';
+
 /** Of blocks that mix tokens by a recurrence: its input after the norm, what the scan gives, what the block adds. */
 export const mixerComponents = ['mixer_input', 'mixer_activation', 'mixer_output'] as const;
 
@@ -81,6 +85,8 @@ export interface SiteSizes {
 export interface StackSites extends SiteSizes {
   /** Absent in models of one stack, and for the main stack of others. */
   readonly stack?: string;
+  /** The stack whose states cross attention reads. */
+  readonly reads?: string;
   /** In the order they are passed; default: those of a decoder without cross attention. */
   readonly components?: readonly Component[];
   /** Widths that do not follow from the sizes. */
@@ -136,6 +142,10 @@ export function stackOf(site: Pick<Site, 'stack'>, model: ModelSites, name = Str
   const names = stacks.map(s => (s.stack === undefined ? 'the main one, without a name' : `'${s.stack}'`)).join(', ');
   throw new RangeError(`site ${name}: expected a stack of the model (${names})`);
 }
+
+/** The stack whose tokens are the rows of a site. */
+export const rowsStackOf = (site: Site, model: ModelSites): string | undefined =>
+  isOfEncoderRows(site.component) ? stackOf(site, model).reads : site.stack;
 
 /** @throws RangeError naming the site and what the model has */
 export function checkSite(site: Site, model: ModelSites): Site {

@@ -19,6 +19,11 @@ export interface Block extends Module {
   forward(x: Tensor, run: BlockRun): Tensor;
 }
 
+/** The bias [1, H, T, S] that every layer of a stack adds to its scores, by where queries and keys lie. */
+export interface PositionBias extends Module {
+  forward(tokens: Tokens): Tensor;
+}
+
 /** What a checkpoint calls the parts of a stack. */
 export interface StackNames {
   /** What stands before the number of a block: `model.layers`. */
@@ -65,8 +70,7 @@ export class Stack extends Module {
   readonly recurrent: boolean;
   readonly #config: Pick<StackConfig, 'ropes' | 'ropeDivisors' | 'headDim'>;
   readonly #frequencies = new Map<RopeSettings, RopeFrequencies>();
-  /** The bias of positions, [1, H, T, S], that every layer adds to its scores; families that have one set it. */
-  positionBias: ((tokens: Tokens) => Tensor) | null = null;
+  readonly positionBias: PositionBias | null;
 
   constructor(parts: {
     readonly embeddings: Embeddings | null;
@@ -76,6 +80,7 @@ export class Stack extends Module {
     readonly sites: StackSites;
     readonly recurrent?: boolean;
     readonly config: Pick<StackConfig, 'ropes' | 'ropeDivisors' | 'headDim'>;
+    readonly positionBias?: PositionBias | null;
   }) {
     super();
     this.embeddings = parts.embeddings;
@@ -84,6 +89,7 @@ export class Stack extends Module {
     this.names = parts.names;
     this.sites = parts.sites;
     this.recurrent = parts.recurrent ?? false;
+    this.positionBias = parts.positionBias ?? null;
     this.#config = parts.config;
     for (const settings of new Set(parts.config.ropes))
       if (settings) this.#frequencies.set(settings, frequenciesOf(settings, parts.config));
@@ -92,6 +98,7 @@ export class Stack extends Module {
   /** By the checkpoint's whole names. */
   override *namedParameters(): Generator<[string, Tensor]> {
     if (this.embeddings) yield* this.embeddings.namedParameters();
+    if (this.positionBias) yield* this.positionBias.namedParameters();
     const { blocks, norm } = this.names;
     for (const [i, block] of this.blocks.entries()) yield* block.namedParameters(`${blocks}.${i}.`);
     if (this.norm) yield* this.norm.namedParameters(`${norm ?? 'norm'}.`);
@@ -104,7 +111,7 @@ export class Stack extends Module {
     // Where nobody sees it, the last block computes only tokens that are wanted, if that spares a noticeable share.
     const narrows = wanted && !pass.hiddenStates && 4 * wanted.length <= 3 * tokens.count;
     const narrowed = narrows === true && run.narrow(last, wanted);
-    const bias = this.positionBias?.(tokens) ?? null;
+    const bias = this.positionBias?.forward(tokens) ?? null;
     const hiddenStates: Tensor[] = [];
     let first = from?.layer ?? 0;
     let h = from ? tokens.gather(from.hiddenStates) : pass.embed();

@@ -99,8 +99,15 @@ export function tensorNamesOf(file: TensorFile, names: ModelNames): TensorNames 
       stored: ggufNames(names),
       isOfDecoder: stored => stored !== 'rope_freqs.weight' && !/\.attn_rot_embd\./.test(stored),
     };
+  if (file.format === 'marian')
+    return {
+      stored: names.storedAs ?? (name => name),
+      // Beside each matrix lies the multiplier of what it is multiplied with in whole numbers.
+      isOfDecoder: stored => /^(en|de)coder_l\d+_/.test(stored) && !stored.endsWith('_QuantMultA'),
+    };
   const prefix = prefixOf(file, names);
-  const { head = 'lm_head', blocks, ignored } = names;
+  const { head = 'lm_head', blocks, otherBlocks = [], ignored } = names;
+  const ofBlocks = [blocks, ...otherBlocks].map(path => `${prefix}${path.slice(names.prefix.length)}.`);
   const wrapped = `${prefix.endsWith(names.prefix) ? prefix.slice(0, -names.prefix.length) : prefix}${head}`;
   return {
     stored: name => {
@@ -110,7 +117,6 @@ export function tensorNamesOf(file: TensorFile, names: ModelNames): TensorNames 
       }
       return name.startsWith(names.prefix) ? prefix + name.slice(names.prefix.length) : name;
     },
-    isOfDecoder: stored =>
-      stored.startsWith(`${prefix}${blocks.slice(names.prefix.length)}.`) && !ignored?.test(stored),
+    isOfDecoder: stored => ofBlocks.some(path => stored.startsWith(path)) && !ignored?.test(stored),
   };
 }

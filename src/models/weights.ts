@@ -183,8 +183,13 @@ export class WeightLoader {
     this.signal?.throwIfAborted();
     const stored = this.names.stored(name);
     const info = this.file.tensors.get(stored);
+    // Marian has matrices as [in, out]; what it quantised is turned when the file is opened.
+    const isTurned = this.file.format === 'marian' && shape.length === 2 && shape[0] > 1 && !stored.endsWith('emb');
+    if (isTurned && info?.dtype !== 'INTGEMM8') return this.loadTransposed(name, shape);
     this.namesRead.add(stored);
-    if (info && !sameShape(info.shape, shape)) {
+    // Marian's rows are matrices of one row.
+    const isRow = this.file.format === 'marian' && shape.length === 1 && info?.shape[0] === 1;
+    if (info && !sameShape(isRow ? info.shape.slice(1) : info.shape, shape)) {
       throw new FormatError(
         this.file.name,
         `${stored} has shape ${formatShape(info.shape)}, the configuration says ${formatShape(shape)}`,

@@ -1,6 +1,7 @@
 // Public face of ReFT: `reft/reft`.
 
 export { getReftModel, layoutOf, ReftModel } from './reftModel.js';
+export { getSeq2SeqReft, Seq2SeqReft, type StackLayouts } from './seq2seqReft.js';
 export type { Files } from '../adapt/files.js';
 export type { AdaptedModel, Adapter, FirstChange, TrainingMode } from '../adapt/adapter.js';
 export { EditedModel, type EditedGenerateOptions } from './editedModel.js';

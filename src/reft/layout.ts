@@ -7,6 +7,8 @@ import { isScheduled, promptPositions, resolvePositions, type ResolvedPositions 
 
 /** A window of `width` columns on `batch` sequences. */
 export interface SequenceLayout {
+  /** In models of several stacks, the one whose tokens these are: edits of the others are left out. */
+  readonly stack?: string;
   readonly batch: number;
   readonly width: number;
   /** Column of each sequence's first token; negative where it lies before the window. */

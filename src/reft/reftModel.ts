@@ -9,7 +9,7 @@ import { checkPromptLength, shownValue } from '../io/tokenIds.js';
 import type { CausalLM } from '../models/causalLM.js';
 import type { SiteEdit } from '../models/patch.js';
 import { paddingOf, type TokenRows } from '../models/tokens.js';
-import { siteName, type Site } from '../models/sites.js';
+import { rowsStackOf, siteName, type Site } from '../models/sites.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { trainedBaseParameters } from './baseParameters.js';
 import { configToJSON, resolveConfig, type ReftConfig, type ResolvedReftConfig } from './config.js';
@@ -150,6 +150,8 @@ export class ReftModel extends EditedModel implements Adapter {
     const taken = new Map<string, Set<number>>();
     return this.interventions.flatMap((intervention, number) => {
       if (!intervention.enabled) return [];
+      const { stack } = layout;
+      if (stack !== undefined && rowsStackOf(intervention.site, this.base.stacks) !== stack) return [];
       const { indices, dropped } = editedRows(intervention, layout, this.tokenizer);
       if (dropped > 0 && !this.warned) {
         this.warned = true;

@@ -94,11 +94,7 @@ function logProbabilities(
     windows,
     adapter.base.config.padTokenId ?? 0,
   );
-  const { logits } = adapter.forward(
-    { inputIds, shape, attentionMask, logitsAt: rows, ...options },
-    layout,
-    training,
-  );
+  const { logits } = adapter.forward({ inputIds, shape, attentionMask, logitsAt: rows, ...options }, layout, training);
   return crossEntropy(logits, targets)
     .neg()
     .scatterAddRows(

@@ -88,10 +88,6 @@ export function windowLoss(
     windows,
     model.base.config.padTokenId ?? 0,
   );
-  const { logits } = model.forward(
-    { inputIds, shape, attentionMask, logitsAt: rows, ...options },
-    layout,
-    training,
-  );
+  const { logits } = model.forward({ inputIds, shape, attentionMask, logitsAt: rows, ...options }, layout, training);
   return crossEntropy(logits, targets).sum();
 }

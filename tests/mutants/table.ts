@@ -16,6 +16,7 @@ import { patches as realModels } from './realModels.js';
 import { patches as reductionEdges } from './reductionEdges.js';
 import { patches as savedWork } from './savedWork.js';
 import { patches as scans } from './scans.js';
+import { patches as seq2seq } from './seq2seq.js';
 import { patches as tokenizers } from './tokenizers.js';
 import { patches as trainingText } from './trainingText.js';
 import type { Mutant } from './mutant.js';
@@ -34,6 +35,7 @@ const all = [
   firstContact,
   options,
   scans,
+  seq2seq,
   realModels,
   adapt,
 ];

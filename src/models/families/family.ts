@@ -18,6 +18,8 @@ export interface ModelNames {
   readonly embeddings: EmbeddingNames;
   /** In front of the number of a block: `model.layers`. */
   readonly blocks: string;
+  /** In front of the numbers of blocks of other stacks: `model.encoder.layers`. */
+  readonly otherBlocks?: readonly string[];
   /** The layers of a block, behind its number. */
   readonly roles: RoleNames;
   readonly norm?: string;
@@ -26,6 +28,8 @@ export interface ModelNames {
   readonly transposed?: boolean;
   /** Tensors of blocks that are no weights: masks and tables that follow from the configuration. */
   readonly ignored?: RegExp;
+  /** The file's name of a tensor, in formats with names of their own but GGUF. */
+  readonly storedAs?: (name: string) => string;
   /** Names of GGUF behind `blk.<n>.` where they are not those of gguf-py's table (tensorNames.ts). */
   readonly gguf?: RoleNames;
 }
@@ -62,9 +66,17 @@ export interface Family<Config extends DecoderConfig = DecoderConfig> {
   /** `general.architecture` of a GGUF. */
   readonly architectures?: readonly string[];
   fromGGUF?(file: GgufFile): Promise<Config>;
+  /** From a binary model of marian. */
+  fromMarian?(file: MarianFile): Config;
   /** How the model of each task is loaded. */
   readonly tasks: Readonly<Partial<Record<Task, (loading: Loading<Config>) => Promise<Model>>>>;
 }
+
+/** A family whose configurations say more: its tasks are given what its own `fromHF` makes. */
+export const defineFamily = <Config extends DecoderConfig>(family: Family<Config>): Family =>
+  family as unknown as Family;
+
+export type MarianFile = Pick<TensorFile, 'name' | 'metadata'>;
 
 export type GgufFile = Pick<TensorFile, 'name' | 'metadata' | 'tensors' | 'readFloat32'>;
 

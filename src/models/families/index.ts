@@ -3,7 +3,8 @@
 import { FormatError } from '../../io/errors.js';
 import { isJsonObject } from '../../io/strictJson.js';
 import type { DecoderConfig } from '../config.js';
-import type { Family, GgufFile } from './family.js';
+import type { Family, GgufFile, MarianFile } from './family.js';
+import { bart } from './bart.js';
 import { gemma2 } from './gemma2.js';
 import { gemma3 } from './gemma3.js';
 import { gpt2 } from './gpt2.js';
@@ -11,12 +12,15 @@ import { gptNeoX } from './gptNeoX.js';
 import { granite } from './granite.js';
 import { llama } from './llama.js';
 import { mamba } from './mamba.js';
+import { marian } from './marian.js';
 import { olmo2 } from './olmo2.js';
 import { opt } from './opt.js';
 import { phi3 } from './phi3.js';
 import { qwen2 } from './qwen2.js';
 import { qwen3 } from './qwen3.js';
 import { smollm3 } from './smollm3.js';
+import { t5 } from './t5.js';
+import { whisper } from './whisper.js';
 
 export const families: readonly Family[] = [
   llama,
@@ -32,6 +36,10 @@ export const families: readonly Family[] = [
   gptNeoX,
   opt,
   mamba as Family,
+  t5,
+  bart,
+  whisper,
+  marian,
 ];
 
 /** Every `model_type` this version reads. */
@@ -56,6 +64,11 @@ export async function configFromGGUF(file: GgufFile): Promise<DecoderConfig> {
   if (family?.fromGGUF) return family.fromGGUF(file);
   const names = families.flatMap(({ architectures = [] }) => architectures);
   throw new FormatError(file.name, unknown(architecture, names));
+}
+
+/** A configuration from an open binary model of marian. @throws FormatError naming what is not understood */
+export function configFromMarian(file: MarianFile): DecoderConfig {
+  return (marian.fromMarian as NonNullable<Family['fromMarian']>)(file);
 }
 
 /** The family of a configuration. */

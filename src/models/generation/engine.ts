@@ -420,7 +420,7 @@ function editsOf(requests: readonly Request[], layout: StepLayout): SiteEdit[] {
   );
 }
 
-async function readAndFree(tensor: Tensor): Promise<Float32Array> {
+export async function readAndFree(tensor: Tensor): Promise<Float32Array> {
   const data = await tensor.data();
   tensor.storage.dispose();
   return data instanceof Float32Array ? data : Float32Array.from(data);

@@ -43,7 +43,7 @@ export interface GenerateOptions extends SamplingOptions {
   readonly onToken?: (row: number, id: number) => void;
 }
 
-const generateKeys: OptionKeys<GenerateOptions> = {
+export const generateKeys: OptionKeys<GenerateOptions> = {
   temperature: true,
   topK: true,
   topP: true,
@@ -122,7 +122,10 @@ export function promptList(prompts: Prompt | readonly Prompt[]): readonly Prompt
 }
 
 /** What the caller gave, and with `defaults: 'model'` what the model's files say of the rest. */
-function withDefaults({ generation, name }: CausalLM, options: GenerateOptions): GenerateOptions {
+export function withDefaults<Options extends Pick<GenerateOptions, 'defaults'>>(
+  { generation, name }: Pick<CausalLM, 'generation' | 'name'>,
+  options: Options,
+): Options {
   const { defaults = 'reft' } = options;
   if (defaults !== 'reft' && defaults !== 'model')
     throw new RangeError(`defaults: expected 'reft' or 'model', got ${String(defaults)}`);
@@ -134,7 +137,7 @@ function withDefaults({ generation, name }: CausalLM, options: GenerateOptions):
     );
   const { sampling, maxNewTokens } = generation;
   const said = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  return { ...sampling, ...(maxNewTokens === undefined ? {} : { maxNewTokens }), ...said };
+  return { ...sampling, ...(maxNewTokens === undefined ? {} : { maxNewTokens }), ...said } as Options;
 }
 
 /** The ids of each prompt. @throws TypeError or RangeError naming the prompt and what in it is no token id */
