@@ -10,11 +10,14 @@ import { aliasOfFile, resolveModel, type DownloadProgress, type ResolvedModel } 
 import { openSafetensors, type OpenSibling } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import { openDevice, type DeviceName } from '../devices.js';
+import type { TextEncoder } from './baseEncoder.js';
 import type { CausalLM } from './causalLM.js';
-import { configFromLlama2c, type DecoderConfig } from './config.js';
+import type { SequenceClassifier } from './classifier.js';
+import { configFromLlama2c, type ModelConfig } from './config.js';
 import { tasks, type Task } from './families/family.js';
 import { configFromGGUF, configFromHF, familyOf } from './families/index.js';
 import { generationConfigFromGGUF, generationConfigFromHF, type GenerationConfig } from './generationConfig.js';
+import type { MaskedLM } from './maskedLM.js';
 import type { Model } from './model.js';
 import { WeightLoader, type LoadProgress, type WeightDType, type WeightForm } from './weights.js';
 import { checkOptionKeys, type OptionKeys } from '../optionKeys.js';
@@ -53,7 +56,7 @@ const loadKeys: OptionKeys<FromPretrainedOptions> = {
 export interface OpenCheckpoint {
   /** A hub id, or the name of the file or folder. */
   readonly name: string;
-  readonly config: DecoderConfig;
+  readonly config: ModelConfig;
   readonly file: TensorFile;
   readonly generation?: GenerationConfig;
 }
@@ -179,4 +182,7 @@ function auto<M extends Model>(task: Task) {
   };
 }
 
+export const AutoModel = auto<TextEncoder>('base');
 export const AutoModelForCausalLM = auto<CausalLM>('causalLM');
+export const AutoModelForMaskedLM = auto<MaskedLM>('maskedLM');
+export const AutoModelForSequenceClassification = auto<SequenceClassifier>('sequenceClassification');

@@ -146,7 +146,7 @@ function withoutNulls(given: Record<string, unknown>, defaults: Readonly<Record<
 }
 
 /** Weights must be numbers as they are, or the int8 rows with scales of bitsandbytes, which weights.ts reads. */
-function checkQuantization(json: Readonly<Record<string, unknown>>, fail: Fail): void {
+export function checkQuantization(json: Readonly<Record<string, unknown>>, fail: Fail): void {
   for (const key of ['quantization_config', 'quantization', 'compression_config']) {
     const config = json[key];
     if (!isJsonObject(config)) continue;

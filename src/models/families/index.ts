@@ -2,7 +2,9 @@
 
 import { FormatError } from '../../io/errors.js';
 import { isJsonObject } from '../../io/strictJson.js';
-import type { DecoderConfig } from '../config.js';
+import type { DecoderConfig, ModelConfig } from '../config.js';
+import { bert } from './bert.js';
+import { distilbert } from './distilbert.js';
 import type { Family, GgufFile } from './family.js';
 import { gemma2 } from './gemma2.js';
 import { gemma3 } from './gemma3.js';
@@ -16,6 +18,7 @@ import { opt } from './opt.js';
 import { phi3 } from './phi3.js';
 import { qwen2 } from './qwen2.js';
 import { qwen3 } from './qwen3.js';
+import { roberta } from './roberta.js';
 import { smollm3 } from './smollm3.js';
 
 export const families: readonly Family[] = [
@@ -32,6 +35,9 @@ export const families: readonly Family[] = [
   gptNeoX,
   opt,
   mamba as Family,
+  bert,
+  roberta,
+  distilbert,
 ];
 
 /** Every `model_type` this version reads. */
@@ -41,25 +47,25 @@ const unknown = (name: string, names: readonly string[]): string =>
   `architecture '${name}' is not known; known: ${names.join(', ')}`;
 
 /** A configuration from the content of a config.json. @throws FormatError naming what is not understood */
-export function configFromHF(json: unknown, source: string): DecoderConfig {
+export function configFromHF<Config extends ModelConfig = DecoderConfig>(json: unknown, source: string): Config {
   if (!isJsonObject(json)) throw new FormatError(source, 'expected a JSON object');
   const modelType = String(json['model_type']);
   const family = families.find(({ modelTypes }) => modelTypes.includes(modelType));
-  if (family) return family.fromHF(json, source);
+  if (family) return family.fromHF(json, source) as Config;
   throw new FormatError(source, unknown(modelType, knownArchitectures));
 }
 
 /** A configuration from an open GGUF. @throws FormatError naming what is not understood */
-export async function configFromGGUF(file: GgufFile): Promise<DecoderConfig> {
+export async function configFromGGUF<Config extends ModelConfig = DecoderConfig>(file: GgufFile): Promise<Config> {
   const architecture = String(file.metadata['general.architecture']);
   const family = families.find(({ architectures = [] }) => architectures.includes(architecture));
-  if (family?.fromGGUF) return family.fromGGUF(file);
+  if (family?.fromGGUF) return (await family.fromGGUF(file)) as Config;
   const names = families.flatMap(({ architectures = [] }) => architectures);
   throw new FormatError(file.name, unknown(architecture, names));
 }
 
 /** The family of a configuration. */
-export function familyOf({ modelType }: Pick<DecoderConfig, 'modelType'>): Family {
+export function familyOf({ modelType }: ModelConfig): Family {
   const family = families.find(
     ({ modelTypes, architectures = [] }) => modelTypes.includes(modelType) || architectures.includes(modelType),
   );
