@@ -56,21 +56,21 @@ export async function loadEncoder(
 }
 
 /** The heads of a family of encoders. */
-export interface EncoderHeads {
+export interface EncoderHeads<Config extends EncoderConfig> {
   readonly pooler?: string;
-  readonly maskedLM: (config: EncoderConfig) => HeadForm;
-  readonly classification: (config: EncoderConfig) => HeadForm & { readonly pooling?: Pooling };
+  readonly maskedLM: (config: Config) => HeadForm;
+  readonly classification: (config: Config) => HeadForm & { readonly pooling?: Pooling };
 }
 
 /** A family of encoders of text: base models, masked language models, classifiers. */
-export function encoderFamily(
-  family: Omit<Family<EncoderConfig>, 'tasks'>,
-  { pooler, maskedLM, classification }: EncoderHeads,
+export function encoderFamily<Config extends EncoderConfig>(
+  family: Omit<Family<Config>, 'tasks'>,
+  { pooler, maskedLM, classification }: EncoderHeads<Config>,
 ): Family {
   const { names } = family;
-  const encoderOf = ({ config, weights }: Loading<EncoderConfig>): Promise<Encoder<TextOptions>> =>
+  const encoderOf = ({ config, weights }: Loading<Config>): Promise<Encoder<TextOptions>> =>
     loadEncoder(config, names, weights);
-  return defineFamily<EncoderConfig>({
+  return defineFamily<Config>({
     ...family,
     tasks: {
       base: async loading => {

@@ -13,6 +13,7 @@ import { gptNeoX } from './gptNeoX.js';
 import { granite } from './granite.js';
 import { llama } from './llama.js';
 import { mamba } from './mamba.js';
+import { modernbert } from './modernbert.js';
 import { olmo2 } from './olmo2.js';
 import { opt } from './opt.js';
 import { phi3 } from './phi3.js';
@@ -38,6 +39,7 @@ export const families: readonly Family[] = [
   bert,
   roberta,
   distilbert,
+  modernbert,
 ];
 
 /** Every `model_type` this version reads. */
@@ -46,20 +48,23 @@ export const knownArchitectures: readonly string[] = families.flatMap(family => 
 const unknown = (name: string, names: readonly string[]): string =>
   `architecture '${name}' is not known; known: ${names.join(', ')}`;
 
-/** A configuration from the content of a config.json. @throws FormatError naming what is not understood */
-export function configFromHF<Config extends ModelConfig = DecoderConfig>(json: unknown, source: string): Config {
+/**
+ * A configuration from the content of a config.json: a decoder's, or what the file of another family makes of it.
+ * @throws FormatError naming what is not understood
+ */
+export function configFromHF(json: unknown, source: string): DecoderConfig {
   if (!isJsonObject(json)) throw new FormatError(source, 'expected a JSON object');
   const modelType = String(json['model_type']);
   const family = families.find(({ modelTypes }) => modelTypes.includes(modelType));
-  if (family) return family.fromHF(json, source) as Config;
+  if (family) return family.fromHF(json, source) as DecoderConfig;
   throw new FormatError(source, unknown(modelType, knownArchitectures));
 }
 
 /** A configuration from an open GGUF. @throws FormatError naming what is not understood */
-export async function configFromGGUF<Config extends ModelConfig = DecoderConfig>(file: GgufFile): Promise<Config> {
+export async function configFromGGUF(file: GgufFile): Promise<DecoderConfig> {
   const architecture = String(file.metadata['general.architecture']);
   const family = families.find(({ architectures = [] }) => architectures.includes(architecture));
-  if (family?.fromGGUF) return (await family.fromGGUF(file)) as Config;
+  if (family?.fromGGUF) return (await family.fromGGUF(file)) as DecoderConfig;
   const names = families.flatMap(({ architectures = [] }) => architectures);
   throw new FormatError(file.name, unknown(architecture, names));
 }
