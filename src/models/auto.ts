@@ -12,7 +12,7 @@ import type { TensorFile } from '../io/tensorFile.js';
 import { openDevice, type DeviceName } from '../devices.js';
 import type { TextEncoder } from './baseEncoder.js';
 import type { CausalLM } from './causalLM.js';
-import type { SequenceClassifier } from './classifier.js';
+import type { ImageClassifier, SequenceClassifier } from './classifier.js';
 import { configFromLlama2c, type ModelConfig } from './config.js';
 import { tasks, type Task } from './families/family.js';
 import { configFromGGUF, configFromHF, familyOf } from './families/index.js';
@@ -182,7 +182,9 @@ function auto<M extends Model>(task: Task) {
   };
 }
 
+/** Without a task: a `TextEncoder`, a `BaseEncoder` of images, a `ClipModel`; the default is what texts need. */
 export const AutoModel = auto<TextEncoder>('base');
 export const AutoModelForCausalLM = auto<CausalLM>('causalLM');
+export const AutoModelForImageClassification = auto<ImageClassifier>('imageClassification');
 export const AutoModelForMaskedLM = auto<MaskedLM>('maskedLM');
 export const AutoModelForSequenceClassification = auto<SequenceClassifier>('sequenceClassification');

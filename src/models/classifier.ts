@@ -6,6 +6,7 @@ import { Linear } from '../nn/linear.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { EncoderConfig, LabelConfig, ProblemType } from './configEncoder.js';
 import { EncoderModel, firstTokens, meanPool, type Encoder, type TextOptions } from './encoder.js';
+import type { ImageConfig, ImageOptions } from './imageEncoder.js';
 import { Head, labelLoss, type HeadForm } from './heads.js';
 import type { Labels, Loss, ModelOutput, PassOptions } from './model.js';
 
@@ -64,6 +65,8 @@ export class Classifier<Options extends PassOptions, Config extends LabelConfig>
 }
 
 export class SequenceClassifier extends Classifier<TextOptions, EncoderConfig> {}
+
+export class ImageClassifier extends Classifier<ImageOptions, ImageConfig> {}
 
 export interface NewHeadOptions {
   readonly labels: number;

@@ -3,6 +3,7 @@
 export {
   AutoModel,
   AutoModelForCausalLM,
+  AutoModelForImageClassification,
   AutoModelForMaskedLM,
   AutoModelForSequenceClassification,
   loadCausalLM,
@@ -11,10 +12,12 @@ export {
   type OpenCheckpoint,
 } from './auto.js';
 export { BaseEncoder, TextEncoder, type BaseOutput, type EmbedOptions } from './baseEncoder.js';
+export { ClipModel, type ClipConfig, type ClipOptions, type ClipOutput } from './clip.js';
 export { KVCache } from './cache.js';
 export { CausalLM, labelledRows } from './causalLM.js';
 export {
   Classifier,
+  ImageClassifier,
   newClassifier,
   SequenceClassifier,
   type ClassifierOutput,
@@ -24,6 +27,7 @@ export {
 export { problemTypes, type EncoderConfig, type LabelConfig, type ProblemType } from './configEncoder.js';
 export { configFromLlama2c, type DecoderConfig, type RopeSettings, type StackConfig } from './config.js';
 export { configFromGGUF, configFromHF, knownArchitectures } from './families/index.js';
+export type { ImageConfig, ImageOptions } from './imageEncoder.js';
 export { meanPool, type TextOptions } from './encoder.js';
 export { MaskedLM, type MaskedOptions } from './maskedLM.js';
 export {

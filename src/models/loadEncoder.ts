@@ -16,11 +16,12 @@ import { moduleSites } from './moduleSites.js';
 import { Stack } from './stack.js';
 import type { WeightLoader } from './weights.js';
 
-/** Embeddings, blocks and the final norm where there is one. */
+/** Embeddings, blocks and the final norm where there is one; `stackName`: what sites call it in a model of several. */
 export async function loadEncoder(
   config: EncoderConfig,
   names: ModelNames,
   weights: WeightLoader,
+  stackName?: string,
 ): Promise<Encoder<TextOptions>> {
   const { hiddenSize, vocabSize, tokenTypes, learnedPositions, embeddingScale, components } = config;
   const { embeddings: paths, blocks, norm } = names;
@@ -48,7 +49,12 @@ export async function loadEncoder(
     blocks: await loadBlocks(weights, config, names),
     norm: norm === undefined ? null : await loadNorm(weights, norm, hiddenSize, config),
     names: { blocks, ...(norm === undefined ? {} : { norm }) },
-    sites: { ...sizesOf(config), components, modules: moduleSites(names) },
+    sites: {
+      ...(stackName === undefined ? {} : { stack: stackName }),
+      ...sizesOf(config),
+      components,
+      modules: moduleSites(names),
+    },
     config,
   });
   weights.checkAllRead();

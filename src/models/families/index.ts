@@ -4,6 +4,7 @@ import { FormatError } from '../../io/errors.js';
 import { isJsonObject } from '../../io/strictJson.js';
 import type { DecoderConfig, ModelConfig } from '../config.js';
 import { bert } from './bert.js';
+import { clip } from './clip.js';
 import { distilbert } from './distilbert.js';
 import type { Family, GgufFile } from './family.js';
 import { gemma2 } from './gemma2.js';
@@ -21,6 +22,7 @@ import { qwen2 } from './qwen2.js';
 import { qwen3 } from './qwen3.js';
 import { roberta } from './roberta.js';
 import { smollm3 } from './smollm3.js';
+import { vit } from './vit.js';
 
 export const families: readonly Family[] = [
   llama,
@@ -40,6 +42,8 @@ export const families: readonly Family[] = [
   roberta,
   distilbert,
   modernbert,
+  vit,
+  clip,
 ];
 
 /** Every `model_type` this version reads. */
