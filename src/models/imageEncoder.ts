@@ -152,6 +152,7 @@ export async function loadImageEncoder(
       names: { blocks, ...(norm === undefined ? {} : { norm }) },
       sites: stack === undefined ? sites : { ...sites, stack },
       config,
+      lastBeforeNorm: true,
     }),
   );
 }

@@ -36,7 +36,7 @@ export interface StackPass {
   /** Start here: the input (default) or the not yet edited output of block `layer`, or embeddings, [B, T, width]. */
   readonly from?: StackStart | undefined;
   readonly recompute?: boolean | undefined;
-  /** Also the input of every block and the output of the final norm, each [B, T, width]. */
+  /** Also the input of every block and the output of the last one (as a rule after the final norm), [B, T, width]. */
   readonly hiddenStates?: boolean | undefined;
   /** Tokens b * T + t whose final states are wanted; default all. */
   readonly wanted?: Int32Array | undefined;
@@ -67,6 +67,8 @@ export class Stack extends Module {
   readonly #frequencies = new Map<RopeSettings, RopeFrequencies>();
   /** The bias of positions, [1, H, T, S], that every layer adds to its scores; families that have one set it. */
   positionBias: ((tokens: Tokens) => Tensor) | null = null;
+  /** The last of the hidden states is that before the final norm, as transformers has it in some families. */
+  readonly #lastBeforeNorm: boolean;
 
   constructor(parts: {
     readonly embeddings: Embeddings | null;
@@ -76,6 +78,7 @@ export class Stack extends Module {
     readonly sites: StackSites;
     readonly recurrent?: boolean;
     readonly config: Pick<StackConfig, 'ropes' | 'ropeDivisors' | 'headDim'>;
+    readonly lastBeforeNorm?: boolean;
   }) {
     super();
     this.embeddings = parts.embeddings;
@@ -85,6 +88,7 @@ export class Stack extends Module {
     this.sites = parts.sites;
     this.recurrent = parts.recurrent ?? false;
     this.#config = parts.config;
+    this.#lastBeforeNorm = parts.lastBeforeNorm === true;
     for (const settings of new Set(parts.config.ropes))
       if (settings) this.#frequencies.set(settings, frequenciesOf(settings, parts.config));
   }
@@ -154,7 +158,7 @@ export class Stack extends Module {
     const { norm } = this;
     const whole = pass.hiddenStates || !norm || !run.passes(last, 'final_norm');
     const all = !whole ? null : norm ? run.site(last, 'final_norm', norm.forward(h)) : h;
-    if (pass.hiddenStates && all) hiddenStates.push(run.tokens.spread(all));
+    if (pass.hiddenStates && all) hiddenStates.push(run.tokens.spread(this.#lastBeforeNorm ? h : all));
     return { states: all ? chosen(all) : (norm as Norm).forward(chosen(h)), hiddenStates };
   }
 
