@@ -10,7 +10,8 @@ import { nodeOnly } from '../io/nodeOnly.js';
 import { openSafetensors, type SafetensorsEntry } from '../io/safetensors.js';
 import { parseJsonObject } from '../io/strictJson.js';
 import type { TensorFile } from '../io/tensorFile.js';
-import type { CausalLM } from '../models/causalLM.js';
+import type { Model } from '../models/model.js';
+import { stacksOf } from '../models/sites.js';
 import { create } from '../tensor/create.js';
 import { hostBackend } from '../devices.js';
 import type { Tensor } from '../tensor/tensor.js';
@@ -59,7 +60,7 @@ export type AdapterConfig = z.infer<typeof schema>;
  * The adapter of a set of edits: the same edits on the same base give the same bytes. @throws Error naming a parameter
  * that is not finite
  */
-export async function adapterToFiles(reft: ReftModel): Promise<Map<string, Uint8Array>> {
+export async function adapterToFiles(reft: ReftModel<Model>): Promise<Map<string, Uint8Array>> {
   const { base } = reft;
   const trained = trainedBaseParameters(base);
   const names = trained.map(([name]) => name);
@@ -68,8 +69,8 @@ export async function adapterToFiles(reft: ReftModel): Promise<Map<string, Uint8
     format_version: formatVersion,
     base_model_name_or_path: base.name,
     base_model_fingerprint: await modelFingerprint(base, names),
-    hidden_size: base.config.hiddenSize,
-    num_hidden_layers: base.config.layers,
+    hidden_size: mainSizes(base).hiddenSize,
+    num_hidden_layers: mainSizes(base).layers,
     trained_parameters: trained.reduce((n, [, t]) => n + t.size, reft.parameterCount),
     configs: reft.configs.map(c => ({ ...configToJSON(c) })),
     interventions: reft.interventions.map(({ id, scale }) => ({ id, scale })),
@@ -86,6 +87,9 @@ export async function adapterToFiles(reft: ReftModel): Promise<Map<string, Uint8
   return files.set(readmeFile, new TextEncoder().encode(await signed(adapterReadme(config, reft))));
 }
 
+/** The sizes of a model's first stack, by which files are told from those of another base. */
+const mainSizes = (base: Model): { hiddenSize: number; layers: number } => stacksOf(base.stacks)[0];
+
 export interface LoadReftOptions {
   /** Told when the adapter was trained on other weights. Default: console.warn. */
   readonly onWarning?: (message: string) => void;
@@ -98,11 +102,11 @@ export interface LoadReftOptions {
  * FormatError. Other weights than the adapter's own base are a warning; other sizes are an error. Weights of the base
  * that were trained along are put into the base.
  */
-export async function adapterFromFiles(
-  base: CausalLM,
+export async function adapterFromFiles<Base extends Model>(
+  base: Base,
   files: Files,
   options: LoadReftOptions = {},
-): Promise<ReftModel> {
+): Promise<ReftModel<Base>> {
   const {
     onWarning = message => {
       console.warn(message);
@@ -117,7 +121,7 @@ export async function adapterFromFiles(
     return bytes;
   };
   const config = parseAdapterConfig(fileOf(adapterConfigFile), configName);
-  const { hiddenSize, layers } = base.config;
+  const { hiddenSize, layers } = mainSizes(base);
   if (config.hidden_size !== hiddenSize || config.num_hidden_layers !== layers) {
     throw new FormatError(
       configName,
@@ -204,7 +208,7 @@ export function parseAdapterConfig(bytes: Uint8Array, source: string): AdapterCo
 }
 
 /** The parameters a set of configurations has, by their names in a file. */
-function expectedTensors(base: CausalLM, configs: readonly ResolvedReftConfig[]): Map<string, ParameterSpec> {
+function expectedTensors(base: Model, configs: readonly ResolvedReftConfig[]): Map<string, ParameterSpec> {
   return new Map(
     configs.flatMap(config => {
       const specs = parameterSpecs(config, base.widthAt(config.component, config.heads?.[0], config.stack));
@@ -216,7 +220,7 @@ function expectedTensors(base: CausalLM, configs: readonly ResolvedReftConfig[])
 }
 
 /** The base's weights of these names, which a file says were trained along. */
-function baseParametersOf(base: CausalLM, names: readonly string[], source: string): [string, Tensor][] {
+function baseParametersOf(base: Model, names: readonly string[], source: string): [string, Tensor][] {
   const own = new Map(base.namedParameters());
   return names.map((name): [string, Tensor] => {
     const tensor = own.get(name);
@@ -264,7 +268,7 @@ function checkOrthonormal(R: Float32Array, [r, d]: readonly number[], name: stri
  * process. An older adapter is replaced; what reft did not write is left alone, a README.md that somebody changed too.
  * @throws RangeError naming a file that would have to go
  */
-export async function saveAdapter(reft: ReftModel, directory: string): Promise<void> {
+export async function saveAdapter(reft: ReftModel<Model>, directory: string): Promise<void> {
   nodeOnly('saving into a folder', 'use adapterToFiles(reft)');
   const { writeFolder } = await import('./adapterFilesNode.js');
   const left = await writeFolder(directory, await adapterToFiles(reft));
@@ -275,7 +279,11 @@ export async function saveAdapter(reft: ReftModel, directory: string): Promise<v
  * The edits of an adapter folder (Node), on the base they were trained on. @throws FormatError for whatever is wrong
  * with its files
  */
-export async function loadReft(base: CausalLM, directory: string, options: LoadReftOptions = {}): Promise<ReftModel> {
+export async function loadReft<Base extends Model>(
+  base: Base,
+  directory: string,
+  options: LoadReftOptions = {},
+): Promise<ReftModel<Base>> {
   nodeOnly('loading from a folder', 'use adapterFromFiles(base, files)');
   const { readSaved } = await import('./savedFilesNode.js');
   const { readFolder } = await import('./adapterFilesNode.js');

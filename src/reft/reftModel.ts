@@ -4,6 +4,7 @@
 import { noGrad } from '../autograd/tape.js';
 import { checkPromptLength, shownValue } from '../io/tokenIds.js';
 import type { CausalLM } from '../models/causalLM.js';
+import type { Model } from '../models/model.js';
 import type { SiteEdit } from '../models/patch.js';
 import { paddingOf, type TokenRows } from '../models/tokens.js';
 import { siteName, type Site } from '../models/sites.js';
@@ -16,8 +17,8 @@ import { sharedRotations, type SharedRotations } from './rotations.js';
 import { rowOptionsAt, rowOptionsOf, type RowOptionsFor } from './rowOptions.js';
 import { describeNewTokens, describePositions, type Side } from './positions.js';
 
-export class ReftModel extends EditedModel {
-  readonly base: CausalLM;
+export class ReftModel<Base extends Model = CausalLM> extends EditedModel<Base> {
+  readonly base: Base;
   readonly configs: readonly ResolvedReftConfig[];
   /** In pyreft's order: untied ones all prefix, then all suffix. */
   readonly interventions: readonly Intervention[];
@@ -27,7 +28,7 @@ export class ReftModel extends EditedModel {
   onWarning: (message: string) => void = message => console.warn(message);
   private warned = false;
 
-  constructor(base: CausalLM, configs: readonly ResolvedReftConfig[]) {
+  constructor(base: Base, configs: readonly ResolvedReftConfig[]) {
     super();
     this.base = base;
     this.configs = configs;
@@ -202,7 +203,10 @@ export function planned(config: ResolvedReftConfig): { id: string; site: Site; s
 }
 
 /** Puts a set of edits on a frozen model: `getReftModel(model, { layers: [10, 20], positions: 'l1', rank: 4 })`. */
-export function getReftModel(base: CausalLM, config: ReftConfig | readonly ReftConfig[]): ReftModel {
+export function getReftModel<Base extends Model>(
+  base: Base,
+  config: ReftConfig | readonly ReftConfig[],
+): ReftModel<Base> {
   const list = Array.isArray(config) ? (config as readonly ReftConfig[]) : [config as ReftConfig];
   return new ReftModel(
     base,

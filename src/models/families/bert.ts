@@ -3,9 +3,11 @@
 
 import { z } from 'zod';
 import { checkedConfig } from '../config.js';
-import { count, plainEncoder, positive, readKeys, textKeys, type EncoderConfig } from '../configEncoder.js';
+import { count, labelsOf, plainEncoder, positive, readKeys, textKeys, type EncoderConfig } from '../configEncoder.js';
+import { readDecoderGGUF } from '../configGGUF.js';
 import { encoderFamily } from '../loadEncoder.js';
-import type { ModelNames } from './family.js';
+import { blockComponents } from '../sites.js';
+import type { GgufFile, ModelNames } from './family.js';
 
 /** Keys of BERT and RoBERTa. */
 export const bertKeys = {
@@ -68,8 +70,38 @@ export const bertNames = (prefix: string): ModelNames => ({
   oldEndings: { 'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNorm.beta' },
 });
 
+/** Of a GGUF, which has no heads. */
+async function readBertGGUF(file: GgufFile): Promise<EncoderConfig> {
+  const config = await readDecoderGGUF(file, {
+    normKey: 'attention.layer_norm_epsilon',
+    fixed: { 'attention.causal': [false] },
+    switches: ({ layers, maxPositions }) => ({
+      causal: false,
+      norm: 'layer',
+      activation: 'gelu',
+      ropes: new Array<null>(layers).fill(null),
+      learnedPositions: { rows: maxPositions, offset: 0 },
+      tiedHead: true,
+    }),
+  });
+  return {
+    ...config,
+    tokenTypes: file.tensors.get('token_types.weight')?.shape[0] ?? 0,
+    positionsSkipPadding: false,
+    components: ['embeddings', ...blockComponents],
+    ...labelsOf({}),
+  };
+}
+
 export const bert = encoderFamily(
-  { name: 'bert', modelTypes: ['bert'], names: bertNames('bert.'), fromHF: readBert },
+  {
+    name: 'bert',
+    modelTypes: ['bert'],
+    names: bertNames('bert.'),
+    fromHF: readBert,
+    architectures: ['bert'],
+    fromGGUF: readBertGGUF,
+  },
   {
     pooler: 'bert.pooler.dense',
     maskedLM: ({ activation }) => ({
