@@ -13,7 +13,7 @@ export const patches: Patches = {
     ],
     [
       'one number is a regression',
-      "if (problemType) return problemType;",
+      'if (problemType) return problemType;',
       "if (problemType === 'regression') return problemType;",
       'models-encoders',
       'what heads minimise',
@@ -37,13 +37,7 @@ export const patches: Patches = {
     ],
   ],
   'src/models/tensorNames.ts': [
-    [
-      'old endings of names',
-      'file.tensors.has(old) ? old : name',
-      'name',
-      'models-encoders',
-      'old names of norms',
-    ],
+    ['old endings of names', 'file.tensors.has(old) ? old : name', 'name', 'models-encoders', 'old names of norms'],
   ],
   'src/models/clip.ts': [
     [

@@ -6,6 +6,7 @@
 import { patches as edgeValues } from './edgeValues.js';
 import { patches as attention } from './attention.js';
 import { patches as elementwiseEdges } from './elementwiseEdges.js';
+import { patches as encoders } from './encoders.js';
 import { patches as engine } from './engine.js';
 import { patches as firstContact } from './firstContact.js';
 import { patches as hostileInput } from './hostileInput.js';
@@ -34,6 +35,7 @@ const all = [
   options,
   scans,
   realModels,
+  encoders,
 ];
 
 export const mutants: readonly Mutant[] = all
