@@ -436,7 +436,7 @@ test('checkpoints and configurations of other models are refused by family, fiel
     await assert.rejects(loadTiny({ config: tinyEncoders[name].config, shapes }, task), message);
   };
   const without = (name: string) => (shapes: Record<string, readonly number[]>) => {
-    delete shapes[name];
+    Reflect.deleteProperty(shapes, name);
   };
   const shaped = (name: string, shape: readonly number[]) => (shapes: Record<string, readonly number[]>) => {
     shapes[name] = shape;

@@ -54,7 +54,7 @@ export interface EmbedOptions {
 
 /** A base encoder of text, which gives sentence embeddings, too. */
 export class TextEncoder extends BaseEncoder<TextOptions, EncoderConfig> {
-  /** One embedding for each list of ids: [texts, width]. The ids are a text's as its tokenizer gives them, all at once. */
+  /** One embedding for each list of ids, [texts, width], computed at once: a text's ids as its tokenizer gives them. */
   embed(texts: readonly ArrayLike<number>[], { pooling = 'mean', normalize = true }: EmbedOptions = {}): Tensor {
     if (texts.length === 0) throw new RangeError('embed: there are no texts');
     const length = Math.max(...texts.map(ids => ids.length));

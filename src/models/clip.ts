@@ -52,6 +52,7 @@ export interface ClipParts {
 
 export class ClipModel extends Model {
   readonly parts: ClipParts;
+  readonly causal: boolean = false;
   readonly #config: ClipConfig;
 
   constructor(parts: ClipParts, config: ClipConfig, name = 'model') {
@@ -81,9 +82,6 @@ export class ClipModel extends Model {
   }
   get dtype(): 'f32' | 'f64' {
     return this.parts.text.input.weight.dtype as 'f32' | 'f64';
-  }
-  get causal(): boolean {
-    return false;
   }
 
   forward(options: ClipOptions): ClipOutput {

@@ -108,7 +108,7 @@ export class TextInput extends Module implements EncoderInput<TextOptions> {
     const { vocabSize, maxPositions, positionsSkipPadding, padTokenId } = this.#config;
     refuseOptions(options, ['cache', 'logitsAt'], 'an encoder');
     checkInputs('inputIds', inputIds, shape, vocabSize);
-    const tokens = Tokens.of(shape, attentionMask, 0, this.weight.backend);
+    const tokens = Tokens.of(shape, attentionMask, undefined, this.weight.backend);
     const skipped = positionsSkipPadding ? padTokenId : null;
     const positions =
       options.positions ?? (skipped === null ? tokens.defaultPositions() : positionsWithout(skipped, inputIds, tokens));
@@ -180,6 +180,7 @@ export function meanPool(states: Tensor, tokens: Tokens): Tensor {
 /** What all models over one encoder have in common. */
 export abstract class EncoderModel<Options extends PassOptions, Config extends object> extends Model {
   readonly encoder: Encoder<Options>;
+  readonly causal: boolean = false;
   readonly #config: Config;
 
   constructor(encoder: Encoder<Options>, config: Config, name: string) {
@@ -199,9 +200,6 @@ export abstract class EncoderModel<Options extends PassOptions, Config extends o
   }
   get dtype(): 'f32' | 'f64' {
     return this.encoder.input.weight.dtype as 'f32' | 'f64';
-  }
-  get causal(): boolean {
-    return false;
   }
 
   protected encode(options: Options, wanted?: (tokens: Tokens) => Int32Array): Encoded {

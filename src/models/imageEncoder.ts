@@ -98,7 +98,7 @@ export class ImageInput extends Module implements EncoderInput<ImageOptions> {
     if (pixelValues.dtype !== this.weight.dtype)
       throw new RangeError(`pixelValues: expected ${this.weight.dtype}, got ${pixelValues.dtype}`);
     const shape = [batch, tokensOf(this.#config)];
-    const tokens = Tokens.of(shape, undefined, 0, this.backend);
+    const tokens = Tokens.of(shape, undefined, undefined, this.backend);
     return { tokens, positions: tokens.defaultPositions(), embed: () => this.embed(pixelValues), from };
   }
 

@@ -38,7 +38,7 @@ export class MaskedLM extends EncoderModel<TextOptions, EncoderConfig> {
     return { logits, hiddenStates, collected };
   }
 
-  /** Mean cross-entropy over the labels [B, T] that are not negative, each of its own token; only those are computed. */
+  /** Mean cross-entropy over the labels [B, T] that are not negative, each of its own token; others cost nothing. */
   loss(options: Omit<MaskedOptions, 'logitsAt' | 'hiddenStates'>, labels: Int32Array): Loss {
     checkLabels('labels', labels);
     const { inputIds, shape } = options;

@@ -79,7 +79,7 @@ export interface ForwardOutput extends ModelOutput {
 /** What a loss is computed from: logits are chosen by the labels. */
 export type LossOptions = Omit<ForwardOptions, 'logitsAt' | 'hiddenStates'>;
 
-/** Classes or tokens, whole numbers, where a negative one is none; or the numbers of a regression or of several classes. */
+/** Classes or tokens, where a negative one is none; or the numbers of a regression or of several classes. */
 export type Labels = Int32Array | Float32Array | Float64Array;
 
 export interface Loss {
