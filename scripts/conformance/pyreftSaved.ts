@@ -25,7 +25,7 @@ export async function checkSaved(
   const fixture = await Fixture.open(files, await runBeside(path, files));
   try {
     const settings = readSettings(fixture.settings);
-    const model = await context.causalLM(settings.model);
+    const model = await context.model(settings.model);
     const plan = await readPlan(fixture, settings);
     const configPath = `${path}/config.json`;
     const { intervention_types: types, sorted_keys: keys } = parsePyreftConfig(

@@ -1,6 +1,6 @@
 // pyreft's weights put into our interventions, as the fixtures hold them. Names are known by src/reft/formats.
 
-import type { CausalLM } from '../../src/models/causalLM.js';
+import type { Model } from '../../src/models/model.js';
 import type { Component } from '../../src/models/sites.js';
 import { resolveConfig } from '../../src/reft/config.js';
 import type { EditActivation } from '../../src/reft/editOp.js';
@@ -49,7 +49,7 @@ export interface InterventionSpec {
 /**
  * An intervention with the given weights; torch's orthogonal map where its parameters are given, our own where R is.
  */
-export function buildIntervention(model: CausalLM, spec: InterventionSpec): Intervention {
+export function buildIntervention(model: Model, spec: InterventionSpec): Intervention {
   const { kind, weights, layer, component, number } = spec;
   const where = `intervention ${number}`;
   const orthogonal = weights.has(rotation.original) ? 'torchHouseholder' : 'householder';

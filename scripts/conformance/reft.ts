@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import { scope } from '../../src/autograd/scope.js';
 import { noGrad } from '../../src/autograd/tape.js';
-import type { CausalLM } from '../../src/models/causalLM.js';
+import type { ForwardOptions, Model, ModelOutput } from '../../src/models/model.js';
 import type { SiteEdit } from '../../src/models/patch.js';
 import { components, type Component } from '../../src/models/sites.js';
 import { AdamW } from '../../src/nn/optim.js';
@@ -129,13 +129,19 @@ function editsOf(
 export const editsWith = (plan: EditPlan, interventions: readonly Intervention[]): SiteEdit[] =>
   editsOf(plan, interventions, i => i.bank());
 
-/** Logits [B, T, vocabulary] with edits. */
-export const editedLogits = (model: CausalLM, batch: Batch, edits: readonly SiteEdit[]): Promise<ArrayLike<number>> =>
-  take(noGrad(() => scope(() => model.forward({ ...batch, edits }).logits)));
+/** Logits with edits: [B, T, vocabulary], [B, labels] of a classifier. */
+export const editedLogits = (model: Model, batch: Batch, edits: readonly SiteEdit[]): Promise<ArrayLike<number>> =>
+  take(noGrad(() => scope(() => logitsOf(model.forward({ ...batch, edits } as ForwardOptions)))));
+
+function logitsOf(output: ModelOutput): Tensor {
+  const { logits } = output as ModelOutput & { logits?: Tensor };
+  if (!logits) throw new Unsupported('the model has no logits');
+  return logits;
+}
 
 export async function checkReft(
   fixture: Fixture,
-  model: CausalLM,
+  model: Model,
   tolerance: number,
   comparison: Comparison,
 ): Promise<void> {
@@ -208,7 +214,7 @@ async function weightsOf(fixture: Fixture, prefix: string): Promise<PyreftWeight
  */
 async function checkFreeRotation(
   fixture: Fixture,
-  model: CausalLM,
+  model: Model,
   plan: EditPlan,
   interventions: readonly Intervention[],
   weights: readonly PyreftWeights[],

@@ -80,7 +80,7 @@ async function check(c: Case, context: RunContext, tolerance: number, comparison
       throw new Unsupported('adapters of peft are not supported');
     }
     if (fixture.has('unit_locations'))
-      return await checkReft(fixture, await context.causalLM(readSettings(settings).model), tolerance, comparison);
+      return await checkReft(fixture, await context.model(readSettings(settings).model), tolerance, comparison);
     // The forward of a model lies beside it; what names a model from elsewhere does something more with it.
     if (typeof settings.model === 'string')
       throw new Unsupported(`what ${lastOf(c.path)} does with a model is not supported`);

@@ -9,7 +9,7 @@ import type { Tensor } from '../tensor/tensor.js';
 import type { NamedTensor, TrainedTensor } from './parameterSet.js';
 
 /** A base model. `causal: false` says that a token sees those after it, as in an encoder. */
-export type AdaptedBase = CausalLM & { readonly causal?: boolean };
+export type AdaptedBase = CausalLM;
 
 /** Dropout while training: a different mask for each step and part of an adapter. */
 export interface TrainingMode {

@@ -9,7 +9,7 @@ import { memorySource } from '../io/byteSource.js';
 import { FormatError } from '../io/errors.js';
 import { openSafetensors, type SafetensorsEntry } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
-import type { CausalLM } from '../models/causalLM.js';
+import type { Model } from '../models/model.js';
 import { orthonormalityError } from '../nn/hostMatrices.js';
 import { create } from '../tensor/create.js';
 import { formatShape, sameShape } from '../tensor/shape.js';
@@ -112,7 +112,7 @@ function checkOrthonormal(R: Float32Array, shape: readonly number[], name: strin
 }
 
 /** Gives an owner the values of its parameters, on a base's device. */
-export function putParameters(owner: Parametrized, values: ReadonlyMap<string, Float32Array>, base: CausalLM): void {
+export function putParameters(owner: Parametrized, values: ReadonlyMap<string, Float32Array>, base: Model): void {
   const target = { dtype: base.dtype, backend: hostBackend(base.backend) };
   for (const [name, { shape }] of Object.entries(noGrad(() => owner.parameters()))) {
     const value = create.from(values.get(`${owner.id}.${name}`) as Float32Array, shape, target);

@@ -4,8 +4,7 @@ import { stat } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { tokenizerOf } from '../io/autoTokenizer.js';
 import { openResolved } from '../models/auto.js';
-import type { DecoderConfig } from '../models/config.js';
-import { componentsOf, widthAt } from '../models/sites.js';
+import { componentsOf, widthAt, type StackSites } from '../models/sites.js';
 import { adapterFacts, counted, tensorFacts, type Facts } from './adapterFacts.js';
 import { findModel, modelTitle } from './model.js';
 import { addJsonOption } from './options.js';
@@ -56,16 +55,7 @@ async function modelFacts(path: string, cacheDir: string | undefined, output: Ou
       bytes: sizes.reduce((a, b) => a + b, 0),
       files: resolved.files.length,
       architecture: config.modelType,
-      layers: config.layers,
-      hiddenSize: config.hiddenSize,
-      intermediateSize: config.intermediateSize,
-      heads: config.heads,
-      kvHeads: config.kvHeads,
-      headDim: config.headDim,
-      vocabSize: config.vocabSize,
-      context: config.maxPositions,
-      tiedHead: config.tiedHead,
-      sites: siteWidths(config),
+      ...configFacts(config),
       tokenizer: await tokenizerFacts(resolved),
     };
   } finally {
@@ -73,9 +63,32 @@ async function modelFacts(path: string, cacheDir: string | undefined, output: Ou
   }
 }
 
-/** Where edits can stand in each layer, with the width of the hidden states there. */
-function siteWidths(config: DecoderConfig): Facts {
-  return Object.fromEntries(componentsOf(config).map(component => [component, widthAt(component, config)]));
+/** Keys of configurations that are sizes, by what they are called here. */
+const sizeNames: Readonly<Record<string, string>> = {
+  layers: 'layers',
+  hiddenSize: 'hiddenSize',
+  intermediateSize: 'intermediateSize',
+  heads: 'heads',
+  kvHeads: 'kvHeads',
+  headDim: 'headDim',
+  vocabSize: 'vocabSize',
+  maxPositions: 'context',
+  tiedHead: 'tiedHead',
+};
+
+/** Sizes, and where edits can stand in each layer, with the width of the hidden states there; of each stack by name. */
+function configFacts(config: object): Facts {
+  if (!('layers' in config)) {
+    const stacks = Object.entries(config).filter(([, value]) => typeof value === 'object' && 'layers' in value);
+    return Object.fromEntries(stacks.map(([name, stack]) => [name, configFacts(stack as object)]));
+  }
+  const given = config as Facts;
+  const sizes = Object.entries(sizeNames).flatMap(([key, name]) => (key in given ? [[name, given[key]] as const] : []));
+  const stack = config as StackSites;
+  return {
+    ...Object.fromEntries(sizes),
+    sites: Object.fromEntries(componentsOf(stack).map(component => [component, widthAt(component, stack)])),
+  };
 }
 
 async function tokenizerFacts(resolved: Parameters<typeof tokenizerOf>[0]): Promise<Facts | string> {

@@ -11,11 +11,14 @@ import { isMarian, openMarian } from '../io/marian.js';
 import { openSafetensors, type OpenSibling } from '../io/safetensors.js';
 import type { TensorFile } from '../io/tensorFile.js';
 import { openDevice, type DeviceName } from '../devices.js';
+import type { TextEncoder } from './baseEncoder.js';
 import type { CausalLM } from './causalLM.js';
-import { configFromLlama2c, type DecoderConfig } from './config.js';
+import type { ImageClassifier, SequenceClassifier } from './classifier.js';
+import { configFromLlama2c, type ModelConfig } from './config.js';
 import { tasks, type Task } from './families/family.js';
 import { configFromGGUF, configFromHF, configFromMarian, familyOf } from './families/index.js';
 import { generationConfigFromGGUF, generationConfigFromHF, type GenerationConfig } from './generationConfig.js';
+import type { MaskedLM } from './maskedLM.js';
 import type { Model } from './model.js';
 import type { Seq2SeqLM } from './seq2seqLM.js';
 import { WeightLoader, type LoadProgress, type WeightDType, type WeightForm } from './weights.js';
@@ -55,7 +58,7 @@ const loadKeys: OptionKeys<FromPretrainedOptions> = {
 export interface OpenCheckpoint {
   /** A hub id, or the name of the file or folder. */
   readonly name: string;
-  readonly config: DecoderConfig;
+  readonly config: ModelConfig;
   readonly file: TensorFile;
   readonly generation?: GenerationConfig;
 }
@@ -187,6 +190,11 @@ function auto<M extends Model>(task: Task) {
   };
 }
 
+/** Without a task: a `TextEncoder`, a `BaseEncoder` of images, a `ClipModel`; the default is what texts need. */
+export const AutoModel = auto<TextEncoder>('base');
 export const AutoModelForCausalLM = auto<CausalLM>('causalLM');
 export const AutoModelForSeq2SeqLM = auto<Seq2SeqLM>('seq2seqLM');
 export const AutoModelForSpeechSeq2Seq = auto<Seq2SeqLM>('speechSeq2Seq');
+export const AutoModelForImageClassification = auto<ImageClassifier>('imageClassification');
+export const AutoModelForMaskedLM = auto<MaskedLM>('maskedLM');
+export const AutoModelForSequenceClassification = auto<SequenceClassifier>('sequenceClassification');

@@ -29,7 +29,10 @@ export interface StackConfig {
   readonly kvHeads: number;
   readonly headDim: number;
   readonly causal: boolean;
-  /** For each layer the keys that a query sees, itself included, on each side if not causal; null sees all. */
+  /**
+   * For each layer the keys that a query sees: itself and those before it, or if not causal so many on each side of it.
+   * Null sees all.
+   */
   readonly windows: readonly (number | null)[];
   readonly activation: string;
   /** Attention and feed-forward read the same states and are added together. */
@@ -77,9 +80,13 @@ export const plainSwitches = {
   learnedPositions: null,
 } as const;
 
-/** A decoder with a language-model head: its stack, embeddings and head. */
-export interface DecoderConfig extends StackConfig {
+/** What the configuration of every model says. */
+export interface ModelConfig {
   readonly modelType: string;
+}
+
+/** A decoder with a language-model head: its stack, embeddings and head. */
+export interface DecoderConfig extends StackConfig, ModelConfig {
   readonly vocabSize: number;
   /** Embeddings are multiplied by this. */
   readonly embeddingScale: number;
@@ -126,7 +133,7 @@ export function contextNote(config: Pick<StackConfig, 'ropes'>): string {
 }
 
 /** What readers of all formats check in the end. */
-export function checkedConfig(source: string, config: DecoderConfig): DecoderConfig {
+export function checkedConfig<Config extends StackConfig>(source: string, config: Config): Config {
   const { heads, kvHeads, headDim, hiddenSize, activation, ropes } = config;
   if (heads % kvHeads !== 0)
     throw new FormatError(source, `${heads} attention heads are not a multiple of ${kvHeads} key/value heads`);

@@ -43,6 +43,8 @@ export interface GgufReader {
   readonly slides?: (layer: number) => boolean;
   /** The key of the norms' epsilon. */
   readonly normKey?: string;
+  /** Keys that change the computation, with the values that this family has. */
+  readonly fixed?: Readonly<Record<string, readonly unknown[]>>;
   /** What differs from a LLaMA. `optional` reads a number of the architecture that may be missing. */
   readonly switches: (
     common: DecoderConfig,
@@ -53,7 +55,7 @@ export interface GgufReader {
 /** From an open GGUF file: its metadata, the names of its tensors, and `rope_freqs.weight` where it has one. */
 export async function readDecoderGGUF(
   file: Pick<TensorFile, 'name' | 'metadata' | 'tensors' | 'readFloat32'>,
-  { slides = () => true, normKey = 'attention.layer_norm_rms_epsilon', switches }: GgufReader,
+  { slides = () => true, normKey = 'attention.layer_norm_rms_epsilon', fixed = {}, switches }: GgufReader,
 ): Promise<DecoderConfig> {
   const { name: source, metadata, tensors } = file;
   const fail = (text: string): never => {
@@ -128,7 +130,8 @@ export async function readDecoderGGUF(
   for (const [name, given] of Object.entries(metadata)) {
     const key = name.slice(architecture.length + 1);
     if (!name.startsWith(`${architecture}.`) || known.has(key) || ignored.has(key)) continue;
-    if (Object.hasOwn(neutral, key) && neutral[key].includes(given)) continue;
+    const allowed = fixed[key] ?? (Object.hasOwn(neutral, key) ? neutral[key] : []);
+    if (allowed.includes(given)) continue;
     fail(`${name}: ${String(given).slice(0, 60)}: not understood, and may change what the model computes`);
   }
   return checkedConfig(source, config);

@@ -188,8 +188,9 @@ function ropesOf(c: HFConfig, positions: number, fail: Fail): RopeSettings[] {
   });
 }
 
-function ropeOf(
-  c: HFConfig,
+/** The rotary embeddings that `inside` (of `key`) and the plain keys of a configuration say. */
+export function ropeOf(
+  c: Partial<Pick<HFConfig, 'rope_theta' | 'partial_rotary_factor' | 'original_max_position_embeddings'>>,
   inside: Record<string, unknown>,
   key: string,
   positions: number,

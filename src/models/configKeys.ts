@@ -18,6 +18,7 @@ const ignored: Readonly<Record<string, string>> = {
     torch_dtype dtype use_bfloat16 torchscript low_cpu_mem_usage tie_encoder_decoder
   `,
   'how a forward pass is carried out': `
+    deterministic_flash_attn reference_compile repad_logits_with_grad
     use_cache pretraining_tp chunk_size_feed_forward attn_implementation use_flash_attn use_flash_attention
     use_flash_attention_2 use_sdpa use_memory_efficient_attention use_xformers onnx use_fused_rms_norm use_fused_mlp
     use_fused_rope use_liger_kernel reorder_and_upcast_attn attention_implementation is_decoder cross_attention_hidden_size
@@ -29,7 +30,8 @@ const ignored: Readonly<Record<string, string>> = {
     initializer_range attention_dropout attn_dropout attn_pdrop embd_pdrop resid_pdrop hidden_dropout
     hidden_dropout_prob mlp_dropout dropout attention_probs_dropout_prob classifier_dropout summary_first_dropout
     gradient_checkpointing use_gradient_checkpointing tf_legacy_loss label_smoothing neftune_noise_alpha
-    router_aux_loss_coef output_router_logits recompute init_std layerdrop hidden_dropout_rate activation_dropout
+    router_aux_loss_coef output_router_logits recompute embedding_dropout initializer_cutoff_factor initializer_factor
+    sparse_prediction sparse_pred_ignore_index init_std layerdrop hidden_dropout_rate activation_dropout
     dropout_rate encoder_layerdrop decoder_layerdrop classifier_dropout_prob
     classif_dropout initializer_factor apply_spec_augment mask_time_prob mask_time_length mask_time_min_masks
     mask_feature_prob mask_feature_length mask_feature_min_masks

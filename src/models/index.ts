@@ -1,20 +1,47 @@
 // Public face of the models: `reft/models`.
 
 export {
+  AutoModel,
   AutoModelForCausalLM,
   AutoModelForSeq2SeqLM,
   AutoModelForSpeechSeq2Seq,
+  AutoModelForImageClassification,
+  AutoModelForMaskedLM,
+  AutoModelForSequenceClassification,
   loadCausalLM,
   loadModel,
   openCheckpoint,
   type FromPretrainedOptions,
   type OpenCheckpoint,
 } from './auto.js';
+export { BaseEncoder, TextEncoder, type BaseOutput, type EmbedOptions } from './baseEncoder.js';
+export { ClipModel, type ClipConfig, type ClipOptions, type ClipOutput } from './clip.js';
 export { KVCache } from './cache.js';
 export { CausalLM, labelledRows } from './causalLM.js';
+export {
+  Classifier,
+  ImageClassifier,
+  newClassifier,
+  SequenceClassifier,
+  type ClassifierOutput,
+  type NewHeadOptions,
+  type Pooling,
+} from './classifier.js';
+export { problemTypes, type EncoderConfig, type LabelConfig, type ProblemType } from './configEncoder.js';
 export { configFromLlama2c, type DecoderConfig, type RopeSettings, type StackConfig } from './config.js';
 export { configFromGGUF, configFromHF, knownArchitectures } from './families/index.js';
-export { Model, type ForwardOptions, type ForwardOutput, type Loss } from './model.js';
+export type { ImageConfig, ImageOptions } from './imageEncoder.js';
+export { meanPool, type TextOptions } from './encoder.js';
+export { MaskedLM, type MaskedOptions } from './maskedLM.js';
+export {
+  Model,
+  type ForwardOptions,
+  type ForwardOutput,
+  type Labels,
+  type Loss,
+  type ModelOutput,
+  type PassOptions,
+} from './model.js';
 export {
   onBatch,
   type EditDescription,

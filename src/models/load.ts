@@ -55,13 +55,13 @@ export async function loadBlock(
   weights: WeightLoader,
   layer: number,
   config: BlockConfig,
-  names: Pick<ModelNames, 'blocks' | 'roles'>,
+  names: Pick<ModelNames, 'blocks' | 'roles' | 'notInFirst'>,
 ): Promise<TransformerBlock> {
   const { hiddenSize, intermediateSize, heads, kvHeads, headDim, qkNorm } = config;
   const width = heads * headDim;
   const kvWidth = kvHeads * headDim;
   const path = (role: Role): string | undefined => {
-    const name = names.roles[role];
+    const name = layer === 0 && names.notInFirst?.includes(role) ? undefined : names.roles[role];
     return name === undefined ? undefined : `${names.blocks}.${layer}.${name}`;
   };
   /** [output, input]; a number marks rows of so many heads, which interleaved files store in another order. */
@@ -137,7 +137,7 @@ export async function loadBlock(
 export async function loadBlocks(
   weights: WeightLoader,
   config: BlockConfig,
-  names: Pick<ModelNames, 'blocks' | 'roles'>,
+  names: Pick<ModelNames, 'blocks' | 'roles' | 'notInFirst'>,
 ): Promise<TransformerBlock[]> {
   const blocks: TransformerBlock[] = [];
   for (let layer = 0; layer < config.layers; layer++) blocks.push(await loadBlock(weights, layer, config, names));

@@ -24,21 +24,13 @@ import {
 } from './sites.js';
 import type { StackStart } from './stack.js';
 
-export interface ForwardOptions {
-  /** Row-major [B, T]. */
-  readonly inputIds: Int32Array;
-  readonly shape: Shape;
-  /** [B, past + T], one run of ones a row; default all ones. Nothing is computed for padding. */
-  readonly attentionMask?: Int32Array;
+/** What every model's forward takes, whatever it reads. */
+export interface PassOptions {
   /**
    * Keep nothing inside blocks for the backward pass, which runs each of them again: less memory, more time, the same
    * gradients. Blocks at whose sites something is collected, or a gradient asked for, keep what they compute.
    */
   readonly recompute?: boolean;
-  /** [B, T]; default: the number of real tokens before, so that padding on either side changes nothing. */
-  readonly positions?: Int32Array;
-  /** What tokens before have left, and where these leave theirs: a KVCache. */
-  readonly cache?: Kept;
   /** Edits at sites; those of one site apply in the order given. */
   readonly edits?: readonly SiteEdit[];
   /** Edits and other changes: of products of layers, prefixes of keys and values. See patch.ts. */
@@ -49,6 +41,19 @@ export interface ForwardOptions {
   readonly onSite?: OnSite;
   /** Also the input of every block and the output of the final norm, as transformers' output_hidden_states. */
   readonly hiddenStates?: boolean;
+}
+
+/** What models that read tokens take. */
+export interface ForwardOptions extends PassOptions {
+  /** Row-major [B, T]. */
+  readonly inputIds: Int32Array;
+  readonly shape: Shape;
+  /** [B, past + T], one run of ones a row; default all ones. Nothing is computed for padding. */
+  readonly attentionMask?: Int32Array;
+  /** [B, T]; default: the number of real tokens before, so that padding on either side changes nothing. */
+  readonly positions?: Int32Array;
+  /** What tokens before have left, and where these leave theirs: a KVCache. */
+  readonly cache?: Kept;
   /** Rows b * T + t whose logits are wanted; default all. An empty list computes none. */
   readonly logitsAt?: Int32Array;
   /**
@@ -73,6 +78,9 @@ export interface ForwardOutput extends ModelOutput {
 
 /** What a loss is computed from: logits are chosen by the labels. */
 export type LossOptions = Omit<ForwardOptions, 'logitsAt' | 'hiddenStates'>;
+
+/** Classes or tokens, where a negative one is none; or the numbers of a regression or of several classes. */
+export type Labels = Int32Array | Float32Array | Float64Array;
 
 export interface Loss {
   readonly loss: Tensor;
@@ -103,8 +111,8 @@ export abstract class Model extends Module {
     return this.causal;
   }
 
-  abstract forward(options: ForwardOptions): ModelOutput;
-  abstract loss(options: LossOptions, labels: Int32Array): Loss;
+  abstract forward(options: PassOptions): ModelOutput;
+  abstract loss(options: PassOptions, labels: Labels): Loss;
 
   /** Numbers in the model; a tied head counts once. */
   get parameterCount(): number {
@@ -131,7 +139,7 @@ export abstract class Model extends Module {
     edits = [],
     patches = [],
     collect = [],
-  }: Pick<ForwardOptions, 'edits' | 'patches' | 'collect'>): void {
+  }: Pick<PassOptions, 'edits' | 'patches' | 'collect'>): void {
     for (const edit of [...edits, ...patches]) if ('site' in edit) checkSite(edit.site, this.stacks);
     for (const site of collect) checkSite(site, this.stacks);
   }
@@ -141,8 +149,8 @@ export abstract class Model extends Module {
    * stand there. A site that the loss does not depend on gets zeros.
    */
   gradients(
-    options: LossOptions,
-    labels: Int32Array,
+    options: Parameters<this['loss']>[0],
+    labels: Parameters<this['loss']>[1],
     sites: readonly (Site | string)[],
   ): { loss: Tensor; gradients: Map<string, Tensor> } {
     const wanted = sites.map(s => (typeof s === 'string' ? this.site(s) : checkSite(s, this.stacks)));

@@ -21,14 +21,23 @@ const around: Partial<Readonly<Record<Role, { input?: Component; output?: Compon
   crossO: { input: 'cross_attention_value_output', output: 'cross_attention_output' },
   crossSumNorm: { output: 'cross_block_middle' },
   mlpNorm: { input: 'block_middle', output: 'mlp_input' },
+  up: { input: 'mlp_input' },
   gateUp: { input: 'mlp_input' },
   down: { input: 'mlp_activation', output: 'mlp_output' },
   mlpPostNorm: { output: 'mlp_output' },
   mlpSumNorm: { output: 'block_output' },
 };
 
-export function moduleSites({ blocks, roles, embeddings, norm, head }: ModelNames): ModuleSites {
-  const inBlock: Record<string, Component> = { input: 'block_input', output: 'block_output' };
+export function moduleSites({
+  blocks,
+  roles,
+  embeddings,
+  norm,
+  head,
+  modules,
+  moduleBlocks,
+}: Pick<ModelNames, 'blocks' | 'roles' | 'embeddings' | 'norm' | 'head' | 'modules' | 'moduleBlocks'>): ModuleSites {
+  const inBlock: Record<string, Component> = { input: 'block_input', output: 'block_output', ...modules };
   const parent = (path: string | undefined): string | undefined =>
     path?.includes('.') ? path.slice(0, path.lastIndexOf('.')) : undefined;
   const add = (path: string | undefined, side: 'input' | 'output', component: Component | undefined): void => {
@@ -65,5 +74,5 @@ export function moduleSites({ blocks, roles, embeddings, norm, head }: ModelName
     outside[`${norm}.output`] = 'final_norm';
     if (head !== undefined) outside[`${head}.input`] = 'final_norm';
   }
-  return { blocks, inBlock, outside };
+  return { blocks, ...(moduleBlocks ? { otherBlocks: moduleBlocks } : {}), inBlock, outside };
 }

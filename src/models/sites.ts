@@ -97,6 +97,8 @@ export interface StackSites extends SiteSizes {
 export interface ModuleSites {
   /** What stands before the number of a block: `model.layers`. */
   readonly blocks: string;
+  /** What else may stand there. */
+  readonly otherBlocks?: readonly string[];
   /** By the path behind the number, like `mlp.output`. */
   readonly inBlock: Readonly<Record<string, Component>>;
   /** By the whole path, like `model.norm.output`. */
@@ -234,7 +236,7 @@ function placeNamed(text: string, sites: StackSites): Omit<Site, 'stack'> | null
   const lens = new RegExp(`^${sites.stack ?? 'blocks'}\\.(\\d+)\\.([a-z_.]+?)(?:\\[(\\d+)\\])?$`).exec(text);
   if (lens && Object.hasOwn(transformerLens, lens[2]))
     return { component: transformerLens[lens[2]], layer: Number(lens[1]), ...headOf(lens[3]) };
-  const path = pathBehind(text, modules.blocks);
+  const path = [modules.blocks, ...(modules.otherBlocks ?? [])].map(blocks => pathBehind(text, blocks)).find(Boolean);
   if (path && Object.hasOwn(modules.inBlock, path.rest))
     return { component: modules.inBlock[path.rest], layer: path.layer };
   return null;

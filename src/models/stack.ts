@@ -41,7 +41,7 @@ export interface StackPass {
   /** Start here: the input (default) or the not yet edited output of block `layer`, or embeddings, [B, T, width]. */
   readonly from?: StackStart | undefined;
   readonly recompute?: boolean | undefined;
-  /** Also the input of every block and the output of the final norm, each [B, T, width]. */
+  /** Also the input of every block and the output of the last one (as a rule after the final norm), [B, T, width]. */
   readonly hiddenStates?: boolean | undefined;
   /** Tokens b * T + t whose final states are wanted; default all. */
   readonly wanted?: Int32Array | undefined;
@@ -71,6 +71,8 @@ export class Stack extends Module {
   readonly #config: Pick<StackConfig, 'ropes' | 'ropeDivisors' | 'headDim'>;
   readonly #frequencies = new Map<RopeSettings, RopeFrequencies>();
   readonly positionBias: PositionBias | null;
+  /** The last of the hidden states is that before the final norm, as transformers has it in some families. */
+  readonly #lastBeforeNorm: boolean;
 
   constructor(parts: {
     readonly embeddings: Embeddings | null;
@@ -81,6 +83,7 @@ export class Stack extends Module {
     readonly recurrent?: boolean;
     readonly config: Pick<StackConfig, 'ropes' | 'ropeDivisors' | 'headDim'>;
     readonly positionBias?: PositionBias | null;
+    readonly lastBeforeNorm?: boolean;
   }) {
     super();
     this.embeddings = parts.embeddings;
@@ -91,6 +94,7 @@ export class Stack extends Module {
     this.recurrent = parts.recurrent ?? false;
     this.positionBias = parts.positionBias ?? null;
     this.#config = parts.config;
+    this.#lastBeforeNorm = parts.lastBeforeNorm === true;
     for (const settings of new Set(parts.config.ropes))
       if (settings) this.#frequencies.set(settings, frequenciesOf(settings, parts.config));
   }
@@ -161,7 +165,7 @@ export class Stack extends Module {
     const { norm } = this;
     const whole = pass.hiddenStates || !norm || !run.passes(last, 'final_norm');
     const all = !whole ? null : norm ? run.site(last, 'final_norm', norm.forward(h)) : h;
-    if (pass.hiddenStates && all) hiddenStates.push(run.tokens.spread(all));
+    if (pass.hiddenStates && all) hiddenStates.push(run.tokens.spread(this.#lastBeforeNorm ? h : all));
     return { states: all ? chosen(all) : (norm as Norm).forward(chosen(h)), hiddenStates };
   }
 

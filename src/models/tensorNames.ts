@@ -82,7 +82,7 @@ const escaped = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\
 /** What stands where the family has its prefix: `model.` as a rule. */
 function prefixOf(file: TensorFile, { prefix, blocks, roles }: ModelNames): string {
   const bare = blocks.slice(prefix.length);
-  const probe = roles.attentionNorm ?? roles.attentionPostNorm ?? roles.attentionSumNorm ?? roles.o;
+  const probe = roles.o ?? roles.attentionNorm ?? roles.attentionPostNorm ?? roles.attentionSumNorm;
   const pattern = new RegExp(`^(.*?)${escaped(`${bare}.0.${probe}.weight`)}$`);
   const prefixes = [...file.tensors.keys()].flatMap(name => pattern.exec(name)?.[1] ?? []);
   if (prefixes.length <= 1 || prefixes.includes(prefix)) return prefixes.length === 1 ? prefixes[0] : prefix;
@@ -106,8 +106,15 @@ export function tensorNamesOf(file: TensorFile, names: ModelNames): TensorNames 
       isOfDecoder: stored => /^(en|de)coder_l\d+_/.test(stored) && !stored.endsWith('_QuantMultA'),
     };
   const prefix = prefixOf(file, names);
-  const { head = 'lm_head', blocks, otherBlocks = [], ignored } = names;
+  const { head = 'lm_head', blocks, otherBlocks = [], oldEndings = {}, ignored } = names;
   const ofBlocks = [blocks, ...otherBlocks].map(path => `${prefix}${path.slice(names.prefix.length)}.`);
+  /** Under the ending that the file has. */
+  const ended = (name: string): string => {
+    const ending = file.tensors.has(name) ? undefined : Object.keys(oldEndings).find(end => name.endsWith(end));
+    if (ending === undefined) return name;
+    const old = name.slice(0, -ending.length) + oldEndings[ending];
+    return file.tensors.has(old) ? old : name;
+  };
   const wrapped = `${prefix.endsWith(names.prefix) ? prefix.slice(0, -names.prefix.length) : prefix}${head}`;
   return {
     stored: name => {
@@ -115,7 +122,7 @@ export function tensorNamesOf(file: TensorFile, names: ModelNames): TensorNames 
         const inside = wrapped + name.slice(head.length);
         return file.tensors.has(inside) ? inside : name;
       }
-      return name.startsWith(names.prefix) ? prefix + name.slice(names.prefix.length) : name;
+      return ended(name.startsWith(names.prefix) ? prefix + name.slice(names.prefix.length) : name);
     },
     isOfDecoder: stored => ofBlocks.some(path => stored.startsWith(path)) && !ignored?.test(stored),
   };

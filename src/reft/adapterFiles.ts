@@ -16,7 +16,8 @@ import {
 import { FormatError } from '../io/errors.js';
 import { nodeOnly } from '../io/nodeOnly.js';
 import { parseJsonObject } from '../io/strictJson.js';
-import type { CausalLM } from '../models/causalLM.js';
+import type { Model } from '../models/model.js';
+import { stacksOf } from '../models/sites.js';
 import { create } from '../tensor/create.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { adapterReadme } from './adapterReadme.js';
@@ -58,7 +59,7 @@ export type AdapterConfig = z.infer<typeof schema>;
  * The adapter of a set of edits: the same edits on the same base give the same bytes. @throws Error naming a parameter
  * that is not finite
  */
-export async function adapterToFiles(reft: ReftModel): Promise<Map<string, Uint8Array>> {
+export async function adapterToFiles(reft: ReftModel<Model>): Promise<Map<string, Uint8Array>> {
   const { base } = reft;
   const trained = trainedBaseParameters(base);
   const names = trained.map(([name]) => name);
@@ -67,8 +68,8 @@ export async function adapterToFiles(reft: ReftModel): Promise<Map<string, Uint8
     format_version: formatVersion,
     base_model_name_or_path: base.name,
     base_model_fingerprint: await modelFingerprint(base, names),
-    hidden_size: base.config.hiddenSize,
-    num_hidden_layers: base.config.layers,
+    hidden_size: mainSizes(base).hiddenSize,
+    num_hidden_layers: mainSizes(base).layers,
     trained_parameters: trained.reduce((n, [, t]) => n + t.size, reft.parameterCount),
     configs: reft.configs.map(c => ({ ...configToJSON(c) })),
     interventions: reft.interventions.map(({ id, scale }) => ({ id, scale })),
@@ -80,6 +81,9 @@ export async function adapterToFiles(reft: ReftModel): Promise<Map<string, Uint8
   return files.set(readmeFile, new TextEncoder().encode(await signed(adapterReadme(config, reft))));
 }
 
+/** The sizes of a model's first stack, by which files are told from those of another base. */
+const mainSizes = (base: Model): { hiddenSize: number; layers: number } => stacksOf(base.stacks)[0];
+
 export type LoadReftOptions = LoadOptions;
 
 /**
@@ -87,11 +91,11 @@ export type LoadReftOptions = LoadOptions;
  * FormatError. Other weights than the adapter's own base are a warning; other sizes are an error. Weights of the base
  * that were trained along are put into the base.
  */
-export async function adapterFromFiles(
-  base: CausalLM,
+export async function adapterFromFiles<Base extends Model>(
+  base: Base,
   files: Files,
   options: LoadReftOptions = {},
-): Promise<ReftModel> {
+): Promise<ReftModel<Base>> {
   const {
     onWarning = message => {
       console.warn(message);
@@ -101,7 +105,7 @@ export async function adapterFromFiles(
   const configName = `${source}/${adapterConfigFile}`;
   const modelName = `${source}/${adapterModelFile}`;
   const config = parseAdapterConfig(fileOf(files, adapterConfigFile, source), configName);
-  const { hiddenSize, layers } = base.config;
+  const { hiddenSize, layers } = mainSizes(base);
   if (config.hidden_size !== hiddenSize || config.num_hidden_layers !== layers) {
     throw new FormatError(
       configName,
@@ -166,7 +170,7 @@ export function parseAdapterConfig(bytes: Uint8Array, source: string): AdapterCo
 }
 
 /** The parameters a set of configurations has, by their names in a file. */
-function expectedTensors(base: CausalLM, configs: readonly ResolvedReftConfig[]): [string, ExpectedTensor][] {
+function expectedTensors(base: Model, configs: readonly ResolvedReftConfig[]): [string, ExpectedTensor][] {
   return configs.flatMap(config => {
     const specs = parameterSpecs(config, base.widthAt(config.component, config.heads?.[0], config.stack));
     return planned(config).flatMap(({ id }) =>
@@ -179,7 +183,7 @@ function expectedTensors(base: CausalLM, configs: readonly ResolvedReftConfig[])
 }
 
 /** The base's weights of these names, which a file says were trained along. */
-function baseParametersOf(base: CausalLM, names: readonly string[], source: string): [string, Tensor][] {
+function baseParametersOf(base: Model, names: readonly string[], source: string): [string, Tensor][] {
   const own = new Map(base.namedParameters());
   return names.map((name): [string, Tensor] => {
     const tensor = own.get(name);
@@ -198,7 +202,7 @@ function baseParametersOf(base: CausalLM, names: readonly string[], source: stri
  * process. An older adapter is replaced; what reft did not write is left alone, a README.md that somebody changed too.
  * @throws RangeError naming a file that would have to go
  */
-export async function saveAdapter(reft: ReftModel, directory: string): Promise<void> {
+export async function saveAdapter(reft: ReftModel<Model>, directory: string): Promise<void> {
   nodeOnly('saving into a folder', 'use adapterToFiles(reft)');
   const { writeFolder } = await import('./adapterFilesNode.js');
   const left = await writeFolder(directory, await adapterToFiles(reft));
@@ -209,7 +213,11 @@ export async function saveAdapter(reft: ReftModel, directory: string): Promise<v
  * The edits of an adapter folder (Node), on the base they were trained on. @throws FormatError for whatever is wrong
  * with its files
  */
-export async function loadReft(base: CausalLM, directory: string, options: LoadReftOptions = {}): Promise<ReftModel> {
+export async function loadReft<Base extends Model>(
+  base: Base,
+  directory: string,
+  options: LoadReftOptions = {},
+): Promise<ReftModel<Base>> {
   nodeOnly('loading from a folder', 'use adapterFromFiles(base, files)');
   const { readSaved } = await import('./savedFilesNode.js');
   const { readFolder } = await import('./adapterFilesNode.js');

@@ -3,9 +3,10 @@
 import type { AdapterConfig } from './adapterFiles.js';
 import { kindByName } from './defineEdit.js';
 import { formatPositions } from './positions.js';
+import type { Model } from '../models/model.js';
 import type { ReftModel } from './reftModel.js';
 
-export function adapterReadme(config: AdapterConfig, reft: ReftModel): string {
+export function adapterReadme(config: AdapterConfig, reft: ReftModel<Model>): string {
   const {
     base_model_name_or_path: name,
     base_model_fingerprint: fingerprint,

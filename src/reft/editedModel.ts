@@ -1,9 +1,10 @@
 // A frozen model together with edits that depend on where tokens lie: what a trained set, a mixture of sets and a
 // composition have in common. Which edits those are is decided by the classes that extend this one.
 
-import type { AdaptedModel, TrainingMode } from '../adapt/adapter.js';
+import type { TrainingMode } from '../adapt/adapter.js';
 import type { Tokenizer } from '../io/tokenizer.js';
-import type { CausalLM, ForwardOptions, ForwardOutput } from '../models/causalLM.js';
+import type { CausalLM } from '../models/causalLM.js';
+import type { Model } from '../models/model.js';
 import type { SiteEdit } from '../models/patch.js';
 import {
   promptList,
@@ -24,8 +25,13 @@ export interface EditedGenerateOptions extends Omit<GenerateOptions, 'edits'> {
   readonly rows?: RowOptionsFor;
 }
 
-export abstract class EditedModel implements AdaptedModel, GenerationEdits {
-  abstract readonly base: CausalLM;
+/** What a model's forward and loss take and give. */
+type OptionsOf<Base extends Model> = Omit<Parameters<Base['forward']>[0], 'edits'>;
+type LossOptionsOf<Base extends Model> = Omit<Parameters<Base['loss']>[0], 'edits'>;
+type LabelsOf<Base extends Model> = Parameters<Base['loss']>[1];
+
+export abstract class EditedModel<Base extends Model = CausalLM> implements GenerationEdits {
+  abstract readonly base: Base;
   /**
    * Needed by positions that look at the text of a prompt; a trainer with a tokenizer sets it. Its ends of a turn stop
    * a generation.
@@ -42,18 +48,19 @@ export abstract class EditedModel implements AdaptedModel, GenerationEdits {
 
   /** Forward with edits; `layout` says where prompts lie (see `layoutOf`), `rows` what differs from row to row. */
   forward(
-    options: Omit<ForwardOptions, 'edits'>,
+    options: OptionsOf<Base>,
     layout: SequenceLayout,
     training?: TrainingMode,
     rows?: RowOptionsFor,
-  ): ForwardOutput {
-    return this.base.forward({ ...options, edits: this.editsOnce(layout, training, rows) });
+  ): ReturnType<Base['forward']> {
+    const given = { ...options, edits: this.editsOnce(layout, training, rows) };
+    return this.base.forward(given) as ReturnType<Base['forward']>;
   }
 
-  /** Mean cross-entropy over the labelled tokens, with edits. */
+  /** The base's mean loss over what is labelled, with edits. */
   loss(
-    options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>,
-    labels: Int32Array,
+    options: LossOptionsOf<Base>,
+    labels: LabelsOf<Base>,
     layout: SequenceLayout,
     training?: TrainingMode,
     rows?: RowOptionsFor,
@@ -63,8 +70,8 @@ export abstract class EditedModel implements AdaptedModel, GenerationEdits {
 
   /** The loss's gradient at sites (any of their names), each [B, T, width], after the edits that stand there. */
   gradients(
-    options: Omit<ForwardOptions, 'edits' | 'logitsAt' | 'hiddenStates'>,
-    labels: Int32Array,
+    options: LossOptionsOf<Base>,
+    labels: LabelsOf<Base>,
     layout: SequenceLayout,
     sites: readonly (Site | string)[],
     rows?: RowOptionsFor,
@@ -83,8 +90,10 @@ export abstract class EditedModel implements AdaptedModel, GenerationEdits {
     prompts: Prompt | readonly Prompt[],
     { rows, ...options }: EditedGenerateOptions = {},
   ): Promise<Generated[]> {
+    const base: Model & Partial<Pick<CausalLM, 'generate'>> = this.base;
+    if (!base.generate) throw new RangeError(`${base.name}: only a language model generates`);
     const rowCount = promptList(prompts).length;
-    return this.base.generate(prompts, {
+    return base.generate(prompts, {
       tokenizer: this.tokenizer,
       ...options,
       edits: { editsFor: step => this.editsFor({ ...step, rowCount }, rows) },

@@ -1,12 +1,13 @@
 // A frozen model with a set of interventions: forward, loss and generation with edits in place. The base is never
 // changed; edits are values given to its forward. Training is in trainer.ts, files in adapterFiles.ts.
 
-import type { Adapter, FirstChange, TrainingMode } from '../adapt/adapter.js';
+import type { FirstChange, TrainingMode } from '../adapt/adapter.js';
 import type { NamedTensor, TrainedTensor } from '../adapt/parameterSet.js';
 import { sharedRotations, type SharedRotations } from '../adapt/sharedRotations.js';
 import { noGrad } from '../autograd/tape.js';
 import { checkPromptLength, shownValue } from '../io/tokenIds.js';
 import type { CausalLM } from '../models/causalLM.js';
+import type { Model } from '../models/model.js';
 import type { SiteEdit } from '../models/patch.js';
 import { paddingOf, type TokenRows } from '../models/tokens.js';
 import { rowsStackOf, siteName, type Site } from '../models/sites.js';
@@ -19,8 +20,8 @@ import { editedRows, firstEdited, positionsOf, type Sequence, type SequenceLayou
 import { rowOptionsAt, rowOptionsOf, type RowOptionsFor } from './rowOptions.js';
 import { describeNewTokens, describePositions, type Side } from './positions.js';
 
-export class ReftModel extends EditedModel implements Adapter {
-  readonly base: CausalLM;
+export class ReftModel<Base extends Model = CausalLM> extends EditedModel<Base> {
+  readonly base: Base;
   readonly configs: readonly ResolvedReftConfig[];
   /** In pyreft's order: untied ones all prefix, then all suffix. */
   readonly interventions: readonly Intervention[];
@@ -30,7 +31,7 @@ export class ReftModel extends EditedModel implements Adapter {
   onWarning: (message: string) => void = message => console.warn(message);
   private warned = false;
 
-  constructor(base: CausalLM, configs: readonly ResolvedReftConfig[]) {
+  constructor(base: Base, configs: readonly ResolvedReftConfig[]) {
     super();
     this.base = base;
     this.configs = configs;
@@ -271,7 +272,10 @@ export function planned(config: ResolvedReftConfig): { id: string; site: Site; s
 }
 
 /** Puts a set of edits on a frozen model: `getReftModel(model, { layers: [10, 20], positions: 'l1', rank: 4 })`. */
-export function getReftModel(base: CausalLM, config: ReftConfig | readonly ReftConfig[]): ReftModel {
+export function getReftModel<Base extends Model>(
+  base: Base,
+  config: ReftConfig | readonly ReftConfig[],
+): ReftModel<Base> {
   const list = Array.isArray(config) ? (config as readonly ReftConfig[]) : [config as ReftConfig];
   return new ReftModel(
     base,

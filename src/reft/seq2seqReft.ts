@@ -12,7 +12,7 @@ import { rowsStackOf, type Site } from '../models/sites.js';
 import type { Shape } from '../tensor/shape.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { resolveConfig, type ReftConfig } from './config.js';
-import type { TrainingMode } from './editedModel.js';
+import type { TrainingMode } from '../adapt/adapter.js';
 import type { SequenceLayout } from './layout.js';
 import { layoutOf, ReftModel } from './reftModel.js';
 

@@ -7,6 +7,7 @@ import { patches as edgeValues } from './edgeValues.js';
 import { patches as attention } from './attention.js';
 import { patches as adapt } from './adapt.js';
 import { patches as elementwiseEdges } from './elementwiseEdges.js';
+import { patches as encoders } from './encoders.js';
 import { patches as engine } from './engine.js';
 import { patches as firstContact } from './firstContact.js';
 import { patches as hostileInput } from './hostileInput.js';
@@ -38,6 +39,7 @@ const all = [
   seq2seq,
   realModels,
   adapt,
+  encoders,
 ];
 
 export const mutants: readonly Mutant[] = all

@@ -2,13 +2,14 @@
 // it has models for. A family is one file here and one line in index.ts.
 
 import type { TensorFile } from '../../io/tensorFile.js';
-import type { RoleNames } from '../block.js';
+import type { Role, RoleNames } from '../block.js';
 import { CausalLM } from '../causalLM.js';
-import type { DecoderConfig } from '../config.js';
+import type { DecoderConfig, ModelConfig } from '../config.js';
 import type { EmbeddingNames } from '../embeddings.js';
 import type { GenerationConfig } from '../generationConfig.js';
 import { loadDecoder } from '../load.js';
 import type { Model } from '../model.js';
+import type { Component } from '../sites.js';
 import type { WeightLoader } from '../weights.js';
 
 /** Names of a checkpoint as its first release has them. */
@@ -26,6 +27,14 @@ export interface ModelNames {
   readonly head?: string;
   /** Matrices are stored [in, out], as GPT-2's Conv1D has them. */
   readonly transposed?: boolean;
+  /** Layers that the first block does not have. */
+  readonly notInFirst?: readonly Role[];
+  /** Endings of names that old checkpoints have in place of today's: `LayerNorm.gamma` for `LayerNorm.weight`. */
+  readonly oldEndings?: Readonly<Record<string, string>>;
+  /** Sites by module paths behind the number of a block, beside those that follow from the roles. */
+  readonly modules?: Readonly<Record<string, Component>>;
+  /** What else stands before the number of a block in module paths: transformers moves modules, not tensors. */
+  readonly moduleBlocks?: readonly string[];
   /** Tensors of blocks that are no weights: masks and tables that follow from the configuration. */
   readonly ignored?: RegExp;
   /** The file's name of a tensor, in formats with names of their own but GGUF. */
@@ -48,7 +57,7 @@ export const tasks = {
 export type Task = keyof typeof tasks;
 
 /** What a model is made from. */
-export interface Loading<Config extends DecoderConfig = DecoderConfig> {
+export interface Loading<Config extends ModelConfig = ModelConfig> {
   readonly config: Config;
   readonly weights: WeightLoader;
   /** A hub id, or the name of the file or folder. */
@@ -56,7 +65,7 @@ export interface Loading<Config extends DecoderConfig = DecoderConfig> {
   readonly generation?: GenerationConfig | undefined;
 }
 
-export interface Family<Config extends DecoderConfig = DecoderConfig> {
+export interface Family<Config extends ModelConfig = ModelConfig> {
   readonly name: string;
   /** `model_type` of config.json. */
   readonly modelTypes: readonly string[];
@@ -72,21 +81,20 @@ export interface Family<Config extends DecoderConfig = DecoderConfig> {
   readonly tasks: Readonly<Partial<Record<Task, (loading: Loading<Config>) => Promise<Model>>>>;
 }
 
-/** A family whose configurations say more: its tasks are given what its own `fromHF` makes. */
-export const defineFamily = <Config extends DecoderConfig>(family: Family<Config>): Family =>
-  family as unknown as Family;
-
 export type MarianFile = Pick<TensorFile, 'name' | 'metadata'>;
 
 export type GgufFile = Pick<TensorFile, 'name' | 'metadata' | 'tensors' | 'readFloat32'>;
 
+/** A family as the list of families has it: its tasks are given configurations that it has read itself. */
+export const defineFamily = <Config extends ModelConfig>(family: Family<Config>): Family => family as unknown as Family;
+
 /** A family of decoders with a language-model head. */
-export function decoderFamily(family: Omit<Family, 'tasks'>): Family {
-  return {
+export function decoderFamily(family: Omit<Family<DecoderConfig>, 'tasks'>): Family {
+  return defineFamily<DecoderConfig>({
     ...family,
     tasks: {
       causalLM: async ({ config, weights, name, generation }) =>
         new CausalLM(config, await loadDecoder(config, family.names, weights), name, generation),
     },
-  };
+  });
 }

@@ -11,7 +11,7 @@ import { storedToFloat32 } from '../../io/storedDType.js';
 import { parseJsonObject } from '../../io/strictJson.js';
 import { readTorchBin, type TorchTensor } from '../../io/torchBin.js';
 import { writeTorchBin, type TorchBinEntry } from '../../io/torchBinWrite.js';
-import type { CausalLM } from '../../models/causalLM.js';
+import type { Model } from '../../models/model.js';
 import { components, parseSite, siteName, type Component, type Site } from '../../models/sites.js';
 import type { Files } from '../../adapt/files.js';
 import type { ReftConfig } from '../config.js';
@@ -136,12 +136,12 @@ interface Read {
  * last tokens (default f1+l1, else l1).
  * @throws FormatError for whatever is wrong with the files
  */
-export async function pyreftFromFiles(
-  base: CausalLM,
+export async function pyreftFromFiles<Base extends Model>(
+  base: Base,
   files: Files,
   options: PyreftOptions = {},
   source = 'pyreft folder',
-): Promise<ReftModel> {
+): Promise<ReftModel<Base>> {
   const fileOf = (name: string): Uint8Array => {
     const bytes = files.get(name);
     if (!bytes) throw new FormatError(source, `has no ${name}`);
@@ -178,13 +178,13 @@ export async function pyreftFromFiles(
   }
 }
 
-function siteOf([layer, component]: readonly unknown[], base: CausalLM): Site {
+function siteOf([layer, component]: readonly unknown[], base: Model): Site {
   const name = String(component);
   return parseSite((components as readonly string[]).includes(name) ? `${name}/${Number(layer)}` : name, base.stacks);
 }
 
 /** Interventions of one form are one configuration; R stays orthonormal however it is trained on. */
-function build(base: CausalLM, read: readonly Read[], options: PyreftOptions): ReftModel {
+function build<Base extends Model>(base: Base, read: readonly Read[], options: PyreftOptions): ReftModel<Base> {
   const forms = new Map<string, Read[]>();
   for (const one of read) {
     const key = [one.kind, one.site.component, one.rank, one.bias].join();
@@ -244,7 +244,7 @@ const pyveneComponents = new Set<Component>([
  * have no place in it.
  * @throws RangeError for edits that pyreft has no class or no place for
  */
-export async function pyreftToFiles(reft: ReftModel): Promise<Map<string, Uint8Array>> {
+export async function pyreftToFiles(reft: ReftModel<Model>): Promise<Map<string, Uint8Array>> {
   const files = new Map<string, Uint8Array>();
   const seen = new Map<string, number>();
   const keys: string[] = [];
