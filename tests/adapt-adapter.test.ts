@@ -124,9 +124,12 @@ describe('an adapter that is no edit of ours', () => {
   });
 
   it('on a base whose tokens see those after them, nothing is kept', async () => {
-    const base: CausalLM & { causal?: boolean } = await tinyModel();
+    const base = await tinyModel();
     const adapter = new Steering(base, 1);
-    base.causal = false;
+    const causal = (value: boolean): void => {
+      Object.defineProperty(base, 'causal', { configurable: true, value });
+    };
+    causal(false);
     assert.equal(canReuse(adapter, tinyExamples(1)[0]), false);
     const forward = base.forward.bind(base);
     let kept = 0;
@@ -136,7 +139,7 @@ describe('an adapter that is no edit of ours', () => {
     };
     await losses(adapter);
     assert.equal(kept, 0);
-    base.causal = true;
+    causal(true);
     await losses(adapter);
     assert.ok(kept > 0, 'a causal base starts from what is kept');
   });

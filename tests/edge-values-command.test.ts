@@ -279,7 +279,10 @@ describe('rotary frequencies', () => {
   test('settings that are wrong, missing or not known', () => {
     assert.deepEqual(of(null), { perPosition: Float32Array.of(1, 0.1), scale: 1 });
     for (const headDim of [0, 3, -2])
-      refused(() => of(null, { headDim }), `rope: the head size must be even and positive, got ${headDim}`);
+      refused(
+        () => of(null, { headDim }),
+        `rope: the columns that are rotated must be even in number and positive, got ${headDim}`,
+      );
     for (const theta of [0, -1, NaN]) refused(() => of(null, { theta }), `rope: theta must be positive, got ${theta}`);
     refused(
       () => of({ rope_type: 'x' }),
@@ -300,10 +303,6 @@ describe('rotary frequencies', () => {
         () => of({ rope_type: 'linear', factor }),
         `rope scaling 'linear': factor must be a positive number, got ${factor}`,
       );
-    refused(
-      () => of({ partial_rotary_factor: 0.5 }),
-      "rope scaling 'default': partial_rotary_factor 0.5 is not supported, only 1",
-    );
     assert.deepEqual(of({ partial_rotary_factor: 1, rope_theta: 5 }).perPosition, of(null).perPosition);
     refused(() => of({ factor: 2 }), "rope scaling 'default': factor is not understood; it has rope_theta");
     refused(
@@ -388,15 +387,15 @@ describe('rotary frequencies', () => {
     ])
       refused(
         () => rope(x, table(...shape), table(...shape)),
-        `rope: tables [${shape.join(',')}] do not fit [2,3,1,4], expected [2|1,3,2]`,
+        `rope: tables [${shape.join(',')}] and [${shape.join(',')}] do not fit [2,3,1,4], expected [2|1,3,1 to 2]`,
       );
     refused(
       () => rope(x, table(1, 3, 2), table(2, 3, 2)),
-      'rope: tables [1,3,2] do not fit [2,3,1,4], expected [2|1,3,2]',
+      'rope: tables [1,3,2] and [2,3,2] do not fit [2,3,1,4], expected [2|1,3,1 to 2]',
     );
     refused(
       () => rope(tensor.ones([3, 1, 4]), table(1, 3, 2), table(1, 3, 2)),
-      'rope: tables [1,3,2] do not fit [3,1,4], expected [3|1,1,NaN]',
+      'rope: tables [1,3,2] and [1,3,2] do not fit [3,1,4], expected [3|1,1,1 to NaN]',
     );
   });
 });

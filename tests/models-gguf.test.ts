@@ -55,9 +55,14 @@ test('keys of the architecture that are not understood are refused by name', asy
   await refused({ 'llama.logit_scale': f32(0.5) }, `llama.logit_scale: 0.5: ${why}`);
   await refused({ 'general.type': text('adapter') }, "general.type: expected a model, got 'adapter'");
   const length = 'dimensions, with heads of 6, are not supported';
+  assert.equal(
+    (await configOf({ 'llama.rope.dimension_count': u32(4) })).ropes[0]?.fraction,
+    4 / 6,
+    'a part of a head',
+  );
   await refused(
-    { 'llama.rope.dimension_count': u32(4) },
-    `llama.rope.dimension_count: rotary embeddings over 4 ${length}`,
+    { 'llama.rope.dimension_count': u32(8) },
+    'llama.rope.dimension_count: 8 dimensions are rotated, and heads have 6',
   );
   await refused({ 'llama.attention.value_length': u32(8) }, `llama.attention.value_length: values of 8 ${length}`);
   await configOf({

@@ -123,7 +123,7 @@ describe('sites of a model', () => {
   test('an edit of one head changes its columns alone; all heads together are the whole', async () => {
     const model = await tinyModel();
     const inputs = { inputIds: tinyIds(6, 3), shape: [1, 6] } as const;
-    for (const component of headComponents.filter(c => componentsOf(model.stacks).includes(c))) {
+    for (const component of headComponents.filter(c => componentsOf(model.decoder.sites).includes(c))) {
       const site = { layer: 1, component };
       const heads = model.widthAt(component) / model.widthAt(component, 0);
       const collect = [site, { ...site, head: 1 }];
@@ -167,7 +167,7 @@ describe('sites of a model', () => {
       for await (const step of trainer.steps()) all.push(step.loss);
       return all;
     };
-    for (const component of componentsOf((await tinyModel()).stacks)) {
+    for (const component of componentsOf((await tinyModel()).decoder.sites)) {
       const config: ReftConfig = {
         component,
         rank: 2,

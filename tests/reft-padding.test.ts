@@ -1,5 +1,6 @@
-// Padding changes nothing: losses, gradients, states and logits of a padded batch are those of its rows alone, for every
-// edit and at every site; a mask of ones keeps the bits of no mask; norms and linear layers see the real tokens alone.
+// Padding changes nothing: losses, gradients, states and logits of a padded batch are those of its rows alone, for
+// every edit and at every site; a mask of ones keeps the bits of no mask; norms and linear layers see the real tokens
+// alone.
 
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';

@@ -18,6 +18,7 @@ import { configFromLlama2c, type ModelConfig } from './config.js';
 import { tasks, type Task } from './families/family.js';
 import { configFromGGUF, configFromHF, configFromMarian, familyOf } from './families/index.js';
 import { generationConfigFromGGUF, generationConfigFromHF, type GenerationConfig } from './generationConfig.js';
+import type { ImageTextLM } from './imageTextLM.js';
 import type { MaskedLM } from './maskedLM.js';
 import type { Model } from './model.js';
 import type { Seq2SeqLM } from './seq2seqLM.js';
@@ -193,6 +194,7 @@ function auto<M extends Model>(task: Task) {
 /** Without a task: a `TextEncoder`, a `BaseEncoder` of images, a `ClipModel`; the default is what texts need. */
 export const AutoModel = auto<TextEncoder>('base');
 export const AutoModelForCausalLM = auto<CausalLM>('causalLM');
+export const AutoModelForImageTextToText = auto<ImageTextLM>('imageTextToText');
 export const AutoModelForSeq2SeqLM = auto<Seq2SeqLM>('seq2seqLM');
 export const AutoModelForSpeechSeq2Seq = auto<Seq2SeqLM>('speechSeq2Seq');
 export const AutoModelForImageClassification = auto<ImageClassifier>('imageClassification');

@@ -25,7 +25,7 @@ import {
   type LossOptions,
 } from './model.js';
 import { Run } from './run.js';
-import type { StackSites } from './sites.js';
+import type { ModelSites } from './sites.js';
 import type { Stack } from './stack.js';
 import { Tokens } from './tokens.js';
 
@@ -60,7 +60,7 @@ export class CausalLM extends Model {
   get config(): DecoderConfig {
     return this.#config;
   }
-  get stacks(): StackSites {
+  get stacks(): ModelSites {
     return this.decoder.sites;
   }
   get causal(): boolean {
@@ -93,7 +93,7 @@ export class CausalLM extends Model {
     if (logitsAt) checkRows(logitsAt, inputIds.length);
     const { edits = [], patches = [], collect, onSite } = options;
     const run = new Run({
-      sites: this.stacks,
+      sites: this.decoder.sites,
       tokens,
       backend,
       cache,
@@ -101,7 +101,7 @@ export class CausalLM extends Model {
       collect,
       onSite,
     });
-    const embed = (): Tensor => this.embeddings.forward(tokens.of(inputIds), tokens.of(positions));
+    const embed = (): Tensor => this.embed(options, tokens, positions);
     const pass = { run, positions, embed, from, recompute, hiddenStates, wanted: logitsAt };
     const output = this.decoder.forward(pass);
     cache?.advance(shape[1]);
@@ -110,6 +110,11 @@ export class CausalLM extends Model {
       return logitsAt ? computed : tokens.spread(computed);
     });
     return { logits, hiddenStates: output.hiddenStates, collected: run.collected };
+  }
+
+  /** The packed first states of a pass, [N, hidden]. */
+  protected embed({ inputIds }: ForwardOptions, tokens: Tokens, positions: Int32Array): Tensor {
+    return this.embeddings.forward(tokens.of(inputIds), tokens.of(positions));
   }
 
   /** Normed hidden states [n, hidden] to logits [n, vocabulary]. */

@@ -6,6 +6,7 @@ export {
   AutoModelForSeq2SeqLM,
   AutoModelForSpeechSeq2Seq,
   AutoModelForImageClassification,
+  AutoModelForImageTextToText,
   AutoModelForMaskedLM,
   AutoModelForSequenceClassification,
   loadCausalLM,

@@ -26,8 +26,8 @@ export const patches: Patches = {
   'src/train/reuse.ts': [
     [
       'only a causal base keeps prefixes',
-      'adapter.base.causal !== false',
-      'adapter.base !== null',
+      'adapter.base.keepsPrefixes &&',
+      'adapter.base !== null &&',
       'adapt-adapter',
       'see those after',
     ],

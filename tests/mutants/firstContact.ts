@@ -103,15 +103,15 @@ export const patches: Patches = {
   'src/reft/formats/pyreftWeights.ts': [
     [
       'the base of a pyreft file is read',
-      'if (intervention.map === torchHouseholder) followTorch',
+      'if (intervention.parameterSet.map === torchHouseholder) followTorch',
       'if (false) followTorch',
       'reft-follow-torch',
       'bit for bit',
     ],
     [
       'the base of a run is written',
-      'if (intervention.map === torchHouseholder) {\n    const { original, base }',
-      'if (false) {\n    const { original, base }',
+      'if (intervention.parameterSet.map === torchHouseholder) {\n',
+      'if (false) {\n',
       'reft-follow-torch',
       'bit for bit',
     ],

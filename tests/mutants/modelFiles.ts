@@ -81,8 +81,8 @@ export const patches: Patches = {
   'src/models/configGGUF.ts': [
     [
       'keys of a GGUF that nobody knows',
-      'neutral[key].includes(given)',
-      'neutral[key].length > 0',
+      'allowed.includes(given)',
+      'allowed.length > 0',
       'models-gguf',
       'not understood',
     ],
@@ -143,7 +143,7 @@ export const patches: Patches = {
   'src/models/weights.ts': [
     [
       'a transposed weight',
-      'if (info && !sameShape(info.shape, shape))',
+      'if (info && !sameShape(isRow ? info.shape.slice(1) : info.shape, shape))',
       'if (info && sizeOf(info.shape) !== sizeOf(shape))',
       'models-weights',
       'another shape',

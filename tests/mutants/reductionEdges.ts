@@ -161,8 +161,8 @@ export const patches: Patches = {
   'src/backends/webgpu/fused/attention.ts': [
     [
       'a GPU computes rows that came out NaN again',
-      'queries > 1 && (attributes.causal !== 0',
-      'queries < 1 && (attributes.causal !== 0',
+      'queries > 1 && (queries - 1 + causalOffset',
+      'queries < 1 && (queries - 1 + causalOffset',
       'webgpu-fused-attention',
       'a window: what is not finite',
     ],

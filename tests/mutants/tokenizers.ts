@@ -180,9 +180,11 @@ export const patches: Patches = {
     ['the penalty once a token', 'new Set(seen)', '[...seen]', 'models-sampling', 'acts once'],
     ['weights of 0', 'if (weights[i] === 0) continue;', '', 'models-sampling', 'Infinity is never'],
   ],
+  'src/models/generation/engine.ts': [
+    ["a row's stream", 'new Random(seed, stream)', 'new Random(seed, 0)', 'models-generation', 'its own stream'],
+  ],
   'src/models/generation/generate.ts': [
-    ["a row's stream", 'new Random(seed, b)', 'new Random(seed, 0)', 'models-generation', 'its own stream'],
-    ["a prompt's ends", "'ids' in p ? p : undefined", 'undefined', 'models-generation', 'bring their ends'],
+    ["a prompt's ends", "'ids' in prompt ? prompt : undefined", 'undefined', 'models-generation', 'bring their ends'],
     [
       "a tokenizer's ends",
       'model.endTokenIds(options.tokenizer, ',
@@ -215,8 +217,8 @@ export const patches: Patches = {
   'src/reft/editedModel.ts': [
     [
       'the tokenizer of an edited model',
-      '\n      tokenizer: this.tokenizer,\n      ...options,\n      edits: { editsFor: step => this.editsFor(step, rows) },\n   ',
-      ' ...options, edits: { editsFor: step => this.editsFor(step, rows) }',
+      'tokenizer: this.tokenizer,\n      ...options,',
+      '...options,',
       'models-generation',
       'bring their ends',
     ],

@@ -35,16 +35,16 @@ const names: ModelNames = {
 };
 
 /** The vision tower's names behind a prefix, which models that contain it have. */
-export const clipVisionNames = (prefix = ''): Pick<ModelNames, 'blocks' | 'roles'> => ({
-  blocks: `${prefix}vision_model.encoder.layers`,
+export const clipVisionNames = (prefix = 'vision_model.'): Pick<ModelNames, 'blocks' | 'roles'> => ({
+  blocks: `${prefix}encoder.layers`,
   roles,
 });
-export const clipImageNames = (prefix = ''): ImageNames => ({
-  patches: `${prefix}vision_model.embeddings.patch_embedding`,
+export const clipImageNames = (prefix = 'vision_model.'): ImageNames => ({
+  patches: `${prefix}embeddings.patch_embedding`,
   patchBias: false,
-  classToken: [`${prefix}vision_model.embeddings.class_embedding`, 1],
-  positions: [`${prefix}vision_model.embeddings.position_embedding.weight`, 2],
-  norm: `${prefix}vision_model.pre_layrnorm`,
+  classToken: [`${prefix}embeddings.class_embedding`, 1],
+  positions: [`${prefix}embeddings.position_embedding.weight`, 2],
+  norm: `${prefix}pre_layrnorm`,
 });
 
 /** `vision_config` of CLIP and of models that contain its vision tower. */

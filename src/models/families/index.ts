@@ -15,6 +15,7 @@ import { gptNeoX } from './gptNeoX.js';
 import { granite } from './granite.js';
 import { llama } from './llama.js';
 import { mamba } from './mamba.js';
+import { llava } from './llava.js';
 import { marian } from './marian.js';
 import { modernbert } from './modernbert.js';
 import { olmo2 } from './olmo2.js';
@@ -46,6 +47,7 @@ export const families: readonly Family[] = [
   bart,
   whisper,
   marian,
+  llava,
   bert,
   roberta,
   distilbert,
