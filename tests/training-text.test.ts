@@ -515,7 +515,7 @@ test('a prompt cut on the left keeps the special tokens it starts with', () => {
   const first = {
     type: 'TemplateProcessing',
     single: [{ SpecialToken: { id: '<|endoftext|>', type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }],
-    pair: [],
+    pair: [{ Sequence: { id: 'A', type_id: 0 } }, { Sequence: { id: 'B', type_id: 1 } }],
     special_tokens: { '<|endoftext|>': { id: '<|endoftext|>', ids: [0], tokens: ['<|endoftext|>'] } },
   };
   const starting = tokenizerFromFiles(
