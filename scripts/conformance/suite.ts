@@ -5,6 +5,7 @@ import { ZodError } from 'zod';
 import type { Case } from './cases.js';
 import { Comparison } from './compare.js';
 import { Unsupported, type RunContext } from './context.js';
+import { checkEmbeddings } from './embeddings.js';
 import { folderOf, lastOf } from './files.js';
 import { Fixture } from './fixture.js';
 import { checkForward } from './forward.js';
@@ -75,6 +76,7 @@ async function check(c: Case, context: RunContext, tolerance: number, comparison
   const fixture = await Fixture.open(context.files, c.path);
   try {
     const { settings } = fixture;
+    if (fixture.has('embedding')) return await checkEmbeddings(fixture, context, tolerance, comparison);
     if (fixture.has('source_positions')) return await checkInterchange(fixture, context, tolerance, comparison);
     if (typeof settings.config === 'object' && settings.config !== null && 'peft_type' in settings.config) {
       throw new Unsupported('adapters of peft are not supported');

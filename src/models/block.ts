@@ -93,8 +93,8 @@ export class TransformerBlock extends Module {
       const heads = this.attention(a, run);
       const shared = mlpNorm ? null : a;
       const [left, residual, normed] = run.keep(heads, h, shared ?? h);
-      const m = run.site('mlp_input', mlpNorm ? mlpNorm.forward(normed) : normed);
       const sum = this.added('attention_output', 'o', left, residual, run);
+      const m = run.site('mlp_input', mlpNorm ? mlpNorm.forward(normed) : normed);
       return run.site('block_output', this.added('mlp_output', 'down', this.activate(m, run), sum, run));
     }
     h = this.mixed(a, h, run);

@@ -54,7 +54,7 @@ export class CausalLM extends Model {
 
   override *namedParameters(): Generator<[string, Tensor]> {
     yield* this.decoder.namedParameters();
-    if (this.lmHead) yield* this.lmHead.namedParameters('lm_head.');
+    if (this.lmHead) yield* this.lmHead.namedParameters(`${this.decoder.names.head ?? 'lm_head'}.`);
   }
 
   get config(): DecoderConfig {

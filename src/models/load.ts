@@ -14,6 +14,7 @@ import type { DecoderConfig, StackConfig } from './config.js';
 import { Embeddings } from './embeddings.js';
 import type { ModelNames } from './families/family.js';
 import { moduleSites } from './moduleSites.js';
+import { decoderComponents } from './sites.js';
 import { Stack } from './stack.js';
 import type { WeightLoader } from './weights.js';
 
@@ -181,8 +182,13 @@ export async function loadDecoder(
     embeddings,
     blocks: await loadBlocks(weights, config, names),
     norm: norm === undefined ? null : await loadNorm(weights, norm, hiddenSize, config),
-    names: { blocks, ...(norm === undefined ? {} : { norm }) },
-    sites: { ...sizesOf(config), modules: moduleSites(names) },
+    names: { blocks, head: headPath, ...(norm === undefined ? {} : { norm }) },
+    // In parallel there is nothing between attention and feed-forward.
+    sites: {
+      ...sizesOf(config),
+      components: decoderComponents.filter(component => component !== 'block_middle' || !config.parallel),
+      modules: moduleSites(names, config.parallel),
+    },
     config,
   });
   const lmHead = tiedHead ? null : new Linear(await weights.load(head, [vocabSize, hiddenSize]));

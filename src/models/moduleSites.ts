@@ -28,21 +28,26 @@ const around: Partial<Readonly<Record<Role, { input?: Component; output?: Compon
   mlpSumNorm: { output: 'block_output' },
 };
 
-export function moduleSites({
-  blocks,
-  roles,
-  embeddings,
-  norm,
-  head,
-  modules,
-  moduleBlocks,
-}: Pick<ModelNames, 'blocks' | 'roles' | 'embeddings' | 'norm' | 'head' | 'modules' | 'moduleBlocks'>): ModuleSites {
+/** `parallel`: attention and feed-forward read the same states. */
+export function moduleSites(
+  {
+    blocks,
+    roles,
+    embeddings,
+    norm,
+    head,
+    modules,
+    moduleBlocks,
+  }: Pick<ModelNames, 'blocks' | 'roles' | 'embeddings' | 'norm' | 'head' | 'modules' | 'moduleBlocks'>,
+  parallel = false,
+): ModuleSites {
   const inBlock: Record<string, Component> = { input: 'block_input', output: 'block_output', ...modules };
   const parent = (path: string | undefined): string | undefined =>
     path?.includes('.') ? path.slice(0, path.lastIndexOf('.')) : undefined;
   const add = (path: string | undefined, side: 'input' | 'output', component: Component | undefined): void => {
     if (path !== undefined && component) inBlock[`${path}.${side}`] ??= component;
   };
+  if (parallel) add(roles.mlpNorm, 'input', 'block_input');
   // Cross attention stands between attention and feed-forward.
   if (roles.crossQ !== undefined) {
     add(roles.crossNorm, 'input', 'block_middle');

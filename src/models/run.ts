@@ -69,6 +69,7 @@ const lateComponents: ReadonlySet<Component> = new Set([
   'mlp_activation',
   'mlp_output',
   'block_output',
+  'mixer_activation',
   'mixer_output',
   'final_norm',
 ]);

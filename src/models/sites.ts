@@ -118,9 +118,11 @@ export const siteName = ({ stack, layer, component, head }: Site): string =>
 export const isHeadComponent = (component: Component): boolean =>
   (headComponents as readonly Component[]).includes(component);
 
+/** What a decoder without cross attention passes, in order. */
+export const decoderComponents: readonly Component[] = ['embeddings', ...blockComponents, 'final_norm'];
+
 /** What a stack passes, in order. */
-export const componentsOf = ({ components: listed }: StackSites): readonly Component[] =>
-  listed ?? ['embeddings', ...blockComponents, 'final_norm'];
+export const componentsOf = ({ components: listed }: StackSites): readonly Component[] => listed ?? decoderComponents;
 
 const isOutside = (component: Component): boolean => (modelComponents as readonly Component[]).includes(component);
 

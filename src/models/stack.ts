@@ -29,6 +29,8 @@ export interface StackNames {
   /** What stands before the number of a block: `model.layers`. */
   readonly blocks: string;
   readonly norm?: string;
+  /** Of a language model, whose own it is. */
+  readonly head?: string;
 }
 
 /** What differs between passes over one stack. */
