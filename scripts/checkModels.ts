@@ -47,6 +47,8 @@ const edits = [
 ];
 const supported = [...mainJob, ...edits].filter(name => !name.includes('roberta'));
 conformance('golden tensors', 'fixtures/reference', '--only', supported.join());
+conformance('families', 'fixtures/families');
+conformance('MiniLM-L6', 'fixtures/minilm');
 conformance('SmolLM2-135M', 'fixtures/smollm2');
 if (process.env.REQUIRE_WEBGPU === '1') {
   conformance('golden tensors on WebGPU', 'fixtures/reference', '--device', 'webgpu', '--only', supported.join());
