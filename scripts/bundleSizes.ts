@@ -89,7 +89,7 @@ async function measure({ name, what, code }: (typeof bundles)[number]): Promise<
   }
   for (const { code: text } of chunks)
     if (/\b(from|import|require)\s*\(?\s*["'`]node:\w/.test(text)) problems.push(`${name}: names a module of Node`);
-  if (!modules.some(file => file.endsWith('/dist/models/llama.js')))
+  if (!modules.some(file => file.endsWith('/dist/models/causalLM.js')))
     problems.push(`${name}: has no model in it, so this check is blind`);
   const atOnce = new Set<string>();
   const add = (fileName: string): void => {
